@@ -1,0 +1,81 @@
+"""Starting child processes so that none outlives the supervisor, and telling one process from another of the same number."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PIPE = subprocess.PIPE
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def start(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path | None,
+    cwd: Path,
+    dies_by: signal.Signals = signal.SIGKILL,
+    run_as: Mapping[str, Any] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> "subprocess.Popen[bytes]":
+    """
+    Start a process in a session of its own, with its output appended to `log` (None: thrown away).
+
+    A Ctrl-C on the terminal reaches the supervisor only, which ends the others in order. Should the supervisor be killed,
+    the kernel sends `dies_by` (Linux; elsewhere the next start clears up). Call it from the main thread: the kernel
+    watches the thread, not the process, that started the child.
+    """
+    supervisor = os.getpid()
+
+    def before_exec() -> None:
+        # Runs after the change of account, which would clear it.
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(dies_by))
+            if os.getppid() != supervisor:
+                os._exit(1)
+
+    with contextlib.ExitStack() as stack:
+        output: Any = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
+        return subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=before_exec,
+            **(run_as or {}),
+        )
+
+
+def end_group(leader: int) -> None:
+    """Kill what a process left behind in its session, such as the pool of a killed worker."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Signal a child that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+def command_line(pid: int) -> str:
+    """Return the command line of a running process, or nothing when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return ""
+    except OSError:
+        return ""
+    answer = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
