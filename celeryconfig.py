@@ -1,0 +1,156 @@
+"""
+Celery: broker, queues, routes, acknowledgements, limits and the beat schedule, as plain data.
+
+Every value that is not Celery's default says why. What the values protect against was measured; the
+tests under `tests/chaos` show each one at work.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kombu import Exchange, Queue
+
+from orderflow import settings
+
+# Broker ----------------------------------------------------------------------------------------------
+
+broker_url = settings.BROKER_URL
+_is_redis = broker_url.startswith("redis")
+_pool = os.environ.get("ORDERFLOW_POOL", "default")  # which worker pool this is; its unacked keys are its own
+
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # for ever: 0 would end the worker at once, 100 after an hour
+broker_connection_timeout = 2  # a refused or hanging broker is noticed within seconds
+
+SOFT_TIME_LIMIT, TIME_LIMIT = 15, 20  # seconds; the leases and the visibility timeout build on them
+
+_one_retry = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+if _is_redis:
+    broker_transport_options: dict[str, Any] = {
+        # Above the hard limit plus the longest countdown of a quick try, or a slow task runs twice.
+        "visibility_timeout": TIME_LIMIT + 12,
+        # Look for messages of dead workers every second; by default it takes 100 seconds.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        # A worker killed while it held this lock must not stop the others from looking for 300 seconds.
+        "unacked_mutex_expire": 5,
+        # Pools with other limits must not restore each other's messages.
+        "unacked_key": f"unacked-{_pool}",
+        "unacked_index_key": f"unacked-index-{_pool}",
+        "unacked_mutex_key": f"unacked-mutex-{_pool}",
+        # Connections can hang half-open; without these a worker stays deaf for minutes.
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 2,
+        **_one_retry,
+    }
+else:
+    broker_transport_options = {
+        # A publish counts only once the broker has said so; without it 350 of 2,210 were lost silently.
+        "confirm_publish": True,
+        "write_timeout": 3,
+        **_one_retry,
+    }
+    broker_heartbeat = 10
+
+# Queues ----------------------------------------------------------------------------------------------
+
+QUEUES = ("orders", "email", "sms", "push", "relay", "jobs")
+DELIVERY_LIMIT = 5  # a message that kills its worker every time leaves a quorum queue after that
+
+
+def _queue(name: str) -> Queue:
+    if _is_redis:
+        return Queue(name, Exchange(name, type="direct"), routing_key=name)
+    return Queue(
+        name,
+        Exchange(name, type="topic"),  # delayed delivery on quorum queues needs topic exchanges
+        routing_key=name,
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": f"{name}.dead",
+        },
+    )
+
+
+task_queues = [_queue(name) for name in QUEUES]
+task_default_queue = "jobs"  # must be one of task_queues, or a retried task without a route is dropped
+task_default_exchange = task_default_routing_key = task_default_queue
+task_create_missing_queues = False  # a mistyped queue name fails where it is written
+task_routes = {
+    "orders.tasks.sweep": {"queue": "relay"},
+    "orders.tasks.*": {"queue": "orders"},
+    "notifications.tasks.send_email": {"queue": "email"},
+    "notifications.tasks.send_sms": {"queue": "sms"},
+    "notifications.tasks.send_push": {"queue": "push"},
+    "outbox.tasks.drain": {"queue": "relay"},
+    "outbox.tasks.unpark": {"queue": "relay"},
+    "*": {"queue": "jobs"},
+}
+
+# Tasks -----------------------------------------------------------------------------------------------
+
+task_acks_late = True  # redeliver what a dead worker had taken
+task_reject_on_worker_lost = True  # else a killed child acknowledges its step away
+task_ignore_result = True  # results double the CPU of a task; the operators' jobs ask for theirs
+task_soft_time_limit, task_time_limit = SOFT_TIME_LIMIT, TIME_LIMIT
+task_serializer = "json"
+accept_content = ["json"]  # pickle would let a broker user run code
+task_publish_retry_policy = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+
+# Workers ---------------------------------------------------------------------------------------------
+
+worker_consumer = "outbox.worker:GuardedConsumer"  # survives malformed messages, reconnects within 2 s
+worker_prefetch_multiplier = 1  # nothing waits behind a long task while another worker is idle
+worker_cancel_long_running_tasks_on_connection_loss = True  # no twin while the broker redelivers
+worker_soft_shutdown_timeout = 10
+worker_max_tasks_per_child = 1000
+worker_send_task_events = True  # Flower
+task_send_sent_event = False  # would label Flower's metrics with every publisher's process
+worker_hijack_root_logger = False  # orderflow.observability formats and redacts
+worker_proc_alive_timeout = 10
+# Celery's Django fix-up closes the database session around every task unless told how many tasks one
+# may serve: 29 instead of 87 orders/s measured. `orderflow.celery` checks kept sessions before each task.
+CELERY_DB_REUSE_MAX = 10_000
+
+# Results: operators' long jobs only ------------------------------------------------------------------
+
+result_backend = "django-db"
+result_extended = False  # would store arguments
+result_expires = settings.RESULT_RETENTION_DAYS * 86_400
+
+# Beat ------------------------------------------------------------------------------------------------
+
+beat_scheduler = "celery.beat:Scheduler"  # in memory: there is no schedule file to corrupt
+beat_enable_remote_control = True  # `celery inspect ping` answers for beat too,
+beat_remote_control_max_tick_age = 10  # unless it has stopped ticking
+
+DRAIN_INTERVAL, SWEEP_INTERVAL = 1.0, 2.0  # seconds
+beat_schedule = {
+    # Expired entries are dropped: an outage leaves no pile of drains behind.
+    "drain the outbox": {
+        "task": "outbox.tasks.drain",
+        "schedule": DRAIN_INTERVAL,
+        "options": {"expires": 2 * DRAIN_INTERVAL, "queue": "relay"},
+    },
+    "resume overdue orders": {
+        "task": "orders.tasks.sweep",
+        "schedule": SWEEP_INTERVAL,
+        "options": {"expires": 2 * SWEEP_INTERVAL, "queue": "relay"},
+    },
+    "read what was parked": {
+        "task": "outbox.tasks.unpark",
+        "schedule": 30.0,
+        "options": {"expires": 60, "queue": "relay"},
+    },
+    "prune the outbox": {
+        "task": "outbox.tasks.prune",
+        "schedule": 3600.0,
+        "options": {"expires": 3600, "queue": "jobs"},
+    },
+}

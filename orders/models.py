@@ -1,0 +1,320 @@
+"""
+Products and orders, and what happened to them: transitions, payments, refunds, shipments.
+
+Statuses move through `orders.services` only. The database itself refuses illegal moves, negative
+stock, a second captured charge, and any change to the past (see the migrations).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any, ClassVar
+
+import uuid6
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from orders.moves import FINAL, Status
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7: it also names the order at the providers, so it must be unique across databases."""
+    return uuid.UUID(int=uuid6.uuid7().int)
+
+
+class Product(models.Model):
+    """Something that is sold, and how much of it is where: all that came in is on hand, reserved or shipped."""
+
+    sku = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=200)
+    price_minor = models.PositiveBigIntegerField(help_text="Minor units of `currency`.")
+    currency = models.CharField(max_length=3, default="GBP", help_text="ISO 4217.")
+    on_hand = models.PositiveBigIntegerField(default=0, help_text="Free to be reserved.")
+    reserved = models.PositiveBigIntegerField(default=0, help_text="Promised to orders not yet shipped.")
+    shipped = models.PositiveBigIntegerField(default=0)
+    received = models.PositiveBigIntegerField(default=0, help_text="All that ever came in.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(received=F("on_hand") + F("reserved") + F("shipped")), name="stock_adds_up"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sku} {self.name}"
+
+
+class OrderQuerySet(models.QuerySet["Order"]):
+    """Selections of orders, and the claim that guards a step."""
+
+    def unfinished(self) -> OrderQuerySet:
+        """Orders that something must still happen to."""
+        return self.exclude(status__in=FINAL)
+
+    def overdue(self) -> OrderQuerySet:
+        """Unfinished orders whose next step is late."""
+        return self.unfinished().filter(due_at__lt=Now())
+
+    def claim(
+        self, order_id: str, *, only_from: frozenset[Status], lease: dt.timedelta, cancelling: bool = False
+    ) -> Order | None:
+        """
+        Take an order for one step, or return None when its status is another or somebody holds it.
+
+        The version that comes back is the fencing token: whoever finishes with an older one changes
+        nothing. A step towards shipping is not begun once cancellation was asked for.
+        """
+        rows = self.raw(
+            f"""
+            UPDATE {self.model._meta.db_table}
+            SET version = version + 1,
+                lease_until = statement_timestamp() + %(lease)s,
+                due_at = statement_timestamp() + %(lease)s
+            WHERE id = %(id)s AND status = ANY(%(only_from)s)
+              AND (lease_until IS NULL OR lease_until < statement_timestamp())
+              AND (cancel_requested_at IS NULL OR %(cancelling)s)
+            RETURNING *
+            """,  # noqa: S608 - the table's own name
+            {
+                "id": order_id,
+                "only_from": [str(status) for status in only_from],
+                "lease": lease,
+                "cancelling": cancelling,
+            },
+        )
+        return next(iter(rows), None)
+
+
+class Order(models.Model):
+    """An order, its customer's contact, and where it stands."""
+
+    Status = Status
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    number = models.CharField(
+        max_length=20,
+        unique=True,
+        editable=False,
+        help_text="What customers and support staff call the order.",
+    )
+    source = models.CharField(max_length=20, default="api", help_text="api, cli, import or demo.")
+    client_reference = models.CharField(max_length=100, blank=True, help_text="The client's own number.")
+    customer_name = models.CharField(max_length=200, blank=True)
+    customer_email = models.EmailField(blank=True)
+    customer_phone = models.CharField(max_length=20, blank=True, help_text="E.164, for SMS.")
+    customer_push_token = models.CharField(max_length=300, blank=True)
+    country = models.CharField(max_length=60, blank=True)
+    payment_method = models.CharField(max_length=100, help_text="The provider's token, never a card number.")
+    currency = models.CharField(max_length=3, help_text="ISO 4217.")
+    total_minor = models.PositiveBigIntegerField(help_text="Minor units of `currency`.")
+    status = models.CharField(max_length=20, choices=Status, default=Status.PLACED)
+    reason = models.TextField(blank=True, help_text="Why it was rejected or cancelled, fit for the customer.")
+    version = models.PositiveIntegerField(default=1, help_text="Counts every change; fences late workers.")
+    due_at = models.DateTimeField(
+        null=True, help_text="When the next step is due at the latest; NULL when none is, because it is final."
+    )
+    lease_until = models.DateTimeField(null=True, help_text="A step is at work until then; NULL when none is.")
+    resumptions = models.PositiveIntegerField(default=0, help_text="How often the sweep has taken it up.")
+    message_id = models.UUIDField(help_text="The message whose workflow moves the order on.")
+    correlation_id = models.CharField(max_length=64, blank=True)
+    placed_at = models.DateTimeField(db_default=Now())
+    cancel_requested_at = models.DateTimeField(null=True, help_text="NULL: nobody asked to cancel.")
+    finished_at = models.DateTimeField(null=True, help_text="NULL until the order is final.")
+
+    objects = OrderQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=(Q(status__in=sorted(FINAL), due_at__isnull=True, finished_at__isnull=False))
+                | (~Q(status__in=sorted(FINAL)) & Q(due_at__isnull=False, finished_at__isnull=True)),
+                name="unfinished_orders_are_due",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["due_at"], condition=Q(due_at__isnull=False), name="orders_due"),
+            models.Index(fields=["-placed_at", "id"], name="orders_newest_first"),
+            models.Index(fields=["customer_email"], name="orders_by_email"),
+            models.Index(fields=["client_reference"], name="orders_by_reference"),
+            models.Index(fields=["status", "-placed_at"], name="orders_by_status"),
+        ]
+        permissions: ClassVar = [("cancel_order", "Can cancel orders")]
+
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def etag(self) -> str:
+        """Changes whenever what the API shows of the order changes."""
+        return f'"{self.version}{"-cancel" if self.cancel_requested_at else ""}"'
+
+
+class OrderLine(models.Model):
+    """So many of one product, at the price of the day it was ordered."""
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="lines")
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
+    quantity = models.PositiveIntegerField()
+    unit_price_minor = models.PositiveBigIntegerField(help_text="Minor units of the order's currency.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["order", "product"], name="one_line_per_product"),
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="something_is_ordered"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} × {self.product_id}"
+
+    @property
+    def total_minor(self) -> int:
+        return self.quantity * self.unit_price_minor
+
+
+class OrderTransition(models.Model):
+    """One move of an order. Append-only: the database refuses changes."""
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="transitions")
+    from_status = models.CharField(max_length=20, blank=True, help_text="Empty when the order was placed.")
+    to_status = models.CharField(max_length=20, choices=Status)
+    at = models.DateTimeField(db_default=Now())
+    message_id = models.UUIDField(null=True, help_text="NULL when no message did it, as when it was placed.")
+    task = models.CharField(max_length=100, blank=True)
+    actor = models.CharField(max_length=200, blank=True)
+    note = models.TextField(blank=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["order", "id"], name="transitions_in_order")]
+
+    def __str__(self) -> str:
+        return f"{self.from_status or '∅'} → {self.to_status}"
+
+
+class Payment(models.Model):
+    """
+    The intent to charge an order, written before the provider is asked, and what came of it.
+
+    `requested` means that a call may be on its way; `unknown` that one was made and its answer lost;
+    `abandoned` that the provider knows nothing of it and nobody will ask again.
+    """
+
+    class Status(models.TextChoices):
+        REQUESTED = "requested", "requested"
+        UNKNOWN = "unknown", "unknown"
+        SUCCEEDED = "succeeded", "succeeded"
+        DECLINED = "declined", "declined"
+        ABANDONED = "abandoned", "abandoned"
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="payments")
+    idempotency_key = models.CharField(max_length=100, unique=True)
+    amount_minor = models.PositiveBigIntegerField()
+    currency = models.CharField(max_length=3)
+    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
+    provider_id = models.CharField(max_length=100, blank=True)
+    decline_code = models.CharField(max_length=100, blank=True)
+    calls = models.PositiveIntegerField(default=1, help_text="How often the provider was asked, same key.")
+    error = models.TextField(blank=True)
+    requested_at = models.DateTimeField(db_default=Now())
+    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["order"], condition=Q(status="succeeded"), name="one_captured_charge_per_order"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.idempotency_key}: {self.status}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in (self.Status.REQUESTED, self.Status.UNKNOWN)
+
+
+class Refund(models.Model):
+    """The intent to give a charge back, written before the provider is asked, and what came of it."""
+
+    class Status(models.TextChoices):
+        REQUESTED = "requested", "requested"
+        SUCCEEDED = "succeeded", "succeeded"
+
+    payment = models.OneToOneField(Payment, on_delete=models.CASCADE, related_name="refund")
+    idempotency_key = models.CharField(max_length=100, unique=True)
+    amount_minor = models.PositiveBigIntegerField()
+    currency = models.CharField(max_length=3)
+    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
+    provider_id = models.CharField(max_length=100, blank=True)
+    requested_at = models.DateTimeField(db_default=Now())
+    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
+
+    def __str__(self) -> str:
+        return f"{self.idempotency_key}: {self.status}"
+
+
+class Shipment(models.Model):
+    """The intent to ship an order, written before the warehouse is asked, and what came of it."""
+
+    class Status(models.TextChoices):
+        REQUESTED = "requested", "requested"
+        SHIPPED = "shipped", "shipped"
+        REFUSED = "refused", "refused"
+
+    order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="shipment")
+    idempotency_key = models.CharField(max_length=100, unique=True)
+    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
+    provider_id = models.CharField(max_length=100, blank=True)
+    carrier = models.CharField(max_length=100, blank=True)
+    tracking_number = models.CharField(max_length=100, blank=True)
+    error = models.TextField(blank=True)
+    requested_at = models.DateTimeField(db_default=Now())
+    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
+
+    def __str__(self) -> str:
+        return f"{self.idempotency_key}: {self.status}"
+
+
+class IdempotencyRecord(models.Model):
+    """
+    What a client's key did, written with the order it placed; a repeated request gets the same answer.
+
+    Kept as long as the order: a key that were forgotten earlier could place the order again.
+    """
+
+    scope = models.CharField(max_length=100, help_text="Whose key: the API client, the import, the CLI.")
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the request.")
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="+")
+    status_code = models.PositiveSmallIntegerField(default=201)
+    answer = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["scope", "key"], name="one_order_per_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope}: {self.key}"
+
+
+class ApiToken(models.Model):
+    """A client's bearer token, of which only the hash is kept."""
+
+    name = models.CharField(max_length=100, unique=True)
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the token.")
+    scopes: Any = models.JSONField(default=list, help_text="orders:read, orders:write.")
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True, help_text="NULL: it does not expire.")
+    revoked_at = models.DateTimeField(null=True, help_text="NULL: it has not been revoked.")
+    last_used_at = models.DateTimeField(null=True, help_text="NULL: never used. Written once a minute at most.")
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,52 @@
+"""
+The life of an order: which status may follow which.
+
+This table is the only one in code. A trigger of the database holds the same moves (the newest
+migration named `…_legal_moves`), and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Status(models.TextChoices):
+    """Where an order stands."""
+
+    PLACED = "placed", "placed"
+    VALIDATED = "validated", "validated"
+    CHARGE_UNKNOWN = "charge_unknown", "charge unknown"
+    CHARGED = "charged", "charged"
+    FULFILLED = "fulfilled", "fulfilled"
+    REJECTED = "rejected", "rejected"
+    CANCELLING = "cancelling", "cancelling"
+    CANCELLED = "cancelled", "cancelled"
+
+
+MOVES: dict[Status, frozenset[Status]] = {
+    Status.PLACED: frozenset({Status.VALIDATED, Status.REJECTED, Status.CANCELLED}),
+    Status.VALIDATED: frozenset({Status.CHARGED, Status.CHARGE_UNKNOWN, Status.REJECTED, Status.CANCELLED}),
+    Status.CHARGE_UNKNOWN: frozenset({Status.CHARGED, Status.REJECTED, Status.CANCELLED}),
+    Status.CHARGED: frozenset({Status.FULFILLED, Status.CANCELLING}),
+    Status.CANCELLING: frozenset({Status.CANCELLED}),
+    Status.FULFILLED: frozenset(),
+    Status.REJECTED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+FINAL = frozenset(status for status, following in MOVES.items() if not following)
+CANCELLABLE = frozenset({Status.PLACED, Status.VALIDATED, Status.CHARGE_UNKNOWN, Status.CHARGED})
+CHARGEABLE = frozenset({Status.VALIDATED, Status.CHARGE_UNKNOWN})
+
+
+class IllegalMove(Exception):
+    """A status was asked to follow one that it cannot follow: a mistake in the calling code."""
+
+
+def check(*, before: Status, after: Status) -> None:
+    """
+    Raises:
+        IllegalMove: if `after` cannot follow `before`.
+    """
+    if after not in MOVES[before]:
+        raise IllegalMove(f"{before} → {after}")

@@ -1,0 +1,278 @@
+"""
+What the outside may ask of orders: place one, cancel one; and what the clock asks: resume the late ones.
+
+The steps that follow a placed order are in `steps`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Now
+
+from orders import contracts, moves
+from orders.models import IdempotencyRecord, Order, OrderLine, Product
+from orders.transitions import STEP_DEADLINE, record
+from outbox import context, publisher, telemetry
+
+LONGEST_PAUSE = dt.timedelta(minutes=5)
+"""The sweep doubles its patience with an order each time it takes it up, to this at the most."""
+
+WORKFLOWS = "orders.workflows."
+"""What the sweep starts again: the workflows of this app, not those that only listen."""
+
+
+class UnknownProduct(Exception):
+    """The order names products that do not exist; `skus` lists them."""
+
+    def __init__(self, skus: Sequence[str]) -> None:
+        super().__init__(f"there is no product {', '.join(skus)}")
+        self.skus = list(skus)
+
+
+class MixedCurrencies(Exception):
+    """The order's products are not all priced in the order's currency."""
+
+
+class KeyInUse(Exception):
+    """Another request with this idempotency key is being worked on right now."""
+
+
+class KeyReused(Exception):
+    """The idempotency key was used before, for a different request."""
+
+
+class NotCancellable(Exception):
+    """The order has been shipped or has ended; it cannot be cancelled any more."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contact:
+    """How to reach the customer; an empty address means: not that way."""
+
+    name: str = ""
+    email: str = ""
+    phone: str = ""
+    push_token: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """So many of one product; `unit_price_minor` overrides today's price, for orders taken elsewhere."""
+
+    sku: str
+    quantity: int
+    unit_price_minor: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdempotencyKey:
+    """A client's key: whose it is, and what the request it belongs to says."""
+
+    scope: str
+    key: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, *, scope: str, key: str, request: Any) -> IdempotencyKey:
+        """Fingerprint a request by its canonical JSON."""
+        canonical = json.dumps(request, sort_keys=True, separators=(",", ":"), default=str)
+        return cls(scope=scope, key=key, fingerprint=hashlib.sha256(canonical.encode()).hexdigest())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The order a key stands for, the answer it got, and whether this call only repeated it."""
+
+    order: Order
+    answer: dict[str, Any]
+    replayed: bool
+
+
+def place_order(
+    *,
+    items: Sequence[Item],
+    currency: str,
+    payment_method: str,
+    contact: Contact,
+    idempotency: IdempotencyKey,
+    country: str = "",
+    source: str = "api",
+    client_reference: str = "",
+    placed_at: dt.datetime | None = None,
+    answer: Callable[[Order], dict[str, Any]] = lambda order: {},
+) -> Placement:
+    """
+    Place an order, or return the one this key placed before.
+
+    The order, its lines, the idempotency record with `answer(order)` and `OrderPlaced` are written in
+    one transaction. Items of the same product merge.
+
+    Raises:
+        KeyInUse: if a request with the same key is in flight; trying again shortly is safe.
+        KeyReused: if the key was used for a different request.
+        UnknownProduct, MixedCurrencies: if the items cannot be ordered; nothing was written.
+    """
+    with context.ensure(actor=idempotency.scope), transaction.atomic(durable=True):
+        _take(idempotency)
+        if before := _recall(idempotency):
+            return before
+        lines = _lines(items, currency)
+        order = Order(
+            source=source,
+            client_reference=client_reference,
+            customer_name=contact.name,
+            customer_email=contact.email,
+            customer_phone=contact.phone,
+            customer_push_token=contact.push_token,
+            country=country,
+            payment_method=payment_method,
+            currency=currency,
+            total_minor=sum(line.total_minor for line in lines),
+            correlation_id=context.current().correlation_id,
+            due_at=Now() + Value(STEP_DEADLINE),
+            **({"placed_at": placed_at} if placed_at else {}),
+        )
+        order.number = _next_number()
+        order.message_id = publisher.publish(contracts.OrderPlaced(**facts(order)))
+        order.save(force_insert=True)
+        for line in lines:
+            line.order = order
+        OrderLine.objects.bulk_create(lines)
+        record(order, before="", after=moves.Status.PLACED)
+        stored = answer(order)
+        IdempotencyRecord.objects.create(
+            scope=idempotency.scope,
+            key=idempotency.key,
+            fingerprint=idempotency.fingerprint,
+            order=order,
+            answer=stored,
+        )
+    return Placement(order=order, answer=stored, replayed=False)
+
+
+def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
+    """
+    Ask for an order to be cancelled; asking again changes nothing. The workflow does the rest.
+
+    A step that is at work is not interrupted: if it ships the order first, the order stays shipped.
+
+    Raises:
+        NotCancellable: if the order is shipped or has ended otherwise.
+        Order.DoesNotExist: if there is no such order.
+    """
+    with transaction.atomic(durable=True):
+        order = Order.objects.select_for_update(no_key=True).get(pk=order_id)
+        if order.cancel_requested_at or order.status in (moves.Status.CANCELLING, moves.Status.CANCELLED):
+            return order
+        if order.status not in moves.CANCELLABLE:
+            raise NotCancellable(f"{order.number} is {order.status}")
+        message_id = publisher.publish(
+            contracts.CancellationRequested(**facts(order), requested_by=requested_by)
+        )
+        # The version stays: a charge on its way must still be able to say how it ended.
+        Order.objects.filter(pk=order.pk).update(
+            cancel_requested_at=Now(), message_id=message_id, due_at=Now() + Value(STEP_DEADLINE)
+        )
+    telemetry.emit("order.cancellation_requested", order_id=str(order.pk), by=requested_by)
+    return Order.objects.get(pk=order.pk)
+
+
+def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) -> int:
+    """
+    Deliver the messages of late orders again, so that the rest of their chain starts; return how many.
+
+    Orders are late when a worker, a broker or a chain lost them. `grace` is what a long queue explains.
+    Left alone are orders whose message waits for its delivery anyway or lies in an open dead letter.
+    """
+    with transaction.atomic(durable=True), connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH late AS MATERIALIZED (
+                SELECT id FROM {Order._meta.db_table}
+                WHERE due_at < statement_timestamp() - %(grace)s
+                ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+            )
+            UPDATE {Order._meta.db_table} AS o
+            SET resumptions = resumptions + 1,
+                due_at = statement_timestamp()
+                       + least(%(longest)s, %(deadline)s * power(2, least(resumptions, 20)))
+            FROM late WHERE o.id = late.id
+            RETURNING o.message_id
+            """,  # noqa: S608 - the table's own name
+            {"grace": grace, "limit": limit, "longest": LONGEST_PAUSE, "deadline": STEP_DEADLINE},
+        )
+        late = [message_id for (message_id,) in cursor.fetchall()]
+        resumed = publisher.resume(late, workflow=WORKFLOWS) if late else 0
+    if resumed:
+        telemetry.emit("orders.resumed", orders=resumed)
+    return resumed
+
+
+def facts(order: Order) -> dict[str, Any]:
+    """What every event of the order says."""
+    return {
+        "order_id": str(order.pk),
+        "order_number": order.number,
+        "customer_name": order.customer_name,
+        "customer_email": order.customer_email,
+        "customer_phone": order.customer_phone,
+        "customer_push_token": order.customer_push_token,
+        "total_minor": order.total_minor,
+        "currency": order.currency,
+    }
+
+
+def _take(idempotency: IdempotencyKey) -> None:
+    """Hold the key until the transaction ends; a lock, not a row, so that a crash leaves nothing behind."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
+            [f"{idempotency.scope}\x1f{idempotency.key}"],
+        )
+        if not cursor.fetchone()[0]:
+            raise KeyInUse(idempotency.key)
+
+
+def _recall(idempotency: IdempotencyKey) -> Placement | None:
+    before = (
+        IdempotencyRecord.objects.select_related("order")
+        .filter(scope=idempotency.scope, key=idempotency.key)
+        .first()
+    )
+    if before is None:
+        return None
+    if before.fingerprint != idempotency.fingerprint:
+        raise KeyReused(idempotency.key)
+    return Placement(order=before.order, answer=before.answer, replayed=True)
+
+
+def _lines(items: Sequence[Item], currency: str) -> list[OrderLine]:
+    products = {product.sku: product for product in Product.objects.filter(sku__in=[item.sku for item in items])}
+    unknown = sorted({item.sku for item in items} - set(products))
+    if unknown:
+        raise UnknownProduct(unknown)
+    lines: dict[str, OrderLine] = {}
+    for item in items:
+        product = products[item.sku]
+        if product.currency != currency:
+            raise MixedCurrencies(f"{product.sku} is priced in {product.currency}, the order in {currency}")
+        if item.sku in lines:
+            lines[item.sku].quantity += item.quantity
+        else:
+            price = product.price_minor if item.unit_price_minor is None else item.unit_price_minor
+            lines[item.sku] = OrderLine(product=product, quantity=item.quantity, unit_price_minor=price)
+    return list(lines.values())
+
+
+def _next_number() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('orders_number')")
+        return f"OF-{cursor.fetchone()[0]}"

@@ -1,0 +1,405 @@
+"""
+The steps of an order: validate → charge → fulfill, and back: cancel, refund.
+
+Each runs at least once and takes effect at most once. A step without an outside call is one
+transaction. One with a call claims the order, writes down what it is about to ask, asks between the
+transactions under a key the outside recognises, and writes down the answer if nobody fenced it off.
+A step that finds nothing to do returns False.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from orders import contracts, moves, ports, stock
+from orders.models import Order, OrderLine, Payment, Refund, Shipment
+from orders.services import facts
+from orders.transitions import LEASE, Fenced, let_go, move
+from outbox import publisher, telemetry
+from outbox.resilience import NotNow, Permanent
+
+KEY_WINDOW = dt.timedelta(hours=23)
+"""How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
+charge whose outcome is open may be looked up, and nothing else."""
+
+
+class ChargeUntraceable(Permanent):
+    """A charge was asked for, the provider's key window is over, and the provider knows nothing of it."""
+
+
+class RefundImpossible(Permanent):
+    """The order is to be refunded but no captured charge of it is known."""
+
+
+# validate ------------------------------------------------------------------------------------------
+
+
+def validate(*, order_id: str) -> bool:
+    """Check the order and reserve its stock, or reject it with the reason."""
+    with _fence("validate"), transaction.atomic(durable=True):
+        order = Order.objects.get(pk=order_id)
+        if order.status != moves.Status.PLACED or order.cancel_requested_at:
+            return False
+        problem = _problem_with(order)
+        if not problem:
+            try:
+                stock.reserve(order)
+            except stock.OutOfStock as short:
+                problem = f"not in stock: {', '.join(short.skus)}"
+        if problem:
+            _reject(order, reason=problem)
+        else:
+            move(order, to=moves.Status.VALIDATED)
+        return True
+    return False
+
+
+def _problem_with(order: Order) -> str:
+    lines = list(OrderLine.objects.filter(order=order).select_related("product"))
+    if not lines:
+        return "the order has no lines"
+    if any(line.product.currency != order.currency for line in lines):
+        return f"not all products are sold in {order.currency}"
+    if sum(line.total_minor for line in lines) != order.total_minor:
+        return "the total is not the sum of the lines"
+    if order.total_minor <= 0:
+        return "the total is zero"
+    if order.total_minor > settings.LARGEST_ORDER_MINOR:
+        return "the total is above the limit for an order without approval"
+    return ""
+
+
+# charge --------------------------------------------------------------------------------------------
+
+
+def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
+    """
+    Charge the order once.
+
+    A declined card rejects the order. An unknown outcome is looked up, now or at the next try; the
+    order waits in `charge_unknown` meanwhile and no other key is ever used.
+    """
+    key = f"order-{order_id}-charge"
+    with transaction.atomic(durable=True):
+        order = Order.objects.claim(order_id, only_from=moves.CHARGEABLE, lease=LEASE)
+        if order is None:
+            return False
+        payment, is_new = Payment.objects.get_or_create(
+            idempotency_key=key,
+            defaults={"order": order, "amount_minor": order.total_minor, "currency": order.currency},
+        )
+    with _held(order):
+        try:
+            done = None if is_new else gateway.look_up(idempotency_key=key)
+            if done is None:
+                done = _ask_for_charge(gateway, order, payment, is_new=is_new)
+        except ports.PaymentDeclined as declined:
+            done = ports.Charge(
+                id="",
+                amount_minor=payment.amount_minor,
+                currency=payment.currency,
+                succeeded=False,
+                decline_code=declined.code,
+                message=str(declined),
+            )
+        except ports.OutcomeUnknown as unknown:
+            _note_unknown(order, payment, unknown)
+            raise
+    return _finish_charge(order, payment, done)
+
+
+def _ask_for_charge(
+    gateway: ports.PaymentGateway, order: Order, payment: Payment, *, is_new: bool
+) -> ports.Charge:
+    if timezone.now() - payment.requested_at > KEY_WINDOW:
+        raise ChargeUntraceable(
+            f"{payment.idempotency_key} was first asked for at {payment.requested_at:%Y-%m-%d %H:%M} UTC; "
+            "find it at the provider by hand, then replay or discard"
+        )
+    if not is_new:
+        Payment.objects.filter(pk=payment.pk).update(calls=F("calls") + 1)
+    return gateway.charge(
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        payment_method=order.payment_method,
+        order_id=str(order.pk),
+        idempotency_key=payment.idempotency_key,
+    )
+
+
+def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
+    with _fence("charge"), transaction.atomic(durable=True):
+        Payment.objects.filter(pk=payment.pk, status=Payment.Status.REQUESTED).update(
+            status=Payment.Status.UNKNOWN, error=str(unknown)
+        )
+        if order.status == moves.Status.VALIDATED:
+            move(order, to=moves.Status.CHARGE_UNKNOWN, note=str(unknown))
+        else:
+            let_go(order)
+
+
+def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
+    with _fence("charge"), transaction.atomic(durable=True):
+        if done.succeeded:
+            _capture(payment, done)
+            move(order, to=moves.Status.CHARGED)
+        else:
+            Payment.objects.filter(pk=payment.pk).update(
+                status=Payment.Status.DECLINED,
+                provider_id=done.id,
+                decline_code=done.decline_code,
+                error=done.message,
+                resolved_at=Now(),
+            )
+            stock.release(order)
+            _reject(order, reason=f"payment declined: {done.message or done.decline_code}")
+        return True
+    if done.succeeded:
+        _recover_stranded(order, payment, done)
+    return False
+
+
+def _capture(payment: Payment, done: ports.Charge) -> None:
+    Payment.objects.filter(pk=payment.pk).update(
+        status=Payment.Status.SUCCEEDED, provider_id=done.id, error="", resolved_at=Now()
+    )
+
+
+def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> None:
+    """The charge took effect but this step was fenced off: never forget money, give back what is not due."""
+    with transaction.atomic(durable=True):
+        now = Order.objects.select_for_update(no_key=True).get(pk=order.pk)
+        if now.status in (moves.Status.REJECTED, moves.Status.CANCELLED):
+            _capture(payment, done)
+            publisher.publish(contracts.ChargeStranded(**facts(now)))
+            telemetry.emit("charge.stranded", order_id=str(order.pk))
+
+
+# fulfill -------------------------------------------------------------------------------------------
+
+
+def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
+    """Ship the order once; if the warehouse refuses, compensation begins."""
+    with transaction.atomic(durable=True):
+        order = Order.objects.claim(order_id, only_from=frozenset({moves.Status.CHARGED}), lease=LEASE)
+        if order is None:
+            return False
+        shipment, _ = Shipment.objects.get_or_create(
+            order=order, defaults={"idempotency_key": f"order-{order_id}-shipment"}
+        )
+        lines = list(OrderLine.objects.filter(order=order).order_by("pk").values_list("product__sku", "quantity"))
+    with _held(order):
+        try:
+            parcel = warehouse.ship(
+                order_id=str(order.pk),
+                order_number=order.number,
+                country=order.country,
+                lines=lines,
+                idempotency_key=shipment.idempotency_key,
+            )
+        except ports.ShipmentRefused as refused:
+            return _compensate(order, shipment, reason=str(refused))
+    with _fence("fulfill"), transaction.atomic(durable=True):
+        Shipment.objects.filter(pk=shipment.pk).update(
+            status=Shipment.Status.SHIPPED,
+            provider_id=parcel.id,
+            carrier=parcel.carrier,
+            tracking_number=parcel.tracking_number,
+            resolved_at=Now(),
+        )
+        stock.ship(order)
+        move(order, to=moves.Status.FULFILLED, note=f"{parcel.carrier} {parcel.tracking_number}")
+        publisher.publish(
+            contracts.OrderFulfilled(
+                **facts(order), carrier=parcel.carrier, tracking_number=parcel.tracking_number
+            )
+        )
+        return True
+    return False
+
+
+def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
+    with _fence("fulfill"), transaction.atomic(durable=True):
+        Shipment.objects.filter(pk=shipment.pk).update(
+            status=Shipment.Status.REFUSED, error=reason, resolved_at=Now()
+        )
+        message_id = publisher.publish(contracts.FulfillmentFailed(**facts(order), reason=reason))
+        move(order, to=moves.Status.CANCELLING, reason=f"cannot be shipped: {reason}", message_id=message_id)
+        return True
+    return False
+
+
+# cancel, refund ------------------------------------------------------------------------------------
+
+
+def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
+    """
+    Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
+
+    Raises:
+        NotNow: while a step is at work on the order.
+    """
+    order = Order.objects.claim(order_id, only_from=moves.CANCELLABLE, lease=LEASE, cancelling=True)
+    if order is None:
+        return _wait_for_step(order_id)
+    payment = Payment.objects.filter(order=order).order_by("-pk").first()
+    with _held(order):
+        if payment and payment.is_open:
+            found = gateway.look_up(idempotency_key=payment.idempotency_key)
+            return _cancel_looked_up(order, payment, found)
+        return _end(order)
+
+
+def _wait_for_step(order_id: str) -> bool:
+    order = Order.objects.get(pk=order_id)
+    if order.status in moves.CANCELLABLE and order.lease_until:
+        raise NotNow(f"a step is at work on {order.number}", retry_after=dt.timedelta(seconds=2))
+    return False
+
+
+def _cancel_looked_up(order: Order, payment: Payment, found: ports.Charge | None) -> bool:
+    with _fence("cancel"), transaction.atomic(durable=True):
+        if found and found.succeeded:
+            _capture(payment, found)
+            move(order, to=moves.Status.CHARGED, note="the charge was found at the provider")
+        else:
+            Payment.objects.filter(pk=payment.pk).update(
+                status=Payment.Status.DECLINED if found else Payment.Status.ABANDONED, resolved_at=Now()
+            )
+        return _move_to_end(order)
+    return False
+
+
+def _end(order: Order) -> bool:
+    with _fence("cancel"), transaction.atomic(durable=True):
+        return _move_to_end(order)
+    return False
+
+
+def _move_to_end(order: Order) -> bool:
+    if order.status == moves.Status.CHARGED:
+        move(order, to=moves.Status.CANCELLING, reason="cancelled on request")
+        return True
+    if order.status != moves.Status.PLACED:
+        stock.release(order)
+    move(order, to=moves.Status.CANCELLED, reason="cancelled on request")
+    publisher.publish(contracts.OrderCancelled(**facts(order), reason=order.reason))
+    return True
+
+
+def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
+    """Give the charge of a cancelling order back once, free its stock, and end it."""
+    with transaction.atomic(durable=True):
+        order = Order.objects.claim(
+            order_id, only_from=frozenset({moves.Status.CANCELLING}), lease=LEASE, cancelling=True
+        )
+        if order is None:
+            return False
+        payment = Payment.objects.filter(order=order, status=Payment.Status.SUCCEEDED).first()
+        if payment:
+            intent = _intend_refund(payment)
+    with _held(order):
+        if payment is None:
+            raise RefundImpossible(f"{order.number} is being cancelled but has no captured charge")
+        receipt = _ask_for_refund(gateway, payment, intent)
+    with _fence("refund"), transaction.atomic(durable=True):
+        _note_refund(intent, receipt)
+        stock.release(order)
+        move(order, to=moves.Status.CANCELLED)
+        publisher.publish_many(
+            [
+                contracts.OrderRefunded(**facts(order), refunded_minor=receipt.amount_minor),
+                contracts.OrderCancelled(**facts(order), reason=order.reason),
+            ]
+        )
+        return True
+    return False
+
+
+def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
+    """Give back a charge that went through after its order had ended."""
+    with transaction.atomic(durable=True):
+        payment = (
+            Payment.objects.select_related("order")
+            .filter(order_id=order_id, status=Payment.Status.SUCCEEDED)
+            .exclude(refund__status=Refund.Status.SUCCEEDED)
+            .first()
+        )
+        if payment is None or payment.order.status not in (moves.Status.REJECTED, moves.Status.CANCELLED):
+            return False
+        intent = _intend_refund(payment)
+    receipt = _ask_for_refund(gateway, payment, intent)
+    with transaction.atomic(durable=True):
+        if not _note_refund(intent, receipt):
+            return False
+        publisher.publish(
+            contracts.OrderRefunded(**facts(payment.order), refunded_minor=receipt.amount_minor)
+        )
+    return True
+
+
+def _intend_refund(payment: Payment) -> Refund:
+    intent, _ = Refund.objects.get_or_create(
+        payment=payment,
+        defaults={
+            "idempotency_key": f"order-{payment.order_id}-refund",
+            "amount_minor": payment.amount_minor,
+            "currency": payment.currency,
+        },
+    )
+    return intent
+
+
+def _ask_for_refund(gateway: ports.PaymentGateway, payment: Payment, intent: Refund) -> ports.RefundReceipt:
+    return gateway.refund(
+        charge_id=payment.provider_id,
+        amount_minor=intent.amount_minor,
+        idempotency_key=intent.idempotency_key,
+    )
+
+
+def _note_refund(intent: Refund, receipt: ports.RefundReceipt) -> bool:
+    return bool(
+        Refund.objects.filter(pk=intent.pk, status=Refund.Status.REQUESTED).update(
+            status=Refund.Status.SUCCEEDED, provider_id=receipt.id, resolved_at=Now()
+        )
+    )
+
+
+# shared --------------------------------------------------------------------------------------------
+
+
+def _reject(order: Order, *, reason: str) -> None:
+    move(order, to=moves.Status.REJECTED, reason=reason)
+    publisher.publish(contracts.OrderRejected(**facts(order), reason=reason))
+
+
+@contextlib.contextmanager
+def _held(order: Order) -> Iterator[None]:
+    """Let go of the claim when the outside call fails, so that the next try finds the order free."""
+    try:
+        yield
+    except BaseException:
+        let_go(order)
+        raise
+
+
+@contextlib.contextmanager
+def _fence(step: str) -> Iterator[None]:
+    """End a step quietly that somebody else overtook; its transaction is rolled back."""
+    try:
+        yield
+    except Fenced as fenced:
+        telemetry.emit("step.fenced", step=step, detail=str(fenced))
+
+
+
+

@@ -1,0 +1,57 @@
+"""The steps as tasks: ids in, one call into `steps`, a named policy. `**_` lets old workers take new messages."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from celery import shared_task
+
+from orders import adapters, services, steps
+from outbox import broker
+from outbox.consumer import ConsumerTask
+from outbox.resilience import RetryPolicy
+
+DATABASE_RETRY = RetryPolicy(attempts=5, first_wait=dt.timedelta(seconds=1))
+GATEWAY_RETRY = RetryPolicy(attempts=3, first_wait=dt.timedelta(seconds=1))
+WAREHOUSE_RETRY = RetryPolicy(attempts=3, first_wait=dt.timedelta(seconds=1))
+
+SECONDS_PER_WAITING_TASK = 0.03
+"""How long a queue needs at most for one waiting step; what a long queue explains is not overdue."""
+
+
+@shared_task(base=ConsumerTask, **DATABASE_RETRY.task_options())
+def validate(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.validate(order_id=order_id)
+
+
+@shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
+def charge(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.charge(order_id=order_id, gateway=adapters.payment_gateway())
+
+
+@shared_task(base=ConsumerTask, **WAREHOUSE_RETRY.task_options())
+def fulfill(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.fulfill(order_id=order_id, warehouse=adapters.warehouse())
+
+
+@shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
+def cancel(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.cancel(order_id=order_id, gateway=adapters.payment_gateway())
+
+
+@shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
+def refund(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.refund(order_id=order_id, gateway=adapters.payment_gateway())
+
+
+@shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
+def refund_stranded(*, message_id: str, order_id: str, **_: Any) -> bool:
+    return steps.refund_stranded(order_id=order_id, gateway=adapters.payment_gateway())
+
+
+@shared_task(ignore_result=True, acks_late=False)
+def sweep(**_: Any) -> None:
+    """Take up orders whose next step is late beyond what the length of the queue explains."""
+    waiting = broker.waiting("orders")
+    services.resume_overdue(grace=dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK))

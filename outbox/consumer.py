@@ -1,0 +1,240 @@
+"""
+`ConsumerTask`: how a task takes a message.
+
+It acknowledges late, binds the message's context, reports what happened, tries again in two stages
+and buries what it gives up. Tasks say only what to do and which policy applies.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+import traceback as tracebacks
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from billiard.process import current_process
+from celery import Task
+from celery.exceptions import Ignore, SoftTimeLimitExceeded, TimeLimitExceeded
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox import context, dead_letters, publisher, telemetry
+from outbox.models import Attempt, DeadLetter
+from outbox.resilience import NotNow, Outage, RetryPolicy, Transient
+
+TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
+
+DATABASE_WAIT = 2
+"""Seconds after which a task is tried again that found the database down."""
+
+PUBLISH_WAIT = dt.timedelta(seconds=5)
+"""After how long a message is redelivered whose step is done but whose next step found no broker."""
+
+MOST_LOSSES = 3
+"""Deliveries that may lose their worker before the message counts as the cause. Quorum queues here
+have the same limit."""
+
+LOSSES_COUNT_FOR = dt.timedelta(hours=1)
+"""Older losses were other incidents: deployments, a machine that went away."""
+
+OUTAGE_SQLSTATES = ("08", "57P", "53", "58")
+"""SQLSTATE classes that speak of the server, not of the statement (PostgreSQL manual, appendix A)."""
+
+
+class CrashLoop(Exception):
+    """Every worker that took this message died with it."""
+
+
+class ConsumerTask(Task):
+    """
+    The base of every task that takes a message.
+
+    Its keyword arguments hold ids only, among them `message_id`. It returns False when it found its
+    work done, which is reported as `step.skipped` and otherwise treated as success.
+    """
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
+    Request = "outbox.worker:GuardedRequest"
+
+    policy: ClassVar[RetryPolicy] = RetryPolicy()
+    on_buried: ClassVar[Callable[..., None] | None] = None
+    """Called with the task's keyword arguments in the transaction that buries its message."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with context.bind(self._context(kwargs)):
+            self._refuse_crash_loop(kwargs)
+            started = time.perf_counter()
+            try:
+                done = self.run(*args, **kwargs)
+            except NotNow as wait:
+                self._wait_out(kwargs, wait)
+                raise Ignore from wait
+            except (OperationalError, InterfaceError) as error:
+                if not speaks_of_the_server(error):
+                    raise
+                telemetry.emit("step.database_down", consumer=self.name, error=str(error))
+                raise super().retry(exc=error, countdown=DATABASE_WAIT, max_retries=10**9) from error
+            telemetry.emit(
+                "step.skipped" if done is False else "step.finished",
+                consumer=self.name,
+                message_id=kwargs.get("message_id", ""),
+                seconds=time.perf_counter() - started,
+                retries=self.request.retries,
+            )
+            return done
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Celery's retry, with the policy's floor under its jitter, or the provider's own wish."""
+        wished = getattr(options.get("exc"), "retry_after", None)
+        if options.get("countdown") is not None:
+            options["countdown"] = self.policy.quick_wait(self.request.retries)
+            if wished:
+                options["countdown"] = max(options["countdown"], round(wished.total_seconds()))
+        return super().retry(*args, **options)
+
+    def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Note a quick try that failed."""
+        if not isinstance(exc, DatabaseError):
+            self._safely(self._note, kwargs, exc, Attempt.Outcome.RETRIED)
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Postpone or bury. Runs in the child, and in the worker's main process for a hard time limit."""
+        self._safely(self._end_of_round, exc, task_id, kwargs)
+        if current_process().name == "MainProcess" and not connection.in_atomic_block:
+            connections.close_all()  # children forked later must not inherit the session
+
+    def _end_of_round(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+        if isinstance(exc, BrokerError):
+            # The step is done; Celery calls it failed because its next link found no broker.
+            self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
+            return
+        if isinstance(exc, Transient | SoftTimeLimitExceeded | TimeLimitExceeded | DatabaseError):
+            wait = self.policy.redelivery_wait(self._rounds(kwargs))
+            if wait is not None:
+                self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _wished(exc)))
+                return
+        self._bury(kwargs, exc, task_id)
+
+    def _wait_out(self, kwargs: dict[str, Any], wait: NotNow) -> None:
+        telemetry.emit("step.waits", consumer=self.name, reason=str(wait), outage=isinstance(wait, Outage))
+        self._postpone(kwargs, wait, Attempt.Outcome.WAITED, wait.retry_after or PUBLISH_WAIT)
+
+    def _postpone(
+        self, kwargs: dict[str, Any], exc: Exception, outcome: Attempt.Outcome, wait: dt.timedelta
+    ) -> None:
+        with transaction.atomic():
+            self._note(kwargs, exc, outcome, next_try_at=timezone.now() + wait)
+            found = publisher.redeliver([kwargs["message_id"]], workflow=self._header("workflow"), wait=wait)
+        telemetry.emit("step.postponed", consumer=self.name, message_id=kwargs["message_id"], found=found)
+
+    def _bury(self, kwargs: dict[str, Any], exc: Exception, task_id: str) -> None:
+        with transaction.atomic():
+            self._note(kwargs, exc, Attempt.Outcome.BURIED)
+            dead_letters.bury(
+                dead_letters.Failure.of(
+                    exc,
+                    source=DeadLetter.Source.TASK,
+                    consumer=self.name,
+                    message_id=str(kwargs.get("message_id", "")),
+                    workflow=self._header("workflow"),
+                    task_id=task_id,
+                    payload={"task": self.name, "kwargs": kwargs},
+                    headers={"x_correlation_id": self._header("x_correlation_id")},
+                    attempts=self._attempts(kwargs),
+                    worker=self.request.hostname or "",
+                )
+            )
+            if self.on_buried:
+                type(self).on_buried(**kwargs)  # type: ignore[misc]
+
+    def _note(
+        self,
+        kwargs: dict[str, Any],
+        exc: Exception,
+        outcome: Attempt.Outcome,
+        next_try_at: dt.datetime | None = None,
+    ) -> None:
+        Attempt.objects.create(
+            consumer=self.name,
+            message_id=kwargs["message_id"],
+            outcome=outcome,
+            next_try_at=next_try_at,
+            worker=self.request.hostname or "",
+            error_class=type(exc).__name__,
+            error=str(exc)[: dead_letters.LONGEST_TEXT],
+            traceback="".join(tracebacks.format_exception(exc))[-dead_letters.LONGEST_TEXT :],
+        )
+
+    def _refuse_crash_loop(self, kwargs: dict[str, Any]) -> None:
+        """Count deliveries that come back because their worker was lost; give up on the fourth."""
+        if not (self.request.delivery_info or {}).get("redelivered") or self.request.retries:
+            return
+        lost = self._tries(kwargs).filter(
+            outcome=Attempt.Outcome.LOST, failed_at__gt=timezone.now() - LOSSES_COUNT_FOR
+        )
+        loop = CrashLoop(f"{self.name} was delivered {MOST_LOSSES} times, and each time its worker was lost")
+        if lost.count() + 1 < MOST_LOSSES:
+            self._note(kwargs, CrashLoop("the worker of the delivery before was lost"), Attempt.Outcome.LOST)
+            return
+        self._bury(kwargs, loop, self.request.id)
+        raise Ignore
+
+    def _tries(self, kwargs: dict[str, Any]) -> Any:
+        """The failed tries of this message here, since the last time its dead letter was resolved."""
+        tries = Attempt.objects.filter(consumer=self.name, message_id=kwargs["message_id"])
+        resolved = (
+            DeadLetter.objects.filter(consumer=self.name, message_id=kwargs["message_id"])
+            .exclude(resolution=DeadLetter.Resolution.OPEN)
+            .order_by("-resolved_at")
+            .values_list("resolved_at", flat=True)
+            .first()
+        )
+        return tries.filter(failed_at__gt=resolved) if resolved else tries
+
+    def _rounds(self, kwargs: dict[str, Any]) -> int:
+        return self._tries(kwargs).filter(outcome=Attempt.Outcome.POSTPONED).count()
+
+    def _attempts(self, kwargs: dict[str, Any]) -> int:
+        return self._tries(kwargs).exclude(outcome=Attempt.Outcome.WAITED).count()
+
+    def _context(self, kwargs: dict[str, Any]) -> context.Context:
+        return context.Context(
+            correlation_id=self._header("x_correlation_id") or context.current().correlation_id,
+            causation_id=str(kwargs.get("message_id", "")),
+            actor="worker",
+            task=self.name,
+            trace={name: value for name in TRACE_HEADERS if (value := self._header(name))},
+        )
+
+    def _header(self, name: str) -> str:
+        headers = self.request.headers or {}
+        return str(headers.get(name) or getattr(self.request, name, None) or "")
+
+    def _safely(self, note: Callable[..., None], *args: Any) -> None:
+        """
+        Run a hook that must not raise.
+
+        Celery would call it again and report the worker broken. What is not written here is not lost:
+        the work stays overdue, and the sweep takes it up.
+        """
+        try:
+            note(*args)
+        except Exception:
+            logging.getLogger(__name__).exception("%s could not note its failure", self.name)
+
+
+def speaks_of_the_server(error: Exception) -> bool:
+    """Whether a database error tells of a server that is down, not of a statement that went wrong."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    return sqlstate is None or sqlstate.startswith(OUTAGE_SQLSTATES)
+
+
+def _wished(exc: Exception) -> dt.timedelta:
+    return getattr(exc, "retry_after", None) or dt.timedelta()

@@ -1,0 +1,251 @@
+"""
+From the outbox to Celery: claim, start the workflows, settle; postpone, park or bury what cannot start.
+
+The only place in the project that publishes work to the broker. Claiming and settling are short
+transactions of their own; the broker is talked to in between, with no row locked. A claim carries a
+token, so a relay that was frozen and wakes up late settles nothing that another one took over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery, current_app
+from celery.canvas import Signature
+from celery.canvas import _chain as Chain
+from celery.canvas import group as Group
+from django.db import connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Now
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox import dead_letters, registry, telemetry
+from outbox.contracts import Message, UnreadableEvent
+from outbox.models import DeadLetter, OutboxMessage
+
+CONSUMER = "outbox.relay"
+
+BATCH = 200
+"""Messages a relay claims at a time: large enough to make the two transactions cheap, small enough to
+be sent well within `LEASE`."""
+
+LEASE = dt.timedelta(seconds=30)
+"""How long a claim keeps other relays away. A batch takes well under a second; publishing gives up on
+a hanging broker within seconds (see celeryconfig)."""
+
+POSTPONEMENTS = tuple(dt.timedelta(seconds=seconds) for seconds in (1, 10, 60, 600))
+"""The waits after a message's own failures to start; after the last one it is buried."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Drained:
+    """What one drain did, in messages."""
+
+    published: int = 0
+    postponed: int = 0
+    parked: int = 0
+    buried: int = 0
+    broker_down: bool = False
+
+    def __add__(self, other: Drained) -> Drained:
+        return Drained(
+            published=self.published + other.published,
+            postponed=self.postponed + other.postponed,
+            parked=self.parked + other.parked,
+            buried=self.buried + other.buried,
+            broker_down=self.broker_down or other.broker_down,
+        )
+
+
+class BrokerDown(Exception):
+    """The broker did not take a message; whatever the message was, it is not to blame."""
+
+
+def drain(*, batch: int = BATCH, most: int | None = None) -> Drained:
+    """
+    Deliver what is due, batch by batch, until nothing is left, `most` messages are done or the broker is down.
+
+    Safe to run in any number of processes at once.
+    """
+    total = Drained()
+    while not total.broker_down:
+        rows = claim(batch)
+        if not rows:
+            break
+        total += deliver(rows)
+        if most is not None and total.published >= most:
+            break
+    return total
+
+
+def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[OutboxMessage]:
+    """Take up to `limit` due messages that no other relay holds, for the time of `lease`."""
+    table = OutboxMessage._meta.db_table
+    with transaction.atomic():
+        return list(
+            OutboxMessage.objects.raw(
+                f"""
+                WITH due AS MATERIALIZED (
+                    SELECT id FROM {table}
+                    WHERE status = 'pending' AND not_before <= statement_timestamp()
+                    ORDER BY not_before, id LIMIT %s FOR UPDATE SKIP LOCKED
+                )
+                UPDATE {table} AS message
+                SET claim = %s, not_before = statement_timestamp() + %s
+                FROM due WHERE message.id = due.id
+                RETURNING message.*
+                """,  # noqa: S608 - the table's own name
+                [limit, uuid.uuid4(), lease],
+            )
+        )
+
+
+def deliver(rows: list[OutboxMessage]) -> Drained:
+    """Start the workflows of claimed messages and settle each one by how that went."""
+    result, published = Drained(), []
+    for position, row in enumerate(rows):
+        try:
+            start(row)
+        except BrokerDown as down:
+            release(rows[position:])
+            result.broker_down = True
+            telemetry.emit("relay.broker_down", error=str(down), waiting=len(rows) - position)
+            break
+        except (registry.UnknownEvent, UnreadableEvent) as unknown:
+            result.parked += _park(row, unknown)
+        except Exception as error:
+            buried = _postpone_or_bury(row, error)
+            result.buried += buried
+            result.postponed += not buried
+        else:
+            published.append(row)
+    result.published = settle(published)
+    return result
+
+
+def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
+    """
+    Send all of a message's workflows to the broker.
+
+    Raises:
+        BrokerDown: if the broker did not take one of them.
+        Exception: whatever a handler raises; that is the message's own failure.
+    """
+    app = app or current_app._get_current_object()
+    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+    workflows = registry.workflows_for(message.event, only=row.workflows)
+    canvases = [
+        (name, canvas) for name, handler in workflows.items() if (canvas := handler(message)) is not None
+    ]
+    for name, canvas in canvases:
+        send(canvas, message, workflow=name, app=app)
+
+
+def send(canvas: Signature, message: Message, *, workflow: str, app: Celery) -> None:
+    """Publish one canvas, every signature in it carrying the message's headers."""
+    headers = message.headers(workflow=workflow)
+    for signature in signatures_in(canvas):
+        signature.set(headers=headers)
+    try:
+        with app.producer_or_acquire() as producer:
+            canvas.apply_async(producer=producer, retry=False)
+    except _broker_errors(app) as error:
+        raise BrokerDown(repr(error)) from error
+
+
+def signatures_in(canvas: Signature) -> Iterable[Signature]:
+    """The tasks of a canvas: a chain's headers would reach its first task only."""
+    if isinstance(canvas, Chain | Group):
+        for part in canvas.tasks:
+            yield from signatures_in(part)
+    else:
+        yield canvas
+
+
+def settle(rows: list[OutboxMessage]) -> int:
+    """Note that a broker took the messages, unless somebody else holds them by now; return how many."""
+    if not rows:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            UPDATE {OutboxMessage._meta.db_table}
+            SET status = 'published', claim = NULL, last_error = '', workflows = '{{}}',
+                published_at = coalesce(published_at, statement_timestamp())
+            WHERE id = ANY(%s) AND claim = %s
+            """,  # noqa: S608 - the table's own name
+            [[row.id for row in rows], rows[0].claim],
+        )
+        settled = cursor.rowcount
+    telemetry.emit("relay.published", messages=settled)
+    return settled
+
+
+def release(rows: list[OutboxMessage]) -> None:
+    """Give claimed messages back untouched: no attempt is spent, they are due at once."""
+    _held(rows).update(claim=None, not_before=Now())
+
+
+def unpark() -> int:
+    """Make parked messages due again whose event this code has learned to read; return how many."""
+    known = registry.known_events()
+    parked = OutboxMessage.objects.filter(status=OutboxMessage.Status.PARKED)
+    return sum(
+        parked.filter(event_name=name, event_version=version, last_error__startswith=registry.UnknownEvent.__name__).update(
+            status=OutboxMessage.Status.PENDING, not_before=Now()
+        )
+        for name, version in parked.values_list("event_name", "event_version").distinct()
+        if version <= known.get(name, 0)
+    )
+
+
+def _park(row: OutboxMessage, reason: Exception) -> int:
+    parked = _held([row]).update(
+        status=OutboxMessage.Status.PARKED, claim=None, last_error=f"{type(reason).__name__}: {reason}"
+    )
+    telemetry.emit("message.parked", message_id=str(row.id), event_name=row.event_name, reason=str(reason))
+    return parked
+
+
+def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
+    """Count a message's own failure; return 1 when that was its last try, 0 when it waits for another."""
+    spent = row.attempts + 1
+    gives_up = row.attempts >= len(POSTPONEMENTS)
+    changes: dict[str, Any] = {
+        "claim": None,
+        "attempts": spent,
+        "last_error": f"{type(error).__name__}: {error}"[: dead_letters.LONGEST_TEXT],
+    }
+    if not gives_up:
+        wait = POSTPONEMENTS[row.attempts]
+        _held([row]).update(not_before=Now() + Value(wait), **changes)
+        telemetry.emit("message.postponed", message_id=str(row.id), error=repr(error), wait=wait)
+        return 0
+    with transaction.atomic():
+        if _held([row]).update(status=OutboxMessage.Status.BURIED, **changes):
+            dead_letters.bury(
+                dead_letters.Failure.of(
+                    error,
+                    source=DeadLetter.Source.RELAY,
+                    consumer=CONSUMER,
+                    message_id=str(row.id),
+                    key=row.key,
+                    payload=row.payload,
+                    attempts=spent,
+                )
+            )
+    return 1
+
+
+def _held(rows: list[OutboxMessage]) -> Any:
+    """The rows as far as their claim is still ours."""
+    return OutboxMessage.objects.filter(pk__in=[row.pk for row in rows], claim=rows[0].claim)
+
+
+def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    with app.connection_for_write() as link:
+        return (BrokerError, *link.connection_errors, *link.channel_errors, OSError)

@@ -1,0 +1,93 @@
+"""
+For every app's tests: work off what is published, with the real broker and no worker process.
+
+`drain` relays what is due, takes the messages off the broker's queues one by one and runs them through
+Celery's own tracer, so that serialization, headers, chains and retries are the real ones. Countdowns
+are not waited for, which makes retries quick and tests deterministic.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from celery import Celery, current_app
+from celery.app.trace import build_tracer
+from django.apps import apps
+from django.db import connection
+
+from outbox import relay
+
+MOST_TASKS = 10_000
+"""More than any test means to run; a loop of retries ends here instead of never."""
+
+
+class NeverQuiet(AssertionError):
+    """Work kept coming: something publishes itself again without end."""
+
+
+def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]:
+    """
+    Relay and run until the outbox and all queues are empty; return the names of the tasks that ran.
+
+    With `redeliveries`, messages that wait for a later delivery are delivered too, as if their time had come.
+    """
+    app = app or current_app._get_current_object()
+    ran: list[str] = []
+    with app.connection_for_read() as link:
+        queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]
+        while True:
+            if redeliveries:
+                pass_time(dt.timedelta(days=1))
+            relayed = relay.drain()
+            before = len(ran)
+            while message := _next_message(queues):
+                ran.append(run(message, app=app))
+                if len(ran) > MOST_TASKS:
+                    raise NeverQuiet(f"{MOST_TASKS} tasks, the last ones {ran[-5:]}")
+            if not relayed.published and len(ran) == before:
+                return ran
+
+
+def run(message: Any, *, app: Celery | None = None, redelivered: bool = False) -> str:
+    """Run one message of the broker as a worker would, and acknowledge it; return the task's name."""
+    app = app or current_app._get_current_object()
+    name, task_id = message.headers["task"], message.headers["id"]
+    args, kwargs, embed = message.decode()
+    task = app.tasks[name]
+    request = {
+        **message.headers,
+        **(embed or {}),
+        "args": args,
+        "hostname": "test@drain",
+        "is_eager": False,
+        "delivery_info": {**message.delivery_info, "redelivered": redelivered},
+        "headers": message.headers,
+    }
+    build_tracer(name, task, app=app)(task_id, args, kwargs, request)
+    message.ack()
+    return str(name)
+
+
+def purge(*, app: Celery | None = None) -> None:
+    """Empty all queues."""
+    app = app or current_app._get_current_object()
+    with app.connection_for_write() as link:
+        for queue in app.amqp.queues.values():
+            bound = queue(link.default_channel)
+            bound.declare()
+            bound.purge()
+
+
+def pass_time(span: dt.timedelta) -> None:
+    """Let `span` pass for everything in the database that waits for a time."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE outbox_outboxmessage SET not_before = not_before - %s WHERE status = 'pending'", [span])
+        if apps.is_installed("orders"):
+            cursor.execute(
+                "UPDATE orders_order SET due_at = due_at - %s, lease_until = lease_until - %s", [span, span]
+            )
+
+
+def _next_message(queues: list[Any]) -> Any:
+    return next((message for queue in queues if (message := queue.get())), None)
