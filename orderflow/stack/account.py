@@ -1,9 +1,10 @@
 """
 Which account runs the servers.
 
-PostgreSQL refuses to run as root and wants an account that the system knows. So root steps down to another account;
-where that is impossible, a private user namespace makes root, or a nameless user id, look like `nobody`. No permission
-of anything that exists is changed: what the other account cannot reach is copied to where it can (see `homes`).
+PostgreSQL refuses to run as root and wants an account that the system knows. So root steps down to another
+account; where that is impossible, a private user namespace makes root, or a nameless user id, look like
+`nobody`. No permission of anything that exists is changed: what the other account cannot reach is copied to
+where it can (see `homes`).
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ class Account:
             os.chown(path, self.user_id, self.group_id)
 
     def reaches(self, path: Path, mode: int = os.R_OK | os.X_OK) -> bool:
-        """Ask the kernel whether this account may use the path, which means passing through all folders above it too."""
+        """Ask the kernel whether this account may use the path and pass through all folders above it."""
         if self.user_id is None:
             return os.access(path, mode)
         return _try_as(self, lambda: os.access(path, mode))
@@ -76,7 +77,9 @@ def choose(environment: Mapping[str, str], *, owner: int | None = None) -> Accou
         return Account() if _has_entry(os.geteuid()) else _namespaced()
     named = environment.get("ORDERFLOW_SERVER_USER")
     if named and not _has_entry(named):
-        raise Problem(f"There is no account {named!r} (ORDERFLOW_SERVER_USER). Name an existing one, other than root.")
+        raise Problem(
+            f"There is no account {named!r} (ORDERFLOW_SERVER_USER). Name an existing one, other than root."
+        )
     names = (named,) if named else USUAL_ACCOUNTS
     entries = [pwd.getpwnam(name) for name in names if _has_entry(name)]
     if owner and not named and _has_entry(owner):
@@ -107,15 +110,16 @@ def _namespaced() -> Account:
         works = False
     if not works:
         raise Problem(
-            "PostgreSQL runs neither as root nor under a user id without a name, and here it is impossible to change the "
-            "account or to make a user namespace. Run as an ordinary user, or set DATABASE_URL to a server of yours."
+            "PostgreSQL runs neither as root nor under a user id without a name, and here it is impossible to "
+            "change the account or to make a user namespace. Run as an ordinary user, or set DATABASE_URL."
         )
     return Account(in_namespace=True)
 
 
 def _try_as(account: Account, question: Callable[[], bool]) -> bool:
     """Answer a yes-or-no question in a child process that has become this account."""
-    assert account.user_id is not None and account.group_id is not None
+    assert account.user_id is not None
+    assert account.group_id is not None
     child = os.fork()
     if child == 0:
         answer = 1

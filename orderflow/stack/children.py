@@ -1,4 +1,4 @@
-"""Starting child processes so that none outlives the supervisor, and telling one process from another of the same number."""
+"""Starting child processes so that none outlives the supervisor, and telling processes apart."""
 
 import contextlib
 import ctypes
@@ -28,9 +28,9 @@ def start(
     """
     Start a process in a session of its own, with its output appended to `log` (None: thrown away).
 
-    A Ctrl-C on the terminal reaches the supervisor only, which ends the others in order. Should the supervisor be killed,
-    the kernel sends `dies_by` (Linux; elsewhere the next start clears up). Call it from the main thread: the kernel
-    watches the thread, not the process, that started the child.
+    A Ctrl-C on the terminal reaches the supervisor only, which ends the others in order. Should the
+    supervisor be killed, the kernel sends `dies_by` (Linux; elsewhere the next start clears up). Call it from
+    the main thread: the kernel watches the thread, not the process, that started the child.
     """
     supervisor = os.getpid()
 
@@ -77,5 +77,7 @@ def command_line(pid: int) -> str:
             return ""
     except OSError:
         return ""
-    answer = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip()

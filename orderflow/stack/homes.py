@@ -1,4 +1,4 @@
-"""Where things are kept on disk: `.orderflow` in the checkout, and the servers' files where their account can reach them."""
+"""Where things are kept: `.orderflow` in the checkout, the servers' files where their account reaches them."""
 
 import contextlib
 import dataclasses
@@ -76,7 +76,9 @@ class Home:
             with tempfile.TemporaryFile(dir=self.state):
                 pass
         except OSError as error:
-            raise Problem(f"{self.state} is not writable: {error.strerror}. Free it, or remove it and run again.") from error
+            raise Problem(
+                f"{self.state} is not writable: {error.strerror}. Free it, or remove it and run again."
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,8 @@ class ServersHome:
     """
     A folder that the servers' account reaches, in the checkout or, linked from there, elsewhere.
 
-    The account owns what lies in it, but not the folder: root must not work in a folder that others may rearrange.
+    The account owns what lies in it, but not the folder: root must not work in a folder that others may
+    rearrange.
     """
 
     path: Path
@@ -92,9 +95,11 @@ class ServersHome:
 
     def reachable(self, base: Path, trees: Sequence[Path], *, key: str) -> Path:
         """
-        Return a base under which the account can run what is in `trees`: the given one, or a copy made once per `key`.
+        Return a base under which the account can run what is in `trees`: the given one, or a copy made once
+        per `key`.
 
-        The trees, which lie below `base`, are copied together because the programs find their libraries by relative paths.
+        The trees, which lie below `base`, are copied together because the programs find their libraries by
+        relative paths.
         """
         if all(self.account.reaches(tree) for tree in trees):
             return base
@@ -151,7 +156,9 @@ def servers_home(home: Home, environment: Mapping[str, str]) -> ServersHome:
     owner = data.stat().st_uid if data.exists() else None
     chosen = account.choose(environment, owner=owner)
     if owner is not None and chosen.user_id is not None and owner != chosen.user_id:
-        raise Problem(f"{data} does not belong to the account {chosen.name!r}. Start over with: python3 run.py reset")
+        raise Problem(
+            f"{data} does not belong to the account {chosen.name!r}. Start over with: python3 run.py reset"
+        )
     try:
         if not place.exists():
             place.unlink(missing_ok=True)  # a link to a folder that is gone
@@ -164,7 +171,7 @@ def servers_home(home: Home, environment: Mapping[str, str]) -> ServersHome:
         return ServersHome(place.resolve(), chosen)
     except OSError as error:
         raise Problem(
-            f"No place for the servers' data that the account {chosen.name!r} reaches: {error.filename}: {error.strerror}. "
+            f"No place for data that the account {chosen.name!r} reaches: {error.filename}: {error.strerror}. "
             "Move the checkout, or set DATABASE_URL and BROKER_URL to servers of yours."
         ) from error
 

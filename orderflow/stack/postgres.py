@@ -1,4 +1,4 @@
-"""A private PostgreSQL: made, started and recognised. Never daemonised, never reachable from another machine."""
+"""A private PostgreSQL: made, started, recognised. Never daemonised, never reachable from elsewhere."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,8 @@ SETTINGS = {
     "unix_socket_directories": "",  # a socket's path may have 107 bytes, a checkout's more
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "max_parallel_workers_per_gather": "0",  # parallel queries need more than the 64 MB of /dev/shm in a container
+    # Parallel queries need more than the 64 MB of shared memory that containers have.
+    "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -36,7 +37,8 @@ FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "o
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Postgres:
     """
-    One database cluster in `home`, with a role `orderflow` that owns the database `orderflow` and may create others.
+    One database cluster in `home`, with a role `orderflow` that owns the database `orderflow` and may create
+    others.
 
     `durable` False is for tests: a crash of the machine may lose everything.
     """
@@ -125,7 +127,9 @@ class Postgres:
                 ) from error
             return False
         if row is None or Path(row[0]).resolve() != self.data.resolve():
-            raise Problem(f"Another PostgreSQL answers at port {self.port}. Run again: another port will be chosen.")
+            raise Problem(
+                f"Another PostgreSQL answers at port {self.port}. Run again: another port will be chosen."
+            )
         return True
 
     def _superuser_connection(self) -> dict[str, Any]:
@@ -141,7 +145,7 @@ class Postgres:
         }
 
     def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there whole, so that a killed start leaves no half of one."""
+        """Make the cluster beside its place and move it there whole: a killed start leaves no half of one."""
         half = self.home.path / "postgres.init"
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(mode=0o700)
@@ -152,8 +156,17 @@ class Postgres:
             file.write(self.superuser_password + "\n")
         self.home.account.take(password_file)
         try:
-            # --no-sync: a crash of the whole machine within half a minute of the very first start may cost the data.
-            command = ["-D", half, "-U", SUPERUSER, f"--pwfile={password_file}", "--auth=scram-sha-256", "--no-sync"]
+            # --no-sync: a crash of the whole machine within half a minute of the very first start may cost
+            # the data.
+            command = [
+                "-D",
+                half,
+                "-U",
+                SUPERUSER,
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--no-sync",
+            ]
             self._run(self.program.sibling("initdb"), *command, "--encoding=UTF8", *self._locale())
         finally:
             password_file.unlink()
@@ -165,7 +178,8 @@ class Postgres:
         half.rename(self.data)
 
     def _locale(self) -> list[str]:
-        # The C locale does not know that É is the upper case of é; this one does and needs nothing of the system.
+        # The C locale does not know that É is the upper case of é; this one does and needs nothing of the
+        # system.
         if self.program.version >= (17,):
             return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         return ["--locale=C.UTF-8"] if os.path.exists("/usr/lib/locale/C.utf8") else ["--locale=C"]
@@ -184,7 +198,10 @@ class Postgres:
                 **self.home.account.popen_options,
             )
         if done.returncode != 0 or "FATAL" in self.log.read_text(errors="replace"):
-            raise Problem(f"PostgreSQL could not make its files in {self.home.path} (exit {done.returncode}).", log=self.log)
+            raise Problem(
+                f"PostgreSQL could not make its files in {self.home.path} (exit {done.returncode}).",
+                log=self.log,
+            )
 
     def _check_version(self) -> None:
         made_by = (self.data / "PG_VERSION").read_text().strip()

@@ -32,8 +32,9 @@ class Unit:
     """
     One process of the stack.
 
-    `after` names the units that must be ready before it starts. `is_ready` is asked again and again, so it must answer
-    within a fraction of a second. `early` units make the stack ready; the others follow when it is.
+    `after` names the units that must be ready before it starts. `is_ready` is asked again and again, so it
+    must answer within a fraction of a second. `early` units make the stack ready; the others follow when it
+    is.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """A private Valkey (or Redis): the broker, and the memory that all workers share."""
 
 import dataclasses
+import json
 import signal
 import socket
 from pathlib import Path
@@ -81,7 +82,9 @@ class Valkey:
         if "LOADING" in answer:
             return False
         if str(self.data.resolve()) not in answer.splitlines():
-            raise Problem(f"Another server answers at port {self.port}. Run again: another port will be chosen.")
+            raise Problem(
+                f"Another server answers at port {self.port}. Run again: another port will be chosen."
+            )
         return True
 
     def _ask(self, *commands: str) -> str:
@@ -98,7 +101,7 @@ class Valkey:
             "bind": LOOPBACK,
             "port": str(self.port),
             "requirepass": self.password,
-            "dir": '"%s"' % str(self.data).replace("\\", "\\\\").replace('"', '\\"'),
+            "dir": json.dumps(str(self.data), ensure_ascii=False),  # the folder may contain spaces
             "databases": "64",  # parallel test workers take a pair each
             "maxmemory-policy": "noeviction",  # a broker must refuse, never forget
             "save": '""',

@@ -1,0 +1,8 @@
+"""`python -m orderflow.stack`, which run.py becomes."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

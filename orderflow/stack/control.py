@@ -1,0 +1,79 @@
+"""Looking at a running stack, ending it, removing its data. Standard library only: needs no packages."""
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+
+from . import state
+from .homes import Home
+from .problem import Problem
+
+STOP_PATIENCE = 20.0
+
+
+def down(home: Home) -> int:
+    """
+    End the running stack of this checkout and wait until it is gone.
+
+    Raises:
+        Problem: if it does not end.
+    """
+    run = state.running(home)
+    if run is None:
+        print("Nothing is running here.")
+        return 0
+    if run.what != state.STACK:
+        raise state.in_use(run)
+    begun = time.monotonic()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(run.pid, signal.SIGTERM)
+    while state.running(home) is not None:
+        if time.monotonic() - begun > STOP_PATIENCE:
+            raise Problem(f"Process {run.pid} does not end. Send it the signal once more: python3 run.py down")
+        time.sleep(0.05)
+    print(f"Stopped in {time.monotonic() - begun:.1f} s.")
+    return 0
+
+
+def status(home: Home) -> int:
+    """Print what runs; the exit code is 0 when something does, else 1."""
+    run = state.running(home)
+    if run is None:
+        print("Nothing is running here. Start with: python3 run.py")
+        return 1
+    condition = "ready" if run.ready else "starting"
+    print(f"{run.what}, process {run.pid}, {condition}, for {time.time() - run.started_at:.0f} s  {run.url}")
+    for name, unit in run.units.items():
+        deaths = f"  died {unit['deaths']} times in the last minute" if unit["deaths"] else ""
+        print(f"  {name:14} {unit['state']:10} {unit['pid'] or '':>8}{deaths}")
+    return 0
+
+
+def reset(home: Home) -> int:
+    """
+    Remove the private servers' data, the sandbox's ledgers, logs and passwords.
+
+    Raises:
+        Problem: if something is running, or the files belong to another account.
+    """
+    if not home.state.exists():
+        print("There is nothing to remove.")
+        return 0
+    with state.hold(home, "python3 run.py reset"):
+        servers = home.servers.resolve()
+        try:
+            for path in (home.logs, home.sandbox):
+                shutil.rmtree(path, ignore_errors=True)
+            for file in (home.secrets, home.push_credentials, home.ports):
+                file.unlink(missing_ok=True)
+            for child in servers.iterdir() if servers.is_dir() else ():
+                if child.name != "throwaway":
+                    shutil.rmtree(child)
+        except OSError as error:
+            raise Problem(
+                f"{error.filename} cannot be removed: {error.strerror}. Run this as the account that made it."
+            ) from error
+    print("Removed the data. The next start begins from nothing.")
+    return 0

@@ -1,0 +1,145 @@
+"""
+The processes of OrderFlow: what is started, in which order, and how each one says that it is ready.
+
+What the first order needs is started at once. The rest follows one by one when that is ready, so that it does
+not take the processor from the first orders.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from . import children, probes
+from .homes import Home
+from .ports import LOOPBACK
+from .units import Kind, Process, StopRank, Unit
+
+# A pool has the name of its queue. The relay does one thing at a time by design.
+EARLY_POOLS = {"orders": ("-c", "2"), "relay": ("-P", "solo")}
+LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
+# The first order goes through these; notifications wait for the others.
+EARLY_SANDBOX = ("payments", "warehouse")
+LATER_SANDBOX = ("smtp", "sms", "push", "mailbox")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """The processes of one stack. `servers` are the units that everything else waits for."""
+
+    home: Home
+    environment: Mapping[str, str]
+    port: Mapping[str, int]
+    servers: tuple[str, ...] = ()
+
+    def units(self) -> list[Unit]:
+        """Return all of them, in the order of their start."""
+        early, later = list(self._early()), list(self._later())
+        before = [early[-1], *later]
+        return early + [
+            dataclasses.replace(unit, after=(last.name,), early=False)
+            for unit, last in zip(later, before, strict=False)
+        ]
+
+    def migrate(self) -> Unit:
+        """Return the step that brings the database up to date."""
+        after = tuple(name for name in self.servers if name == "postgres")
+        return self._manage("migrate", "migrate", "--noinput", after=after)
+
+    def admin(self) -> Unit:
+        """Return the step that makes the administrator, or puts back the password that is shown."""
+        return self._manage("admin", "ensure_admin", after=("migrate",))
+
+    def _early(self) -> Iterator[Unit]:
+        for name in EARLY_SANDBOX:
+            yield self._sandbox(name)
+        yield self.migrate()
+        prepared = ("migrate", *self.servers)
+        for name, pool in EARLY_POOLS.items():
+            yield self._worker(name, pool, after=prepared)
+        yield self._celery(
+            "beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"), after=prepared
+        )
+        bind = f"--bind={LOOPBACK}:{self.port['web']}"
+        # Without the last option Gunicorn makes a socket in the user's home.
+        size = ("--worker-class=gthread", "--threads=4", "--workers=2", "--no-control-socket")
+        livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
+        command = ["-m", "gunicorn", "orderflow.wsgi", bind, *size]
+        yield self._python("web", command, ready=livez, after=prepared)
+
+    def _later(self) -> Iterator[Unit]:
+        yield self.admin()
+        for name in LATER_SANDBOX:
+            yield self._sandbox(name)
+        for name, pool in LATER_POOLS.items():
+            yield self._worker(name, pool)
+        # Last, because it asks the workers who they are once, when it starts. Its password is in the
+        # environment.
+        listen = (f"--address={LOOPBACK}", f"--port={self.port['flower']}")
+        page = probes.answers(f"http://{LOOPBACK}:{self.port['flower']}/")
+        yield self._celery("flower", ["flower", *listen, "--read-only"], ready=page)
+
+    def _sandbox(self, name: str) -> Unit:
+        at = {name: f"http://{LOOPBACK}:{number}" for name, number in self.port.items()}
+        port = self.port["smtp-control" if name == "smtp" else name]
+        options = ["--port", str(port), "--data", str(self.home.sandbox)]
+        if name == "smtp":
+            options += ["--smtp-port", str(self.port["smtp"])]
+        if name == "mailbox":
+            options += ["--smtp-url", at["smtp-control"], "--sms-url", at["sms"], "--push-url", at["push"]]
+        return self._python(
+            f"sandbox-{name}",
+            ["-m", "orderflow.sandbox", name, *options],
+            ready=probes.answers(f"http://{LOOPBACK}:{port}/_health"),
+            stop_rank=StopRank.SANDBOX,
+        )
+
+    def _worker(self, name: str, pool: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Unit:
+        options = ["-n", f"{name}@%h", "-Q", name, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
+        ready = self._says(name, " ready.")
+        return self._celery(
+            name, ["worker", *options], ready=ready, after=after, extra={"ORDERFLOW_POOL": name}
+        )
+
+    def _says(self, name: str, text: str) -> probes.Says:
+        return probes.Says(text, self.home.logs / f"{name}.log")
+
+    def _manage(self, name: str, *words: str, after: tuple[str, ...]) -> Unit:
+        return self._python(name, ["manage.py", *words], ready=probes.has_ended, after=after, kind=Kind.STEP)
+
+    def _celery(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        ready: Callable[[Process], bool],
+        after: tuple[str, ...] = (),
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> Unit:
+        command = ["-m", "celery", "-A", "orderflow", *arguments]
+        return self._python(name, command, ready=ready, after=after, extra=extra)
+
+    def _python(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        ready: Callable[[Process], bool],
+        after: tuple[str, ...] = (),
+        extra: Mapping[str, str] = MappingProxyType({}),
+        kind: Kind = Kind.SERVICE,
+        stop_rank: StopRank = StopRank.APPLICATION,
+    ) -> Unit:
+        log = self.home.logs / f"{name}.log"
+
+        def start() -> Process:
+            if isinstance(ready, probes.Says):
+                ready.listen()
+            command = [sys.executable, *arguments]
+            return children.start(
+                command, environment={**self.environment, **extra}, log=log, cwd=self.home.root
+            )
+
+        return Unit(
+            name=name, kind=kind, start=start, is_ready=ready, log=log, after=after, stop_rank=stop_rank
+        )

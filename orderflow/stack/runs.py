@@ -1,0 +1,207 @@
+"""Running things: the whole stack, one management command, the tests."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from . import environment, homes, servers, state
+from .environment import Given
+from .homes import Home
+from .ports import choose
+from .processes import Table
+from .screen import Screen
+from .supervisor import Interrupted, Supervisor
+
+RUN = "python3 run.py"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the command line asked of the stack."""
+
+    demo: bool = True
+    once: bool = False
+    port: int | None = None
+    orders: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One stack with everything decided: servers, ports, environment. Nothing runs yet."""
+
+    servers: servers.Servers
+    table: Table
+    managed: Mapping[str, str]
+
+    @classmethod
+    def make(cls, home: Home, caller: Mapping[str, str], *, web_port: int | None = None) -> "Plan":
+        """
+        Decide, for this checkout, what to start and how.
+
+        Raises:
+            Problem: if something that is needed is missing.
+        """
+        given = Given.of(caller)
+        servers.check_given(given)
+        secret = environment.load_secrets(home)
+        port = environment.choose_ports(home, web=web_port)
+        _rotate_logs(home)
+        needed = servers.private(
+            homes.servers_home(home, caller), logs=home.logs, port=port, secret=secret, given=given
+        )
+        managed = environment.managed(home=home, secret=secret, port=port, servers=needed.environment)
+        environment.write_push_credentials(home, f"{managed['FCM_API_BASE']}/token")
+        table = Table(
+            home=home,
+            environment=environment.base(caller) | managed,
+            port=port,
+            servers=tuple(unit.name for unit in needed.units),
+        )
+        return cls(needed, table, managed)
+
+
+def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
+    """
+    Run everything until somebody asks for the end, or until the demo has ended when it was asked for once.
+
+    Raises:
+        Problem: if the stack does not come up, or loses a server.
+    """
+    started_at = environment.called_at(caller)
+    with state.hold(home, state.STACK):
+        run = state.Run(pid=os.getpid(), what=state.STACK, started_at=started_at)
+        screen = Screen(home, run)
+        plan = Plan.make(home, caller, web_port=wish.port)
+        screen.say(f"OrderFlow on {plan.servers.label}")
+        screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
+        supervisor = Supervisor([*plan.servers.units, *plan.table.units()], report=screen.hear)
+        try:
+            with supervisor:
+                supervisor.start()
+                screen.ready()
+                if not wish.demo:
+                    screen.say(_addresses(plan.managed))
+                    supervisor.run_until_interrupted()
+                code = _demo(supervisor, screen, plan, wish)
+                if wish.once:
+                    return code
+                screen.say(f"The demo has ended with exit code {code}." if code else "")
+                screen.say(f"Everything stays up. Ctrl-C stops it; logs are in {home.logs}")
+                supervisor.run_until_interrupted()
+        except Interrupted:
+            return 130 if wish.once else 0
+    return 0
+
+
+def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
+    command = [sys.executable, "manage.py", "demo"]
+    if wish.orders is not None:
+        command += ["--orders", str(wish.orders)]
+    started = {"ORDERFLOW_STARTED_AT": repr(screen.started_at)}
+    screen.hold()
+    try:
+        return supervisor.run_foreground(
+            command,
+            environment={**plan.table.environment, **started},
+            cwd=plan.table.home.root,
+            owns_interrupt=False,
+        )
+    finally:
+        screen.release()
+
+
+def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+    """
+    Run a management command against the running stack, or else with just the servers for as long as it takes.
+
+    Raises:
+        Problem: if another command holds the servers, or they do not come up.
+    """
+    command = [sys.executable, str(home.root / "manage.py"), *words]
+    folder = environment.called_from(caller)
+    running = _wait_until_ready(home)
+    if running is not None:
+        os.chdir(folder)
+        os.execve(command[0], command, environment.base(caller) | running.environment)  # noqa: S606
+    with contextlib.ExitStack() as context:
+        context.enter_context(state.hold(home, f"{RUN} {words[0]}"))
+        state.write(home, state.Run(pid=os.getpid(), what=f"{RUN} {words[0]}", started_at=time.time()))
+        plan = Plan.make(home, caller)
+        database = plan.servers.postgres
+        steps = [plan.table.migrate(), plan.table.admin()] if database and not database.exists() else []
+        supervisor = context.enter_context(Supervisor([*plan.servers.units, *steps]))
+        supervisor.start()
+        path = dict(plan.table.environment)
+        if database:
+            # At the end, for `dbshell`: the wheel brings its own psql.
+            path["PATH"] = os.pathsep.join(filter(None, (path.get("PATH"), str(database.program.path.parent))))
+        return supervisor.run_foreground(command, environment=path, cwd=folder, owns_interrupt=True)
+
+
+def _wait_until_ready(home: Home, patience: float = 60.0) -> state.Run | None:
+    """Return the running stack, waiting while it starts; None when nothing runs."""
+    end = time.monotonic() + patience
+    while True:
+        run = state.running(home)
+        if run is None or run.ready:
+            return run
+        if time.monotonic() > end or run.what not in (state.STACK, state.JUST_BEGUN):
+            raise state.in_use(run)
+        time.sleep(0.1)
+
+
+def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> int:
+    """
+    Run pytest with servers of its own, which forget everything, and return its exit code.
+
+    Given servers are not used: tests must not meet data that matters.
+
+    Raises:
+        Problem: if the servers do not come up.
+    """
+    home.prepare()
+    caller = {
+        name: value for name, value in caller.items() if name not in ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
+    }
+    with homes.servers_home(home, caller).throwaway() as place:
+        port = {"postgres": choose()}
+        port["valkey"] = choose(taken=port.values())
+        needed = servers.private(
+            place,
+            logs=place.path,
+            port=port,
+            secret=environment.make_secrets(),
+            given=Given.of(caller),
+            durable=False,
+        )
+        with Supervisor(needed.units) as supervisor:
+            supervisor.start()
+            return supervisor.run_foreground(
+                [sys.executable, "-m", "pytest", *arguments],
+                environment=environment.base(caller) | needed.environment,
+                cwd=home.root,
+                owns_interrupt=True,
+            )
+
+
+def _rotate_logs(home: Home) -> None:
+    for log in home.logs.glob("*.log"):
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _addresses(managed: Mapping[str, str]) -> str:
+    web = managed["ORDERFLOW_WEB_URL"]
+    admin = f"{managed['ORDERFLOW_ADMIN_USER']} / {managed['ORDERFLOW_ADMIN_PASSWORD']}"
+    lines = {
+        "API": f"{web}/api/v1/docs",
+        "admin": f"{web}/admin/   {admin}",
+        "Flower": f"{managed['FLOWER_URL']}   {managed['FLOWER_BASIC_AUTH'].replace(':', ' / ')}",
+        "mailbox": managed["SANDBOX_URL"],
+    }
+    return (
+        "\n".join(f"  {name:8} {value}" for name, value in lines.items())
+        + f"\nCtrl-C, or `{RUN} down`, stops everything."
+    )

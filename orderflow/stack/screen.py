@@ -1,0 +1,74 @@
+"""What the person at the terminal sees of the supervisor, and what `status` reads."""
+
+import dataclasses
+import time
+
+from . import state
+from .homes import Home
+from .problem import tail
+from .supervisor import State, Watched
+
+
+class Screen:
+    """
+    Tells the start as it goes and, later, what went wrong.
+
+    While a foreground command owns the terminal it holds its lines back.
+    """
+
+    def __init__(self, home: Home, run: state.Run) -> None:
+        self._home, self._run = home, run
+        self.started_at = run.started_at
+        self._starting = True
+        self._held: list[str] | None = None
+        state.write(home, run)
+
+    def hear(self, watched: Watched) -> None:
+        """Take note of a unit's new state."""
+        unit, process = watched.unit, watched.process
+        if watched.state in (State.READY, State.DONE) and self._starting and unit.early:
+            self.say(f"  {self.since_start():4.1f} s  {unit.name}")
+        elif watched.state is State.RESTARTING and watched.deaths:
+            self.say(f"! {unit.name} died (see {unit.log}) and is started again")
+        elif watched.state is State.GIVEN_UP:
+            self.say(
+                f"! {unit.name} dies again and again and stays down. The end of {unit.log}:\n{tail(unit.log)}"
+            )
+        entry = {
+            "state": watched.state.value,
+            "pid": process.pid if process and process.poll() is None else None,
+            "deaths": len(watched.deaths),
+        }
+        self.update(units={**self._run.units, unit.name: entry})
+
+    def ready(self) -> None:
+        """Say that the stack is ready."""
+        self._starting = False
+        self.update(ready=True)
+        self.say(f"READY in {self.since_start():.1f} s")
+
+    def update(self, **changes: object) -> None:
+        """Change what `status` reads."""
+        self._run = dataclasses.replace(self._run, **changes)  # type: ignore[arg-type]
+        state.write(self._home, self._run)
+
+    def since_start(self) -> float:
+        """Return the seconds since run.py began."""
+        return time.time() - self.started_at
+
+    def say(self, text: str) -> None:
+        """Print a line, or hold it back."""
+        if self._held is None:
+            print(text, flush=True)
+        else:
+            self._held.append(text)
+
+    def hold(self) -> None:
+        """Leave the terminal to a foreground command."""
+        self._held = []
+
+    def release(self) -> None:
+        """Take the terminal back and print what was held."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self.say(text)

@@ -1,0 +1,101 @@
+"""What a running stack tells the next command of the same checkout: who holds it, and how to reach it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .homes import Home
+from .problem import ALREADY_RUNNING, Problem
+
+STACK = "the stack"
+JUST_BEGUN = "a command that has just begun"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The holder of the lock. `environment` is what its processes were started with."""
+
+    pid: int
+    what: str
+    started_at: float
+    ready: bool = False
+    url: str = ""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    units: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def hold(home: Home, what: str) -> Iterator[None]:
+    """
+    Hold the lock of this checkout. The kernel lets go of it whatever happens to this process, so it cannot be
+    stale.
+
+    Raises:
+        Problem: if another process holds it (exit code 3).
+    """
+    home.prepare()
+    with home.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise in_use(read(home)) from None
+        home.run.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            home.run.unlink(missing_ok=True)
+
+
+def running(home: Home) -> Run | None:
+    """Return who holds this checkout, or None when nobody does."""
+    try:
+        with home.lock.open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return read(home) or Run(pid=0, what=JUST_BEGUN, started_at=0.0)
+    return None
+
+
+def read(home: Home) -> Run | None:
+    """Return what the last holder has written, whether or not it still runs."""
+    try:
+        return Run(**json.loads(home.run.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(home: Home, run: Run) -> None:
+    """Replace what others read, for this account's eyes only: it holds passwords."""
+    write_private(home.run, json.dumps(dataclasses.asdict(run), indent=1))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    half = path.with_suffix(f".{os.getpid()}")
+    half.unlink(missing_ok=True)
+    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    half.replace(path)
+
+
+def in_use(run: Run | None) -> Problem:
+    """Return the refusal to do something while this run holds the checkout."""
+    if run is None or run.what == JUST_BEGUN:
+        text = "Another command of this checkout has just begun. Try again in a moment."
+    elif run.what != STACK:
+        text = (
+            f"`{run.what}` is running in this checkout (process {run.pid}). Wait for its end, then try again."
+        )
+    else:
+        where = f" at {run.url}" if run.url else ""
+        text = (
+            f"OrderFlow is already running here{where} (process {run.pid}). Stop it with: python3 run.py down"
+        )
+    return Problem(text, exit_code=ALREADY_RUNNING)

@@ -1,0 +1,269 @@
+"""
+Starting units in order, keeping them alive, stopping them in order. One thread, one loop.
+
+Its own processes are waited for by number and never looked up by name, so nothing else on the machine is
+touched.
+"""
+
+import dataclasses
+import enum
+import os
+import select
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import children
+from .problem import Problem, tail
+from .units import Kind, Process, StopRank, Unit
+
+START_PATIENCE = 60.0  # seconds until a unit must be ready
+STOP_PATIENCE = {
+    StopRank.APPLICATION: 2.5,
+    StopRank.SANDBOX: 0.5,
+    StopRank.BROKER: 2.0,
+    StopRank.DATABASE: 10.0,
+}
+RESTARTS, WITHIN = 5, 60.0  # a unit that dies more often than this is given up
+START_TRIES = 5  # of units that say they may try again
+TICK_STARTING, TICK_STEADY = 0.02, 0.5
+
+
+class State(enum.Enum):
+    """Where a unit stands."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    DONE = "done"
+    RESTARTING = "restarting"
+    GIVEN_UP = "given up"
+    STOPPED = "stopped"
+
+
+@dataclasses.dataclass
+class Watched:
+    """A unit and its present process."""
+
+    unit: Unit
+    state: State = State.WAITING
+    process: Process | None = None
+    begun: float = 0.0
+    next_start: float = 0.0
+    tries: int = 0
+    deaths: deque[float] = dataclasses.field(default_factory=deque)
+
+    @property
+    def is_satisfied(self) -> bool:
+        return self.state in (State.READY, State.DONE)
+
+
+class Interrupted(Exception):
+    """Somebody asked for the end: Ctrl-C, `down`, or the terminal was closed."""
+
+
+class Supervisor:
+    """
+    Runs units as a context: leaving it stops all of them, whatever happened.
+
+    `report` hears of every change of state. It has to be used from the main thread, which owns the signals.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], *, report: Callable[[Watched], None] = lambda watched: None
+    ) -> None:
+        self.watched = {unit.name: Watched(unit) for unit in units}
+        self._report = report
+        self._asked_to_stop = 0
+        self._interrupt_is_ours = True
+        self._previous: dict[signal.Signals, Any] = {}
+        self._wakeup: tuple[int, int] | None = None
+
+    def __enter__(self) -> "Supervisor":
+        self._wakeup = reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+            for descriptor in self._wakeup or ():
+                os.close(descriptor)
+
+    def add(self, units: Sequence[Unit]) -> None:
+        """Supervise more units."""
+        self.watched |= {unit.name: Watched(unit) for unit in units}
+
+    def start(self) -> None:
+        """
+        Start the early units and return when all of them are ready.
+
+        Raises:
+            Problem: if one does not come up.
+            Interrupted: if the end is asked for meanwhile.
+        """
+        while not all(watched.is_satisfied for watched in self.watched.values() if watched.unit.early):
+            self._turn(early_only=True, rest=TICK_STARTING)
+
+    def run_foreground(
+        self, command: Sequence[str], *, environment: Mapping[str, str], cwd: Path | str, owns_interrupt: bool
+    ) -> int:
+        """
+        Run a command on this terminal while the units are kept alive, and return its exit code.
+
+        It shares our process group, so the terminal sends it Ctrl-C itself. `owns_interrupt` leaves it at
+        that, as a shell does; otherwise Ctrl-C means the end of everything.
+
+        Raises:
+            Interrupted: if the end is asked for; the command is ended first.
+        """
+        process = subprocess.Popen(list(command), env=dict(environment), cwd=cwd)
+        self._interrupt_is_ours = not owns_interrupt
+        try:
+            while process.poll() is None:
+                self._turn(rest=TICK_STEADY)
+        finally:
+            self._interrupt_is_ours = True
+            if process.poll() is None:
+                _end_politely(process)
+        return process.returncode
+
+    def run_until_interrupted(self) -> None:
+        """
+        Keep the units alive until the end is asked for.
+
+        Raises:
+            Problem: if a server dies.
+            Interrupted: always, in the end.
+        """
+        while True:
+            self._turn(rest=TICK_STEADY)
+
+    def stop(self) -> None:
+        """Stop applications, what they call, the broker, the database, in this order; a second request forces it."""
+        asked = self._asked_to_stop
+        for rank in StopRank:
+            alive = [
+                w
+                for w in self.watched.values()
+                if w.unit.stop_rank is rank and w.process and w.process.poll() is None
+            ]
+            for watched in alive:
+                assert watched.process is not None
+                children.send(watched.process, watched.unit.stop_by)
+            end = time.monotonic() + STOP_PATIENCE[rank]
+            while any(w.process and w.process.poll() is None for w in alive) and time.monotonic() < end:
+                if self._asked_to_stop > max(asked, 1) and rank is not StopRank.DATABASE:
+                    break
+                self._rest(0.05)
+            for watched in alive:
+                assert watched.process is not None
+                children.end_group(watched.process.pid)
+                watched.process.wait()
+                self._move(watched, State.STOPPED)
+
+    def _turn(self, *, rest: float, early_only: bool = False) -> None:
+        """Look at every unit once, then rest until a signal arrives or time is up."""
+        if self._asked_to_stop:
+            raise Interrupted
+        for watched in self.watched.values():
+            if watched.unit.early or not early_only:
+                self._look_at(watched)
+        settled = all(w.is_satisfied or w.state is State.GIVEN_UP for w in self.watched.values())
+        self._rest(rest if settled or early_only else TICK_STARTING)
+
+    def _look_at(self, watched: Watched) -> None:
+        now = time.monotonic()
+        if watched.state is State.WAITING:
+            if all(self.watched[name].is_satisfied for name in watched.unit.after if name in self.watched):
+                self._spawn(watched)
+        elif watched.state is State.RESTARTING:
+            if now >= watched.next_start:
+                self._spawn(watched)
+        elif watched.state is State.STARTING:
+            assert watched.process is not None
+            if watched.unit.is_ready(watched.process):
+                self._move(watched, State.DONE if watched.unit.kind is Kind.STEP else State.READY)
+            elif watched.process.poll() is not None:
+                self._on_death(watched)
+            elif now - watched.begun > START_PATIENCE:
+                if watched.unit.early and not watched.deaths:
+                    raise Problem(
+                        f"{watched.unit.name} was not ready after {START_PATIENCE:.0f} s.", log=watched.unit.log
+                    )
+                children.end_group(watched.process.pid)
+        elif watched.state is State.READY:
+            assert watched.process is not None
+            if watched.process.poll() is not None:
+                self._on_death(watched)
+
+    def _spawn(self, watched: Watched) -> None:
+        watched.begun = time.monotonic()
+        watched.process = watched.unit.start()
+        self._move(watched, State.STARTING)
+
+    def _on_death(self, watched: Watched) -> None:
+        assert watched.process is not None
+        unit, code, now = watched.unit, watched.process.returncode, time.monotonic()
+        children.end_group(watched.process.pid)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        never_ready = watched.state is State.STARTING and not watched.deaths
+        if never_ready and unit.may_try_again(tail(unit.log)) and watched.tries < START_TRIES:
+            watched.tries, watched.next_start = watched.tries + 1, now + 0.3
+            self._move(watched, State.RESTARTING)
+        elif unit.kind is not Kind.SERVICE or (never_ready and unit.early):
+            doing = (
+                "instead of coming up"
+                if watched.state is State.STARTING
+                else "while everything else was running"
+            )
+            raise Problem(f"{unit.name} {how} {doing}.", log=unit.log)
+        else:
+            watched.deaths.append(now)
+            while now - watched.deaths[0] > WITHIN:
+                watched.deaths.popleft()
+            # At once, then after a growing pause: 0, 0.5, 1, 2, 4 seconds.
+            watched.next_start = now + (
+                0.25 * 2 ** (len(watched.deaths) - 1) if len(watched.deaths) > 1 else 0.0
+            )
+            self._move(watched, State.GIVEN_UP if len(watched.deaths) > RESTARTS else State.RESTARTING)
+
+    def _move(self, watched: Watched, state: State) -> None:
+        watched.state = state
+        self._report(watched)
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep, but wake up at once when a child ends or a signal arrives."""
+        assert self._wakeup is not None
+        if select.select([self._wakeup[0]], [], [], seconds)[0]:
+            os.read(self._wakeup[0], 4096)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT or self._interrupt_is_ours:
+            self._asked_to_stop += 1
+
+
+def _end_politely(process: "subprocess.Popen[Any]") -> None:
+    """End a foreground command. The terminal has told it already, unless the request came from `down`."""
+    for number, patience in ((None, 0.3), (signal.SIGINT, 1.0), (signal.SIGKILL, None)):
+        try:
+            if number is not None:
+                process.send_signal(number)
+            process.wait(patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
