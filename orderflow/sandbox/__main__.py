@@ -1,0 +1,111 @@
+"""
+Start one server of the sandbox.
+
+    python -m orderflow.sandbox payments --port 8101 --data DIRECTORY
+
+The modules of the providers are imported by name when they are needed, so that none pays for the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from .faults import Faults
+from .ledger import Ledger
+from .server import SandboxServer
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orderflow.sandbox", description="Start one server of the pretend outside world."
+    )
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--port", type=int, required=True, help="TCP port of the HTTP side.")
+    common.add_argument(
+        "--data", type=Path, required=True, help="Directory of the ledger; made if it is missing."
+    )
+    common.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s).")
+    common.add_argument(
+        "--stop-with-stdin",
+        action="store_true",
+        help="Stop when standard input ends, that is with whoever started it.",
+    )
+
+    payments = names.add_parser("payments", parents=[common], help="Stripe-shaped payments.")
+    payments.add_argument(
+        "--key-hours",
+        type=float,
+        default=24,
+        help="How long an idempotency key is remembered (default: %(default)s).",
+    )
+    payments.add_argument(
+        "--search-lag",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="How long searches miss a new payment; at Stripe up to a minute (default: %(default)s).",
+    )
+    warehouse = names.add_parser("warehouse", parents=[common], help="A warehouse that ships orders.")
+    warehouse.add_argument("--token", help="Accept only this bearer token (default: any).")
+    warehouse.add_argument(
+        "--refuse-country",
+        action="append",
+        default=[],
+        metavar="CC",
+        help="Refuse shipments to CC; may be repeated.",
+    )
+    smtp = names.add_parser("smtp", parents=[common], help="A mail server that keeps what it is given.")
+    smtp.add_argument("--smtp-port", type=int, required=True, help="TCP port of the SMTP side.")
+    names.add_parser("sms", parents=[common], help="Twilio-shaped text messages.")
+    names.add_parser("push", parents=[common], help="Push notifications in the shape of FCM HTTP v1.")
+    mailbox = names.add_parser("mailbox", parents=[common], help="A page with what the customers received.")
+    for source in ("smtp", "sms", "push"):
+        mailbox.add_argument(f"--{source}-url", required=True, help=f"HTTP address of the {source} server.")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    try:
+        ledger = Ledger(arguments.data / f"{arguments.name}.sqlite3")
+    except (OSError, sqlite3.Error) as error:
+        sys.exit(f"{arguments.name}: cannot keep a ledger in {arguments.data}: {error}. Choose another --data.")
+    faults = Faults()
+    provider = importlib.import_module(f"orderflow.sandbox.{arguments.name}").create(arguments, ledger, faults)
+    try:
+        server = SandboxServer((arguments.host, arguments.port), provider, faults)
+    except (OSError, OverflowError) as error:
+        address = f"{arguments.host}:{arguments.port}"
+        sys.exit(f"{arguments.name}: cannot listen on {address}: {error}. Choose another --port.")
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    if arguments.stop_with_stdin:
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    print(f"{arguments.name} listens on {arguments.host}:{arguments.port}", flush=True)
+    server.serve_forever()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # Every entry is committed before it is answered, so there is nothing to save. Leaving the usual way would
+    # wait for threads, or make them complain that the interpreter goes away under them.
+    os._exit(0)
+
+
+def _stop_with_stdin() -> NoReturn:
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

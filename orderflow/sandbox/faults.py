@@ -1,0 +1,208 @@
+"""Faults on demand: what a test or a person has told a server to do wrong, and how often it did."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+KINDS = {
+    "slow": "wait latency_ms, then answer as usual",
+    "refuse": "reset the connection at once",
+    "error": "answer with `status`, do nothing",
+    "rate_limit": "answer 429 with retry_after, do nothing",
+    "drop_before": "do nothing and close the connection without an answer",
+    "drop_after": "act, then close the connection without an answer",
+    "hang": "do nothing, hold the connection for latency_ms, then close it",
+    "malformed": "act, then answer 200 with a broken body",
+}
+DEFAULT_LATENCY_MS = {"slow": 1_000, "hang": 30_000}
+LONGEST_LATENCY_MS = 600_000
+# Faults that are used up stay listed, so that a test can read how often they struck; older ones are forgotten.
+USED_UP_KEPT = 1_000
+
+
+class Unusable(ValueError):
+    """A fault nobody could mean; the message says what is allowed."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """One order to misbehave."""
+
+    id: int
+    kind: str
+    latency_ms: int = 0
+    status: int | None = None  # None: the provider's usual one
+    retry_after: int | None = None  # None: no Retry-After header
+    times: int | None = None  # None: until it is removed
+    probability: float = 1.0
+    seed: int | None = None  # None: differently every time
+    match: str | None = None  # None: every request
+    struck: int = 0
+    random: random.Random = field(default_factory=random.Random)
+
+    @property
+    def active(self) -> bool:
+        return self.times is None or self.struck < self.times
+
+    def hits(self, texts: Sequence[str]) -> bool:
+        if not self.active or (self.match is not None and not any(self.match in text for text in texts)):
+            return False
+        return self.probability >= 1 or self.random.random() < self.probability
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "fault": self.kind,
+            "latency_ms": self.latency_ms,
+            "status": self.status,
+            "retry_after": self.retry_after,
+            "times": self.times,
+            "probability": self.probability,
+            "seed": self.seed,
+            "match": self.match,
+            "struck": self.struck,
+            "active": self.active,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What hit one request: at most one fault that decides its outcome, and how long all make it wait."""
+
+    kind: str | None = None
+    latency: float = 0.0
+    status: int | None = None
+    retry_after: int | None = None
+    names: tuple[str, ...] = ()
+
+
+class Faults:
+    """The faults of one server, in the order they were added. Gone when the server restarts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._faults: list[Fault] = []
+
+    def add(self, body: object) -> dict[str, object]:
+        """
+        Add a fault.
+
+        Raises:
+            Unusable: if the body is not a fault.
+        """
+        fault = _parsed(body, next(self._ids))
+        with self._lock:
+            self._faults.append(fault)
+            used_up = [fault for fault in self._faults if not fault.active]
+            for old in used_up[:-USED_UP_KEPT]:
+                self._faults.remove(old)
+            return fault.as_json()
+
+    def listing(self) -> list[dict[str, object]]:
+        with self._lock:
+            return [fault.as_json() for fault in self._faults]
+
+    def remove(self, fault_id: int | None = None) -> int:
+        """Remove one fault, or all of them, and return how many there were."""
+        with self._lock:
+            staying = [fault for fault in self._faults if fault_id is not None and fault.id != fault_id]
+            removed = len(self._faults) - len(staying)
+            self._faults = staying
+            return removed
+
+    def strike(self, *texts: str | None, kinds: Collection[str] = KINDS.keys()) -> Strike:
+        """
+        Decide what goes wrong with one request.
+
+        Every `slow` that matches adds its latency; of the others the first that matches decides.
+
+        Args:
+            texts: what `match` is compared with: key, path, body.
+            kinds: the faults that can strike at this point of the conversation.
+        """
+        if not self._faults:
+            return Strike()
+        present = [text for text in texts if text]
+        struck: list[Fault] = []
+        with self._lock:
+            for fault in self._faults:
+                decided = any(other.kind != "slow" for other in struck)
+                if fault.kind not in kinds or (decided and fault.kind != "slow") or not fault.hits(present):
+                    continue
+                fault.struck += 1
+                struck.append(fault)
+        decisive = next((fault for fault in struck if fault.kind != "slow"), None)
+        return Strike(
+            kind=decisive.kind if decisive else None,
+            latency=sum(fault.latency_ms for fault in struck) / 1000,
+            status=decisive.status if decisive else None,
+            retry_after=decisive.retry_after if decisive else None,
+            names=tuple(fault.kind for fault in struck),
+        )
+
+
+def readable(body: bytes) -> tuple[str, str]:
+    """Return a path or body as it is and with its encoding undone: `match` may be written either way."""
+    text = body.decode("utf-8", "replace")
+    return text, unquote_plus(text) if "%" in text or "+" in text else ""
+
+
+def _parsed(body: object, fault_id: int) -> Fault:
+    if not isinstance(body, dict):
+        raise Unusable('A fault is a JSON object such as {"fault": "error", "status": 503, "times": 1}.')
+    known = ["fault", "latency_ms", "status", "retry_after", "times", "probability", "seed", "match"]
+    if unknown := sorted(str(name) for name in body.keys() - set(known)):
+        raise Unusable(f"Nothing is known about {', '.join(unknown)}; a fault has {', '.join(known)}.")
+    kind = body.get("fault")
+    if not isinstance(kind, str) or kind not in KINDS:
+        meanings = "; ".join(f"{name} ({meaning})" for name, meaning in KINDS.items())
+        raise Unusable(f'"fault" must be one of: {meanings}.')
+    seed = _whole(body, "seed", -(2**63), 2**63 - 1)
+    latency_ms = _whole(body, "latency_ms", 0, LONGEST_LATENCY_MS)
+    return Fault(
+        id=fault_id,
+        kind=kind,
+        latency_ms=DEFAULT_LATENCY_MS.get(kind, 0) if latency_ms is None else latency_ms,
+        status=_whole(body, "status", 400, 599),
+        retry_after=_whole(body, "retry_after", 0, 86_400),
+        times=_whole(body, "times", 1, 2**31),
+        probability=_probability(body),
+        seed=seed,
+        match=_text(body, "match"),
+        random=random.Random(seed),  # noqa: S311 (repeatable is the point)
+    )
+
+
+def _whole(body: dict[object, object], name: str, least: int, most: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Unusable(f'"{name}" must be a whole number from {least} to {most}, or null.')
+    return value
+
+
+def _probability(body: dict[object, object]) -> float:
+    value = body.get("probability")
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Unusable('"probability" must be a number from 0 to 1, or null for always.')
+    return float(value)
+
+
+def _text(body: dict[object, object], name: str) -> str | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise Unusable(
+            f'"{name}" must be a text that occurs in the key, path or body of a request, or null for all.'
+        )
+    return value

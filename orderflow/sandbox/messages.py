@@ -1,0 +1,74 @@
+"""HTTP requests and answers as the sandbox sees them. No socket lives here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+
+class Refusal(Exception):
+    """A provider's refusal on its way to the client. Each provider derives its own, with its shape of error."""
+
+    def answer(self) -> Answer:
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, read completely."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    path_values: Mapping[str, str] = field(default_factory=dict)
+    # Seconds a fault makes this request wait. See `pause`.
+    latency: float = 0.0
+
+    @property
+    def media_type(self) -> str:
+        return (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+
+    def form(self) -> list[tuple[str, str]]:
+        """Decode a form-encoded body."""
+        return parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)
+
+    def json(self) -> Any:
+        """
+        Decode a JSON body.
+
+        Raises:
+            ValueError: if it is not JSON.
+        """
+        return json.loads(self.body)
+
+    def pause(self) -> None:
+        """
+        Wait as long as a fault asks, once.
+
+        Whoever holds an idempotency key calls this before acting, so that the request counts as in flight
+        meanwhile; for everything else the server calls it before it answers.
+        """
+        latency, self.latency = self.latency, 0.0
+        if latency > 0:
+            time.sleep(latency)
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer. A body in parts is sent as it is produced: no long ledger stands in memory as a whole."""
+
+    status: int
+    body: bytes | Iterable[bytes] = b""
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def json_answer(status: int, content: object, headers: Mapping[str, str] | None = None) -> Answer:
+    body = json.dumps(content, ensure_ascii=False).encode()
+    return Answer(status, body, headers=dict(headers or {}))
