@@ -47,11 +47,8 @@ def carry_on_with_a_newer_python():
         if runs_new_enough(python):
             os.environ["ORDERFLOW_REEXEC"] = repr(STARTED_AT)
             os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])  # noqa: S606
-    sys.stderr.write(
-        "Python %d.%d or newer is needed; this is %s and there is no newer python3.x on PATH. Install one, run again.\n"
-        % (*OLDEST, sys.version.split()[0])
-    )
-    sys.exit(1)
+    needed = "Python %d.%d or newer is needed; this is %s" % (*OLDEST, sys.version.split()[0])
+    sys.exit(needed + " and there is no newer python3.x on PATH. Install one, then run again.")
 
 
 if sys.version_info[:2] < OLDEST:
@@ -75,7 +72,8 @@ NEED_NO_PACKAGES = ("down", "status", "reset", "-h", "--help")
 UNREACHABLE = (
     "NewConnectionError", "Max retries exceeded", "name resolution", "Name or service not known",
     "nodename nor servname", "Network is unreachable", "Connection refused", "ConnectTimeout", "ReadTimeout",
-    "timed out", "ProxyError", "dns error", "error sending request", "SSLError", "CERTIFICATE_VERIFY_FAILED", "No route to host",
+    "timed out", "ProxyError", "dns error", "error sending request", "SSLError", "CERTIFICATE_VERIFY_FAILED",
+    "No route to host",
 )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ class Supervisor:
             self._turn(rest=TICK_STEADY)
 
     def stop(self) -> None:
-        """Stop applications, what they call, the broker, the database, in this order; a second request forces it."""
+        """Stop applications, what they call, the broker and the database in turn. Asked twice, by force."""
         asked = self._asked_to_stop
         for rank in StopRank:
             alive = [
