@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from . import ledger as ledgers
 from .faults import Faults, Unusable
-from .ledger import Ledger
+from .ledger import Condition, Ledger
 from .messages import Answer, Refusal, Request, json_answer
 
 CALLS_KEPT = 5_000
@@ -93,7 +93,7 @@ class Control:
         limit = _count(request, "limit")
         after = _count(request, "after")
         newest_first = request.query.get("order", "oldest") == "newest"
-        conditions = []
+        conditions: list[Condition] = []
         if kind := request.query.get("kind"):
             conditions.append(("kind = ?", (kind,)))
         if text := request.query.get("match"):

@@ -232,7 +232,7 @@ class Ledger:
                 f" WHERE {where} ORDER BY {order} LIMIT ?",
                 (*parameters, limit),
             ).fetchall()
-        return [Entry(*row[:6], document=json.loads(row[6])) for row in rows]
+        return [Entry(*row[:6], json.loads(row[6])) for row in rows]
 
 
 def as_iso(timestamp: float) -> str:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,7 +25,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str]
-    headers: Mapping[str, str]
+    headers: Message[str, str]
     body: bytes
     path_values: Mapping[str, str] = field(default_factory=dict)
     # Seconds a fault makes this request wait. See `pause`.
