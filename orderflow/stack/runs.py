@@ -177,11 +177,17 @@ def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> in
             given=Given.of(caller),
             durable=False,
         )
+        settings = {
+            **needed.environment,
+            "SECRET_KEY": environment.make_secrets()["django"],
+            "ORDERFLOW_ENV": "test",
+            "ALLOWED_HOSTS": "127.0.0.1,localhost,testserver",
+        }
         with Supervisor(needed.units) as supervisor:
             supervisor.start()
             return supervisor.run_foreground(
                 [sys.executable, "-m", "pytest", *arguments],
-                environment=environment.base(caller) | needed.environment,
+                environment=environment.base(caller) | settings,
                 cwd=home.root,
                 owns_interrupt=True,
             )

@@ -1,0 +1,224 @@
+"""The commands of run.py, on a checkout whose own processes are stand-ins; the servers are real."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from orderflow.stack import children, homes, ports
+from tests.stack import wait_until
+
+# Answers every page; shows its environment; as a worker, beat or Flower says what Celery says.
+STAND_IN = """
+import http.server, json, os, sys arguments = sys.argv[1:] port = next((a for flag, a in zip(arguments,
+arguments[1:]) if flag == "--port"), None) port = port or next((a.rsplit(":", 1)[-1].rsplit("=", 1)[-1] for
+a in arguments if a.startswith(("--bind", "--port="))), None) print("beat: Starting", "stand-in ready.",
+flush=True) class Page(http.server.BaseHTTPRequestHandler): def do_GET(self): self.send_response(200)
+self.end_headers() self.wfile.write(json.dumps(dict(os.environ)).encode()) def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(port or 0)), Page).serve_forever()
+"""
+MANAGE = """
+import os, sys
+word = sys.argv[1]
+if word == "migrate" and os.path.exists("broken"):
+    sys.exit("no such table")
+if word == "demo":
+    print("demo", *sys.argv[2:], flush=True)
+    sys.exit(int(open("demo-exit").read()))
+if word == "sql":
+    import psycopg
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        done = connection.execute(sys.argv[2])
+        print(done.fetchone()[0] if done.description else "", os.getcwd(), end="")
+if word == "fail":
+    sys.exit(4)
+"""
+
+
+@pytest.fixture
+def checkout(folder):
+    """A checkout with the real stack and stand-ins for everything it starts."""
+    (folder / "orderflow").mkdir()
+    (folder / "orderflow" / "__init__.py").touch()
+    shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
+    for module in ("celery", "gunicorn"):
+        (folder / f"{module}.py").write_text(STAND_IN)
+    (folder / "manage.py").write_text(MANAGE)
+    (folder / "demo-exit").write_text("0")
+    yield folder
+    run(folder, "down")
+
+
+def environment(**extra):
+    ours = ("DATABASE_URL", "BROKER_URL", "REDIS_URL", "ORDERFLOW_", "PYTEST", "COVERAGE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | extra
+
+
+def run(checkout, *words, **extra):
+    command = [sys.executable, "-m", "orderflow.stack", *words]
+    return subprocess.run(
+        command, cwd=checkout, env=environment(**extra), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def start(checkout, *words, **extra):
+    command = [sys.executable, "-m", "orderflow.stack", *words]
+    process = subprocess.Popen(
+        command,
+        cwd=checkout,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: (read(checkout) or {}).get("ready"), process)
+    return process
+
+
+def read(checkout):
+    try:
+        return json.loads((checkout / ".orderflow" / "run.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def ask(url):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=5) as answer:
+        return json.load(answer)
+
+
+def test_the_life_of_a_stack(checkout):
+    web = ports.choose()
+    stack = start(checkout, "up", "--port", str(web), HTTP_PROXY="http://127.0.0.1:1", PGSSLMODE="require")
+    seen = ask(f"http://127.0.0.1:{web}/")
+    assert run(checkout, "sql", "CREATE TABLE kept AS SELECT 1042 AS number").returncode == 0
+
+    again = run(checkout, "up")
+    assert again.returncode == 3
+    assert again.stderr == (
+        f"OrderFlow is already running here at http://127.0.0.1:{web} (process {stack.pid}). "
+        "Stop it with: python3 run.py down\n"
+    )
+    assert run(checkout, "reset").returncode == 3
+    assert run(checkout, "fail").returncode == 4
+
+    wait_until(lambda: read(checkout)["units"].get("flower", {}).get("state") == "ready", stack)
+    status = run(checkout, "status")
+    assert status.returncode == 0
+    names = {line.split()[0] for line in status.stdout.splitlines()[1:]}
+    assert names >= {
+        "postgres",
+        "valkey",
+        "web",
+        "orders",
+        "relay",
+        "beat",
+        "email",
+        "sms",
+        "push",
+        "jobs",
+        "flower",
+    }
+    processes = {name: unit["pid"] for name, unit in read(checkout)["units"].items() if unit["pid"]}
+    for process_id in processes.values():
+        assert seen["FLOWER_BASIC_AUTH"].split(":")[1] not in children.command_line(process_id)
+
+    os.kill(processes["orders"], signal.SIGKILL)
+    wait_until(lambda: read(checkout)["units"]["orders"]["pid"] not in (None, processes["orders"]), stack)
+
+    begun = time.monotonic()
+    assert run(checkout, "down").stdout.startswith("Stopped in ")
+    assert stack.wait(5) == 0
+    assert time.monotonic() - begun < 5
+    assert f"! orders died (see {checkout}/.orderflow/log/orders.log)" in stack.stdout.read()
+    assert not [process_id for process_id in processes.values() if children.command_line(process_id)]
+    assert run(checkout, "status").returncode == 1
+
+    # With nothing running, a command brings the servers up for itself: the data is still there.
+    folder = str(checkout.parent)
+    assert (
+        run(checkout, "sql", "SELECT number FROM kept", ORDERFLOW_CALLED_FROM=folder).stdout == f"1042 {folder}"
+    )
+    for secret in ("secrets.json", "fcm.json"):
+        assert (checkout / ".orderflow" / secret).stat().st_mode & 0o777 == 0o600
+
+    assert run(checkout, "reset").returncode == 0
+    assert "kept" in run(checkout, "sql", "SELECT number FROM kept").stderr
+
+
+def test_once_ends_with_the_exit_code_of_the_demo(checkout):
+    (checkout / "demo-exit").write_text("5")
+    once = run(checkout, "--once", "--orders", "7")
+    assert once.returncode == 5
+    assert "demo --orders 7\n" in once.stdout
+    assert re.search(r"READY in \d+\.\d s", once.stdout)
+    assert run(checkout, "status").returncode == 1
+
+
+def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(checkout):
+    stack = start(checkout)
+    processes = read(checkout)["units"]
+    os.kill(stack.pid, signal.SIGINT)
+    assert stack.wait(5) == 0
+    assert not children.command_line(processes["postgres"]["pid"])
+
+    stack = start(checkout, "up")
+    os.kill(read(checkout)["units"]["postgres"]["pid"], signal.SIGKILL)
+    assert stack.wait(5) == 1
+    said = stack.stdout.read()
+    assert "postgres was killed by signal 9 while everything else was running." in said
+    assert "database system is ready to accept connections" in said
+    assert "Traceback" not in said
+
+
+def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
+    def complaint(*words, **extra):
+        done = run(checkout, *words, **extra)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"Port {port} is taken. Name another with --port" in complaint("up", "--port", port)
+    free = ports.choose()
+    assert f"127.0.0.1:{free}, which does not answer" in complaint("up", BROKER_URL=f"amqp://127.0.0.1:{free}")
+    assert "BROKER_URL begins with sqs://" in complaint("up", BROKER_URL="sqs://somewhere")
+    unusable = complaint("up", DATABASE_URL=f"postgresql://me:hidden@127.0.0.1:{free}/shop")
+    assert "DATABASE_URL names a database that cannot be used" in unusable
+    assert "hidden" not in unusable
+
+    (checkout / "broken").touch()
+    assert re.search(r"(?s)migrate ended with exit code 1.*no such table", complaint("up"))
+
+    shutil.rmtree(checkout / ".orderflow")
+    (checkout / ".orderflow").touch()
+    assert "is not writable" in complaint("up")
+
+
+def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run_server):
+    run_server(postgres)
+    run_server(valkey)
+    given = {"DATABASE_URL": postgres.url, "BROKER_URL": valkey.url(5)}
+    web = ports.choose()
+    stack = start(checkout, "up", "--port", str(web), **given)
+    seen = ask(f"http://127.0.0.1:{web}/")
+    assert {name: seen[name] for name in ("DATABASE_URL", "BROKER_URL", "REDIS_URL")} == {
+        **given,
+        "REDIS_URL": given["BROKER_URL"],
+    }
+    assert "postgres" not in read(checkout)["units"]
+    assert run(checkout, "down").returncode == 0
+    assert stack.wait(5) == 0

@@ -1,0 +1,161 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from orderflow.stack import children, homes
+from orderflow.stack.problem import Problem
+
+
+def answers(postgres, query):
+    with psycopg.connect(postgres.url) as connection:
+        return connection.execute(query).fetchone()[0]
+
+
+def ask(valkey, *commands):
+    return valkey._ask(f"AUTH {valkey.password}", *commands)
+
+
+def test_rows_survive_a_stop_and_a_kill_of_the_database(postgres, run_server):
+    first = run_server(postgres)
+    client = psycopg.connect(postgres.url, autocommit=True)
+    client.execute("CREATE TABLE orders AS SELECT generate_series(1, 100) AS id")
+    first.send_signal(postgres.unit().stop_by)
+    assert first.wait(5) == 0, "it waited for the client that is still connected"
+    client.close()
+
+    second = run_server(postgres)
+    assert answers(postgres, "SELECT count(*) FROM orders") == 100
+    second.kill()
+    second.wait()
+
+    third = run_server(postgres)
+    assert answers(postgres, "SELECT count(*) FROM orders") == 100
+    assert third.poll() is None
+
+
+def test_the_project_owns_its_database_and_is_no_superuser(postgres, run_server):
+    run_server(postgres)
+    assert (
+        answers(postgres, "SELECT rolsuper::text || rolcreatedb FROM pg_roles WHERE rolname = current_user")
+        == "falsetrue"
+    )
+    assert (
+        answers(postgres, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
+        == "orderflow"
+    )
+    assert answers(postgres, "SHOW listen_addresses") == "127.0.0.1"
+    assert answers(postgres, "SELECT upper('é') || (now()::text LIKE '%+00')::text") == "Étrue"
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        psycopg.connect(postgres.url.replace("secret", "guessed"))
+
+
+def test_what_killed_starts_left_behind_is_no_obstacle(postgres, run_server, home):
+    half = postgres.data.with_name("postgres.init")
+    half.mkdir()
+    (half / "PG_VERSION").write_text("18\n")
+    run_server(postgres).kill()
+
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+        # After a restart of a container, the number in the file may belong to anyone.
+        pid_file = postgres.data / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        run_server(postgres)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_server_that_outlived_its_supervisor_makes_way(postgres, run_server):
+    orphan = run_server(postgres)
+    successor = run_server(postgres)
+    assert orphan.poll() == 0
+    assert successor.poll() is None
+
+
+def test_data_of_another_major_version_is_refused_with_the_way_out(postgres, run_server):
+    run_server(postgres).send_signal(signal.SIGINT)
+    (postgres.data / "PG_VERSION").write_text("13\n")
+    with pytest.raises(Problem, match=r"of PostgreSQL 13, the server here is PostgreSQL .* run.py reset"):
+        postgres.start()
+
+
+def test_lost_passwords_are_named_instead_of_timing_out(postgres, run_server):
+    import dataclasses
+
+    run_server(postgres).send_signal(signal.SIGINT)
+    with pytest.raises(Problem, match=r"secrets\.json"):
+        run_server(dataclasses.replace(postgres, superuser_password="another"))
+
+
+def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
+    first = run_server(valkey)
+    ask(valkey, "SET order 1042")
+    first.send_signal(valkey.unit().stop_by)
+    assert first.wait(5) == 0
+
+    second = run_server(valkey)
+    ask(valkey, "SET mail 7")
+    time.sleep(1.1)  # it writes to disk once a second
+    second.kill()
+    second.wait()
+
+    run_server(valkey)
+    assert "1042" in ask(valkey, "GET order")
+    assert "7" in ask(valkey, "GET mail")
+    assert "noeviction" in ask(valkey, "CONFIG GET maxmemory-policy")
+    assert "NOAUTH" in valkey._ask("GET order")
+
+
+def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, home):
+    for server in (valkey, postgres):
+        process = run_server(server)
+        assert server.password not in children.command_line(process.pid)
+        assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
+
+
+def test_another_server_at_our_port_is_recognised(valkey, run_server, home):
+    import dataclasses
+
+    other = dataclasses.replace(valkey, home=dataclasses.replace(valkey.home, path=home.sandbox))
+    process = run_server(valkey)
+    with pytest.raises(Problem, match="Another server answers"):
+        other.is_ready(process)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as another account")
+def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypatch, run_server, postgres):
+    import dataclasses
+
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    elsewhere = folder / "var"
+    elsewhere.mkdir(mode=0o755)
+    monkeypatch.setattr(homes, "ELSEWHERE", elsewhere)
+    program = postgres.program
+    hidden = closed / "site"
+    import shutil
+
+    for tree in program.trees:
+        shutil.copytree(tree, hidden / tree.relative_to(program.base), symlinks=True)
+    program = dataclasses.replace(
+        program,
+        base=hidden,
+        path=hidden / program.path.relative_to(program.base),
+        trees=tuple(hidden / tree.relative_to(program.base) for tree in program.trees),
+    )
+    home = homes.Home(closed)
+    home.prepare()
+
+    place = homes.servers_home(home, {})
+    run_server(dataclasses.replace(postgres, home=place, program=program.for_account(place)))
+
+    assert home.servers.is_symlink()
+    assert place.path.parent == elsewhere
+    assert closed.stat().st_mode & 0o777 == 0o700
+    assert homes.servers_home(home, {}) == place

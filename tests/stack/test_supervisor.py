@@ -1,0 +1,170 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from orderflow.stack import children, probes, supervisor
+from orderflow.stack.problem import Problem
+from orderflow.stack.supervisor import Interrupted, State, Supervisor
+from orderflow.stack.units import Kind, StopRank, Unit
+from tests.stack import wait_until
+
+SERVE = "print('up', flush=True); import time; time.sleep(60)"
+
+
+@pytest.fixture
+def unit(tmp_path):
+    """Make a unit from a line of Python; it is ready once it has printed `up`."""
+
+    def make(name, code=SERVE, *, kind=Kind.SERVICE, **options):
+        log = tmp_path / f"{name}.log"
+        says = probes.Says("up\n", log)
+
+        def start():
+            says.listen()
+            return children.start([sys.executable, "-c", code], environment={}, log=log, cwd=tmp_path)
+
+        options.setdefault("is_ready", probes.has_ended if kind is Kind.STEP else says)
+        return Unit(name=name, kind=kind, start=start, log=log, **options)
+
+    return make
+
+
+class Diary(list):
+    """What the supervisor reports, in order."""
+
+    def __call__(self, watched):
+        self.append((watched.unit.name, watched.state.value))
+
+
+def turn_until(running, condition, seconds=10.0):
+    """Let the supervisor work until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        running._turn(rest=0.01)
+
+
+def pid(running, name):
+    return running.watched[name].process.pid
+
+
+def is_alive(process_id):
+    return bool(children.command_line(process_id))
+
+
+def test_a_unit_starts_when_those_before_it_are_ready(unit):
+    diary = Diary()
+    units = [
+        unit("web", after=("migrate",)),
+        unit("migrate", "pass", kind=Kind.STEP, after=("database",)),
+        unit("database", kind=Kind.SERVER),
+        unit("flower", after=("web",), early=False),
+    ]
+    with Supervisor(units, report=diary) as running:
+        running.start()
+        assert [entry for entry in diary if entry[1] != "starting"] == [
+            ("database", "ready"), ("migrate", "done"), ("web", "ready"),
+        ]  # fmt: skip
+        turn_until(running, lambda: running.watched["flower"].state is State.READY)
+
+
+def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(unit):
+    with_pool = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {SERVE!r}])"
+    with Supervisor([unit("worker", f"{with_pool}; print(child.pid, flush=True); {SERVE}")]) as running:
+        running.start()
+        first = pid(running, "worker")
+        orphan = int(running.watched["worker"].unit.log.read_text().split()[0])
+        os.kill(first, signal.SIGKILL)
+        turn_until(running, lambda: pid(running, "worker") != first)
+        turn_until(running, lambda: running.watched["worker"].state is State.READY)
+        wait_until(lambda: not is_alive(orphan))
+    assert not is_alive(pid(running, "worker"))
+
+
+def test_a_service_that_dies_again_and_again_is_given_up_alone(unit, monkeypatch):
+    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+    units = [unit("web"), unit("flower", "import sys; sys.exit('no such page')", early=False)]
+    with Supervisor(units) as running:
+        running.start()
+        turn_until(running, lambda: running.watched["flower"].state is State.GIVEN_UP)
+        assert running.watched["web"].state is State.READY
+        assert len(running.watched["flower"].deaths) == 3
+
+
+def test_the_death_of_a_server_ends_everything_and_shows_its_log(unit):
+    def lose_the_database():
+        with running:
+            running.start()
+            os.kill(pid(running, "database"), signal.SIGKILL)
+            running.run_until_interrupted()
+
+    broken = f"print('disk is broken', flush=True); {SERVE}"
+    running = Supervisor([unit("database", broken, kind=Kind.SERVER), unit("web")])
+    with pytest.raises(Problem, match=r"(?s)database was killed by signal 9.*disk is broken"):
+        lose_the_database()
+    assert not is_alive(pid(running, "web"))
+
+
+@pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.STEP, Kind.SERVER])
+def test_what_does_not_come_up_ends_the_start_with_its_log(unit, kind):
+    broken = unit("migrate", "import sys; sys.exit('no such table')", kind=kind)
+    with (
+        pytest.raises(Problem, match=r"(?s)migrate ended with exit code 1.*no such table"),
+        Supervisor([broken]) as running,
+    ):
+        running.start()
+
+
+def test_what_takes_too_long_is_named(unit, monkeypatch):
+    monkeypatch.setattr(supervisor, "START_PATIENCE", 0.2)
+    silent = unit("web", "import time; time.sleep(60)")
+    with pytest.raises(Problem, match="web was not ready"), Supervisor([silent]) as running:
+        running.start()
+    assert not is_alive(pid(running, "web"))
+
+
+def test_the_database_is_stopped_last_and_the_stubborn_by_force(unit, monkeypatch):
+    monkeypatch.setitem(supervisor.STOP_PATIENCE, StopRank.APPLICATION, 0.2)
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    diary = Diary()
+    units = [
+        unit("database", kind=Kind.SERVER, stop_rank=StopRank.DATABASE, stop_by=signal.SIGINT),
+        unit("broker", kind=Kind.SERVER, stop_rank=StopRank.BROKER),
+        unit("sandbox", stop_rank=StopRank.SANDBOX),
+        unit("worker", f"{stubborn}; {SERVE}"),
+    ]
+    with Supervisor(units, report=diary) as running:
+        running.start()
+    stopped = [name for name, state in diary if state == "stopped"]
+    assert stopped == ["worker", "sandbox", "broker", "database"]
+    assert running.watched["worker"].process.returncode == -signal.SIGKILL
+
+
+def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(unit, tmp_path):
+    with Supervisor([unit("web")]) as running:
+        running.start()
+        options = {"environment": {}, "cwd": tmp_path}
+        assert running.run_foreground([sys.executable, "-c", "exit(7)"], **options, owns_interrupt=True) == 7
+        interrupt = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGINT); time.sleep(0.1); exit(8)"
+        assert running.run_foreground([sys.executable, "-c", interrupt], **options, owns_interrupt=True) == 8
+        with pytest.raises(Interrupted):
+            running.run_foreground([sys.executable, "-c", interrupt], **options, owns_interrupt=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next start clears up")
+def test_nothing_outlives_a_killed_supervisor(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from orderflow.stack import children\n"
+        f"child = children.start([sys.executable, '-c', {SERVE!r}], environment={{}}, log=None, "
+        "cwd=Path('.'))\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as started:
+        child = int(started.stdout.readline())
+        assert is_alive(child)
+        started.kill()
+    wait_until(lambda: not is_alive(child), seconds=3)
