@@ -19,12 +19,21 @@ from tests.stack import wait_until
 
 # Answers every page; shows its environment; as a worker, beat or Flower says what Celery says.
 STAND_IN = """
-import http.server, json, os, sys arguments = sys.argv[1:] port = next((a for flag, a in zip(arguments,
-arguments[1:]) if flag == "--port"), None) port = port or next((a.rsplit(":", 1)[-1].rsplit("=", 1)[-1] for
-a in arguments if a.startswith(("--bind", "--port="))), None) print("beat: Starting", "stand-in ready.",
-flush=True) class Page(http.server.BaseHTTPRequestHandler): def do_GET(self): self.send_response(200)
-self.end_headers() self.wfile.write(json.dumps(dict(os.environ)).encode()) def log_message(self, *_): pass
-http.server.HTTPServer(("127.0.0.1", int(port or 0)), Page).serve_forever()
+import http.server, json, os, re, sys
+
+port = re.search(r"--port[ =](\\d+)|--bind=[^ ]*:(\\d+)", " ".join(sys.argv))
+print("beat: Starting", "stand-in ready.", flush=True)
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(dict(os.environ)).encode())
+
+    def log_message(self, *_):
+        pass
+
+http.server.HTTPServer(("127.0.0.1", int(port[1] or port[2]) if port else 0), Page).serve_forever()
 """
 MANAGE = """
 import os, sys
