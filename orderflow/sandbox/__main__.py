@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from .faults import Faults
+from .control import Control
 from .ledger import Ledger
 from .server import SandboxServer
 
@@ -80,10 +80,10 @@ def main(argv: list[str] | None = None) -> None:
         ledger = Ledger(arguments.data / f"{arguments.name}.sqlite3")
     except (OSError, sqlite3.Error) as error:
         sys.exit(f"{arguments.name}: cannot keep a ledger in {arguments.data}: {error}. Choose another --data.")
-    faults = Faults()
-    provider = importlib.import_module(f"orderflow.sandbox.{arguments.name}").create(arguments, ledger, faults)
+    control = Control(arguments.name, ledger)
+    provider = importlib.import_module(f"orderflow.sandbox.{arguments.name}").create(arguments, control)
     try:
-        server = SandboxServer((arguments.host, arguments.port), provider, faults)
+        server = SandboxServer((arguments.host, arguments.port), provider, control)
     except (OSError, OverflowError) as error:
         address = f"{arguments.host}:{arguments.port}"
         sys.exit(f"{arguments.name}: cannot listen on {address}: {error}. Choose another --port.")

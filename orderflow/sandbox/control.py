@@ -51,11 +51,13 @@ class Calls:
 
 
 class Control:
-    def __init__(self, name: str, ledger: Ledger, faults: Faults, calls: Calls) -> None:
+    """What is behind every server: its ledger, its faults and the latest calls."""
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
         self.ledger = ledger
-        self.faults = faults
-        self.calls = calls
+        self.faults = Faults()
+        self.calls = Calls()
 
     def answer(self, request: Request) -> Answer:
         part, _, rest = request.path.removeprefix("/_").partition("/")

@@ -232,7 +232,10 @@ class Ledger:
                 f" WHERE {where} ORDER BY {order} LIMIT ?",
                 (*parameters, limit),
             ).fetchall()
-        return [Entry(*row[:6], json.loads(row[6])) for row in rows]
+        return [
+            Entry(seq, kind, name, key, times_seen, recorded_at, json.loads(document))
+            for seq, kind, name, key, times_seen, recorded_at, document in rows
+        ]
 
 
 def as_iso(timestamp: float) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from urllib.parse import parse_qsl, unquote
 
 from . import faults as faulty
-from .control import Calls, Control
-from .faults import Faults, Strike
+from .control import Control
+from .faults import Strike
 from .ledger import as_iso
 from .messages import Answer, Request
 from .provider import Provider
@@ -42,13 +42,11 @@ class SandboxServer(http.server.ThreadingHTTPServer):
     # A hundred clients may connect at the same moment.
     request_queue_size = 512
 
-    def __init__(self, address: tuple[str, int], provider: Provider, faults: Faults) -> None:
+    def __init__(self, address: tuple[str, int], provider: Provider, control: Control) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.provider = provider
-        self.faults = faults
-        self.calls = Calls()
-        self.control = Control(provider.name, provider.ledger, faults, self.calls)
+        self.control = control
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -97,7 +95,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _serve(self, request: Request) -> None:
         started_at, started = time.time(), time.perf_counter()
         key = self.server.provider.key_of(request)
-        strike = self.server.faults.strike(
+        strike = self.server.control.faults.strike(
             key, *faulty.readable(self.path.encode()), *faulty.readable(request.body)
         )
         request.latency = strike.latency
@@ -105,7 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             answer = self._outcome(request, strike)
         finally:
-            self.server.calls.note(
+            self.server.control.calls.note(
                 at=as_iso(started_at),
                 method=request.method,
                 path=request.path,

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from . import ledger as ledgers
-from .faults import Faults
+from .control import Control
 from .idempotency import LONGEST_KEY, Effect, KeyInFlight, KeyReused, Keys
 from .ledger import Ledger
 from .messages import Answer, Refusal, Request, json_answer
@@ -24,8 +24,8 @@ UNSHIPPABLE = "NOSHIP-"
 ALPHABET = string.digits + string.ascii_uppercase
 
 
-def create(arguments: argparse.Namespace, ledger: Ledger, _faults: Faults) -> Warehouse:
-    return Warehouse(ledger, token=arguments.token, refused_countries=arguments.refuse_country)
+def create(arguments: argparse.Namespace, control: Control) -> Warehouse:
+    return Warehouse(control.ledger, token=arguments.token, refused_countries=arguments.refuse_country)
 
 
 class WarehouseRefusal(Refusal):

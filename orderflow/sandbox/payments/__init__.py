@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from orderflow.sandbox.faults import Faults
-from orderflow.sandbox.ledger import Ledger
+from orderflow.sandbox.control import Control
 
 from .provider import Payments
 
 
-def create(arguments: argparse.Namespace, ledger: Ledger, _faults: Faults) -> Payments:
-    return Payments(ledger, key_lifetime=arguments.key_hours * 3600, search_lag=arguments.search_lag)
+def create(arguments: argparse.Namespace, control: Control) -> Payments:
+    return Payments(control.ledger, key_lifetime=arguments.key_hours * 3600, search_lag=arguments.search_lag)

@@ -1,0 +1,212 @@
+"""
+A mail server that keeps what it is given: SMTP on one port, its ledger and faults on the HTTP side.
+
+Faults strike when a message has arrived (so that `match` can be compared with recipients, subject and
+Message-ID), except a `refuse` without `match`, which strikes when a client connects. The same message accepted
+again is no second entry; its `duplicates` says how often that happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from . import email_documents
+from . import ledger as ledgers
+from .control import Control
+from .faults import Strike
+from .ledger import as_iso
+from .messages import Request
+from .provider import Provider
+
+LARGEST_MESSAGE = 10 * 1024 * 1024
+# Every mailbox of this name is one that does not exist.
+BOUNCING = "bounce"
+NOTHING = Strike()
+
+
+def create(arguments: argparse.Namespace, control: Control) -> Provider:
+    post = PostOffice(control)
+    listener = _listener(arguments.host, arguments.smtp_port)
+    threading.Thread(target=_run, args=(post, listener), name="smtp", daemon=True).start()
+    return SmtpSide(control.ledger)
+
+
+class SmtpSide(Provider):
+    """The HTTP side: nothing but what every server has."""
+
+    name = "smtp"
+
+    def key_of(self, request: Request) -> str | None:
+        return None
+
+
+class PostOffice:
+    """Accepts mail, unless told otherwise. The hooks are named as aiosmtpd calls them."""
+
+    def __init__(self, control: Control) -> None:
+        self.ledger = control.ledger
+        self.faults = control.faults
+        self.calls = control.calls
+        # Accepting goes on when its client hangs up; without a reference the loop may drop the task.
+        self._accepting: set[asyncio.Task[None]] = set()
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.rpartition("@")[0].lower() == BOUNCING:
+            self.note("RCPT", address, status=550)
+            return f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        content = envelope.original_content
+        assert isinstance(content, bytes)
+        document = email_documents.document(
+            content, mail_from=envelope.mail_from or "", recipients=list(envelope.rcpt_tos)
+        )
+        strike = self.faults.strike(*document["recipients"], document["subject"], document["message_id"])
+        reply = None
+        try:
+            reply = await self._outcome(document, strike)
+        finally:
+            status = int(reply[:3]) if reply and reply[:3].isdigit() else None
+            recipients = ",".join(document["recipients"])
+            self.note("DATA", recipients, key=document["message_id"], strike=strike, status=status)
+        if reply is None:
+            await _hang_up(server, reset=strike.kind == "refuse")
+        return reply
+
+    def note(
+        self,
+        command: str,
+        recipients: str = "",
+        *,
+        key: str | None = None,
+        strike: Strike = NOTHING,
+        status: int | None = None,
+    ) -> None:
+        self.calls.note(
+            at=as_iso(time.time()),
+            method=command,
+            path=recipients,
+            key=key,
+            fault="+".join(strike.names) or None,
+            status=status,
+        )
+
+    async def _outcome(self, document: dict[str, Any], strike: Strike) -> str | None:
+        """Do what is to be done and return the reply; None: hang up instead."""
+        if strike.kind in ("refuse", "drop_before", "hang"):
+            await asyncio.sleep(strike.latency)
+            return None
+        if strike.kind in ("error", "rate_limit"):
+            await asyncio.sleep(strike.latency)
+            return _failure(strike)
+        task = asyncio.create_task(self._accept(document, strike.latency))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+        await asyncio.shield(task)
+        if strike.kind == "drop_after":
+            return None
+        if strike.kind == "malformed":
+            return "?!"
+        return f"250 2.0.0 OK: queued as {secrets.token_hex(5).upper()}"
+
+    async def _accept(self, document: dict[str, Any], latency: float) -> None:
+        await asyncio.sleep(latency)
+        recipients = ",".join(sorted(document["recipients"]))
+        with self.ledger.transaction():
+            message_id = document["message_id"]
+            known = message_id and self.ledger.find(
+                "email", ledgers.labelled("message_id", message_id), ledgers.labelled("recipients", recipients)
+            )
+            if known:
+                self.ledger.count_again(known[0].seq)
+                again = known[0].document
+                self.ledger.change("email", known[0].id, again | {"duplicates": again["duplicates"] + 1})
+                return
+            labels = [("message_id", message_id), ("recipients", recipients)]
+            self.ledger.record("email", secrets.token_hex(12), document, labels=labels)
+
+
+class _Refusing(asyncio.Protocol):
+    """Takes a connection and resets it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        _reset(transport)
+
+
+def _failure(strike: Strike) -> str:
+    status = strike.status or (452 if strike.kind == "rate_limit" else 451)
+    enhanced = f"{status // 100}.7.0" if strike.kind == "rate_limit" else f"{status // 100}.3.0"
+    return f"{status} {enhanced} The sandbox was told to answer {status}"
+
+
+async def _hang_up(server: SMTP, *, reset: bool) -> NoReturn:
+    """End the connection. Never returns: aiosmtpd cancels whoever serves a connection that is gone."""
+    if reset:
+        _reset(server.transport)
+    else:
+        server.transport.close()
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def _reset(transport: asyncio.BaseTransport) -> None:
+    peer = transport.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert isinstance(transport, asyncio.WriteTransport)
+    transport.abort()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, else asyncio does not see that this is TCP and leaves Nagle's algorithm on.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"smtp: cannot listen on {host}:{port}: {error}. Choose another --smtp-port.")
+    listener.setblocking(False)
+    return listener
+
+
+def _run(post: PostOffice, listener: socket.socket) -> None:
+    asyncio.run(_serve(post, listener))
+
+
+async def _serve(post: PostOffice, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.Protocol:
+        # Before a message is there, only a fault that looks for nothing in it can strike.
+        strike = post.faults.strike(kinds=("refuse",))
+        if strike.kind:
+            post.note("CONNECT", strike=strike)
+            return _Refusing()
+        # The host name is given, else aiosmtpd asks the name service for it, for every connection.
+        return SMTP(  # type: ignore[no-any-return]
+            post,
+            data_size_limit=LARGEST_MESSAGE,
+            enable_SMTPUTF8=True,
+            hostname="sandbox",
+            ident="OrderFlow sandbox",
+            loop=loop,
+        )
+
+    server = await loop.create_server(protocol, sock=listener)
+    await server.serve_forever()
