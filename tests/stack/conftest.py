@@ -1,8 +1,9 @@
 """Homes for real servers on free ports. Only processes that a test has started are ever signalled."""
 
 import contextlib
-import os
+import dataclasses
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,24 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import binaries, homes, ports
+from orderflow.stack import binaries, children, homes, ports
 from orderflow.stack.homes import Home, ServersHome
 from orderflow.stack.postgres import Postgres
 from orderflow.stack.units import Process
 from orderflow.stack.valkey import Valkey
 from tests.stack import wait_until
 
+PASSWORDS = {"postgres_superuser": "super-secret", "postgres": "secret"}
+
+
+@contextlib.contextmanager
+def new_folder() -> Iterator[Path]:
+    """Make a folder that other accounts may pass through, unlike pytest's own: servers of root run as one."""
+    path = Path(tempfile.mkdtemp(prefix="orderflow stack "))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that other accounts may pass through, unlike pytest's own: servers of root run as one."""
-    path = Path(tempfile.mkdtemp(prefix="orderflow stack "))
-    path.chmod(0o711)
-    yield path
-    for link in path.rglob(".orderflow/servers"):
-        if link.is_symlink():
-            shutil.rmtree(link.resolve(), ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
+    with new_folder() as path:
+        yield path
 
 
 @pytest.fixture
@@ -42,16 +50,37 @@ def place(home: Home) -> ServersHome:
     return homes.servers_home(home, {})
 
 
-@pytest.fixture
-def postgres(home: Home, place: ServersHome) -> Postgres:
+def describe_postgres(home: Home, place: ServersHome) -> Postgres:
     return Postgres(
         home=place,
         program=binaries.postgres().for_account(place),
         log=home.logs / "postgres.log",
         port=ports.choose(),
-        superuser_password="super-secret",
-        password="secret",
+        superuser_password=PASSWORDS["postgres_superuser"],
+        password=PASSWORDS["postgres"],
     )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[ServersHome]:
+    """A home with a database cluster, made once. Every test leaves it usable, and stopped."""
+    with new_folder() as folder:
+        home = Home(folder)
+        home.prepare()
+        place = homes.servers_home(home, {})
+        dataclasses.replace(describe_postgres(home, place), durable=False)._initialise()
+        yield place
+
+
+@pytest.fixture
+def new_postgres(home: Home, place: ServersHome) -> Postgres:
+    """A database whose cluster has yet to be made."""
+    return describe_postgres(home, place)
+
+
+@pytest.fixture
+def postgres(home: Home, cluster: ServersHome) -> Postgres:
+    return describe_postgres(home, cluster)
 
 
 @pytest.fixture
@@ -81,8 +110,9 @@ def run_server() -> Iterator[Callable[[Postgres | Valkey], Process]]:
         end(process)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait()
+def end(process: Process) -> None:
+    children.send(process, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    children.end_group(process.pid)
+    process.wait()

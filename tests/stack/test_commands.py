@@ -16,6 +16,7 @@ import pytest
 
 from orderflow.stack import children, homes, ports
 from tests.stack import wait_until
+from tests.stack.conftest import PASSWORDS
 
 # Answers every page; shows its environment; as a worker, beat or Flower says what Celery says.
 STAND_IN = """
@@ -54,8 +55,8 @@ if word == "fail":
 
 
 @pytest.fixture
-def checkout(folder):
-    """A checkout with the real stack and stand-ins for everything it starts."""
+def checkout(folder, cluster):
+    """A checkout with the real stack, stand-ins for everything it starts, and an empty database."""
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
     shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
@@ -64,6 +65,9 @@ def checkout(folder):
         (folder / f"{module}.py").write_text(STAND_IN)
     (folder / "manage.py").write_text(MANAGE)
     (folder / "demo-exit").write_text("0")
+    (folder / ".orderflow" / "servers").mkdir(parents=True)
+    (folder / ".orderflow" / "secrets.json").write_text(json.dumps(PASSWORDS))
+    subprocess.run(["cp", "-a", cluster.path / "postgres", folder / ".orderflow" / "servers"], check=True)
     yield folder
     run(folder, "down")
 

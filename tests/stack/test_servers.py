@@ -1,5 +1,6 @@
+import dataclasses
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ def test_the_project_owns_its_database_and_is_no_superuser(postgres, run_server)
         psycopg.connect(postgres.url.replace("secret", "guessed"))
 
 
-def test_what_killed_starts_left_behind_is_no_obstacle(postgres, run_server, home):
+def test_what_killed_starts_left_behind_is_no_obstacle(new_postgres, run_server):
+    postgres = new_postgres
     half = postgres.data.with_name("postgres.init")
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
@@ -78,17 +80,14 @@ def test_a_server_that_outlived_its_supervisor_makes_way(postgres, run_server):
     assert successor.poll() is None
 
 
-def test_data_of_another_major_version_is_refused_with_the_way_out(postgres, run_server):
-    run_server(postgres).send_signal(signal.SIGINT)
-    (postgres.data / "PG_VERSION").write_text("13\n")
+def test_data_of_another_major_version_is_refused_with_the_way_out(new_postgres):
+    new_postgres.data.mkdir()
+    (new_postgres.data / "PG_VERSION").write_text("13\n")
     with pytest.raises(Problem, match=r"of PostgreSQL 13, the server here is PostgreSQL .* run.py reset"):
-        postgres.start()
+        new_postgres.start()
 
 
 def test_lost_passwords_are_named_instead_of_timing_out(postgres, run_server):
-    import dataclasses
-
-    run_server(postgres).send_signal(signal.SIGINT)
     with pytest.raises(Problem, match=r"secrets\.json"):
         run_server(dataclasses.replace(postgres, superuser_password="another"))
 
@@ -120,8 +119,6 @@ def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, 
 
 
 def test_another_server_at_our_port_is_recognised(valkey, run_server, home):
-    import dataclasses
-
     other = dataclasses.replace(valkey, home=dataclasses.replace(valkey.home, path=home.sandbox))
     process = run_server(valkey)
     with pytest.raises(Problem, match="Another server answers"):
@@ -129,20 +126,15 @@ def test_another_server_at_our_port_is_recognised(valkey, run_server, home):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as another account")
-def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypatch, run_server, postgres):
-    import dataclasses
-
+def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypatch, run_server, valkey):
     closed = folder / "closed"
-    closed.mkdir(mode=0o700)
     elsewhere = folder / "var"
-    elsewhere.mkdir(mode=0o755)
+    elsewhere.mkdir()
+    closed.mkdir(mode=0o700)
     monkeypatch.setattr(homes, "ELSEWHERE", elsewhere)
-    program = postgres.program
-    hidden = closed / "site"
-    import shutil
-
+    program, hidden = valkey.program, closed / "site"
     for tree in program.trees:
-        shutil.copytree(tree, hidden / tree.relative_to(program.base), symlinks=True)
+        shutil.copytree(tree, hidden / tree.relative_to(program.base))
     program = dataclasses.replace(
         program,
         base=hidden,
@@ -153,7 +145,7 @@ def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypat
     home.prepare()
 
     place = homes.servers_home(home, {})
-    run_server(dataclasses.replace(postgres, home=place, program=program.for_account(place)))
+    run_server(dataclasses.replace(valkey, home=place, program=program.for_account(place)))
 
     assert home.servers.is_symlink()
     assert place.path.parent == elsewhere
