@@ -62,8 +62,6 @@ class SandboxServer(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: SandboxServer
     protocol_version = "HTTP/1.1"
-    server_version = "OrderFlowSandbox"
-    sys_version = ""
     disable_nagle_algorithm = True
     # Buffered: head and body leave in one piece.
     wbufsize = -1
@@ -196,6 +194,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if size:
             self.wfile.write(b"%x\r\n%b\r\n" % (size, b"".join(waiting)))
         self.wfile.write(b"0\r\n\r\n")
+
+    def version_string(self) -> str:
+        return "OrderFlowSandbox"
 
     def log_message(self, *_: object) -> None:
         """Stay silent: `/_calls` has the requests."""

@@ -1,0 +1,99 @@
+"""The mailbox: a page with the e-mails, text messages and push notifications as the customers see them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import mailbox_page
+from .control import Control
+from .ledger import Ledger
+from .mailbox_sources import Source, newest_of
+from .messages import Answer, Request, json_answer
+from .provider import Provider, route
+
+SHOWN, MOST_SHOWN = 50, 3_200
+LONGEST_QUERY = 200
+
+
+def create(arguments: argparse.Namespace, control: Control) -> Mailbox:
+    return Mailbox(
+        control.ledger, smtp_url=arguments.smtp_url, sms_url=arguments.sms_url, push_url=arguments.push_url
+    )
+
+
+class Mailbox(Provider):
+    """
+    Shows what is in the ledgers of three other servers.
+
+    Args:
+        smtp_url, sms_url, push_url: the HTTP sides of those servers.
+    """
+
+    name = "mailbox"
+
+    def __init__(self, ledger: Ledger, *, smtp_url: str, sms_url: str, push_url: str) -> None:
+        super().__init__(ledger)
+        self._emails = Source(smtp_url, "email")
+        self._sources = [self._emails, Source(sms_url, "sms"), Source(push_url, "push")]
+        self.routes = [
+            route("GET", "/", self.overview),
+            route("GET", "/email/{seq}", self.email),
+            route("GET", "/email/{seq}/html", self.email_html),
+            route("GET", "/api/counts", self.counts),
+        ]
+
+    def failure(self, status: int, message: str) -> Answer:
+        return _html(status, mailbox_page.trouble(message))
+
+    def overview(self, request: Request) -> Answer:
+        show = request.query.get("show", "")
+        view = mailbox_page.View(
+            query=_query(request),
+            show=min(max(int(show), 1), MOST_SHOWN) if show.isdecimal() and len(show) < 9 else SHOWN,
+            refresh=request.query.get("refresh") == "1",
+        )
+        return _html(
+            200, mailbox_page.overview(view, *newest_of(self._sources, view.show, mentioning=view.query))
+        )
+
+    def email(self, request: Request) -> Answer:
+        entry = self._entry(request)
+        return entry if isinstance(entry, Answer) else _html(200, mailbox_page.email(entry))
+
+    def email_html(self, request: Request) -> Answer:
+        entry = self._entry(request)
+        if isinstance(entry, Answer):
+            return entry
+        return _html(200, entry["html"] or "", policy=mailbox_page.EMAIL_POLICY)
+
+    def counts(self, request: Request) -> Answer:
+        """Count what was received; null for a server that cannot be asked."""
+        readings = newest_of(self._sources, 0, mentioning=_query(request))
+        numbers = (None if reading.problem else reading.total for reading in readings)
+        return json_answer(200, dict(zip(("emails", "sms", "pushes"), numbers, strict=True)))
+
+    def _entry(self, request: Request) -> dict[str, Any] | Answer:
+        seq = request.path_values["seq"]
+        if not (seq.isdecimal() and len(seq) < 19):
+            return self.failure(404, "There is no such e-mail.")
+        reading = self._emails.one(int(seq))
+        if reading.problem is not None:
+            return self.failure(502, f"The mail server is not reachable: {reading.problem}")
+        if not reading.entries or reading.entries[0]["seq"] != int(seq):
+            return self.failure(404, "There is no such e-mail; it may have been removed.")
+        return reading.entries[0]
+
+
+def _query(request: Request) -> str:
+    return request.query.get("q", "").strip()[:LONGEST_QUERY]
+
+
+def _html(status: int, page: str, *, policy: str = mailbox_page.PAGE_POLICY) -> Answer:
+    headers = {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Answer(status, page.encode(), "text/html; charset=utf-8", headers)
