@@ -31,13 +31,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 from urllib.parse import urlencode
 
 HOST = "127.0.0.1"
 # Below the ports that the kernel gives to outgoing connections: nobody is given ours between two starts.
 PORTS = range(20_000, 32_768)
 START_TIMEOUT = 10.0
+PROBE_TIMEOUT = 0.5
+ASK_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
 # Tries to find a port that is still free when the server binds it.
 START_TRIES = 5
@@ -45,7 +47,8 @@ START_TRIES = 5
 PAGE = 1_000
 
 PROJECT = Path(__file__).resolve().parents[2]
-HTTP_NAMES = ("payments", "warehouse", "smtp", "sms", "push")
+PROVIDERS = ("payments", "warehouse", "smtp", "sms", "push")
+NAMES = (*PROVIDERS, "mailbox")
 
 
 class NotStarted(Exception):
@@ -220,10 +223,9 @@ class Sandbox:
             )
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                # Somebody else may have taken the port a moment ago, and answer.
-                if self._ask("GET", "/_health")["name"] == self.name and self.process.poll() is None:
-                    return self
+            # Somebody else may have taken the port a moment ago and answer there; our server has ended then.
+            if self._answers() and self.process.poll() is None:
+                return self
             time.sleep(0.005)
         self.kill()
         raise NotStarted(f"{self.name} did not come up: {self.log_file.read_text(errors='replace')[-2000:]}")
@@ -234,12 +236,20 @@ class Sandbox:
             process.wait()
             _close(process.stdin)
 
+    def _answers(self) -> bool:
+        try:
+            return bool(self._ask("GET", "/_health", timeout=PROBE_TIMEOUT)["name"] == self.name)
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, ControlRefused):
+            return False
+
     def _ledger_page(self, kind: str | None, match: str | None, **place: int) -> dict[str, Any]:
         narrowed = {name: value for name, value in (("kind", kind), ("match", match)) if value is not None}
         return self._ask("GET", f"/_ledger?{urlencode({**narrowed, **place})}")
 
-    def _ask(self, method: str, path: str, body: object | None = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=START_TIMEOUT)
+    def _ask(
+        self, method: str, path: str, body: object | None = None, *, timeout: float = ASK_TIMEOUT
+    ) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(
                 method,
@@ -250,9 +260,8 @@ class Sandbox:
             answer = connection.getresponse()
             content = json.loads(answer.read())
         if answer.status >= 400:
-            raise ControlRefused(content.get("error", content))
-        assert isinstance(content, dict)
-        return content
+            raise ControlRefused(content["error"])
+        return cast(dict[str, Any], content)
 
 
 class World:
@@ -268,7 +277,7 @@ class World:
         more = options or {}
         self._servers: dict[str, Sandbox] = {}
         try:
-            for name in HTTP_NAMES:
+            for name in PROVIDERS:
                 self._servers[name] = Sandbox(name, data_dir, options=more.get(name, []))
             addresses = [f"--{name}-url={self._servers[name].url}" for name in ("smtp", "sms", "push")]
             self._servers["mailbox"] = Sandbox(
@@ -312,7 +321,7 @@ class World:
 
     def clear(self) -> None:
         """Make every server as new."""
-        for name in HTTP_NAMES:
+        for name in PROVIDERS:
             self._servers[name].clear()
 
     def stop(self) -> None:
