@@ -67,8 +67,11 @@ def overview(view: View, emails: Reading, texts: Reading, pushes: Reading) -> st
             _column(view, "Push notifications", pushes, map(_push, pushes.entries)),
         )
     )
+    # Where the columns stand below each other, the last begins far down.
+    jump = '<nav class="jump" aria-label="Channels"><a href="#e-mails">E-mails</a> <a href="#sms">SMS</a>'
+    jump += ' <a href="#push">Push notifications</a></nav>'
     title = f"{view.query} · Sandbox mailbox" if view.query else "Sandbox mailbox"
-    return _page(title, view, f"<p>{refreshing}</p>", f'<div class="columns">{columns}</div>')
+    return _page(title, view, f"<p>{refreshing}</p>", f'{jump}<div class="columns">{columns}</div>')
 
 
 def email(entry: dict[str, Any]) -> str:
@@ -79,7 +82,7 @@ def email(entry: dict[str, Any]) -> str:
             ("From", entry["from"]),
             ("To", entry["to"]),
             ("Delivered to", ", ".join(entry["recipients"])),
-            ("Received", _moment(entry)),
+            ("Received", f"{_moment(entry):%d %B %Y, %H:%M:%S} UTC"),
         )
     )
     parts = [
@@ -202,8 +205,10 @@ def _notice(sentence: str) -> str:
 
 
 def _time(entry: dict[str, Any]) -> str:
-    return f'<time datetime="{escape(entry["recorded_at"])}">{_moment(entry)}</time>'
+    moment = _moment(entry)
+    shown = f"{moment:%d %b, %H:%M:%S}"
+    return f'<time datetime="{moment.isoformat()}" title="{moment:%d %B %Y, %H:%M:%S} UTC">{shown}</time>'
 
 
-def _moment(entry: dict[str, Any]) -> str:
-    return f"{dt.datetime.fromisoformat(entry['recorded_at']):%d %b %Y, %H:%M:%S} UTC"
+def _moment(entry: dict[str, Any]) -> dt.datetime:
+    return dt.datetime.fromisoformat(entry["recorded_at"])

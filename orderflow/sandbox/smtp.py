@@ -126,19 +126,17 @@ class PostOffice:
 
     async def _accept(self, document: dict[str, Any], latency: float) -> None:
         await asyncio.sleep(latency)
-        recipients = ",".join(sorted(document["recipients"]))
+        # One label for both: looked up for every message, it must stay cheap when all go to one recipient.
+        # A message without an id is like no other.
+        identity = " ".join((document["message_id"] or secrets.token_hex(12), *sorted(document["recipients"])))
         with self.ledger.transaction():
-            message_id = document["message_id"]
-            known = message_id and self.ledger.find(
-                "email", ledgers.labelled("message_id", message_id), ledgers.labelled("recipients", recipients)
-            )
+            known = self.ledger.find("email", ledgers.labelled("identity", identity), limit=1)
             if known:
                 self.ledger.count_again(known[0].seq)
                 again = known[0].document
                 self.ledger.change("email", known[0].id, again | {"duplicates": again["duplicates"] + 1})
                 return
-            labels = [("message_id", message_id), ("recipients", recipients)]
-            self.ledger.record("email", secrets.token_hex(12), document, labels=labels)
+            self.ledger.record("email", secrets.token_hex(12), document, labels=[("identity", identity)])
 
 
 class _Refusing(asyncio.Protocol):
