@@ -89,7 +89,7 @@ class Valkey:
 
     def _ask(self, *commands: str) -> str:
         """Send commands in the protocol's inline form; the standard library is enough for two of them."""
-        with socket.create_connection((LOOPBACK, self.port), timeout=0.5) as connection:
+        with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
             connection.sendall("".join(f"{command}\r\n" for command in (*commands, "QUIT")).encode())
             answer = b""
             while part := connection.recv(4096):
