@@ -1,6 +1,7 @@
 """`python3 run.py <word>`: what each word does."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from . import control, runs
 from .homes import Home
 from .problem import Problem
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 USAGE = """\
 python3 run.py [--once] [--port N] [--orders N]   start everything, place demo orders, stay up until Ctrl-C
 python3 run.py up [--port N]                      start everything, without the demo
@@ -31,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(
+            f"{error.filename or 'The disk'}: {error.strerror}. Free or open it, then run again.",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _dispatch(home: Home, words: list[str]) -> int:

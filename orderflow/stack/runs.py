@@ -79,21 +79,28 @@ def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
         supervisor = Supervisor([*plan.servers.units, *plan.table.units()], report=screen.hear)
         try:
-            with supervisor:
-                supervisor.start()
-                screen.ready()
-                if not wish.demo:
-                    screen.say(_addresses(plan.managed))
-                    supervisor.run_until_interrupted()
-                code = _demo(supervisor, screen, plan, wish)
-                if wish.once:
-                    return code
-                screen.say(f"The demo has ended with exit code {code}." if code else "")
-                screen.say(f"Everything stays up. Ctrl-C stops it; logs are in {home.logs}")
-                supervisor.run_until_interrupted()
+            with screen.farewell(), supervisor:
+                try:
+                    return _serve(supervisor, screen, plan, wish)
+                finally:
+                    screen.stopping()
         except Interrupted:
             return 130 if wish.once else 0
-    return 0
+
+
+def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
+    supervisor.start()
+    screen.ready()
+    if wish.demo:
+        code = _demo(supervisor, screen, plan, wish)
+        if wish.once:
+            return code
+        if code:
+            screen.say(f"The demo ended with exit code {code}.")
+        screen.say(f"Everything stays up until Ctrl-C. Logs: {plan.table.home.logs}")
+    else:
+        screen.say(_addresses(plan.managed))
+    return supervisor.run_until_interrupted()
 
 
 def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
@@ -209,5 +216,5 @@ def _addresses(managed: Mapping[str, str]) -> str:
     }
     return (
         "\n".join(f"  {name:8} {value}" for name, value in lines.items())
-        + f"\nCtrl-C, or `{RUN} down`, stops everything."
+        + f"\nUp until Ctrl-C or `{RUN} down`."
     )

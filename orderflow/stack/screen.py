@@ -1,7 +1,10 @@
 """What the person at the terminal sees of the supervisor, and what `status` reads."""
 
+import contextlib
 import dataclasses
+import sys
 import time
+from collections.abc import Iterator
 
 from . import state
 from .homes import Home
@@ -20,6 +23,7 @@ class Screen:
         self._home, self._run = home, run
         self.started_at = run.started_at
         self._starting = True
+        self._stopping_at = 0.0
         self._held: list[str] | None = None
         state.write(home, run)
 
@@ -58,10 +62,24 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line, or hold it back."""
-        if self._held is None:
-            print(text, flush=True)
-        else:
+        if self._held is not None:
             self._held.append(text)
+            return
+        with contextlib.suppress(OSError):  # a terminal that was closed must not keep us from stopping
+            print(text, flush=True)
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._stopping_at = time.monotonic()
+        self.say(("\n" if sys.stdout.isatty() else "") + "Stopping ...")  # not on the line of the terminal's ^C
+
+    @contextlib.contextmanager
+    def farewell(self) -> Iterator[None]:
+        """Say, when all is over, how long the end took."""
+        try:
+            yield
+        finally:
+            self.say(f"Stopped in {time.monotonic() - self._stopping_at:.1f} s")
 
     def hold(self) -> None:
         """Leave the terminal to a foreground command."""

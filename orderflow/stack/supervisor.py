@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from . import children
 from .problem import Problem, tail
@@ -61,6 +61,10 @@ class Watched:
     @property
     def is_satisfied(self) -> bool:
         return self.state in (State.READY, State.DONE)
+
+    @property
+    def is_settled(self) -> bool:
+        return self.is_satisfied or self.state is State.GIVEN_UP
 
 
 class Interrupted(Exception):
@@ -142,7 +146,7 @@ class Supervisor:
                 _end_politely(process)
         return process.returncode
 
-    def run_until_interrupted(self) -> None:
+    def run_until_interrupted(self) -> NoReturn:
         """
         Keep the units alive until the end is asked for.
 
@@ -183,13 +187,13 @@ class Supervisor:
         for watched in self.watched.values():
             if watched.unit.early or not early_only:
                 self._look_at(watched)
-        settled = all(w.is_satisfied or w.state is State.GIVEN_UP for w in self.watched.values())
+        settled = all(watched.is_settled for watched in self.watched.values())
         self._rest(rest if settled or early_only else TICK_STARTING)
 
     def _look_at(self, watched: Watched) -> None:
         now = time.monotonic()
         if watched.state is State.WAITING:
-            if all(self.watched[name].is_satisfied for name in watched.unit.after if name in self.watched):
+            if all(self.watched[name].is_settled for name in watched.unit.after if name in self.watched):
                 self._spawn(watched)
         elif watched.state is State.RESTARTING:
             if now >= watched.next_start:
