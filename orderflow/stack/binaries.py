@@ -107,16 +107,16 @@ def _found(wheels: tuple[tuple[str, str, str], ...], system: Iterator[Path], *, 
         for path in (site / package / folder).glob(pattern):
             yield Program(path=path, base=site, trees=trees, name=_name(path, name), version=_version(path))
     for path in system:
-        real = path.resolve()
         yield Program(
-            path=real, base=real.parent, trees=(real,), name=_name(real, name), version=_version(real)
+            path=path, base=path.parent, trees=(path,), name=_name(path, name), version=_version(path)
         )
 
 
 def _system_postgres() -> Iterator[Path]:
     on_path = shutil.which("postgres")
     if on_path:
-        yield Path(on_path)
+        # Its siblings lie where the link points. Redis keeps its link: it acts by the name it is called.
+        yield Path(on_path).resolve()
     for pattern in SYSTEM_POSTGRES:
         yield from sorted(Path("/").glob(pattern), key=_numbers, reverse=True)
 

@@ -24,7 +24,7 @@ from .units import Kind, Process, StopRank, Unit
 
 START_PATIENCE = 60.0  # seconds until a unit must be ready
 STOP_PATIENCE = {
-    StopRank.APPLICATION: 2.5,
+    StopRank.APPLICATION: 3.5,
     StopRank.SANDBOX: 0.5,
     StopRank.BROKER: 2.0,
     StopRank.DATABASE: 10.0,
