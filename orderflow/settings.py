@@ -81,6 +81,8 @@ LARGEST_ORDER_MINOR: int = env.int("LARGEST_ORDER_MINOR", 10_000_000)
 
 API_RATE_LIMIT: str = env.str("API_RATE_LIMIT", "600/minute")
 
+_redirect_to_tls: bool = env.bool("SECURE_SSL_REDIRECT", default=True)
+
 env.seal()
 
 # Django ----------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 _behind_tls = ENVIRONMENT == "production" and not DEBUG
 SESSION_COOKIE_SECURE = _behind_tls
 CSRF_COOKIE_SECURE = _behind_tls
-SECURE_SSL_REDIRECT: bool = _behind_tls and env.bool("SECURE_SSL_REDIRECT", default=True)
+SECURE_SSL_REDIRECT = _behind_tls and _redirect_to_tls
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _behind_tls else None
 SECURE_HSTS_SECONDS = 31_536_000 if _behind_tls else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _behind_tls

@@ -1,10 +1,97 @@
-"""What every test may use."""
+"""What every test may use: the outside world as real servers, and a drain of all that is published."""
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import json
+from collections.abc import Iterator
 
+import pytest
+import redis
+from django.conf import settings as project_settings
+
+from orders import adapters
+from orderflow import breakers
+from orderflow.sandbox.launch import World
 from outbox import testing
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="takes minutes: run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+def service_account(token_uri: str) -> dict[str, str]:
+    """A service account of the push provider, with a key of its own."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return {
+        "type": "service_account",
+        "project_id": "orderflow-test",
+        "private_key_id": "test",
+        "private_key": key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+        "client_email": "test@orderflow-test.example",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
+
+
+@pytest.fixture(scope="session")
+def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The sandbox servers, started once."""
+    world = World(tmp_path_factory.mktemp("sandbox"))
+    try:
+        yield world
+    finally:
+        world.stop()
+
+
+@pytest.fixture
+def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The sandbox, empty and without faults, as the providers that settings name; breakers closed."""
+    running_world.clear()
+    credentials = tmp_path_factory.getbasetemp() / "fcm.json"
+    if not credentials.exists():
+        credentials.write_text(json.dumps(service_account(f"{running_world.push.url}/token")))
+    settings.STRIPE_API_BASE = running_world.payments.url
+    settings.STRIPE_API_KEY = "sk_test_tests"
+    settings.WAREHOUSE_URL = running_world.warehouse.url
+    settings.WAREHOUSE_TOKEN = "token"
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST = "127.0.0.1"
+    settings.EMAIL_PORT = running_world.smtp.smtp_port
+    settings.TWILIO_API_BASE = running_world.sms.url
+    settings.TWILIO_ACCOUNT_SID = "AC" + "0" * 32
+    settings.TWILIO_AUTH_TOKEN = "token"
+    settings.TWILIO_FROM = "+15005550006"
+    settings.FCM_API_BASE = running_world.push.url
+    settings.FCM_PROJECT_ID = "orderflow-test"
+    settings.FCM_CREDENTIALS_FILE = str(credentials)
+    adapters.forget()
+    close_breakers()
+    yield running_world
+    running_world.clear()
+    adapters.forget()
+
+
+def close_breakers() -> None:
+    """Forget what the breakers saw, here and in what all processes share."""
+    breakers._made.clear()
+    if project_settings.REDIS_URL:
+        with contextlib.closing(redis.Redis.from_url(project_settings.REDIS_URL)) as shared:
+            if names := list(shared.scan_iter("breaker:*")):
+                shared.delete(*names)
 
 
 @pytest.fixture
