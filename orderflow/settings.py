@@ -57,7 +57,7 @@ FCM_CREDENTIALS_FILE: str = env.str("FCM_CREDENTIALS_FILE", "")
 FCM_API_BASE: str = env.str("FCM_API_BASE", "https://fcm.googleapis.com")
 
 PAYMENT_GATEWAY: str = env.str("PAYMENT_GATEWAY", "orders.adapters.stripe.StripeGateway")
-WAREHOUSE: str = env.str("WAREHOUSE", "orders.adapters.warehouse.HttpWarehouse")
+WAREHOUSE: str = env.str("WAREHOUSE", "orders.adapters.http_warehouse.HttpWarehouse")
 BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.breakers.shared_breaker")
 
 PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.0))

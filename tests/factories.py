@@ -1,0 +1,43 @@
+"""Products and orders for tests."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import factory
+
+from orders import services
+from orders.models import Order, Product
+
+_keys = itertools.count(1)
+
+
+class ProductFactory(factory.django.DjangoModelFactory):
+    """A product with enough stock for any test; `stock=` says how much."""
+
+    class Meta:
+        model = Product
+
+    class Params:
+        stock = 1000
+
+    sku = factory.Sequence(lambda number: f"SKU-{number}")
+    name = factory.Sequence(lambda number: f"Product {number}")
+    price_minor = 250
+    on_hand = factory.SelfAttribute("stock")
+    received = factory.SelfAttribute("stock")
+
+
+def place(product: Product | None = None, *, quantity: int = 2, **changed: Any) -> Order:
+    """Place an order as a customer would; keyword arguments replace those of `services.place_order`."""
+    product = product or ProductFactory()
+    arguments: dict[str, Any] = {
+        "items": [services.Item(sku=product.sku, quantity=quantity)],
+        "currency": "GBP",
+        "payment_method": "pm_card_visa",
+        "contact": services.Contact(name="Ada Example", email="ada@example.com"),
+        "country": "GB",
+        "idempotency": services.IdempotencyKey.of(scope="test", key=str(next(_keys)), request={}),
+    }
+    return services.place_order(**(arguments | changed)).order
