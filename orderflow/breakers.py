@@ -63,9 +63,7 @@ class SharedBreaker:
             if url
             else None
         )
-        self._breaker = CircuitBreaker(
-            name=name, config=config, classifier=_CountsTransient(), storage=storage
-        )
+        self._breaker = CircuitBreaker(name=name, config=config, classifier=_CountsTransient(), storage=storage)
         self._open_for = dt.timedelta(seconds=config.wait_duration_in_open)
 
     @contextlib.contextmanager

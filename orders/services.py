@@ -192,6 +192,12 @@ def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) ->
     Orders are late when a worker, a broker or a chain lost them. `grace` is what a long queue explains.
     Left alone are orders whose message waits for its delivery anyway or lies in an open dead letter.
     """
+    values: dict[str, Any] = {
+        "grace": grace,
+        "limit": limit,
+        "longest": LONGEST_PAUSE,
+        "deadline": STEP_DEADLINE,
+    }
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -207,7 +213,7 @@ def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) ->
             FROM late WHERE o.id = late.id
             RETURNING o.message_id
             """,  # noqa: S608 - the table's own name
-            {"grace": grace, "limit": limit, "longest": LONGEST_PAUSE, "deadline": STEP_DEADLINE},
+            values,
         )
         late = [message_id for (message_id,) in cursor.fetchall()]
         resumed = publisher.resume(late, workflow=WORKFLOWS) if late else 0
@@ -255,7 +261,9 @@ def _recall(idempotency: IdempotencyKey) -> Placement | None:
 
 
 def _lines(items: Sequence[Item], currency: str) -> list[OrderLine]:
-    products = {product.sku: product for product in Product.objects.filter(sku__in=[item.sku for item in items])}
+    products = {
+        product.sku: product for product in Product.objects.filter(sku__in=[item.sku for item in items])
+    }
     unknown = sorted({item.sku for item in items} - set(products))
     if unknown:
         raise UnknownProduct(unknown)

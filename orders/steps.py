@@ -195,7 +195,9 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
         shipment, _ = Shipment.objects.get_or_create(
             order=order, defaults={"idempotency_key": f"order-{order_id}-shipment"}
         )
-        lines = list(OrderLine.objects.filter(order=order).order_by("pk").values_list("product__sku", "quantity"))
+        lines = list(
+            OrderLine.objects.filter(order=order).order_by("pk").values_list("product__sku", "quantity")
+        )
     with _held(order):
         try:
             parcel = warehouse.ship(
@@ -340,9 +342,7 @@ def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     with transaction.atomic(durable=True):
         if not _note_refund(intent, receipt):
             return False
-        publisher.publish(
-            contracts.OrderRefunded(**facts(payment.order), refunded_minor=receipt.amount_minor)
-        )
+        publisher.publish(contracts.OrderRefunded(**facts(payment.order), refunded_minor=receipt.amount_minor))
     return True
 
 
@@ -399,7 +399,3 @@ def _fence(step: str) -> Iterator[None]:
         yield
     except Fenced as fenced:
         telemetry.emit("step.fenced", step=step, detail=str(fenced))
-
-
-
-

@@ -1,4 +1,4 @@
-"""The steps as tasks: ids in, one call into `steps`, a named policy. `**_` lets old workers take new messages."""
+"""The steps as tasks: ids in, one call into `steps`, a named policy. `**_` lets old workers take new ones."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import current_app
 from kombu.exceptions import ChannelError
 
@@ -15,8 +17,12 @@ def waiting(queue: str) -> int:
     """
     with current_app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
-        channel = connection.channel()
+        channel: Any = connection.channel()
         try:
             return int(channel.queue_declare(queue, passive=True).message_count)
-        except (ChannelError, *connection.channel_errors):
+        except _missing(connection):
             return 0
+
+
+def _missing(connection: Any) -> tuple[type[BaseException], ...]:
+    return (ChannelError, *connection.channel_errors)

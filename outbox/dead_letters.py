@@ -221,7 +221,9 @@ def _resolve(
     )
     if user_id and rows:
         LogEntry.objects.log_actions(
-            user_id, DeadLetter.objects.filter(pk__in=[row.pk for row in rows]), CHANGE,
+            user_id,
+            DeadLetter.objects.filter(pk__in=[row.pk for row in rows]),
+            CHANGE,
             change_message=f"{resolution.label}: {reason.strip()}",
         )
 

@@ -66,7 +66,9 @@ class OutboxMessage(models.Model):
         models.CharField(max_length=200), default=list, help_text="What to start; empty means all subscribed."
     )
     redeliveries = models.PositiveIntegerField(default=0)
-    attempts = models.PositiveIntegerField(default=0, help_text="Failed tries of the relay, outages not counted.")
+    attempts = models.PositiveIntegerField(
+        default=0, help_text="Failed tries of the relay, outages not counted."
+    )
     last_error = models.TextField(blank=True)
     published_at = models.DateTimeField(null=True, help_text="NULL until a broker first took it.")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -74,6 +75,7 @@ def redeliver(
     waits for its delivery anyway keeps the earlier of the two times, and starts both workflows.
     Clearing the claim tells a relay that is just settling the message that there is more to do.
     """
+    values: dict[str, Any] = {"wait": wait, "workflow": workflow, "ids": list(message_ids)}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             """
@@ -92,7 +94,7 @@ def redeliver(
                     ELSE ARRAY[%(workflow)s]::varchar[] END
             WHERE id = ANY(%(ids)s)
             """,
-            {"wait": wait, "workflow": workflow, "ids": list(message_ids)},
+            values,
         )
         found = cursor.rowcount
         if found and not wait:

@@ -104,6 +104,4 @@ def load(name: str, version: int, payload: Payload) -> Event:
 def workflows_for(event: Event, *, only: Sequence[str] = ()) -> dict[str, Handler]:
     """The workflows an event starts, by name; a redelivery narrows them by the beginnings in `only`."""
     workflows = _workflows.get(event.name, {})
-    return {
-        name: handler for name, handler in workflows.items() if not only or name.startswith(tuple(only))
-    }
+    return {name: handler for name, handler in workflows.items() if not only or name.startswith(tuple(only))}

@@ -135,7 +135,7 @@ def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
         BrokerDown: if the broker did not take one of them.
         Exception: whatever a handler raises; that is the message's own failure.
     """
-    app = app or current_app._get_current_object()
+    app = app or current_app
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     workflows = registry.workflows_for(message.event, only=row.workflows)
     canvases = [
@@ -149,7 +149,7 @@ def send(canvas: Signature, message: Message, *, workflow: str, app: Celery) -> 
     """Publish one canvas, every signature in it carrying the message's headers."""
     headers = message.headers(workflow=workflow)
     for signature in signatures_in(canvas):
-        signature.set(headers=headers)
+        signature.set(headers=headers)  # type: ignore[arg-type]
     try:
         with app.producer_or_acquire() as producer:
             canvas.apply_async(producer=producer, retry=False)
@@ -195,9 +195,9 @@ def unpark() -> int:
     known = registry.known_events()
     parked = OutboxMessage.objects.filter(status=OutboxMessage.Status.PARKED)
     return sum(
-        parked.filter(event_name=name, event_version=version, last_error__startswith=registry.UnknownEvent.__name__).update(
-            status=OutboxMessage.Status.PENDING, not_before=Now()
-        )
+        parked.filter(
+            event_name=name, event_version=version, last_error__startswith=registry.UnknownEvent.__name__
+        ).update(status=OutboxMessage.Status.PENDING, not_before=Now())
         for name, version in parked.values_list("event_name", "event_version").distinct()
         if version <= known.get(name, 0)
     )

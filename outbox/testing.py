@@ -32,7 +32,7 @@ def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]
 
     With `redeliveries`, messages that wait for a later delivery are delivered too, as if their time had come.
     """
-    app = app or current_app._get_current_object()
+    app = app or current_app
     ran: list[str] = []
     with app.connection_for_read() as link:
         queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]
@@ -51,7 +51,7 @@ def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]
 
 def run(message: Any, *, app: Celery | None = None, redelivered: bool = False) -> str:
     """Run one message of the broker as a worker would, and acknowledge it; return the task's name."""
-    app = app or current_app._get_current_object()
+    app = app or current_app
     name, task_id = message.headers["task"], message.headers["id"]
     args, kwargs, embed = message.decode()
     task = app.tasks[name]
@@ -71,7 +71,7 @@ def run(message: Any, *, app: Celery | None = None, redelivered: bool = False) -
 
 def purge(*, app: Celery | None = None) -> None:
     """Empty all queues."""
-    app = app or current_app._get_current_object()
+    app = app or current_app
     with app.connection_for_write() as link:
         for queue in app.amqp.queues.values():
             bound = queue(link.default_channel)
@@ -81,11 +81,16 @@ def purge(*, app: Celery | None = None) -> None:
 
 def pass_time(span: dt.timedelta) -> None:
     """Let `span` pass for everything in the database that waits for a time."""
+    values: dict[str, Any] = {"span": span}
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE outbox_outboxmessage SET not_before = not_before - %s WHERE status = 'pending'", [span])
+        cursor.execute(
+            "UPDATE outbox_outboxmessage SET not_before = not_before - %(span)s WHERE status = 'pending'",
+            values,
+        )
         if apps.is_installed("orders"):
             cursor.execute(
-                "UPDATE orders_order SET due_at = due_at - %s, lease_until = lease_until - %s", [span, span]
+                "UPDATE orders_order SET due_at = due_at - %(span)s, lease_until = lease_until - %(span)s",
+                values,
             )
 
 

@@ -10,9 +10,9 @@ import pytest
 import redis
 from django.conf import settings as project_settings
 
-from orders import adapters
 from orderflow import breakers
 from orderflow.sandbox.launch import World
+from orders import adapters
 from outbox import testing
 
 

@@ -46,9 +46,7 @@ class HttpWarehouse:
         }
         with breaker("warehouse").guard():
             answer = _json(self._post(body, idempotency_key))
-        return Parcel(
-            id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"]
-        )
+        return Parcel(id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"])
 
     def _post(self, body: dict[str, Any], key: str) -> requests.Response:
         try:

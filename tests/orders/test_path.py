@@ -108,7 +108,11 @@ def test_a_refused_shipment_is_refunded_and_its_stock_freed(drain, world):
 
 
 def test_ten_deliveries_of_every_message_take_effect_once(drain, world):
-    orders = [place(), place(ProductFactory(sku="NOSHIP-2")), place(payment_method="pm_card_visa_chargeDeclined")]
+    orders = [
+        place(),
+        place(ProductFactory(sku="NOSHIP-2")),
+        place(payment_method="pm_card_visa_chargeDeclined"),
+    ]
     drain()
     before = {order.pk: published(order) for order in orders}
     for _ in range(10):
@@ -166,12 +170,15 @@ def test_a_request_the_gateway_refuses_is_buried_at_once_and_replay_finishes_the
     Order.objects.filter(pk=order.pk).update(payment_method="pm_card_visa")
     from outbox import dead_letters
 
-
     result = dead_letters.replay(DeadLetter.objects.all(), by="on call", reason="card token corrected")
     assert (result.done, result.unreadable) == (1, 0)
     drain()
     letter.refresh_from_db()
-    assert (letter.resolution, letter.resolved_by, letter.reason) == ("replayed", "on call", "card token corrected")
+    assert (letter.resolution, letter.resolved_by, letter.reason) == (
+        "replayed",
+        "on call",
+        "card token corrected",
+    )
 
 
 def test_cancelling_before_the_charge_ends_without_one(drain, world):
