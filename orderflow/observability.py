@@ -1,10 +1,155 @@
-"""Logs, and what else receives the facts that `outbox.telemetry` states."""
+"""
+Logs and error tracking: what happens to the facts that `outbox.telemetry` states.
+
+The vendors are named here and nowhere else. Logs are structured, carry the ids of the work at hand
+and pass a redaction that knows the shapes personal data come in.
+"""
 
 from __future__ import annotations
 
 import logging
+import logging.config
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+import sentry_sdk
+import structlog
+from django.conf import settings
+from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk.integrations.django import DjangoIntegration
+from sentry_sdk.transport import Transport
+
+from outbox import context, telemetry
+
+REDACTED = "[redacted]"
+_SHAPES = (
+    re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),  # e-mail addresses
+    re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])"),  # card numbers
+    re.compile(r"(?<![\w-])\+\d{7,15}\b"),  # phone numbers, E.164
+    re.compile(r"\b(?:sk|rk|of)_(?:live|test)_\w+"),  # keys and tokens
+    re.compile(r"(?i)\bbearer\s+\S+"),
+    re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)"),  # passwords in URLs
+)
+_WARNINGS = frozenset(
+    {
+        "message.buried",
+        "message.parked",
+        "message.postponed",
+        "relay.broker_down",
+        "step.database_down",
+        "step.fenced",
+        "charge.stranded",
+    }
+)
+_QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
+"""Facts of the daily work: at debug level, or they would drown the others."""
+
+EventDict = MutableMapping[str, Any]
+
+
+def connect() -> None:
+    """Receive facts, and report errors to Sentry when `SENTRY_DSN` is set. Called once by `apps.ready()`."""
+    telemetry.register(log_fact)
+    if settings.SENTRY_DSN:
+        connect_sentry(settings.SENTRY_DSN)
+
+
+def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = None) -> None:
+    """Report errors of requests, commands and tasks, and missed beat entries; no personal data."""
+    sentry_sdk.init(
+        dsn=dsn,
+        transport=transport,
+        environment=settings.ENVIRONMENT,
+        release=settings.RELEASE or None,
+        max_request_body_size="never",
+        include_local_variables=False,  # they hold customers' addresses
+        integrations=[
+            DjangoIntegration(),
+            # The frequent entries would be check-ins by the thousand; the sweep and the drain have
+            # facts of their own.
+            CeleryIntegration(
+                monitor_beat_tasks=True, exclude_beat_tasks=["drain.*", "resume.*", "read what.*"]
+            ),
+        ],
+        before_send=_redact_event,
+    )
 
 
 def configure_logging() -> None:
-    """Send logs to standard error."""
-    logging.basicConfig(level=logging.INFO)
+    """Send logs to standard error: JSON for machines, or readable lines with `LOG_FORMAT=console`."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_context,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.LOG_FORMAT == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+            "root": {"handlers": ["stderr"], "level": settings.LOG_LEVEL},
+        }
+    )
+
+
+def log_fact(fact: str, fields: dict[str, Any]) -> None:
+    """Write a fact as one log line."""
+    level = logging.WARNING if fact in _WARNINGS else logging.DEBUG if fact in _QUIET else logging.INFO
+    structlog.stdlib.get_logger("orderflow").log(level, fact, **fields)
+
+
+def add_context(_: Any, __: str, event: EventDict) -> EventDict:
+    """Name the request, the message and the task that a line belongs to."""
+    work = context.current_or_none()
+    if work is not None:
+        event.setdefault("correlation_id", work.correlation_id)
+        if work.causation_id:
+            event.setdefault("message_id", work.causation_id)
+        if work.task:
+            event.setdefault("task", work.task)
+    return event
+
+
+def redact(_: Any, __: str, event: EventDict) -> EventDict:
+    """Replace what looks like an address, a card, a phone number or a secret, however deep it lies."""
+    return {key: redacted(value) for key, value in event.items()}
+
+
+def redacted(value: Any) -> Any:
+    """`value` without what looks like personal data or a secret; ids and numbers stay."""
+    if isinstance(value, str):
+        for shape in _SHAPES:
+            value = shape.sub(REDACTED, value)
+        return value
+    if isinstance(value, dict):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item) for item in value]
+    return value
+
+
+def _redact_event(event: Any, _: Any) -> Any:
+    return redacted(event)

@@ -38,6 +38,11 @@ def current() -> Context:
     return _current.get() or Context(correlation_id=str(uuid.uuid4()))
 
 
+def current_or_none() -> Context | None:
+    """The context of the work at hand, or None when nobody has bound one."""
+    return _current.get()
+
+
 @contextlib.contextmanager
 def bind(context: Context) -> Iterator[Context]:
     """Make `context` the current one inside the block."""

@@ -1,0 +1,10 @@
+"""One page, and it fails."""
+
+from django.urls import path
+
+
+def broken(request):
+    raise LookupError("broken on purpose")
+
+
+urlpatterns = [path("broken", broken)]
