@@ -31,9 +31,10 @@ class ProductFactory(factory.django.DjangoModelFactory):
 
 def place(product: Product | None = None, *, quantity: int = 2, **changed: Any) -> Order:
     """Place an order as a customer would; keyword arguments replace those of `services.place_order`."""
-    product = product or ProductFactory()
+    if "items" not in changed:
+        product = product or ProductFactory()
+        changed["items"] = [services.Item(sku=product.sku, quantity=quantity)]
     arguments: dict[str, Any] = {
-        "items": [services.Item(sku=product.sku, quantity=quantity)],
         "currency": "GBP",
         "payment_method": "pm_card_visa",
         "contact": services.Contact(name="Ada Example", email="ada@example.com"),

@@ -1,0 +1,108 @@
+"""Once per consumer; and what retention takes away and never takes away."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import uuid
+
+import pytest
+from django.db import connection, transaction
+
+from orders.models import Order
+from outbox import dead_letters, inbox, publisher, retention
+from outbox.models import Attempt, InboxEntry, OutboxMessage
+from tests.factories import place
+from tests.outbox.events import Happened
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+def old_message():
+    with transaction.atomic():
+        message_id = publisher.publish(Happened())
+    OutboxMessage.objects.filter(pk=message_id).update(status="published", published_at=LONG_AGO)
+    return message_id
+
+
+def test_a_message_takes_effect_once_per_consumer_under_concurrency():
+    message_id, answers = uuid.uuid4(), []
+
+    def take():
+        with transaction.atomic():
+            answers.append(inbox.once("tests.consumer", message_id))
+        connection.close()
+
+    threads = [threading.Thread(target=take) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [False] * 9 + [True]
+    with transaction.atomic():
+        assert inbox.once("tests.another", message_id)
+
+
+def test_an_effect_that_rolled_back_was_not_taken():
+    message_id = uuid.uuid4()
+    with pytest.raises(RuntimeError), transaction.atomic():
+        inbox.once("tests.consumer", message_id)
+        raise RuntimeError
+
+    with transaction.atomic():
+        assert inbox.once("tests.consumer", message_id)
+
+
+def test_the_inbox_outside_a_transaction_raises():
+    with pytest.raises(publisher.NotInTransaction):
+        inbox.once("tests.consumer", uuid.uuid4())
+
+
+def test_old_messages_go_in_batches_and_new_ones_stay():
+    for _ in range(5):
+        old_message()
+    with transaction.atomic():
+        kept = publisher.publish(Happened())
+
+    assert retention.prune(batch=2)["messages"] == 5
+    assert OutboxMessage.objects.get().pk == kept
+
+
+def test_the_message_of_an_open_dead_letter_is_never_pruned():
+    message_id = old_message()
+    dead_letters.bury(
+        dead_letters.Failure(
+            source="task", consumer="tests.x", error_class="X", error="x", message_id=str(message_id)
+        )
+    )
+    attempt = Attempt.objects.create(
+        consumer="tests.x", message_id=message_id, outcome="buried", error_class="X", error="x"
+    )
+    Attempt.objects.update(failed_at=LONG_AGO)
+
+    assert retention.prune() == {"messages": 0, "attempts": 0, "inbox entries": 0}
+    assert Attempt.objects.get() == attempt
+
+
+def test_the_message_of_an_unfinished_order_is_never_pruned():
+    order = place()
+    OutboxMessage.objects.update(status="published", published_at=LONG_AGO)
+    assert retention.prune()["messages"] == 0
+
+    Order.objects.filter(pk=order.pk).update(status="rejected", due_at=None, finished_at=LONG_AGO)
+    assert retention.prune()["messages"] == 1
+
+
+def test_the_memory_of_duplicates_outlives_the_message():
+    message_id = old_message()
+    with transaction.atomic():
+        inbox.once("tests.consumer", message_id)
+    InboxEntry.objects.update(taken_at=LONG_AGO)
+    with transaction.atomic():
+        OutboxMessage.objects.filter(pk=message_id).update(status="pending")
+    assert retention.prune()["inbox entries"] == 0
+
+    OutboxMessage.objects.filter(pk=message_id).update(status="published")
+    assert retention.prune() == {"messages": 1, "attempts": 0, "inbox entries": 1}
