@@ -1,6 +1,42 @@
-"""Where requests go."""
+"""Where requests go, and how those end that lead nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from django.contrib import admin
-from django.urls import path
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from django.views import defaults
+from django.views.generic import RedirectView
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from orderflow import health
+from orders.api import problems
+from orders.api.problems import Problem
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/admin/")),
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+    path("healthz", health.healthz),
+    path("admin/", admin.site.urls),
+    path("", include("orders.urls")),
+]
+
+
+def _or_problem(code: str, page: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Django's own page, but a problem under /api: for what fails before a view is reached."""
+
+    def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.path.startswith("/api"):
+            return problems.response(request, Problem(code))
+        return page(request, *args, **kwargs)
+
+    return view
+
+
+handler400 = _or_problem("malformed-request", defaults.bad_request)
+handler403 = _or_problem("forbidden", defaults.permission_denied)
+handler404 = _or_problem("not-found", defaults.page_not_found)
+handler500 = _or_problem("internal-error", defaults.server_error)

@@ -1,0 +1,134 @@
+"""The API with its OpenAPI document, and the pages that show it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from django.contrib.admin.views.decorators import staff_member_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.html import format_html
+from ninja import NinjaAPI
+
+from orders.api import door, operations, problems
+from orders.api.auth import token_of
+from orders.api.problems import Problem
+
+DESCRIPTION = """\
+Place orders, follow them, cancel them.
+
+* Requests carry `Authorization: Bearer …`; the token's scopes are `orders:read` and `orders:write`.
+* Money is in minor units; times are RFC 3339 with their offset.
+* Every error is an `application/problem+json` document; decide by its `code`.
+* `X-Request-ID` is taken over from the request, or made, and is part of every answer.
+"""
+
+
+def _header(description: str, kind: str = "string", **rules: Any) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind} | rules}
+
+
+HEADERS: dict[tuple[str, int], dict[str, Any]] = {
+    ("place_order", 201): {
+        "Location": _header("Where the order is."),
+        "Idempotent-Replayed": _header("`true` when a repeated request got the first one's answer."),
+    },
+    ("get_order", 200): {
+        "ETag": _header("Changes whenever the answer does."),
+        "Retry-After": _header("Seconds after which to look again, while the order is not final."),
+    },
+    ("get_order", 304): {"ETag": _header("The answer that the client has.")},
+    ("cancel_order", 202): {"Location": _header("Where the order is.")},
+}
+ERROR_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": _header("How to authenticate.")},
+    429: {"Retry-After": _header("Seconds to wait.")},
+    503: {"Retry-After": _header("Seconds to wait.")},
+}
+
+
+class OrdersApi(NinjaAPI):
+    """Ninja's API, every error a problem, described as it is."""
+
+    def set_default_exception_handlers(self) -> None:
+        """Let nothing of ninja's own out: in debug mode it would answer with a traceback."""
+        self.add_exception_handler(Exception, door.answer)
+
+    def get_openapi_schema(self, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Ninja's document, with the media type of problems and the headers of answers."""
+        document = copy.deepcopy(dict(super().get_openapi_schema(**options)))
+        for operation in (each for path in document["paths"].values() for each in path.values()):
+            for status, answer in operation["responses"].items():
+                headers = HEADERS.get((operation["operationId"], int(status)))
+                if int(status) >= 400:
+                    answer["content"] = {problems.CONTENT_TYPE: answer["content"]["application/json"]}
+                    headers = ERROR_HEADERS.get(int(status))
+                if headers:
+                    answer["headers"] = headers
+            operation["responses"] = {str(status): answer for status, answer in operation["responses"].items()}
+        return document
+
+
+api = OrdersApi(
+    title="OrderFlow",
+    version="1.0.0",
+    description=DESCRIPTION,
+    urls_namespace="api-v1",
+    openapi_url=None,
+    docs_url=None,
+)
+api.add_router("", operations.router)
+
+
+def as_json() -> str:
+    """The OpenAPI document, the same for the same code."""
+    return json.dumps(api.get_openapi_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def openapi(request: HttpRequest) -> HttpResponse:
+    """The OpenAPI document, for holders of a token and for staff."""
+    if not _is_staff(request):
+        token_of(request)
+    return JsonResponse(api.get_openapi_schema())
+
+
+@staff_member_required
+def docs(request: HttpRequest) -> HttpResponse:
+    """
+    Swagger UI, served from ninja's own files: nothing on the page is inline but data.
+
+    Its icons are styled by attributes, so this one page allows inline styles; scripts stay strict.
+    """
+    settings = {"url": reverse("api-openapi"), "layout": "BaseLayout", "deepLinking": True}
+    page = render(request, "ninja/swagger.html", {"api": api, "swagger_settings": json.dumps(settings)})
+    page["Content-Security-Policy"] = (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    return page
+
+
+def problem_type(request: HttpRequest, code: str) -> HttpResponse:
+    """What a problem means: the page that its `type` leads to."""
+    if code not in problems.CATALOGUE:
+        raise Problem("not-found", "there is no such problem")
+    kind = problems.CATALOGUE[code]
+    return HttpResponse(
+        format_html(
+            '<!doctype html><html lang="en"><title>{0}</title><h1>{0}</h1>'
+            "<p><code>{1}</code>, status {2}</p><p>{3}</p><p>{4}</p>",
+            kind.title,
+            code,
+            kind.status,
+            kind.meaning,
+            kind.remedy,
+        )
+    )
+
+
+def _is_staff(request: HttpRequest) -> bool:
+    user = getattr(request, "user", None)
+    return bool(user and user.is_active and user.is_staff)

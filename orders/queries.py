@@ -1,0 +1,111 @@
+"""What is read of orders, for the API and for whoever shows them. Nothing here writes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from orders.models import Order, OrderTransition
+
+_NUMBER = re.compile(r"OF-[0-9]{1,17}", re.IGNORECASE | re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+class BadCursor(ValueError):
+    """The cursor is none that a page has given out."""
+
+
+def find_order(reference: str, *, among: QuerySet[Order] | None = None) -> Order:
+    """
+    The order of this id or number.
+
+    Raises:
+        Order.DoesNotExist: if there is none, or the reference is neither an id nor a number.
+    """
+    orders = Order.objects.all() if among is None else among
+    if _NUMBER.fullmatch(reference):
+        return orders.get(number=reference.upper())
+    if _UUID.fullmatch(reference):
+        return orders.get(pk=uuid.UUID(reference))
+    raise Order.DoesNotExist(f"{reference!r} is neither an order's id nor its number")
+
+
+def order_for_api(reference: str) -> Order:
+    """
+    The order of this id or number, with all that the API shows of it fetched along.
+
+    Raises:
+        Order.DoesNotExist: if there is none.
+    """
+    shown = Order.objects.select_related("shipment").prefetch_related(
+        "lines__product", "payments__refund", "transitions"
+    )
+    return find_order(reference, among=shown)
+
+
+def timeline(order: Order) -> list[OrderTransition]:
+    """The order's moves, oldest first."""
+    return sorted(order.transitions.all(), key=lambda transition: transition.pk)
+
+
+def orders_page(
+    *,
+    limit: int,
+    cursor: str = "",
+    status: str = "",
+    client_reference: str = "",
+    email: str = "",
+    placed_after: dt.datetime | None = None,
+    placed_before: dt.datetime | None = None,
+) -> tuple[list[Order], str]:
+    """
+    One page of orders, newest first, and the cursor of the next; an empty one after the last page.
+
+    A cursor names the last order of its page, so orders placed meanwhile shift nothing.
+
+    Raises:
+        BadCursor: if the cursor cannot be read.
+    """
+    chosen = Order.objects.order_by("-placed_at", "id").prefetch_related("lines__product")
+    exactly = {"status": status, "client_reference": client_reference, "customer_email": email}
+    chosen = chosen.filter(**{name: value for name, value in exactly.items() if value})
+    if placed_after is not None:
+        chosen = chosen.filter(placed_at__gt=placed_after)
+    if placed_before is not None:
+        chosen = chosen.filter(placed_at__lt=placed_before)
+    if cursor:
+        at, last = _read_cursor(cursor)
+        # Both halves say `placed_at <= at`, so that the index is entered where the page begins.
+        chosen = chosen.filter(Q(placed_at__lt=at) | Q(id__gt=last), placed_at__lte=at)
+    found = list(chosen[: limit + 1])
+    page = found[:limit]
+    return page, _cursor_after(page[-1]) if len(found) > limit else ""
+
+
+def payments(order: Order) -> Iterable[Any]:
+    """The order's payments, oldest first."""
+    return sorted(order.payments.all(), key=lambda payment: payment.pk)
+
+
+def _cursor_after(order: Order) -> str:
+    position = f"{order.placed_at.astimezone(dt.UTC).isoformat()}|{order.pk}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[dt.datetime, uuid.UUID]:
+    try:
+        position = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
+        at, _, last = position.partition("|")
+        moment = dt.datetime.fromisoformat(at)
+        if moment.tzinfo is None or not _UUID.fullmatch(last):
+            raise BadCursor(cursor)
+        return moment, uuid.UUID(last)
+    except (UnicodeError, binascii.Error, ValueError) as unreadable:
+        raise BadCursor("the cursor is none that a page has given out") from unreadable
