@@ -1,0 +1,94 @@
+"""One breaker per provider, shared by all processes, and an outage that spends no attempts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import uuid
+
+import pytest
+from django.conf import settings
+
+from orderflow import breakers
+from outbox.resilience import Outage, Permanent, Transient
+
+pytestmark = pytest.mark.skipif(not settings.REDIS_URL, reason="needs REDIS_URL")
+
+fork = multiprocessing.get_context("fork")
+
+
+def fail(breaker, error=Transient):
+    try:
+        with breaker.guard():
+            raise error("no")
+    except (Transient, Permanent) as raised:
+        return type(raised)
+    return None
+
+
+def eventually(condition, tries=100):
+    for _ in range(tries):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def name():
+    return f"test-{uuid.uuid4()}"
+
+
+def test_the_failure_that_opens_it_and_all_later_calls_are_an_outage(name):
+    breaker = breakers.SharedBreaker(name)
+
+    assert [fail(breaker) for _ in range(4)] == [Transient, Transient, Outage, Outage]
+    assert breaker.state() == "open"
+
+
+def test_answers_do_not_open_it(name):
+    breaker = breakers.SharedBreaker(name)
+
+    assert [fail(breaker, Permanent) for _ in range(10)] == [Permanent] * 10
+    assert breaker.state() == "closed"
+
+
+def test_what_one_process_saw_opens_it_for_the_others(name):
+    mine = breakers.SharedBreaker(name)
+    with mine.guard():
+        pass
+
+    def trip():
+        theirs, onlooker = breakers.shared_breaker(name), breakers.SharedBreaker(name)
+        for _ in range(3):
+            fail(theirs)
+        # The state is written by a thread of this process, so it must be seen before the process ends.
+        assert eventually(lambda: fail(onlooker, Permanent) is Outage)
+
+    process = fork.Process(target=trip)
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0
+
+    assert eventually(lambda: fail(mine) is Outage)
+
+
+def test_a_forked_child_gets_a_breaker_of_its_own():
+    parent = breakers.shared_breaker("test-fork")
+
+    def child(answers):
+        answers.put(breakers.shared_breaker("test-fork") is parent)
+
+    answers = fork.Queue()
+    process = fork.Process(target=child, args=(answers,))
+    process.start()
+    assert answers.get(timeout=10) is False
+    process.join(10)
+
+
+def test_it_works_locally_while_redis_is_away(name):
+    breaker = breakers.SharedBreaker(name, url="redis://127.0.0.1:9/0")
+    with breaker.guard():
+        pass
+
+    assert [fail(breaker) for _ in range(5)][-1] is Outage
