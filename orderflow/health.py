@@ -18,7 +18,7 @@ from celery import current_app
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Min
+from django.db.models import DurationField, ExpressionWrapper, Min
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -129,8 +129,9 @@ def _broker() -> Component:
 
 
 def _relay() -> Component:
-    oldest = OutboxMessage.objects.due().aggregate(at=Min("not_before"), now=Now())
-    lag = max(0.0, (oldest["now"] - oldest["at"]).total_seconds()) if oldest["at"] else 0.0
+    waited = Now() - Min("not_before")
+    oldest = OutboxMessage.objects.due().aggregate(waited=ExpressionWrapper(waited, DurationField()))["waited"]
+    lag = oldest.total_seconds() if oldest else 0.0
     return Component(DEGRADED if lag > LATE else OK, {"oldest_due_seconds": round(lag, 1)})
 
 

@@ -106,6 +106,6 @@ def _read_cursor(cursor: str) -> tuple[dt.datetime, uuid.UUID]:
         moment = dt.datetime.fromisoformat(at)
         if moment.tzinfo is None or not _UUID.fullmatch(last):
             raise BadCursor(cursor)
-        return moment, uuid.UUID(last)
-    except (UnicodeError, binascii.Error, ValueError) as unreadable:
+        return moment.astimezone(dt.UTC), uuid.UUID(last)
+    except (UnicodeError, binascii.Error, ValueError, OverflowError) as unreadable:
         raise BadCursor("the cursor is none that a page has given out") from unreadable

@@ -6,12 +6,14 @@ import copy
 import json
 from typing import Any
 
+import pydantic_core
 from django.contrib.admin.views.decorators import staff_member_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.html import format_html
 from ninja import NinjaAPI
+from ninja.renderers import BaseRenderer
 
 from orders.api import door, operations, problems
 from orders.api.auth import token_of
@@ -50,6 +52,15 @@ ERROR_HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
+class ExactJson(BaseRenderer):
+    """JSON with all digits of a time: ninja's own cuts them to milliseconds, which no filter finds again."""
+
+    media_type = "application/json"
+
+    def render(self, request: HttpRequest, data: Any, *, response_status: int) -> bytes:
+        return pydantic_core.to_json(data)
+
+
 class OrdersApi(NinjaAPI):
     """Ninja's API, every error a problem, described as it is."""
 
@@ -79,6 +90,7 @@ api = OrdersApi(
     urls_namespace="api-v1",
     openapi_url=None,
     docs_url=None,
+    renderer=ExactJson(),
 )
 api.add_router("", operations.router)
 

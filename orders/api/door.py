@@ -38,7 +38,8 @@ def guarded(view: View) -> View:
         except Exception as error:
             return answer(request, error)
         if response.status_code == 405:
-            return answer(request, Problem("method-not-allowed", headers={"Allow": response["Allow"]}))
+            allowed = ", ".join(sorted(response["Allow"].split(", ")))
+            return answer(request, Problem("method-not-allowed", headers={"Allow": allowed}))
         return response
 
     guard.csrf_exempt = True  # type: ignore[attr-defined]  # no cookie lets anybody in here

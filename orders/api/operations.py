@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
-from ninja import Header, Path, Query, Router
+from ninja import Header, Path, Query, Router, Status
 
 from orders import queries, services, tokens
 from orders.api import pictures, schemas
@@ -66,7 +66,7 @@ def place_order(
             examples=["0193670c-6c5f-7a5e-8a4e-1f0f2a9b6c11"],
         ),
     ],
-) -> tuple[int, dict[str, Any]]:
+) -> Status[dict[str, Any]]:
     """
     Place an order. Once answered, the order is stored and every step of it will run.
 
@@ -97,7 +97,7 @@ def place_order(
     response["Location"] = pictures.address(placement.order)
     if placement.replayed:
         response["Idempotent-Replayed"] = "true"
-    return 201, placement.answer
+    return Status(201, placement.answer)
 
 
 @router.get(
@@ -154,7 +154,7 @@ def get_order(request: AuthenticatedRequest, response: HttpResponse, order_id: O
         return HttpResponse(status=304, headers=headers)
     for name, value in headers.items():
         response[name] = value
-    return 200, shown.model_dump(by_alias=True)
+    return shown.model_dump(by_alias=True)
 
 
 @router.post(
@@ -167,7 +167,7 @@ def get_order(request: AuthenticatedRequest, response: HttpResponse, order_id: O
 )
 def cancel_order(
     request: AuthenticatedRequest, response: HttpResponse, order_id: ORDER_ID
-) -> tuple[int, dict[str, Any]]:
+) -> Status[dict[str, Any]]:
     """
     Ask for an order to be cancelled, and refunded if it was charged. Asking again changes nothing.
 
@@ -182,7 +182,7 @@ def cancel_order(
         except services.NotCancellable as refused:
             raise Problem("not-cancellable", str(refused)) from refused
     response["Location"] = pictures.address(order)
-    return 202, pictures.cancellation(order)
+    return Status(202, pictures.cancellation(order))
 
 
 @contextlib.contextmanager

@@ -218,8 +218,8 @@ def as_markdown() -> str:
     parts = [
         "# Problems\n\n"
         "Every error of the API is an `application/problem+json` document (RFC 9457) with `type`, `title`,\n"
-        "`status`, `detail`, `instance`, `code`, `errors` (`pointer`, `code` and `detail` of every field that is\n"
-        "wrong) and `request_id`. Decide by `code`; `title` and `detail` are for people and may change.\n"
+        "`status`, `detail`, `instance`, `code`, `errors` (`pointer`, `code` and `detail` of every wrong\n"
+        "field) and `request_id`. Decide by `code`; `title` and `detail` are for people and may change.\n"
         "Written by `manage.py export_openapi`.\n"
     ]
     for code, kind in CATALOGUE.items():

@@ -70,12 +70,23 @@ def _rfc3339(value: Any) -> Any:
     return value
 
 
+def _utc(value: dt.datetime) -> dt.datetime:
+    """PostgreSQL takes fewer offsets than Python."""
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError as beyond:
+        raise PydanticCustomError("timestamp", "this time is out of range") from beyond
+
+
 Email = Annotated[
     str, Field(max_length=254, pattern=_PLAIN, json_schema_extra={"format": "email"}), AfterValidator(_email)
 ]
 Text100 = Annotated[str, Field(max_length=100, pattern=_PLAIN)]
 Time = Annotated[
-    AwareDatetime, BeforeValidator(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"})
+    AwareDatetime,
+    BeforeValidator(_rfc3339),
+    AfterValidator(_utc),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=_PLAIN, examples=["MUG-01"])]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217.", examples=["GBP"])]

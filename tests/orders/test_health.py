@@ -1,0 +1,130 @@
+"""Alive, ready, well: three questions with three answers."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from celery import current_app
+from django.contrib.auth.models import User
+from django.db import OperationalError
+from django.db.migrations.recorder import MigrationRecorder
+
+from orderflow import health
+from outbox.models import DeadLetter, OutboxMessage
+from tests.factories import place
+from tests.orders.test_api import ApiClient, assert_problem
+
+
+@pytest.fixture
+def staff(client, db):
+    client.force_login(User.objects.create_user("operator", is_staff=True))
+    return client
+
+
+@pytest.fixture
+def _no_database(monkeypatch):
+    def refuse():
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(health, "_ask_database", refuse)
+
+
+def test_a_process_is_alive_without_asking_anybody(client):
+    """No database fixture: a query would fail."""
+    response = client.get("/livez")
+
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_a_process_with_a_migrated_database_is_ready(client, db):
+    assert client.get("/readyz").status_code == 200
+
+
+def test_the_migrations_are_looked_at_until_they_are_there(client, db, monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(health, "_migrated", False)
+    applied = MigrationRecorder.Migration.objects.filter(app="orders", name__startswith="0002")
+    name = applied.get().name
+    applied.delete()
+    assert_problem(client.get("/readyz"), 503, "unavailable")
+
+    MigrationRecorder.Migration.objects.create(app="orders", name=name)
+    assert client.get("/readyz").status_code == 200
+    with django_assert_num_queries(1):
+        client.get("/readyz")
+
+
+@pytest.mark.usefixtures("_no_database")
+def test_without_its_database_a_process_is_not_ready(client):
+    response = client.get("/readyz")
+
+    assert_problem(response, 503, "unavailable")
+    assert response["Retry-After"]
+
+
+def test_how_everything_is_is_told_to_staff_and_to_holders_of_a_token(client, staff):
+    from django.test import Client
+
+    assert_problem(Client().get("/healthz"), 401, "unauthenticated")
+    assert ApiClient().get("/healthz").status_code == 200
+    assert staff.get("/healthz").status_code == 200
+
+
+def test_a_system_without_worries_is_ok(staff):
+    answer = staff.get("/healthz").json()
+
+    assert answer["status"] == "ok"
+    assert set(answer["components"]) == {"database", "broker", "relay", "parked", "dead_letters", "breakers"}
+    assert {component["status"] for component in answer["components"].values()} == {"ok"}
+
+
+def components(client, *, status: int = 200) -> dict[str, str]:
+    response = client.get("/healthz")
+    assert response.status_code == status
+    return {name: each["status"] for name, each in response.json()["components"].items()}
+
+
+def test_messages_that_wait_too_long_or_cannot_be_delivered_are_told(staff):
+    order = place()
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    OutboxMessage.objects.filter(key=order.pk).update(not_before=long_ago)
+    OutboxMessage.objects.filter(key=place().pk).update(status="parked")
+    DeadLetter.objects.create(
+        source="task", consumer="c", error_class="E", error="", fingerprint="f", digest="d"
+    )
+    answer = staff.get("/healthz").json()
+
+    assert answer["status"] == "degraded"
+    assert answer["components"]["relay"]["oldest_due_seconds"] >= 300
+    assert answer["components"]["parked"] == {"status": "degraded", "count": 1}
+    assert answer["components"]["dead_letters"] == {"status": "degraded", "open": 1}
+
+
+def test_a_broker_that_is_away_makes_the_system_late_not_unable(staff, monkeypatch):
+    monkeypatch.setitem(current_app.conf.changes, "broker_url", "redis://127.0.0.1:1/0")
+
+    assert components(staff)["broker"] == "degraded"
+
+
+def test_an_open_breaker_is_told(staff, monkeypatch):
+    from outbox import resilience
+
+    class Open(resilience.AlwaysClosed):
+        def state(self):
+            return "open"
+
+    monkeypatch.setattr(resilience, "breaker", lambda name: Open())
+
+    assert components(staff)["breakers"] == "degraded"
+
+
+@pytest.mark.usefixtures("_no_database")
+def test_without_the_database_nothing_works(staff):
+    assert components(staff, status=503)["database"] == "failing"
+
+
+def test_the_root_leads_to_the_admin(client):
+    response = client.get("/")
+
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
