@@ -7,3 +7,8 @@ class OutboxConfig(AppConfig):
     name = "outbox"
     verbose_name = "Outbox and dead letters"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from celery import current_app
+
+        current_app.steps["worker"].add("outbox.listener:Listening")

@@ -7,11 +7,12 @@ and buries what it gives up. Tasks say only what to do and which policy applies.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import time
 import traceback as tracebacks
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from billiard.process import current_process
@@ -35,8 +36,8 @@ PUBLISH_WAIT = dt.timedelta(seconds=5)
 """After how long a message is redelivered whose step is done but whose next step found no broker."""
 
 MOST_LOSSES = 3
-"""Deliveries that may lose their worker before the message counts as the cause. Quorum queues here
-have the same limit."""
+"""Deliveries that may lose their worker before the message counts as the cause. The limit of
+quorum queues is above it, for messages whose workers do not get as far as counting."""
 
 LOSSES_COUNT_FOR = dt.timedelta(hours=1)
 """Older losses were other incidents: deployments, a machine that went away."""
@@ -68,8 +69,7 @@ class ConsumerTask(Task):
     """Called with the task's keyword arguments in the transaction that buries its message."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with context.bind(self._context(kwargs)):
-            self._refuse_crash_loop(kwargs)
+        with context.bind(self._context(kwargs)), self._counting_losses(kwargs):
             started = time.perf_counter()
             try:
                 done = self.run(*args, **kwargs)
@@ -160,8 +160,8 @@ class ConsumerTask(Task):
         exc: Exception,
         outcome: Attempt.Outcome,
         next_try_at: dt.datetime | None = None,
-    ) -> None:
-        Attempt.objects.create(
+    ) -> Attempt:
+        return Attempt.objects.create(
             consumer=self.name,
             message_id=kwargs["message_id"],
             outcome=outcome,
@@ -172,19 +172,33 @@ class ConsumerTask(Task):
             traceback="".join(tracebacks.format_exception(exc))[-dead_letters.LONGEST_TEXT :],
         )
 
-    def _refuse_crash_loop(self, kwargs: dict[str, Any]) -> None:
-        """Count deliveries that come back because their worker was lost; give up on the fourth."""
-        if not (self.request.delivery_info or {}).get("redelivered") or self.request.retries:
+    @contextlib.contextmanager
+    def _counting_losses(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """
+        Give a message up whose workers keep dying.
+
+        A delivery that comes back is noted as lost in advance; a worker that survives it takes the
+        note back. So what comes back for other reasons, such as a broker that restarts, counts nothing.
+        """
+        if not (self.request.delivery_info or {}).get("redelivered"):
+            yield
             return
         lost = self._tries(kwargs).filter(
             outcome=Attempt.Outcome.LOST, failed_at__gt=timezone.now() - LOSSES_COUNT_FOR
         )
-        loop = CrashLoop(f"{self.name} was delivered {MOST_LOSSES} times, and each time its worker was lost")
-        if lost.count() + 1 < MOST_LOSSES:
-            self._note(kwargs, CrashLoop("the worker of the delivery before was lost"), Attempt.Outcome.LOST)
-            return
-        self._bury(kwargs, loop, self.request.id)
-        raise Ignore
+        if lost.count() + 1 >= MOST_LOSSES:
+            loop = CrashLoop(
+                f"{self.name} was delivered {MOST_LOSSES} times, and each time its worker was lost"
+            )
+            self._bury(kwargs, loop, self.request.id or "")
+            raise Ignore
+        note = self._note(kwargs, CrashLoop("the worker of this delivery was lost"), Attempt.Outcome.LOST)
+        try:
+            yield
+        except Exception:  # a worker that is told to exit is lost all the same
+            self._safely(note.delete)
+            raise
+        self._safely(note.delete)
 
     def _tries(self, kwargs: dict[str, Any]) -> Any:
         """The failed tries of this message here, since the last time its dead letter was resolved."""
@@ -217,7 +231,7 @@ class ConsumerTask(Task):
         headers = self.request.headers or {}
         return str(headers.get(name) or getattr(self.request, name, None) or "")
 
-    def _safely(self, note: Callable[..., None], *args: Any) -> None:
+    def _safely(self, note: Callable[..., Any], *args: Any) -> None:
         """
         Run a hook that must not raise.
 

@@ -1,12 +1,345 @@
-"""The worker's own consumer and request, guarded against messages that would stop it."""
+"""
+The worker's own consumer and request, guarded against messages that would stop it.
 
+A stock worker ends, wedges or drops silently when a message is malformed, unknown or revoked, when a
+task runs out of memory, and when a retry finds no broker. Here each of these leaves one dead letter,
+or one redelivery from the database, and the worker goes on. What is given up is acknowledged, not
+rejected: a rejected message would come back by way of the broker's own dead letter queue.
+
+Everything here runs in the worker's main process. It closes its database session after each use,
+because children are forked from it, and it never raises.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from celery import signals
+from celery.exceptions import InvalidTaskError, NotRegistered, Reject
+from celery.utils.time import timezone
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
+from django.db import InterfaceError, OperationalError, connection, connections, transaction
+
+from outbox import dead_letters, publisher, telemetry
+from outbox.consumer import PUBLISH_WAIT, ConsumerTask
+from outbox.models import DeadLetter
+
+CONSUMER = "outbox.worker"
+"""Whom a letter names whose message does not say which task it is for."""
+
+GUARDED_REQUEST = "outbox.worker:GuardedRequest"
+
+LONGEST_RECONNECT_WAIT = 2.0
+"""Seconds between two tries to reach the broker; Celery's own waits grow to 30."""
+
+KEEP_AGAIN = 5.0
+"""Seconds after which a letter is written again that found the database down. Its message stays
+unacknowledged meanwhile, so that the broker has it if the worker goes away."""
+
+BODY_KEPT = 16 * 1024
+"""Characters of an unreadable body that its letter keeps."""
+
+HEADER_KEPT = 2 * 1024
+"""Characters of one header that a letter keeps."""
+
+logger = logging.getLogger(__name__)
+
+
+class Revoked(Exception):
+    """Somebody revoked the task, so it never ran."""
+
+
+class Expired(Exception):
+    """The task was not taken before it expired."""
 
 
 class GuardedConsumer(Consumer):
-    """Celery's consumer."""
+    """Celery's consumer; whatever a message is like, it lives on and keeps the message as a dead letter."""
+
+    call_soon_ack: Any
+    connection_errors: Any
+    channel_errors: Any
+    event_dispatcher: Any
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc, valid-type]
+        default_steps: ClassVar = [*Consumer.Blueprint.default_steps, "outbox.topology:DeadQueues"]
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection,
+            interval_start=0.2,
+            interval_step=0.4,
+            interval_max=LONGEST_RECONNECT_WAIT,
+        )
+        return super().ensure_connected(conn)
+
+    def update_strategies(self) -> None:
+        for task in self.app.tasks.values():
+            task.Request = GUARDED_REQUEST  # a MemoryError in any task would end the worker
+        super().update_strategies()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+        broken_links = self._broken_links()
+
+        def handle_guarded(message: Any) -> None:
+            try:
+                check_readable(message)
+                handle(message)
+            except broken_links:
+                raise
+            except Exception as error:
+                self.give_up(message, error)
+
+        return handle_guarded
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self.give_up(message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._reject(message, InvalidTaskError("the message is in no format that Celery knows"))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._reject(message, exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        task_id, name = message.headers["id"], message.headers["task"]
+        unknown = NotRegistered(name)
+        self.give_up(message, unknown)
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=repr(unknown))
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def _reject(self, message: Any, error: Exception) -> None:
+        self.give_up(message, error)
+        signals.task_rejected.send(sender=self, message=message, exc=error)
+
+    def give_up(self, message: Any, error: Exception) -> None:
+        """Keep the message as a dead letter, then acknowledge it; while the database is down, try again."""
+        failure = failure_of(message, error, worker=self.hostname)
+        logger.error("Gave up a message for %s: %s", failure.consumer, failure.error)
+        self._settle(message, functools.partial(bury, failure))
+
+    def _settle(self, message: Any, note: Callable[[], None]) -> None:
+        if safely(note):
+            self._acknowledge(message)
+        else:
+            self.timer.call_after(KEEP_AGAIN, self._settle, (message, note))
+
+    def _acknowledge(self, message: Any) -> None:
+        if not message.acknowledged:
+            self.call_soon_ack(message.ack_log_error, logger, self._broken_links())
+
+    def _broken_links(self) -> tuple[type[BaseException], ...]:
+        """
+        The errors that speak of the connection to the broker.
+
+        kombu counts a few more among those of Redis, which malformed messages raise as well: a worker
+        would reconnect for ever.
+        """
+        return tuple(
+            error
+            for error in (*self.connection_errors, *self.channel_errors)
+            if not issubclass(error, LookupError | ValueError | TypeError | AttributeError)
+        )
 
 
 class GuardedRequest(Request):
-    """Celery's request."""
+    """Celery's request; what ends without the task's own hooks leaves a dead letter or a redelivery."""
+
+    kwargs: Any
+    task: Any
+    _already_revoked: bool
+    _context: Any
+    _eta: Any
+    _message: Any
+    _request_dict: dict[str, Any]
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        if self._eta is not None:
+            try:
+                timezone.to_system(self._eta).utctimetuple()
+            except (OverflowError, ValueError) as error:
+                raise InvalidTaskError(f"the ETA {self._eta} is out of range: {error}") from error
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Let the hooks of the task, which run here for a hard limit, see its headers."""
+        self.task.request_stack.push(self._context)
+        try:
+            super().on_timeout(soft, timeout)
+        finally:
+            self.task.request_stack.pop()
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Cancel without noting a retry: the broker was lost, which is not a failure of the message."""
+        super().cancel(pool, signal=signal, emit_retry=False)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        error: Any = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, MemoryError):
+            self._end_failed(error)  # Celery would end the worker; the task's hook has run in the child
+        elif isinstance(self.task, ConsumerTask) and isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]
+            if not safely(functools.partial(self._note_rejected, error)):
+                state.task_ready(self)
+                self.reject(
+                    requeue=True
+                )  # neither broker nor database took it: run it again, which is harmless
+                return
+            self._end_failed(error)
+            signals.task_failure.send(
+                sender=self.task,
+                task_id=self.id,
+                exception=error,
+                args=self.args,
+                kwargs=self.kwargs,
+                traceback=exc_info.traceback,
+                einfo=exc_info,
+            )
+        else:
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _end_failed(self, error: BaseException) -> None:
+        state.task_ready(self)
+        if self.task.acks_late:
+            self.acknowledge()
+        self.send_event("task-failed", exception=repr(error), traceback="")
+
+    def _note_rejected(self, rejected: Any) -> None:
+        """A retry that could not be published ends as a `Reject`, and as nothing else."""
+        message_id = self.kwargs.get("message_id")
+        if message_id and isinstance(rejected.reason, Exception):
+            workflow = str(self._request_dict.get("workflow") or "")
+            found = publisher.redeliver([message_id], workflow=workflow, wait=PUBLISH_WAIT)
+            telemetry.emit("step.postponed", consumer=self.task.name, message_id=message_id, found=found)
+            if found:
+                return
+        bury(failure_of(self._message, rejected, worker=self.hostname), self.task, self.kwargs)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if isinstance(self.task, ConsumerTask) and not self._already_revoked:
+            error = Expired(f"expired at {self.expires}") if expired else Revoked(f"{reason}, by an operator")
+            failure = failure_of(self._message, error, worker=self.hostname)
+            safely(functools.partial(bury, failure, self.task, self.kwargs))
+        super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
+
+
+def check_readable(message: Any) -> None:
+    """
+    Check that Celery can make a request of the message.
+
+    Raises:
+        InvalidTaskError: if it cannot.
+        Exception: whatever decoding its body raises.
+    """
+    headers = message.headers
+    if not isinstance(headers, Mapping):
+        raise InvalidTaskError("the message has no headers")
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str):
+            raise InvalidTaskError(f"the message has no header {name!r}")
+    body = message.payload
+    if not isinstance(body, list | tuple) or len(body) != 3:
+        raise InvalidTaskError("the body is not a list of arguments, keyword arguments and options")
+    args, kwargs, options = body
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        raise InvalidTaskError("the arguments are not a list and a mapping")
+    if not isinstance(options, dict | None):
+        raise InvalidTaskError("the options of the task are not a mapping")
+    limits = headers.get("timelimit")
+    if limits and (not isinstance(limits, list | tuple) or len(limits) != 2):
+        raise InvalidTaskError("the time limits are not a pair")
+
+
+def failure_of(
+    message: Any,
+    error: BaseException,
+    *,
+    worker: str = "",
+    source: DeadLetter.Source = DeadLetter.Source.WORKER,
+    attempts: int = 1,
+) -> dead_letters.Failure:
+    """Describe what failed as far as its message can be read."""
+    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    task = headers.get("task") if isinstance(headers.get("task"), str) else ""
+    kwargs = _kwargs(message)
+    body = _text(message.body)
+    readable: dict[str, Any] = {"task": task, "kwargs": kwargs} if kwargs is not None else {"body": body}
+    return dead_letters.Failure.of(
+        error,
+        source=source,
+        consumer=task or CONSUMER,
+        message_id=str(headers.get("message_id") or (kwargs or {}).get("message_id") or ""),
+        key=str((kwargs or {}).get("order_id") or ""),
+        workflow=str(headers.get("workflow") or ""),
+        task_id=str(headers.get("id") or ""),
+        payload=readable,
+        headers={str(name): _short(value) for name, value in headers.items() if value is not None},
+        attempts=attempts,
+        worker=worker,
+        body=f"{type(error).__name__}|{body}",
+    )
+
+
+def bury(failure: dead_letters.Failure, task: Any = None, kwargs: Mapping[str, Any] | None = None) -> None:
+    """Bury what failed, and tell its task, if it is known, in the same transaction."""
+    with transaction.atomic():
+        dead_letters.bury(failure)
+        if isinstance(task, ConsumerTask) and task.on_buried:
+            type(task).on_buried(**(kwargs or {}))  # type: ignore[misc]
+
+
+def safely(note: Callable[[], None]) -> bool:
+    """
+    Note something in the database from the main process; return False if it must be tried again.
+
+    An error that is not the database's own would come back each time. It is logged with its
+    traceback and counts as done.
+    """
+    try:
+        note()
+    except (OperationalError, InterfaceError):
+        logger.exception("The worker could not reach the database to note a failure")
+        return False
+    except Exception:
+        logger.critical("The worker could not note a failure", exc_info=True)
+    finally:
+        if not connection.in_atomic_block:
+            connections.close_all()
+    return True
+
+
+def _kwargs(message: Any) -> dict[str, Any] | None:
+    """The keyword arguments of a message, or None if it has none that could be stored."""
+    try:
+        kwargs = message.payload[1]
+        json.dumps(kwargs, allow_nan=False)
+    except Exception:
+        return None
+    return kwargs if isinstance(kwargs, dict) else None
+
+
+def _text(body: Any) -> str:
+    if isinstance(body, str):
+        return body[:BODY_KEPT]
+    raw = bytes(body or b"")
+    try:
+        return raw.decode()[:BODY_KEPT]
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(raw[:BODY_KEPT]).decode()
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    return str(value)[:HEADER_KEPT]
