@@ -112,9 +112,10 @@ def send_anything(operation, mode, headers) -> None:
 
 
 def _name_what_exists(case) -> None:
-    """What no schema knows: the product, its currency, and the order."""
+    """What no schema knows: the product, its currency, the order, and which odd e-mail addresses Django takes."""
     if isinstance(case.body, dict):
         case.body["currency"] = "GBP"
+        case.body.get("customer", {}).pop("email", None)
         for item in case.body["items"]:
             item["sku"] = "MUG-01"
     if case.path_parameters:
