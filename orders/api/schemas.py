@@ -70,6 +70,11 @@ def _rfc3339(value: Any) -> Any:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """JSON knows numbers only, and JSON Schema calls 2.0 an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _utc(value: dt.datetime) -> dt.datetime:
     """PostgreSQL takes fewer offsets than Python."""
     try:
@@ -103,7 +108,7 @@ class GivenItem(Given):
     """So many of one product. Items of the same product merge."""
 
     sku: Sku
-    quantity: int = Field(ge=1, le=MOST_OF_ONE)
+    quantity: Annotated[int, BeforeValidator(_whole)] = Field(ge=1, le=MOST_OF_ONE)
 
 
 class GivenCustomer(Given):

@@ -253,6 +253,8 @@ def test_orders_are_taken_while_the_broker_is_down(api, mug, monkeypatch):
         ({"items": [{"sku": "MUG-01", "quantity": "2"}]}, "/items/0/quantity"),
         ({"items": [{"sku": "MUG-01", "quantity": True}]}, "/items/0/quantity"),
         ({"items": [{"sku": "MUG-01", "quantity": 1e300}]}, "/items/0/quantity"),
+        ({"items": [{"sku": "MUG-01", "quantity": 1.5}]}, "/items/0/quantity"),
+        ({"items": [{"sku": "MUG-01", "quantity": float("inf")}]}, "/items/0/quantity"),
         ({"items": [{"sku": "MUG\x00", "quantity": 1}]}, "/items/0/sku"),
         ({"items": [{"sku": "\ud800", "quantity": 1}]}, "/items/0/sku"),
         ({"items": [{"sku": "MUG-01", "quantity": 1, "price": 1}]}, "/items/0/price"),
@@ -277,6 +279,12 @@ def test_what_breaks_the_rules_is_pointed_at_and_not_stored(api, mug, changed, p
 
     assert pointers(problem) == [pointer]
     assert not Order.objects.exists()
+
+
+def test_a_whole_number_may_be_written_with_a_point(api, mug):
+    placed = api.place(order_of(items=[{"sku": "MUG-01", "quantity": 2.0}]))
+
+    assert placed.json()["lines"][0]["quantity"] == 2
 
 
 def test_every_mistake_is_pointed_at_at_once(api, mug):
