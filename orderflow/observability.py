@@ -50,6 +50,7 @@ EventDict = MutableMapping[str, Any]
 
 def connect() -> None:
     """Receive facts, and report errors to Sentry when `SENTRY_DSN` is set. Called once by `apps.ready()`."""
+    _hand_over_to_logging()
     telemetry.register(log_fact)
     if settings.SENTRY_DSN:
         connect_sentry(settings.SENTRY_DSN)
@@ -78,25 +79,10 @@ def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = 
 
 def configure_logging() -> None:
     """Send logs to standard error: JSON for machines, or readable lines with `LOG_FORMAT=console`."""
-    shared = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        add_context,
-        structlog.processors.format_exc_info,
-        redact,
-    ]
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.LOG_FORMAT == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(
         {
@@ -105,13 +91,36 @@ def configure_logging() -> None:
             "formatters": {
                 "structured": {
                     "()": structlog.stdlib.ProcessorFormatter,
-                    "foreign_pre_chain": shared,
+                    "foreign_pre_chain": _processors(),
                     "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+            "loggers": {"celery.beat": {"level": "WARNING"}},  # or it says every second that it ticks
             "root": {"handlers": ["stderr"], "level": settings.LOG_LEVEL},
         }
+    )
+
+
+def _processors() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_context,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+
+
+def _hand_over_to_logging() -> None:
+    """Let structlog write through the standard library, or it would print to a command's output."""
+    structlog.configure(
+        processors=[*_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
     )
 
 
