@@ -1,0 +1,71 @@
+"""Tasks that misbehave, for real workers: `celery -A orderflow worker -I tests.chaos.tasks`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from celery import shared_task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from kombu import Connection
+
+from outbox.consumer import ConsumerTask
+from outbox.models import InboxEntry
+from outbox.resilience import RetryPolicy, Transient
+
+ONE_ROUND = RetryPolicy(attempts=2, redelivery_waits=())
+
+FINISHED = "tests.finished"
+BEGUN = "tests.begun"
+
+
+def note(witness, message_id):
+    return InboxEntry.objects.get_or_create(consumer=witness, message_id=message_id)[1]
+
+
+@shared_task(base=ConsumerTask)
+def finish(*, message_id, **_):
+    return note(FINISHED, message_id)
+
+
+@shared_task(base=ConsumerTask, **ONE_ROUND.task_options())
+def fail_once(*, message_id, **_):
+    if note(BEGUN, message_id):
+        raise Transient("the first time")
+    return note(FINISHED, message_id)
+
+
+@shared_task(base=ConsumerTask, policy=ONE_ROUND, soft_time_limit=1, time_limit=2)
+def hang(*, message_id, **_):
+    while True:
+        with contextlib.suppress(SoftTimeLimitExceeded):
+            time.sleep(60)
+
+
+@shared_task(base=ConsumerTask)
+def kill_worker(*, message_id, **_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=ConsumerTask)
+def leave(*, message_id, **_):
+    sys.exit(1)
+
+
+@shared_task(base=ConsumerTask)
+def devour_memory(*, message_id, **_):
+    raise MemoryError("all of it")
+
+
+@shared_task(base=ConsumerTask)
+def reject(*, message_id, **_):
+    raise Reject("not for me", requeue=False)
+
+
+@shared_task(base=ConsumerTask, bind=True)
+def retry_in_vain(self, *, message_id, **_):
+    with Connection("redis://127.0.0.1:1/", transport_options={"max_retries": 1}) as nowhere:
+        raise self.retry(exc=Transient("again"), countdown=1, connection=nowhere, retry=False)

@@ -1,0 +1,182 @@
+"""
+What stops, wedges or fools a stock worker, and what it comes to here.
+
+All traps are set at once for one worker on each broker; the tests look at the aftermath.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import uuid
+
+import pytest
+from celery import Celery
+
+from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
+from tests.chaos import tasks
+from tests.chaos.conftest import AMQP_URL, Broker, Process, wait_for, written_message
+
+pytestmark = [pytest.mark.processes, pytest.mark.django_db]
+
+HERE = "tests.chaos.tasks."
+
+
+@dataclasses.dataclass
+class Scene:
+    """One broker, its worker, and the message id of each trap by name."""
+
+    broker: Broker
+    worker: Process
+    ids: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def letters(self, trap):
+        return list(DeadLetter.objects.filter(message_id=self.ids[trap]))
+
+    def finished(self, trap):
+        return InboxEntry.objects.filter(consumer=tasks.FINISHED, message_id=self.ids[trap]).exists()
+
+    def open_ends(self):
+        """The traps that have not come to their end yet."""
+        lettered = [trap for trap in (*MALFORMED, *ENDED) if not self.letters(trap)]
+        unfinished = [trap for trap in ("fail_once", *VICTIMS) if not self.finished(trap)]
+        redelivered = OutboxMessage.objects.filter(pk=self.ids["retry_in_vain"], redeliveries=1).exists()
+        return [*lettered, *unfinished, *([] if redelivered else ["retry_in_vain"])]
+
+
+VICTIMS = [f"victim {number}" for number in range(20)]
+MALFORMED = {
+    "undecodable": "DecodeError",
+    "scalar": "InvalidTaskError",
+    "short list": "InvalidTaskError",
+    "no id": "InvalidTaskError",
+    "no task": "InvalidTaskError",
+    "bad eta": "InvalidTaskError",
+    "far eta": "InvalidTaskError",
+    "disallowed content": "ContentDisallowed",
+    "unknown encoding": "ContentDisallowed",
+    "unregistered": "NotRegistered",
+}
+ENDED = {
+    "expired": "Expired",
+    "revoked": "Revoked",
+    "reject": "Reject",
+    "devour_memory": "MemoryError",
+    "hang": "TimeLimitExceeded",
+    "kill_worker": "CrashLoop",
+    "leave": "CrashLoop",
+}
+
+
+def set_traps(scene):
+    send, ids = scene.broker.send, scene.ids
+
+    def headers(trap, *, task=f"{HERE}finish", **others):
+        ids[trap] = str(uuid.uuid4())
+        return {"task": task, "id": f"task-{ids[trap]}", "message_id": ids[trap], **others}
+
+    plain = [[], {}, {}]
+    json_type = {"content_type": "application/json", "content_encoding": "utf-8"}
+    for poison in ("kill_worker", "leave"):
+        ids[poison] = scene.broker.send_task(HERE + poison)
+    send(b'{"never": ', headers=headers("undecodable"), **json_type)
+    send(5, headers=headers("scalar"))
+    send([1], headers=headers("short list"))
+    send(plain, headers={name: value for name, value in headers("no id").items() if name != "id"})
+    send(plain, headers={name: value for name, value in headers("no task").items() if name != "task"})
+    send(plain, headers=headers("bad eta", eta="tomorrow"))
+    send(plain, headers=headers("far eta", eta="9999-12-31T23:59:59.999999-12:00"))
+    send(b"cos\nsystem\n", headers=headers("disallowed content"), content_type="application/x-python-serialize")
+    send(b"{}", headers=headers("unknown encoding"), content_type="text/strange", content_encoding="utf-8")
+    send([[], {"order_id": "order-7"}, {}], headers=headers("unregistered", task="orders.tasks.teleport"))
+    past = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat()
+    ids["expired"] = scene.broker.send_task(f"{HERE}finish", headers={"expires": past})
+    revoked = str(uuid.uuid4())
+    with Celery("operator", broker=scene.broker.url) as operator:
+        assert operator.control.revoke(revoked, reply=True, timeout=5, limit=1)
+    ids["revoked"] = scene.broker.send_task(f"{HERE}finish", task_id=revoked)
+    for name in ("reject", "devour_memory", "hang", "fail_once"):
+        ids[name] = scene.broker.send_task(HERE + name)
+    ids["retry_in_vain"] = scene.broker.send_task(
+        f"{HERE}retry_in_vain", message_id=written_message().pk, headers={"workflow": "tests.workflow"}
+    )
+    for victim in VICTIMS:
+        ids[victim] = scene.broker.send_task(f"{HERE}finish")
+    scene.broker.send_task("outbox.tasks.unpark", headers={"expires": past})
+
+
+@pytest.fixture(scope="module")
+def scenes(redis_broker, amqp_broker, start):
+    """The aftermath on each broker that answers."""
+    brokers = [broker for broker in (redis_broker, amqp_broker) if broker]
+    options = ("-Q", "orders", "-c", "2", "-I", "tests.chaos.tasks", "--without-gossip", "--without-mingle")
+    made = [
+        Scene(broker, start("worker", *options, "-n", f"traps{number}@%h", broker=broker.url))
+        for number, broker in enumerate(brokers)
+    ]
+    for scene in made:
+        scene.worker.wait_until_ready()
+        set_traps(scene)
+    for scene in made:
+        wait_for(lambda ends=scene.open_ends: not ends(), what=scene.open_ends)
+    return {"redis" if scene.broker.is_redis else "rabbitmq": scene for scene in made}
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def scene(request, scenes):
+    if request.param not in scenes:
+        pytest.skip(f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)")
+    return scenes[request.param]
+
+
+@pytest.mark.parametrize(("trap", "error_class"), MALFORMED.items())
+def test_a_message_that_is_no_task_becomes_one_dead_letter(scene, trap, error_class):
+    [letter] = scene.letters(trap)
+    assert letter.error_class == error_class
+    assert letter.source == DeadLetter.Source.WORKER
+    assert letter.headers["message_id"] == scene.ids[trap]
+
+
+def test_a_letter_keeps_what_could_be_read(scene):
+    [unregistered] = scene.letters("unregistered")
+    [undecodable] = scene.letters("undecodable")
+    assert (unregistered.consumer, unregistered.key) == ("orders.tasks.teleport", "order-7")
+    assert unregistered.payload == {"task": "orders.tasks.teleport", "kwargs": {"order_id": "order-7"}}
+    assert undecodable.payload == {"body": '{"never": '}
+
+
+@pytest.mark.parametrize(("trap", "error_class"), ENDED.items())
+def test_a_task_that_ends_without_finishing_becomes_one_dead_letter(scene, trap, error_class):
+    [letter] = scene.letters(trap)
+    assert letter.error_class == error_class
+    assert letter.consumer.startswith(HERE)
+
+
+def test_a_hard_time_limit_counts_as_one_attempt(scene):
+    outcomes = Attempt.objects.filter(message_id=scene.ids["hang"]).values_list("outcome", "error_class")
+    assert list(outcomes) == [("buried", "TimeLimitExceeded")]
+
+
+@pytest.mark.parametrize("poison", ["kill_worker", "leave"])
+def test_a_message_that_kills_its_worker_is_given_up_after_three(scene, poison):
+    losses = Attempt.objects.filter(message_id=scene.ids[poison], outcome=Attempt.Outcome.LOST)
+    assert losses.count() == 2
+    assert "3 times" in scene.letters(poison)[0].error
+
+
+def test_a_retry_that_finds_no_broker_is_redelivered_from_the_database(scene):
+    message = OutboxMessage.objects.get(pk=scene.ids["retry_in_vain"])
+    assert (message.status, message.workflows) == ("pending", ["tests.workflow"])
+    assert scene.letters("retry_in_vain") == []
+
+
+def test_a_tick_of_the_clock_that_expired_leaves_no_letter(scene):
+    assert not DeadLetter.objects.filter(consumer="outbox.tasks.unpark").exists()
+
+
+def test_the_worker_outlives_all_of_it(scene):
+    again = scene.broker.send_task(f"{HERE}finish")
+    wait_for(lambda: InboxEntry.objects.filter(message_id=again).exists(), what="the next task")
+    assert scene.worker.lives
+    assert not scene.worker.says("Frequent restarts")
+    wait_for(lambda: scene.broker.waiting("orders") == 0, what="an empty queue")
