@@ -215,6 +215,20 @@ def start(committed, tmp_path_factory):
         process.stop()
 
 
+@pytest.fixture
+def start_briefly(start):
+    """Start Celery processes for one test only."""
+    running = []
+
+    def start_one(*arguments, broker):
+        running.append(start(*arguments, broker=broker))
+        return running[-1]
+
+    yield start_one
+    for process in running:
+        process.stop()
+
+
 @pytest.fixture(scope="module")
 def redis_broker():
     broker = Broker(settings.BROKER_URL)
