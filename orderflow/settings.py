@@ -65,6 +65,13 @@ PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.
 
 # Windows ---------------------------------------------------------------------------------------------
 
+WEB_URL: str = env.str("ORDERFLOW_WEB_URL", "http://127.0.0.1:8000")
+ADMIN_USER: str = env.str("ORDERFLOW_ADMIN_USER", "")
+ADMIN_PASSWORD: str = env.str("ORDERFLOW_ADMIN_PASSWORD", "")
+"""Who `ensure_admin` makes an administrator; run.py draws the password at its first start."""
+STARTED_AT: float = env.float("ORDERFLOW_STARTED_AT", 0.0)
+"""When run.py began, in Unix seconds, so that the demo can say how long everything took. 0: not known."""
+
 FLOWER_URL: str = env.str("FLOWER_URL", "")
 SANDBOX_URL: str = env.str("SANDBOX_URL", "")
 SENTRY_DSN: str = env.str("SENTRY_DSN", "")

@@ -166,7 +166,9 @@ class OrderLine(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["order", "product"], name="one_line_per_product"),
+            models.UniqueConstraint(
+                fields=["order", "product", "unit_price_minor"], name="one_line_per_product_and_price"
+            ),
             models.CheckConstraint(condition=Q(quantity__gt=0), name="something_is_ordered"),
         ]
 

@@ -113,7 +113,7 @@ def place_order(
     Place an order, or return the one this key placed before.
 
     The order, its lines, the idempotency record with `answer(order)` and `OrderPlaced` are written in
-    one transaction. Items of the same product merge.
+    one transaction. Items of the same product at the same price merge.
 
     Raises:
         KeyInUse: if a request with the same key is in flight; trying again shortly is safe.
@@ -267,16 +267,16 @@ def _lines(items: Sequence[Item], currency: str) -> list[OrderLine]:
     unknown = sorted({item.sku for item in items} - set(products))
     if unknown:
         raise UnknownProduct(unknown)
-    lines: dict[str, OrderLine] = {}
+    lines: dict[tuple[str, int], OrderLine] = {}
     for item in items:
         product = products[item.sku]
         if product.currency != currency:
             raise MixedCurrencies(f"{product.sku} is priced in {product.currency}, the order in {currency}")
-        if item.sku in lines:
-            lines[item.sku].quantity += item.quantity
-        else:
-            price = product.price_minor if item.unit_price_minor is None else item.unit_price_minor
-            lines[item.sku] = OrderLine(product=product, quantity=item.quantity, unit_price_minor=price)
+        price = product.price_minor if item.unit_price_minor is None else item.unit_price_minor
+        line = lines.setdefault(
+            (item.sku, price), OrderLine(product=product, quantity=0, unit_price_minor=price)
+        )
+        line.quantity += item.quantity
     return list(lines.values())
 
 

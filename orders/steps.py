@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -196,7 +196,11 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
             order=order, defaults={"idempotency_key": f"order-{order_id}-shipment"}
         )
         lines = list(
-            OrderLine.objects.filter(order=order).order_by("pk").values_list("product__sku", "quantity")
+            OrderLine.objects.filter(order=order)
+            .values("product__sku")
+            .annotate(ordered=Sum("quantity"))
+            .order_by("product__sku")
+            .values_list("product__sku", "ordered")
         )
     with _held(order):
         try:

@@ -8,6 +8,7 @@ orders that share products cannot deadlock.
 from __future__ import annotations
 
 from django.db import connection
+from django.db.models import Sum
 
 from orders.models import Order, OrderLine, Product
 
@@ -27,7 +28,8 @@ def reserve(order: Order) -> None:
     Raises:
         OutOfStock: if one of them is short; then nothing is reserved.
     """
-    wanted = {line.product_id: line.quantity for line in OrderLine.objects.filter(order=order)}
+    lines = OrderLine.objects.filter(order=order).values("product_id")
+    wanted = dict(lines.annotate(wanted=Sum("quantity")).values_list("product_id", "wanted"))
     products = Product.objects.filter(pk__in=wanted).order_by("pk").select_for_update(no_key=True)
     short = [product.sku for product in products if product.on_hand < wanted[product.pk]]
     if short:
@@ -58,8 +60,11 @@ def _shift(order: Order, giver: str, taker: str) -> None:
             f"""
             UPDATE {Product._meta.db_table} AS product
             SET {giver} = product.{giver} - line.quantity, {taker} = product.{taker} + line.quantity
-            FROM {OrderLine._meta.db_table} AS line
-            WHERE line.order_id = %s AND line.product_id = product.id
+            FROM (
+                SELECT product_id, sum(quantity) AS quantity FROM {OrderLine._meta.db_table}
+                WHERE order_id = %s GROUP BY product_id
+            ) AS line
+            WHERE line.product_id = product.id
             """,  # noqa: S608 - names of our own columns
             [order.pk],
         )

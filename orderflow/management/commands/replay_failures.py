@@ -1,0 +1,69 @@
+"""`manage.py replay_failures`"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from orderflow import selection
+from outbox import dead_letters
+from outbox.models import DeadLetter, DeadLetterQuerySet
+
+NOTHING_MATCHED = 4
+SOME_LEFT = 3
+
+
+class Command(BaseCommand):
+    help = "Delivers the messages of open dead letters again. What has taken effect stays single."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        selection.add_options(parser)
+        parser.add_argument("--rate", type=float, help="Messages a second; all at once when not given.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["rate"] is not None and options["rate"] <= 0:
+            raise CommandError("--rate must be above 0.")
+        letters = selection.select(options)
+        preview = dead_letters.preview(letters)
+        if not preview.replayable and not preview.unreadable:
+            raise CommandError("No open dead letter matches.", returncode=NOTHING_MATCHED)
+        if options["dry_run"]:
+            self._show(
+                options, "would be replayed", preview.replayable, preview.unreadable, preview.by_consumer
+            )
+            return
+        if not options["reason"].strip():
+            raise CommandError("Say why with --reason; the next person reads it on the letter.")
+        done = self._replay(letters, options)
+        self._show(options, "replayed", done, preview.unreadable, preview.by_consumer)
+        if preview.unreadable:
+            raise CommandError(
+                f"{preview.unreadable} carry no message that could be delivered; discard them.",
+                returncode=SOME_LEFT,
+            )
+
+    def _replay(self, letters: DeadLetterQuerySet, options: dict[str, Any]) -> int:
+        by = f"cli:{getpass.getuser()}"
+        if options["rate"] is None:
+            return dead_letters.replay(letters, by=by, reason=options["reason"]).done
+        done = 0
+        for pk in list(letters.values_list("pk", flat=True)):
+            one = DeadLetter.objects.filter(pk=pk)
+            done += dead_letters.replay(one, by=by, reason=options["reason"]).done
+            time.sleep(1 / options["rate"])
+        return done
+
+    def _show(
+        self, options: dict[str, Any], verb: str, done: int, unreadable: int, by_consumer: dict[str, int]
+    ) -> None:
+        if options["format"] == "json":
+            counts = {"verb": verb, "count": done, "unreadable": unreadable, "by_consumer": by_consumer}
+            self.stdout.write(json.dumps(counts))
+            return
+        self.stdout.write(f"{done} {verb}, {unreadable} cannot be")
+        for consumer, count in sorted(by_consumer.items()):
+            self.stdout.write(f"  {count:>6}  {consumer}")

@@ -1,0 +1,99 @@
+"""`manage.py import_orders FILE`"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django_rich.management import RichCommand
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from orders import imports, services
+from orders.management.commands.place_order import CARDS
+
+
+class Command(RichCommand):
+    help = "Imports orders from a CSV of invoices, plain or gzipped. Importing a file twice changes nothing."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="A .csv or .csv.gz with the columns of the retailer.")
+        parser.add_argument("--limit", type=int, help="At most that many invoices.")
+        parser.add_argument("--rate", type=float, help="Orders a second; as fast as it goes when not given.")
+        parser.add_argument("--dry-run", action="store_true", help="Read and report, write nothing.")
+        parser.add_argument(
+            "--no-customer",
+            choices=["skip", "guest"],
+            default="skip",
+            help="Lines without a customer: reject them, or take them as a guest's.",
+        )
+        parser.add_argument(
+            "--stock",
+            choices=["enough", "scarce"],
+            default="enough",
+            help=f"Receive what each invoice takes, or only {imports.SCARCE_STOCK} of each new product.",
+        )
+        parser.add_argument("--card", choices=sorted(CARDS), default="visa")
+        parser.add_argument("--format", choices=["table", "json"], default="table")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for name in ("limit", "rate"):
+            if options[name] is not None and options[name] <= 0:
+                raise CommandError(f"--{name} must be above 0.")
+        policy = imports.Options(
+            card=CARDS[options["card"]],
+            guests=options["no_customer"] == "guest",
+            stock=options["stock"],
+            limit=options["limit"],
+            dry_run=options["dry_run"],
+        )
+        try:
+            report = self._run(options, policy)
+        except imports.UnreadableFile as unreadable:
+            raise CommandError(f"Cannot import: {unreadable}.") from unreadable
+        except services.KeyReused as changed:
+            raise CommandError(
+                f"Invoice {changed} was imported before with other lines. What came before it is imported."
+            ) from changed
+        self._show(report, options)
+
+    def _run(self, options: dict[str, Any], policy: imports.Options) -> imports.Report:
+        report = imports.Report()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("orders"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.err_console, disable=not self.stderr.isatty()) as progress:
+            bar = progress.add_task("importing", total=options["limit"])
+            began = time.monotonic()
+            for report in imports.run(options["file"], policy):
+                orders = report.orders_placed + report.orders_repeated
+                progress.update(bar, completed=orders)
+                if options["rate"]:
+                    time.sleep(max(0.0, began + orders / options["rate"] - time.monotonic()))
+        return report
+
+    @property
+    def err_console(self) -> Any:
+        """Progress is talk: it goes to standard error, so that the report can be piped."""
+        return self.make_rich_console(file=self.stderr)
+
+    def _show(self, report: imports.Report, options: dict[str, Any]) -> None:
+        if options["format"] == "json":
+            self.stdout.write(json.dumps(report.as_dict(), indent=2))
+            return
+        would = "would be " if options["dry_run"] else ""
+        pounds = f"{report.total_minor / 100:,.2f} {imports.CURRENCY}"
+        self.stdout.write(f"orders {would}placed        {report.orders_placed:>8}  {pounds}")
+        self.stdout.write(f"orders imported before {report.orders_repeated:>8}")
+        self.stdout.write(f"lines read             {report.lines_read:>8}")
+        self.stdout.write(f"  {would}imported             {report.lines_imported:>8}")
+        self.stdout.write(f"  merged               {report.lines_merged:>8}  same product on one invoice")
+        self.stdout.write(f"  imported before      {report.lines_repeated:>8}")
+        for reason, lines in sorted(report.rejected.items()):
+            self.stdout.write(f"  rejected             {lines:>8}  {reason}")
