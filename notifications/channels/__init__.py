@@ -1,0 +1,32 @@
+"""The channels' adapters: one instance per process, built when it is first needed."""
+
+from __future__ import annotations
+
+import functools
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from notifications import ports
+from notifications.models import Channel
+
+ADAPTERS = {
+    Channel.EMAIL: "notifications.channels.email.EmailChannel",
+    Channel.SMS: "notifications.channels.sms.SmsChannel",
+    Channel.PUSH: "notifications.channels.push.PushChannel",
+}
+
+
+@functools.cache
+def get(channel: str) -> ports.Channel:
+    """The adapter of `channel`."""
+    made: ports.Channel = import_string(ADAPTERS[Channel(channel)])()
+    return made
+
+
+def forget(**_: object) -> None:
+    """Build the adapters anew at their next use: settings have changed."""
+    get.cache_clear()
+
+
+setting_changed.connect(forget)

@@ -1,0 +1,144 @@
+"""What customers are told, through which channel, and whether they want to hear it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models.functions import Lower, Now
+
+
+class Channel(models.TextChoices):
+    """The ways to reach a customer. Each has its own queue, breaker and task."""
+
+    EMAIL = "email", "e-mail"
+    SMS = "sms", "SMS"
+    PUSH = "push", "push"
+
+
+class NotificationQuerySet(models.QuerySet["Notification"]):
+    """Selections of notifications, and the claim that guards a send."""
+
+    def unfinished(self) -> NotificationQuerySet:
+        """Those that are still to be sent."""
+        return self.filter(status__in=[Notification.Status.PENDING, Notification.Status.SENDING])
+
+    def claim(self, pk: int, *, lease: dt.timedelta) -> Notification | None:
+        """
+        Take a notification for one try, or return None when it is done or somebody holds it.
+
+        The version that comes back is the fencing token. `was_open` on the result says whether an
+        earlier try may have reached the provider; from now on this one may have, too.
+        """
+        values: dict[str, Any] = {
+            "pk": pk,
+            "lease": lease,
+            "takeable": [
+                str(status)
+                for status in (
+                    Notification.Status.PENDING,
+                    Notification.Status.SENDING,
+                    Notification.Status.FAILED,
+                )
+            ],
+        }
+        table = self.model._meta.db_table
+        rows = self.raw(
+            f"""
+            UPDATE {table} AS notification
+            SET status = 'sending',
+                version = notification.version + 1,
+                attempts = notification.attempts + 1,
+                outcome_open = TRUE,
+                lease_until = statement_timestamp() + %(lease)s
+            FROM (
+                SELECT id, outcome_open AS was_open FROM {table}
+                WHERE id = %(pk)s AND status = ANY(%(takeable)s)
+                  AND (lease_until IS NULL OR lease_until < statement_timestamp())
+                FOR UPDATE
+            ) AS before
+            WHERE notification.id = before.id
+            RETURNING notification.*, before.was_open
+            """,  # noqa: S608 - the table's own name
+            values,
+        )
+        return next(iter(rows), None)
+
+
+class Notification(models.Model):
+    """One text for one recipient through one channel, because of one message. Never sent twice knowingly."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "pending"
+        SENDING = "sending", "sending"
+        SENT = "sent", "sent"
+        SUPPRESSED = "suppressed", "suppressed"
+        FAILED = "failed", "failed"
+
+    message_id = models.UUIDField(help_text="The message of the outbox that it tells of.")
+    order_id = models.UUIDField(help_text="No foreign key: orders does not know this app.")
+    order_number = models.CharField(max_length=20)
+    channel = models.CharField(max_length=10, choices=Channel)
+    template = models.CharField(max_length=50)
+    recipient = models.CharField(max_length=4096, help_text="E-mail address, phone number or device token.")
+    status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
+    version = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True, help_text="NULL while no worker holds it.")
+    outcome_open = models.BooleanField(
+        default=False, help_text="A try may have reached the provider without our knowing."
+    )
+    provider_message_id = models.CharField(max_length=300, blank=True)
+    subject = models.CharField(max_length=250, blank=True)
+    text = models.TextField(blank=True)
+    html = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="NULL until a provider accepted it.")
+
+    objects = NotificationQuerySet.as_manager()
+
+    was_open: bool
+    """Set by `claim` only."""
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["message_id", "channel", "recipient"], name="one_notification_per_recipient"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status="sent", sent_at__isnull=False)
+                | (~models.Q(status="sent") & models.Q(sent_at__isnull=True)),
+                name="sent_notifications_have_a_time",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["order_id"], name="notifications_by_order"),
+            models.Index(fields=["order_number"], name="notifications_by_number"),
+            models.Index(fields=["-created_at", "id"], name="notifications_newest_first"),
+            models.Index(
+                fields=["message_id"],
+                condition=models.Q(status__in=["pending", "sending"]),
+                name="notifications_unfinished",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.template} by {self.channel} for {self.order_number}"
+
+
+class Preference(models.Model):
+    """Whether a customer wants to hear through a channel. Without a row they do."""
+
+    email = models.EmailField(help_text="The customer's e-mail address, whatever the channel.")
+    channel = models.CharField(max_length=10, choices=Channel)
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(Lower("email"), "channel", name="one_preference_per_channel"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} {self.channel} {'on' if self.enabled else 'off'}"

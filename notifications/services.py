@@ -1,0 +1,165 @@
+"""
+Sending what customers are told: claim, call between the transactions, note what came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from notifications import channels, ports, rendering
+from notifications.models import Channel, Notification, Preference
+from orders.contracts import OrderEvent
+from outbox import registry, telemetry
+from outbox.models import OutboxMessage
+from outbox.resilience import NotNow, Permanent, Transient
+
+LEASE = dt.timedelta(seconds=25)
+"""Longer than the hard time limit of a task: whoever still runs still holds its claim."""
+
+ADDRESSES = {
+    Channel.EMAIL: "customer_email",
+    Channel.SMS: "customer_phone",
+    Channel.PUSH: "customer_push_token",
+}
+
+
+def address_of(event: OrderEvent, channel: str) -> str:
+    """Where the customer is reached through `channel`; empty if they are not."""
+    return str(getattr(event, ADDRESSES[Channel(channel)])).strip()
+
+
+def deliver(*, channel: str, message_id: str) -> bool:
+    """
+    Tell the customer through one channel what the message says; return False if there is nothing to do.
+
+    Raises:
+        NotNow: while another worker holds the notification.
+        outbox.resilience.Transient: if the provider could not take it now.
+        outbox.resilience.Permanent: if the provider never will.
+    """
+    event = _event_of(message_id)
+    recipient = address_of(event, channel)
+    if not recipient:
+        return False
+    claimed = _claim(event, channel=channel, message_id=message_id, recipient=recipient)
+    if claimed is None:
+        return False
+    adapter = channels.get(channel)
+    with _noting_failure(claimed):
+        provider_message_id = _sent_before(adapter, claimed) or adapter.send(claimed)
+    return _note_sent(claimed, provider_message_id)
+
+
+def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
+    """Mark what was given up, in the transaction that buries its message. The order is not touched."""
+    try:
+        message = uuid.UUID(message_id)
+    except ValueError:
+        return
+    Notification.objects.unfinished().filter(message_id=message, channel=channel).update(
+        status=Notification.Status.FAILED, lease_until=None
+    )
+
+
+def _event_of(message_id: str) -> OrderEvent:
+    row = OutboxMessage.objects.get(pk=message_id)
+    event = registry.load(row.event_name, row.event_version, row.payload)
+    assert isinstance(event, OrderEvent)
+    return event
+
+
+def _claim(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification | None:
+    """Take the notification for one try, after writing it down if this is the first."""
+    with transaction.atomic(durable=True):
+        notification = Notification.objects.filter(
+            message_id=message_id, channel=channel, recipient=recipient
+        ).first()
+        if notification is None:
+            notification = _write(event, channel=channel, message_id=message_id, recipient=recipient)
+        claimed = Notification.objects.claim(notification.pk, lease=LEASE)
+        if claimed:
+            return claimed
+        notification.refresh_from_db(fields=["status", "lease_until"])
+    if notification.status == Notification.Status.SENDING and notification.lease_until:
+        # Saying that it is done would lose it if that worker has died.
+        rest = max(notification.lease_until - timezone.now(), dt.timedelta(seconds=1))
+        raise NotNow(f"another worker is sending {notification}", retry_after=rest)
+    return None
+
+
+def _write(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification:
+    wanted = not Preference.objects.filter(
+        email__iexact=event.customer_email, channel=channel, enabled=False
+    ).exists()
+    rendered = rendering.render(event, channel=channel)
+    notification, is_new = Notification.objects.get_or_create(
+        message_id=message_id,
+        channel=channel,
+        recipient=recipient,
+        defaults={
+            "order_id": event.order_id,
+            "order_number": event.order_number,
+            "template": rendering.TEMPLATES[type(event)],
+            "status": Notification.Status.PENDING if wanted else Notification.Status.SUPPRESSED,
+            "subject": rendered.subject,
+            "text": rendered.text,
+            "html": rendered.html,
+        },
+    )
+    if is_new and not wanted:
+        telemetry.emit("notification.suppressed", channel=channel, message_id=message_id)
+    return notification
+
+
+def _sent_before(adapter: ports.Channel, claimed: Notification) -> str:
+    """The provider's id of what an earlier try has sent without our knowing; empty if there is none."""
+    if not claimed.was_open:
+        return ""
+    found = adapter.find(claimed)
+    known = set(
+        Notification.objects.filter(provider_message_id__in=found).values_list("provider_message_id", flat=True)
+    )
+    adopted = next((provider_id for provider_id in found if provider_id not in known), "")
+    if adopted:
+        telemetry.emit("notification.adopted", channel=claimed.channel, message_id=str(claimed.message_id))
+    return adopted
+
+
+def _note_sent(claimed: Notification, provider_message_id: str) -> bool:
+    changed = Notification.objects.filter(pk=claimed.pk, version=claimed.version).update(
+        status=Notification.Status.SENT,
+        provider_message_id=provider_message_id,
+        outcome_open=False,
+        lease_until=None,
+        error="",
+        sent_at=Now(),
+    )
+    fact = "notification.sent" if changed else "step.fenced"
+    telemetry.emit(fact, channel=claimed.channel, message_id=str(claimed.message_id))
+    return bool(changed)
+
+
+@contextlib.contextmanager
+def _noting_failure(claimed: Notification) -> Iterator[None]:
+    """Let go of the claim when the call fails, with what is known about whether it reached the provider."""
+    try:
+        yield
+    except BaseException as failure:
+        # An open outcome stays open until a look-up or a success settles it.
+        unsent = isinstance(failure, Permanent | Transient) and not isinstance(failure, ports.OutcomeUnknown)
+        unknown = isinstance(failure.__cause__, ports.OutcomeUnknown)  # the breaker wraps what opened it
+        Notification.objects.filter(pk=claimed.pk, version=claimed.version).update(
+            status=Notification.Status.PENDING if unsent and not unknown else Notification.Status.SENDING,
+            outcome_open=claimed.was_open or not unsent or unknown,
+            lease_until=None,
+            error=f"{type(failure).__name__}: {failure}",
+        )
+        raise

@@ -1,0 +1,16 @@
+"""A customer who can be reached in every way, and channels that forget the settings of other tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from notifications import channels
+
+
+@pytest.fixture(autouse=True)
+def _fresh_channels() -> Iterator[None]:
+    channels.forget()
+    yield
+    channels.forget()

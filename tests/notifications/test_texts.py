@@ -1,0 +1,109 @@
+"""What customers read."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.urls import reverse
+
+from notifications import rendering
+from notifications.channels import email as email_channel
+from notifications.models import Notification
+from notifications.money import format_amount
+from orders.contracts import OrderCancelled, OrderFulfilled, OrderPlaced, OrderRefunded, OrderRejected
+from tests.notifications.news import ONLY_EMAIL, event, publish
+
+KINDS = [
+    (OrderPlaced, {}),
+    (OrderRejected, {"reason": "not in stock: SKU-1"}),
+    (OrderFulfilled, {"carrier": "Royal Mail", "tracking_number": "RM123"}),
+    (OrderCancelled, {"reason": "cancelled on request"}),
+    (OrderRefunded, {"refunded_minor": 123_450}),
+]
+
+
+@pytest.mark.parametrize(("kind", "facts"), KINDS)
+def test_every_fact_has_its_texts(kind, facts):
+    told = event(kind, **facts)
+    mail = rendering.render(told, channel="email")
+    short = rendering.render(told, channel="sms")
+
+    assert told.order_number in mail.subject
+    assert "\n" not in mail.subject
+    assert told.order_number in mail.text
+    assert "£1,234.50" in mail.text
+    assert "£1,234.50" in mail.html
+    assert '<html lang="en">' in mail.html
+    assert told.order_number in short.text
+    assert "\n" not in short.text
+    assert len(short.text) <= 160
+    assert not short.html
+    assert "{{" not in mail.text + mail.html + short.text + mail.subject
+
+
+def test_a_hostile_name_cannot_put_markup_into_a_mail():
+    mail = rendering.render(event(customer_name='<script>alert("1")</script>'), channel="email")
+
+    assert "<script" not in mail.html
+    assert "&lt;script&gt;" in mail.html
+    assert '<script>alert("1")</script>' in mail.text
+
+
+def test_a_subject_is_one_line_whatever_it_is_made_of():
+    hostile = event(order_number="OF-1\r\nBcc: everybody@example.com")
+
+    assert rendering.render(hostile, channel="email").subject.splitlines() == [
+        "Your order OF-1 Bcc: everybody@example.com is on its way"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("minor", "currency", "text"),
+    [
+        (0, "GBP", "£0.00"),
+        (5, "gbp", "£0.05"),
+        (123_456_789, "EUR", "€1,234,567.89"),
+        (1_500, "JPY", "¥1,500"),
+        (1_500, "KRW", "1,500 KRW"),
+        (12_500, "KWD", "12.500 KWD"),
+        (1_999, "CHF", "19.99 CHF"),
+        (-250, "USD", "-$2.50"),
+    ],
+)
+def test_amounts_are_written_with_the_decimals_of_their_currency(minor, currency, text):
+    assert format_amount(minor, currency) == text
+
+
+def test_a_mail_says_that_a_machine_sent_it_and_which_order_it_is_about(world, drain):
+    publish(**ONLY_EMAIL)
+    drain()
+    notification = Notification.objects.get()
+
+    first, second = (email_channel.compose(notification).message() for _ in range(2))
+    assert first["Message-ID"] == second["Message-ID"] == notification.provider_message_id
+    assert first["Auto-Submitted"] == "auto-generated"
+    assert first["X-Order-Number"] == notification.order_number
+    assert [part.get_content_type() for part in first.get_payload()] == ["text/plain", "text/html"]
+
+
+def test_the_admin_shows_a_mail_in_a_frame_that_may_do_nothing(world, drain, client):
+    publish(**ONLY_EMAIL | {"customer_name": "<script>alert(1)</script>"})
+    drain()
+    notification = Notification.objects.get()
+    client.force_login(get_user_model().objects.create_superuser("root"))
+
+    found = client.get(
+        reverse("admin:notifications_notification_changelist"), {"q": str(notification.message_id)}
+    )
+    page = client.get(
+        reverse("admin:notifications_notification_change", args=[notification.pk])
+    ).content.decode()
+    assert notification.order_number in found.content.decode()
+    assert '<iframe sandbox srcdoc="&lt;!DOCTYPE html&gt;' in page
+    assert "<script>alert(1)" not in page
+    assert "&amp;lt;script&amp;gt;alert(1)" in page
+    assert (
+        client.post(reverse("admin:notifications_notification_delete", args=[notification.pk])).status_code
+        == 403
+    )
+    assert client.get(reverse("admin:notifications_preference_add")).status_code == 200
