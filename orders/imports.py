@@ -39,6 +39,48 @@ CURRENCY = "GBP"
 PRODUCT = re.compile(r"\d{5}[A-Za-z]{0,2}")
 """What a stock code of a product looks like; POST, DOT, M, BANK CHARGES and gift vouchers are none."""
 
+COUNTRIES = {
+    "Australia": "AU",
+    "Austria": "AT",
+    "Bahrain": "BH",
+    "Belgium": "BE",
+    "Brazil": "BR",
+    "Canada": "CA",
+    "Channel Islands": "JE",
+    "Cyprus": "CY",
+    "Czech Republic": "CZ",
+    "Denmark": "DK",
+    "EIRE": "IE",
+    "European Community": "ZZ",
+    "Finland": "FI",
+    "France": "FR",
+    "Germany": "DE",
+    "Greece": "GR",
+    "Hong Kong": "HK",
+    "Iceland": "IS",
+    "Israel": "IL",
+    "Italy": "IT",
+    "Japan": "JP",
+    "Lebanon": "LB",
+    "Lithuania": "LT",
+    "Malta": "MT",
+    "Netherlands": "NL",
+    "Norway": "NO",
+    "Poland": "PL",
+    "Portugal": "PT",
+    "RSA": "ZA",
+    "Saudi Arabia": "SA",
+    "Singapore": "SG",
+    "Spain": "ES",
+    "Sweden": "SE",
+    "Switzerland": "CH",
+    "USA": "US",
+    "United Arab Emirates": "AE",
+    "United Kingdom": "GB",
+    "Unspecified": "ZZ",
+}
+"""The retailer's names as ISO 3166 codes; ZZ is the code for "not known". All that the data set has."""
+
 LARGEST_QUANTITY = 1_000_000
 ENOUGH, SCARCE_STOCK = "enough", 100
 
@@ -165,6 +207,8 @@ def _row(fields: list[str], options: Options) -> Row | str:
         return "no quantity"
     if pennies <= 0:
         return "no price"
+    if country not in COUNTRIES:
+        return "unknown country"
     if not customer and not options.guests:
         return "no customer"
     return Row(
@@ -174,7 +218,7 @@ def _row(fields: list[str], options: Options) -> Row | str:
         quantity=quantity,
         price_minor=int(pennies),
         customer=customer.removesuffix(".0"),
-        country=country[:60],
+        country=COUNTRIES[country],
     )
 
 

@@ -1,0 +1,172 @@
+"""What operators type: exit codes, output, and what a dry run leaves alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from orders import services
+from orders.models import Order
+from outbox import dead_letters
+from outbox.models import DeadLetter, OutboxMessage
+from tests.factories import ProductFactory, place
+
+
+@pytest.fixture
+def buried(drain, world):
+    """An order whose charge was given up on."""
+    order = place(payment_method="pm_no_such_card", contact=services.Contact())
+    drain()
+    return order
+
+
+def test_an_unfiltered_replay_is_refused(run):
+    assert "Say which" in run("replay_failures", "--reason", "x").error
+
+
+def test_a_replay_without_a_reason_is_refused(run, buried):
+    assert "Say why" in run("replay_failures", "--all").error
+    assert DeadLetter.objects.unresolved().count() == 1
+
+
+def test_nothing_that_matches_has_an_exit_code_of_its_own(run):
+    assert run("replay_failures", "--all", "--reason", "x").code == 4
+    assert run("discard_failures", "--all", "--reason", "x").code == 4
+
+
+def test_a_dry_run_tells_and_changes_nothing(run, buried):
+    before = list(DeadLetter.objects.values()), list(OutboxMessage.objects.values())
+    answer = run("replay_failures", "--all", "--dry-run", "--format", "json")
+
+    assert json.loads(answer.out)["by_consumer"] == {"orders.tasks.charge": 1}
+    assert (list(DeadLetter.objects.values()), list(OutboxMessage.objects.values())) == before
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        ["--consumer", "orders.tasks.charge"],
+        ["--error", "PaymentRequestRefused"],
+        ["--since", "2h"],
+        ["--order", "NUMBER"],
+        ["--id", "ID"],
+        ["--all", "--limit", "5", "--rate", "100"],
+    ],
+)
+def test_each_selection_replays_the_letter_it_means(run, buried, which):
+    letter = DeadLetter.objects.get()
+    which = [{"NUMBER": buried.number, "ID": str(letter.pk)}.get(word, word) for word in which]
+    answer = run("replay_failures", *which, "--reason", "card corrected")
+
+    assert (answer.code, answer.error) == (0, "")
+    letter.refresh_from_db()
+    assert (letter.resolution, letter.reason) == ("replayed", "card corrected")
+    assert letter.resolved_by.startswith("cli:")
+
+
+@pytest.mark.parametrize(
+    "which",
+    [["--consumer", "orders.tasks.refund"], ["--error", "KeyError"], ["--since", "2100-01-01"], ["--id", "0"]],
+)
+def test_other_letters_are_left_alone(run, buried, which):
+    assert run("replay_failures", *which, "--reason", "x").code == 4
+    assert DeadLetter.objects.unresolved().count() == 1
+
+
+def test_what_carries_no_message_is_counted_and_left_open(run):
+    dead_letters.bury(
+        dead_letters.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage")
+    )
+    answer = run("replay_failures", "--all", "--reason", "try")
+
+    assert (answer.code, "discard them" in answer.error) == (3, True)
+    assert DeadLetter.objects.unresolved().count() == 1
+    assert run("discard_failures", "--all", "--reason", "garbage").code == 0
+
+
+def test_a_time_that_cannot_be_read_is_told(run):
+    assert "write 30m" in run("replay_failures", "--since", "yesterday", "--reason", "x").error
+
+
+def test_the_trace_tells_the_whole_story_and_what_waits(run, buried):
+    told = json.loads(run("order_trace", buried.number, "--format", "json").out)
+    kinds = [entry["kind"] for entry in told["story"]]
+    assert {"order", "message", "attempt", "payment", "dead letter"} <= set(kinds)
+    assert "orders.tasks.charge gave up" in told["outlook"]
+    times = [entry["at"] for entry in told["story"]]
+    assert times == sorted(times)
+
+    assert buried.number in run("order_trace", buried.number.lower()).out
+    assert run("order_trace", "OF-0").error == "There is no order OF-0."
+
+
+def test_the_status_tells_numbers_and_fails_when_nothing_moves(run, buried):
+    now = json.loads(run("outbox_status", "--format", "json").out)
+    assert now["dead_letters"] == {"orders.tasks.charge": 1}
+    assert now["queues"]["orders"] == 0
+
+    place()
+    answer = run("outbox_status", "--oldest=-1")
+    assert (answer.code, "Is a relay running?" in answer.error) == (3, True)
+    assert "open dead letters" in answer.out
+
+
+def test_the_status_works_while_the_broker_is_down(run, monkeypatch):
+    from outbox import broker
+
+    def refuse(queue):
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(broker, "waiting", refuse)
+    assert "does not answer" in json.loads(run("outbox_status", "--format", "json").out)["queues"]
+
+
+def test_an_order_placed_by_hand(run):
+    product = ProductFactory(price_minor=500)
+    number = run("place_order", "--sku", product.sku, "--quantity", "3", "--email", "a@example.com").out.strip()
+
+    order = Order.objects.get(number=number)
+    assert (order.total_minor, order.source, order.customer_email) == (1500, "cli", "a@example.com")
+
+
+def test_the_same_key_by_hand_gives_the_same_order(run):
+    sku = ProductFactory().sku
+    first = run("place_order", "--sku", sku, "--key", "k").out.strip()
+
+    assert (
+        run("place_order", "--sku", sku, "--key", "k").out.strip() == f"{first} (placed before under this key)"
+    )
+    assert "another order" in run("place_order", "--sku", sku, "--quantity", "2", "--key", "k").error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sku", "NOPE"], "there is no product NOPE"),
+        (["--sku", "A", "--quantity", "0"], "at least 1"),
+        (["--sku", "A", "--quantity", "1", "--quantity", "2"], "one --quantity for each"),
+        (["--sku", "A", "--card", "4242424242424242"], "--card must be"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(run, arguments, says):
+    assert says in run("place_order", *arguments).error
+
+
+def test_the_administrator_is_made_and_made_again(run, settings):
+    assert "Set ORDERFLOW_ADMIN_USER" in run("ensure_admin").error
+    settings.ADMIN_USER, settings.ADMIN_PASSWORD = "admin", "first-password"
+    run("ensure_admin")
+    settings.ADMIN_PASSWORD = "second-password"
+    run("ensure_admin")
+
+    user = get_user_model().objects.get()
+    assert user.is_superuser
+    assert user.check_password("second-password")
+
+
+def test_the_demo_without_a_sandbox_says_what_is_missing(run, settings):
+    settings.STRIPE_API_BASE = "http://127.0.0.1:9"
+
+    assert "does not answer" in run("demo").error
