@@ -40,8 +40,9 @@ if _is_redis:
         "unacked_key": f"unacked-{_pool}",
         "unacked_index_key": f"unacked-index-{_pool}",
         "unacked_mutex_key": f"unacked-mutex-{_pool}",
-        # Connections can hang half-open; without these a worker stays deaf for minutes.
-        "socket_timeout": 5,
+        # Connections can hang half-open; without these a worker stays deaf for minutes, and a publish
+        # waits for ever. The worker's own waiting read takes 1 second of it.
+        "socket_timeout": 3,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 2,
@@ -51,31 +52,34 @@ else:
     broker_transport_options = {
         # A publish counts only once the broker has said so; without it 350 of 2,210 were lost silently.
         "confirm_publish": True,
+        # A broker that has fallen silent never confirms: without these a publish hangs for ever.
+        "read_timeout": 3,
         "write_timeout": 3,
         **_one_retry,
     }
-    broker_heartbeat = 10
+    broker_heartbeat = 10  # a worker notices within 20 seconds that its broker is gone without a word
 
 # Queues ----------------------------------------------------------------------------------------------
 
 QUEUES = ("orders", "email", "sms", "push", "relay", "jobs")
-DELIVERY_LIMIT = 5  # a message that kills its worker every time leaves a quorum queue after that
+# A message that kills its worker every time leaves a quorum queue after that, for `<queue>.dead`, which
+# `outbox.topology` empties into the dead letter table. Above `outbox.consumer.MOST_LOSSES`, which
+# knows the message better, and is all there is on Redis.
+DELIVERY_LIMIT = 5
+
+
+# Delayed delivery on quorum queues routes by topic; with another type RabbitMQ would lose retries.
+task_default_exchange_type = "direct" if _is_redis else "topic"
 
 
 def _queue(name: str) -> Queue:
     if _is_redis:
-        return Queue(name, Exchange(name, type="direct"), routing_key=name)
-    return Queue(
-        name,
-        Exchange(name, type="topic"),  # delayed delivery on quorum queues needs topic exchanges
-        routing_key=name,
-        queue_arguments={
-            "x-queue-type": "quorum",
-            "x-delivery-limit": DELIVERY_LIMIT,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": f"{name}.dead",
-        },
-    )
+        return Queue(name, Exchange(name, type=task_default_exchange_type), routing_key=name)
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    if name != "relay":  # it carries ticks of the clock; those that expire are of no use to anybody
+        arguments |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead"}
+    exchange = Exchange(name, type=task_default_exchange_type)
+    return Queue(name, exchange, routing_key=name, queue_arguments=arguments)
 
 
 task_queues = [_queue(name) for name in QUEUES]

@@ -60,7 +60,7 @@ def dead_queues(app: Celery, names: Any) -> list[Queue]:
 
 def bury_undeliverable(app: Celery, stopping: threading.Event) -> None:
     """Move messages from the dead letter queues into the table until told to stop; broker errors end it."""
-    with app.connection_for_read() as link:
+    with app.connection_for_read(heartbeat=app.conf.broker_heartbeat) as link:
         link.ensure_connection(max_retries=1, interval_start=0)
         queues = dead_queues(app, list(app.amqp.queues))
         take = functools.partial(_take, app, stopping)
@@ -86,11 +86,11 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
     error = Undeliverable(f"{death.get('queue', 'a queue')} gave the message up: {reason}")
     failure = worker.failure_of(message, error, source=DeadLetter.Source.BROKER, attempts=_deliveries(headers))
     kwargs = failure.payload.get("kwargs")
-    if worker.safely(functools.partial(worker.bury, failure, task if kwargs else None, kwargs)):
-        message.ack()
-    else:
-        message.requeue()
-        stopping.wait(PAUSE)
+    note = functools.partial(worker.bury, failure, task if kwargs else None, kwargs)
+    while not worker.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
+        if stopping.wait(PAUSE):
+            return
+    message.ack()
 
 
 def _deliveries(headers: Any) -> int:

@@ -109,11 +109,11 @@ def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, start
     message_id = publish()
     wait_for(lambda: has_run(message_id), what="the task")  # and with it the declaration of queues
 
-    given_up = amqp_broker.send_task("orders.tasks.charge", queue="relay.dead", headers={"workflow": "orders"})
-    past = {"x-death": [{"reason": "expired", "queue": "relay"}]}
-    amqp_broker.send_task("outbox.tasks.drain", queue="relay.dead", headers=past)
+    given_up = amqp_broker.send_task("orders.tasks.charge", queue="orders.dead", headers={"workflow": "orders"})
+    past = {"x-death": [{"reason": "expired", "queue": "jobs"}]}
+    amqp_broker.send_task("outbox.tasks.drain", queue="jobs.dead", headers=past)
 
     [letter] = wait_for(lambda: list(DeadLetter.objects.all()), what="the letter")
     assert (letter.source, letter.consumer) == (DeadLetter.Source.BROKER, "orders.tasks.charge")
     assert (str(letter.message_id), letter.workflow) == (given_up, "orders")
-    wait_for(lambda: amqp_broker.waiting("relay.dead") == 0, what="an empty dead letter queue")
+    wait_for(lambda: amqp_broker.waiting("jobs.dead") == 0, what="an empty dead letter queue")
