@@ -36,8 +36,9 @@ COLUMNS = [
 ]
 SCOPE = "import:online-retail"
 CURRENCY = "GBP"
-PRODUCT = re.compile(r"\d{5}[A-Za-z]{0,2}")
-"""What a stock code of a product looks like; POST, DOT, M, BANK CHARGES and gift vouchers are none."""
+PRODUCT = re.compile(r"\d{5}[A-Za-z]{0,2}|DCGS[A-Za-z0-9]{1,10}", re.ASCII)
+"""What a stock code of a product looks like, DCGS… being a supplier's own. POST, DOT, M, BANK CHARGES and
+gift vouchers are none."""
 
 COUNTRIES = {
     "Australia": "AU",
@@ -81,7 +82,11 @@ COUNTRIES = {
 }
 """The retailer's names as ISO 3166 codes; ZZ is the code for "not known". All that the data set has."""
 
+CUSTOMER = re.compile(r"(\d{1,12}(\.0)?)?", re.ASCII)
+LONGEST_INVOICE = 50
 LARGEST_QUANTITY = 1_000_000
+LARGEST_PRICE = 1_000_000
+"""In pounds; far above every real one, so that whatever is read fits the columns it is written to."""
 ENOUGH, SCARCE_STOCK = "enough", 100
 
 
@@ -196,8 +201,9 @@ def _row(fields: list[str], options: Options) -> Row | str:
         dt.datetime.fromisoformat(date)
     except (ValueError, InvalidOperation):
         return "unreadable row"
-    pennies = price * 100
-    if not invoice or not price.is_finite() or pennies != pennies.to_integral_value():
+    if not price.is_finite() or abs(price) > LARGEST_PRICE or price * 100 % 1:
+        return "unreadable row"
+    if not 0 < len(invoice) <= LONGEST_INVOICE or not CUSTOMER.fullmatch(customer) or "\x00" in name:
         return "unreadable row"
     if invoice.upper().startswith("C"):
         return "cancellation"
@@ -205,7 +211,7 @@ def _row(fields: list[str], options: Options) -> Row | str:
         return "no product"
     if not 0 < quantity <= LARGEST_QUANTITY:
         return "no quantity"
-    if pennies <= 0:
+    if price <= 0:
         return "no price"
     if country not in COUNTRIES:
         return "unknown country"
@@ -216,7 +222,7 @@ def _row(fields: list[str], options: Options) -> Row | str:
         sku=sku.upper(),
         name=name[:200],
         quantity=quantity,
-        price_minor=int(pennies),
+        price_minor=int(price * 100),
         customer=customer.removesuffix(".0"),
         country=COUNTRIES[country],
     )
