@@ -21,10 +21,13 @@ from celery import current_app
 from django.conf import settings
 from django.db.models import F, Min
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
+from notifications.models import Notification
 from orders import services
 from orders.models import Order, Product
-from outbox.models import Attempt, DeadLetter
+from outbox import registry, relay
+from outbox.models import Attempt, DeadLetter, OutboxMessage
 
 STOCK = 500
 PRODUCTS = {
@@ -48,7 +51,7 @@ NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Radia", "Leslie", "Fran
 
 
 class SandboxMissing(Exception):
-    """The demo needs the sandbox's pretend providers, and they do not answer."""
+    """The demo needs the sandbox's pretend providers and the broker, and one of them does not answer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,14 @@ class Run:
     def open_orders(self) -> list[Order]:
         """Those that are not final yet."""
         return list(self.orders().unfinished().order_by("number"))
+
+    def notifications(self) -> tuple[int, int]:
+        """How many notifications of its orders have ended, sent or given up, and how many there will be."""
+        ended = Notification.objects.filter(order_id__in=self.order_ids).exclude(
+            status__in=[Notification.Status.PENDING, Notification.Status.SENDING]
+        )
+        rows = OutboxMessage.objects.filter(key__in=[str(pk) for pk in self.order_ids])
+        return ended.count(), sum(_notifications_of(row) for row in rows)
 
     def letters(self) -> Any:
         """The dead letters since it began."""
@@ -145,16 +156,20 @@ def place(run: Run, count: int) -> Iterator[Order]:
 
 def poison() -> None:
     """Put garbage into the orders queue, as a broken program might: the worker must survive and tell."""
-    with current_app.connection_for_write() as link:
-        queue = current_app.amqp.queues["orders"]
-        link.Producer().publish(
-            '{"this": "is no task"',
-            exchange=queue.exchange,
-            routing_key=queue.routing_key,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers={"task": "orders.tasks.charge", "id": str(uuid.uuid4())},
-        )
+    queue = current_app.amqp.queues["orders"]
+    try:
+        with current_app.connection_for_write() as link:
+            link.ensure_connection(max_retries=1, interval_start=0)
+            link.Producer().publish(
+                '{"this": "is no task"',
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers={"task": "orders.tasks.charge", "id": str(uuid.uuid4())},
+            )
+    except (OperationalError, OSError) as failure:
+        raise SandboxMissing(f"the broker does not answer: {failure}") from failure
 
 
 def delivered() -> dict[str, int | None]:
@@ -194,6 +209,14 @@ def _place(run: Run, number: int, kind: Kind) -> Order:
             scope="demo", key=f"{run.name}-{number}", request=dataclasses.asdict(kind)
         ),
     ).order
+
+
+def _notifications_of(row: OutboxMessage) -> int:
+    """How many notifications a message leads to: as many as the tasks its workflows start."""
+    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+    handlers = registry.workflows_for(message.event, only=["notifications."]).values()
+    canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]
+    return sum(len(list(relay.signatures_in(canvas))) for canvas in canvases)
 
 
 def _provoked(letter: DeadLetter) -> bool:

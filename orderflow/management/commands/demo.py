@@ -8,7 +8,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
-from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -51,6 +50,7 @@ class Command(RichCommand):
         with Progress(*columns, console=self.console, disable=not on_terminal) as progress:
             placed = progress.add_task("orders placed", total=count)
             final = progress.add_task("orders final", total=count)
+            told = progress.add_task("notifications", total=None)
             for number, _ in enumerate(demo.place(run, count)):
                 progress.update(placed, advance=1)
                 progress.update(final, completed=self._final(run))
@@ -59,13 +59,20 @@ class Command(RichCommand):
             deadline, before = time.monotonic() + timeout, -1
             while time.monotonic() < deadline:
                 done = self._final(run)
+                sent, all_of_them = run.notifications()
                 progress.update(final, completed=done)
+                progress.update(told, completed=sent, total=all_of_them)
                 if done != before and not on_terminal:
                     self.stdout.write(f"{done} of {count} orders are final")
-                if done == count and (count < 2 * len(demo.SPECIAL) or run.has_provoked_letters()):
+                if done == count and self._all_told(run):
                     break
                 before = done
                 time.sleep(0.1)
+
+    def _all_told(self, run: demo.Run) -> bool:
+        sent, all_of_them = run.notifications()
+        provoked = len(run.order_ids) < 2 * len(demo.SPECIAL) or run.has_provoked_letters()
+        return sent == all_of_them and provoked
 
     def _final(self, run: demo.Run) -> int:
         return len(run.order_ids) - run.orders().unfinished().count()
@@ -73,7 +80,7 @@ class Command(RichCommand):
     def _tell(self, run: demo.Run) -> None:
         self.console.print(_summary(run))
         self.console.print(_windows())
-        self.console.print(_next_steps())
+        self.console.print(_next_steps(), soft_wrap=True)  # lines that are cut cannot be copied
 
 
 def _summary(run: demo.Run) -> Table:
@@ -105,18 +112,15 @@ def _windows() -> Table:
     return table
 
 
-def _next_steps() -> Panel:
+def _next_steps() -> str:
     payments = settings.STRIPE_API_BASE
-    return Panel(
-        "[bold]Break it and watch[/]\n"
+    return (
+        "\n[bold]Break it and watch[/]: the order waits, spends no attempts, and goes on by itself\n"
         f"  curl -H 'Content-Type: application/json' -d '{{\"fault\": \"error\"}}' {payments}/_control\n"
         "  python3 run.py place_order --sku MUG-BLUE --email you@example.com\n"
         "  python3 run.py outbox_status --watch\n"
         f"  curl -X DELETE {payments}/_control\n"
-        "  The order waits while payments are down, spends no attempts, and goes on by itself.\n\n"
-        "[bold]Replay it[/]\n"
+        "[bold]Replay it[/]: what could not be finished is kept, and can be delivered again\n"
         "  python3 run.py replay_failures --all --dry-run\n"
-        "  python3 run.py replay_failures --consumer notifications.tasks.send_email --reason 'try again'",
-        title="Two things to try",
-        expand=False,
+        "  python3 run.py replay_failures --consumer notifications.tasks.send_email --reason 'try again'\n"
     )
