@@ -69,11 +69,11 @@ def moment(text: str) -> dt.datetime:
     Raises:
         CommandError: if it is neither.
     """
-    if span := SPAN.fullmatch(text):
-        return timezone.now() - dt.timedelta(**{UNITS[span[2]]: int(span[1])})
     try:
+        if span := SPAN.fullmatch(text):
+            return timezone.now() - dt.timedelta(**{UNITS[span[2]]: int(span[1])})
         at = parse_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         at = None
     if at is None:
         raise CommandError(f"--since {text!r}: write 30m, 2h, 3d or a time like 2026-11-24T08:00.")

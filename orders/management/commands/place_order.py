@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.validators import validate_email
+from django.db import DataError
 
 from orders import services
-from orders.models import Product
+from orders.models import Order, Product
 
 CARDS = {
     "visa": "pm_card_visa",
@@ -16,6 +20,8 @@ CARDS = {
     "declined": "pm_card_visa_chargeDeclined",
     "insufficient": "pm_card_visa_chargeDeclinedInsufficientFunds",
 }
+
+NOT_FINAL = 3
 
 
 class Command(BaseCommand):
@@ -33,6 +39,12 @@ class Command(BaseCommand):
         parser.add_argument("--push-token", default="")
         parser.add_argument("--country", default="GB")
         parser.add_argument("--key", help="Idempotency key; the same one gives the same order.")
+        parser.add_argument(
+            "--wait",
+            type=float,
+            metavar="SECONDS",
+            help="Wait until the order is final, that long at most; exit 3 when it is not.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         skus, quantities = options["sku"], options["quantity"] or [1] * len(options["sku"])
@@ -43,6 +55,10 @@ class Command(BaseCommand):
         card = CARDS.get(options["card"], options["card"])
         if not card.startswith("pm_"):
             raise CommandError(f"--card must be one of {', '.join(CARDS)}, or a token that starts with pm_.")
+        try:
+            validate_email(options["email"] or "none@example.com")
+        except ValidationError as refused:
+            raise CommandError(f"--email {options['email'][:80]!r} is no address.") from refused
         first = Product.objects.filter(sku=skus[0]).first()
         try:
             placed = services.place_order(
@@ -70,6 +86,29 @@ class Command(BaseCommand):
             raise CommandError(f"{refused}.") from refused
         except services.KeyReused as refused:
             raise CommandError(f"The key {refused} was used for another order.") from refused
+        except services.KeyInUse as refused:
+            raise CommandError(f"Another order with the key {refused} is being placed; try again.") from refused
+        except DataError as refused:
+            reason = str(refused).partition("\n")[0]
+            raise CommandError(f"A value is too long, too large or no text: {reason}.") from refused
         again = " (placed before under this key)" if placed.replayed else ""
         self.stdout.write(f"{placed.order.number}{again}")
+        if options["wait"] is not None:
+            self._wait(placed.order, options["wait"])
+            return
         self.stderr.write(f"Follow it: python3 run.py order_trace {placed.order.number}")
+
+    def _wait(self, order: Order, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            order.refresh_from_db()
+            if order.is_final:
+                self.stderr.write(f"{order.status}{f': {order.reason}' if order.reason else ''}")
+                return
+            if time.monotonic() >= until:
+                raise CommandError(
+                    f"{order.number} is {order.status} after {seconds:g} s."
+                    f" See: python3 run.py order_trace {order.number}",
+                    returncode=NOT_FINAL,
+                )
+            time.sleep(0.2)
