@@ -18,7 +18,7 @@ from notifications import channels, ports, rendering
 from notifications.models import Channel, Notification, Preference
 from orders.contracts import OrderEvent
 from outbox import registry, telemetry
-from outbox.models import OutboxMessage
+from outbox.models import DeadLetter, OutboxMessage
 from outbox.resilience import NotNow, Permanent, Transient
 
 LEASE = dt.timedelta(seconds=25)
@@ -84,6 +84,8 @@ def _claim(event: OrderEvent, *, channel: str, message_id: str, recipient: str) 
         ).first()
         if notification is None:
             notification = _write(event, channel=channel, message_id=message_id, recipient=recipient)
+        if _given_up(notification):
+            return None
         claimed = Notification.objects.claim(notification.pk, lease=LEASE)
         if claimed:
             return claimed
@@ -93,6 +95,17 @@ def _claim(event: OrderEvent, *, channel: str, message_id: str, recipient: str) 
         rest = max(notification.lease_until - timezone.now(), dt.timedelta(seconds=1))
         raise NotNow(f"another worker is sending {notification}", retry_after=rest)
     return None
+
+
+def _given_up(notification: Notification) -> bool:
+    """Whether it failed for good and nobody replayed it: a stray copy of its message must not try again."""
+    if notification.status != Notification.Status.FAILED:
+        return False
+    letters = DeadLetter.objects.filter(
+        message_id=notification.message_id, consumer=f"notifications.tasks.send_{notification.channel}"
+    )
+    last = letters.order_by("-pk").values_list("resolution", flat=True).first()
+    return last in (DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED)
 
 
 def _write(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification:

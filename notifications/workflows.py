@@ -1,12 +1,13 @@
 """
 Which news follows which fact. Pure: a message in, a Celery canvas out; nobody starts one but the relay.
 
-The channels are independent tasks: one that fails holds up neither the others nor the order.
+Each channel is a workflow of its own, so that one that waits, fails or is replayed starts no other.
 """
 
 from __future__ import annotations
 
-from celery import group
+from typing import Any
+
 from celery.canvas import Signature
 
 from notifications import services, tasks
@@ -21,26 +22,27 @@ from orders.contracts import (
 )
 from outbox.contracts import Message
 
-TASKS = {
-    Channel.EMAIL: tasks.send_email,
-    Channel.SMS: tasks.send_sms,
-    Channel.PUSH: tasks.send_push,
-}
+
+def by_email(message: Message) -> Signature | None:
+    return _send(tasks.send_email, message, Channel.EMAIL)
 
 
-def news(message: Message) -> Signature | None:
-    """Tell the customer through every channel they gave an address for."""
+def by_sms(message: Message) -> Signature | None:
+    return _send(tasks.send_sms, message, Channel.SMS)
+
+
+def by_push(message: Message) -> Signature | None:
+    return _send(tasks.send_push, message, Channel.PUSH)
+
+
+def _send(task: Any, message: Message, channel: Channel) -> Signature | None:
+    """Tell the customer, if they gave an address of this kind."""
     event = message.event
     assert isinstance(event, OrderEvent)
-    step = {"message_id": str(message.id), "order_id": event.order_id}
-    sends = [task.si(**step) for channel, task in TASKS.items() if services.address_of(event, channel)]
-    return group(sends) if sends else None
+    if not services.address_of(event, channel):
+        return None
+    return task.si(message_id=str(message.id), order_id=event.order_id)
 
 
-SUBSCRIPTIONS = [
-    (OrderPlaced, news),
-    (OrderRejected, news),
-    (OrderFulfilled, news),
-    (OrderCancelled, news),
-    (OrderRefunded, news),
-]
+NEWS = (OrderPlaced, OrderRejected, OrderFulfilled, OrderCancelled, OrderRefunded)
+SUBSCRIPTIONS = [(event, by_channel) for event in NEWS for by_channel in (by_email, by_sms, by_push)]

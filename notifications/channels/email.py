@@ -54,9 +54,9 @@ def compose(notification: Notification) -> EmailMultiAlternatives:
 
 
 def message_id_of(notification: Notification) -> str:
-    """Made of the notification's id alone, so that every try has the same."""
+    """The same at every try; short enough not to be folded, which some readers take for another id."""
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
-    return f"<notification-{notification.pk}.{notification.message_id}@{domain}>"
+    return f"<{notification.pk}.{notification.message_id.hex}@{domain}>"
 
 
 def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:

@@ -18,6 +18,7 @@ from notifications.models import Notification, Preference
 from outbox import dead_letters, publisher, registry, relay
 from outbox.models import Attempt, DeadLetter, OutboxMessage
 from outbox.resilience import NotNow
+from tests.conftest import close_breakers
 from tests.factories import place
 from tests.notifications.news import ONLY_EMAIL, ONLY_PUSH, ONLY_SMS, publish
 
@@ -112,6 +113,28 @@ def test_replaying_a_failed_notification_sends_it(world, drain, monkeypatch):
     assert world.smtp.count() == 1
 
 
+def test_a_stray_copy_of_what_was_given_up_is_not_tried_again(world, drain):
+    message_id = publish(**ONLY_EMAIL | {"customer_email": "bounce@example.com"})
+    drain()
+    publisher.redeliver([message_id])
+    drain()
+
+    assert Notification.objects.get().attempts == 1
+    dead_letters.discard(DeadLetter.objects.unresolved(), by="ada", reason="a mistyped address")
+    publisher.redeliver([message_id])
+    drain()
+    assert Notification.objects.get().attempts == 1
+
+
+def test_a_channel_that_waits_starts_no_other(world, drain):
+    with world.sms.failing(fault="rate_limit", retry_after=7):
+        message_id = publish()
+        drain()
+        OutboxMessage.objects.filter(pk=message_id).update(not_before=timezone.now())
+
+        assert drain() == ["notifications.tasks.send_sms"]
+
+
 def test_an_outage_of_one_channel_does_not_stop_the_others_and_costs_no_attempt(world, drain):
     with world.sms.failing(fault="rate_limit", retry_after=7):
         message_id = publish()
@@ -126,6 +149,7 @@ def test_an_outage_of_one_channel_does_not_stop_the_others_and_costs_no_attempt(
         assert waiting.status == "pending"
         assert waiting.not_before > timezone.now() + dt.timedelta(seconds=3)
 
+    close_breakers()
     drain_again(drain, message_id)
     assert world.sms.count() == 1
 
