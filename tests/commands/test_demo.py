@@ -1,0 +1,40 @@
+"""The demo with real workers: every order ends, and only what was provoked lies in dead letters."""
+
+from __future__ import annotations
+
+import pytest
+
+from orders.models import Order
+from outbox import testing
+from outbox.models import DeadLetter
+from tests import processes
+
+
+@pytest.fixture
+def working(transactional_db, world, tmp_path):
+    """A relay, its clock, and a worker for everything else."""
+    testing.purge()
+    with processes.stack(tmp_path) as stack:
+        started = [
+            stack.relay(),
+            stack.worker("orders", "orders", pool="threads", concurrency=4),
+            stack.worker("notifications", "email", "sms", "push", pool="threads", concurrency=4),
+        ]
+        stack.beat()
+        for process in started:
+            process.wait_until_ready()
+        yield stack
+    testing.purge()
+
+
+def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings):
+    settings.SANDBOX_URL = world.mailbox.url
+    answer = run("demo", orders=16, timeout=60)
+
+    assert (answer.code, answer.error) == (0, "")
+    assert Order.objects.count() == 16
+    assert not Order.objects.unfinished().exists()
+    assert DeadLetter.objects.filter(consumer="notifications.tasks.send_email").exists()
+    assert DeadLetter.objects.filter(message_id=None).count() == 1
+    assert "Break it and watch" in answer.out
+    assert "replay_failures" in answer.out
