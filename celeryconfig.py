@@ -109,7 +109,7 @@ task_publish_retry_policy = {"max_retries": 2, "interval_start": 0, "interval_st
 
 # Workers ---------------------------------------------------------------------------------------------
 
-worker_consumer = "outbox.worker:GuardedConsumer"  # survives malformed messages, reconnects within 2 s
+worker_consumer = "outbox.worker:GuardedConsumer"  # survives malformed messages, reconnects within 1 s
 worker_prefetch_multiplier = 1  # nothing waits behind a long task while another worker is idle
 worker_cancel_long_running_tasks_on_connection_loss = True  # no twin while the broker redelivers
 worker_soft_shutdown_timeout = 10

@@ -37,7 +37,7 @@ CONSUMER = "outbox.worker"
 
 GUARDED_REQUEST = "outbox.worker:GuardedRequest"
 
-LONGEST_RECONNECT_WAIT = 2.0
+LONGEST_RECONNECT_WAIT = 1.0
 """Seconds between two tries to reach the broker; Celery's own waits grow to 30."""
 
 KEEP_AGAIN = 5.0
@@ -71,6 +71,23 @@ class GuardedConsumer(Consumer):
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc, valid-type]
         default_steps: ClassVar = [*Consumer.Blueprint.default_steps, "outbox.topology:DeadQueues"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What Redis holds may be no message of any kind; the worker connects anew instead of ending.
+        self.connection_errors = (*self.connection_errors, json.JSONDecodeError)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        if isinstance(exc, json.JSONDecodeError):
+            failure = dead_letters.Failure.of(
+                exc,
+                source=DeadLetter.Source.WORKER,
+                consumer=CONSUMER,
+                payload={"body": exc.doc[:BODY_KEPT]},
+                worker=self.hostname,
+            )
+            safely(functools.partial(bury, failure))
+        super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(

@@ -47,7 +47,7 @@ def test_a_worker_is_back_within_three_seconds_of_its_broker(own_redis, start):
 
     server.kill()
     server.wait()
-    wait_for(lambda: worker.times_said("Cannot connect to") >= 5, what="waits that have grown")
+    wait_for(lambda: worker.times_said("Cannot connect to") >= 6, what="waits that have grown")
     own_redis()
     returned = time.monotonic()
     broker = Broker(own_redis.url)

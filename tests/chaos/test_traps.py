@@ -180,3 +180,16 @@ def test_the_worker_outlives_all_of_it(scene):
     assert scene.worker.lives
     assert not scene.worker.says("Frequent restarts")
     wait_for(lambda: scene.broker.waiting("orders") == 0, what="an empty queue")
+
+
+def test_what_is_not_even_a_message_is_kept_too(scene):
+    if not scene.broker.is_redis:
+        pytest.skip("RabbitMQ holds messages only")
+    with scene.broker.link.channel() as channel:
+        channel.client.lpush("orders", "no message at all")
+
+    wait_for(
+        lambda: DeadLetter.objects.filter(payload={"body": "no message at all"}).count() == 1, what="the letter"
+    )
+    again = scene.broker.send_task(f"{HERE}finish")
+    wait_for(lambda: InboxEntry.objects.filter(message_id=again).exists(), what="the next task")
