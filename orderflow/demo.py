@@ -154,14 +154,14 @@ def place(run: Run, count: int) -> Iterator[Order]:
         yield order
 
 
-def poison() -> None:
+def poison(run: Run) -> None:
     """Put garbage into the orders queue, as a broken program might: the worker must survive and tell."""
     queue = current_app.amqp.queues["orders"]
     try:
         with current_app.connection_for_write() as link:
             link.ensure_connection(max_retries=1, interval_start=0)
             link.Producer().publish(
-                '{"this": "is no task"',
+                f'{{"this is no task, but garbage of the demo {run.name}',
                 exchange=queue.exchange,
                 routing_key=queue.routing_key,
                 content_type="application/json",

@@ -55,7 +55,7 @@ class Command(RichCommand):
                 progress.update(placed, advance=1)
                 progress.update(final, completed=self._final(run))
                 if number == count // 2:
-                    demo.poison()
+                    demo.poison(run)
             deadline, before = time.monotonic() + timeout, -1
             while time.monotonic() < deadline:
                 done = self._final(run)
