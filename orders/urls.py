@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, path, re_path
+from django.urls import URLPattern, URLResolver, path, re_path
 
 from orders.api import document, door
 
 
-def _guarded_operations() -> tuple[list[URLPattern], str, str]:
+def _guarded_operations() -> tuple[list[URLResolver | URLPattern], str, str]:
     patterns, app_name, namespace = document.api.urls
     for pattern in patterns:
+        assert isinstance(pattern, URLPattern)
+        assert pattern.callback is not None
         pattern.callback = door.guarded(pattern.callback)
     return patterns, app_name, namespace
 
