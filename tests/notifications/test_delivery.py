@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import socket
+import threading
 import uuid
 from io import StringIO
 
@@ -249,6 +251,22 @@ def test_a_phone_that_uninstalled_the_app_ends_in_a_dead_letter(world, drain):
     assert (letter.consumer, letter.error_class) == ("notifications.tasks.send_push", "RecipientRefused")
     assert Notification.objects.get(channel="push").status == "failed"
     assert world.smtp.count() == 1
+
+
+def test_a_push_through_the_sandbox_asks_nobody_else(world, drain, monkeypatch):
+    asked = []
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *args, **more: asked.append(host) or resolve(host, *args, **more)
+    )
+    publish(**ONLY_PUSH)
+    before = set(threading.enumerate())
+    drain()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=0.2)
+
+    assert world.push.count() == 1
+    assert [host for host in asked if "google" in str(host)] == []
 
 
 def test_an_unsubscribed_number_is_not_tried_again(world, drain):
