@@ -9,7 +9,8 @@ class OrderFlowConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from orderflow import checks, observability
+        from orderflow import checks, groups, observability
 
         checks.connect()
+        groups.connect()
         observability.connect()

@@ -1,0 +1,77 @@
+"""Staff of each kind, and rows that every page can show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from orderflow import groups
+from orders.models import Order, Payment
+from outbox import dead_letters
+from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
+from tests.factories import place
+
+PASSWORD = "a long enough passphrase"
+
+
+def staff(name: str) -> User:
+    """A member of the staff: root, on-call, support, or nobody in particular."""
+    groups.ensure()
+    user = User.objects.create_user(name, password=PASSWORD, is_staff=True, is_superuser=name == "root")
+    if group := {"on-call": "On-call", "support": "Support"}.get(name):
+        user.groups.add(Group.objects.get(name=group))
+    return user
+
+
+@pytest.fixture
+def signed_in(db) -> Callable[[str], Client]:
+    def sign_in(name: str) -> Client:
+        client = Client()
+        client.force_login(User.objects.filter(username=name).first() or staff(name))
+        return client
+
+    return sign_in
+
+
+def bury(order: Order, **changed) -> DeadLetter:
+    known = {
+        "source": "task",
+        "consumer": "orders.tasks.charge",
+        "error_class": "PaymentProviderDown",
+        "error": "503 from the payment provider",
+        "traceback": 'Traceback (most recent call last):\n  File "orders/tasks.py", line 7, in charge\n',
+        "message_id": str(order.message_id),
+        "payload": {"order_id": str(order.pk)},
+        "headers": {"correlation_id": order.correlation_id},
+        "attempts": 5,
+        "worker": "celery@one",
+    }
+    return dead_letters.bury(dead_letters.Failure(**(known | changed)))
+
+
+@pytest.fixture
+def order(db) -> Order:
+    return place()
+
+
+@pytest.fixture
+def letter(order: Order) -> DeadLetter:
+    OutboxMessage.objects.filter(pk=order.message_id).update(status="published")
+    Attempt.objects.create(
+        consumer="orders.tasks.charge",
+        message_id=order.message_id,
+        outcome="buried",
+        error_class="PaymentProviderDown",
+        error="503 from the payment provider",
+    )
+    InboxEntry.objects.create(consumer="notifications.tasks.send", message_id=order.message_id)
+    Payment.objects.create(
+        order=order,
+        idempotency_key=f"order-{order.pk}",
+        amount_minor=order.total_minor,
+        currency=order.currency,
+    )
+    return bury(order)
