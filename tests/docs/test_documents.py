@@ -1,0 +1,71 @@
+"""What the documents say is there is there: commands, files, links, tests."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.core.management import get_commands
+
+from tests.processes import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
+OF_RUN_PY = {"test", "up", "down", "status", "reset", "help"}
+PROMISE = (
+    "If the transaction that placed an order commits, every step of that order runs at least once, takes "
+    "effect at most once for as long as the order exists, and a step that cannot finish is visible with its "
+    "reason and never disappears. Not promised: an order among different orders; that a provider never sees "
+    "a request twice (it sees the same key twice); that a recipient reads a message the provider accepted."
+)
+TESTS = {
+    name
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+}
+
+
+def shell_lines(text):
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        yield from filter(None, (line.strip() for line in block.splitlines()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_a_document_exists(document):
+    for line in shell_lines(document.read_text()):
+        words = line.split()
+        assert words[:2] == ["python3", "run.py"], line
+        if len(words) > 2 and not words[2].startswith("-"):
+            assert words[2] in OF_RUN_PY or words[2] in get_commands(), line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_of_a_document_leads_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_anchor_of_a_document_is_a_heading(document):
+    for target, anchor in re.findall(r"\]\(([^)#:]+)#([^)]+)\)", document.read_text()):
+        headings = re.findall(r"^#+ (.+)$", (document.parent / target).read_text(), re.MULTILINE)
+        assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, anchor
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_a_document_names_exists(document):
+    for name in re.findall(r"`(test_\w+)`", document.read_text()):
+        assert name in TESTS, name
+
+
+def test_the_readme_says_the_promise_word_for_word():
+    told = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
+    assert PROMISE in told
+
+
+def test_decisions_are_numbered_without_gaps():
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_problems_of_the_api_are_documented():
+    assert (ROOT / "docs" / "problems.md").read_text().strip()
