@@ -17,6 +17,12 @@ from tests.factories import place
 PASSWORD = "a long enough passphrase"
 
 
+@pytest.fixture(autouse=True)
+def _quick_passwords(settings) -> None:
+    """Hashing as slowly as production does would take most of these tests' time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 def staff(name: str) -> User:
     """A member of the staff: root, on-call, support, or nobody in particular."""
     groups.ensure()

@@ -1,0 +1,114 @@
+"""A real browser walks from an order to its dead letter and replays it, under the strict policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from orders.models import Order
+from outbox.models import Attempt, DeadLetter, OutboxMessage
+from tests.admin.conftest import PASSWORD, bury, staff
+from tests.factories import ProductFactory, place
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+HOW_TO = "no browser: apt-get install --no-install-recommends chromium, or name one in ORDERFLOW_CHROMIUM"
+PICTURES = settings.BASE_DIR / "docs" / "screenshots"
+
+
+def browser_program() -> str | None:
+    named = os.environ.get("ORDERFLOW_CHROMIUM")
+    return named or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@pytest.fixture
+def page(monkeypatch, transactional_db) -> Iterator:
+    """A page of a browser that was found; what the policy blocks ends up in `page.violations`."""
+    program = browser_program()
+    if not program or not Path(program).exists():
+        pytest.skip(HOW_TO)
+    playwright = pytest.importorskip("playwright.sync_api")
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # playwright's loop lives in this thread
+    options = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with contextlib.ExitStack() as stack:
+        try:
+            driver = stack.enter_context(playwright.sync_playwright())
+            browser = driver.chromium.launch(executable_path=program, args=options, timeout=20_000)
+        except Exception as error:  # its own Node, or the browser, lacks a library
+            pytest.skip(f"{HOW_TO} (this one does not start: {str(error).splitlines()[0]})")
+        stack.callback(browser.close)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(15_000)
+        page.violations = []
+        page.on(
+            "console",
+            lambda message: (
+                page.violations.append(message.text) if "Content Security Policy" in message.text else None
+            ),
+        )
+        yield page
+
+
+def picture(page, name: str, *, full: bool = False) -> None:
+    if os.environ.get("ORDERFLOW_SCREENSHOTS") == "1":
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"{name}.png", full_page=full)
+
+
+def shop() -> DeadLetter:
+    """Some orders, the newest of them stuck at a payment provider that is down."""
+    mug = ProductFactory(sku="MUG-BLUE", name="Blue stoneware mug", price_minor=1250)
+    lamp = ProductFactory(sku="LAMP-BRASS", name="Brass desk lamp", price_minor=6400)
+    for quantity in range(1, 7):
+        place(mug if quantity % 2 else lamp, quantity=quantity)
+    stuck = place(lamp, quantity=1)
+    OutboxMessage.objects.filter(pk=stuck.message_id).update(status="published")
+    for outcome in ("retried", "postponed", "postponed", "buried"):
+        Attempt.objects.create(
+            consumer="orders.tasks.charge",
+            message_id=stuck.message_id,
+            outcome=outcome,
+            worker="orders@worker-1",
+            error_class="Unreachable",
+            error="the payment provider answers 503",
+        )
+    return bury(stuck, error_class="Unreachable", error="the payment provider answers 503", attempts=4)
+
+
+def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
+    staff("root")
+    letter = shop()
+    number = Order.objects.get(pk=letter.key).number
+
+    page.goto(f"{live_server.url}/admin/")
+    page.fill("#id_username", "root")
+    page.fill("#id_password", PASSWORD)
+    page.click("[type=submit]")
+    page.click("#content-main >> text=Orders")
+    page.wait_for_selector("#result_list")
+    picture(page, "orders")
+    page.click(f"#result_list >> text={number}")
+    page.wait_for_selector("#of-timeline")
+    picture(page, "order", full=True)
+    page.click("text=orders.tasks.charge gave up after 4 attempts")
+    page.wait_for_selector("#of-evidence")
+    assert not page.is_visible("text=in charge")
+    page.click("summary >> text=Traceback")
+    assert page.is_visible("text=in charge")
+    picture(page, "dead-letter")
+    page.click("button >> text=Replay")
+    page.fill("#id_reason", "The payment provider is back.")
+    picture(page, "replay")
+    page.click("input[type=submit]")
+    page.wait_for_selector(".messagelist >> text=1 dead letter replayed.")
+
+    assert page.inner_text(".field-state .readonly").endswith("replayed")
+    assert not page.is_visible("button >> text=Replay")
+    letter.refresh_from_db()
+    assert (letter.resolution, letter.resolved_by) == ("replayed", "root")
+    assert page.violations == []
