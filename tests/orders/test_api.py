@@ -233,7 +233,7 @@ def test_fifty_requests_at_once_with_one_key_place_one_order(transactional_db):
 
 
 def test_orders_are_taken_while_the_broker_is_down(api, mug, monkeypatch):
-    monkeypatch.setitem(current_app.conf.changes, "broker_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(current_app.conf, "broker_url", "redis://127.0.0.1:1/0")
     began = time.monotonic()
     response = api.place(order_of())
 
