@@ -89,7 +89,7 @@ def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
     page.fill("#id_username", "root")
     page.fill("#id_password", PASSWORD)
     page.click("[type=submit]")
-    page.click("#content-main >> text=Orders")
+    page.click("#content-main .model-order th a")
     page.wait_for_selector("#result_list")
     picture(page, "orders")
     page.click(f"#result_list >> text={number}")
