@@ -1,11 +1,12 @@
 """
 The processes of OrderFlow: what is started, in which order, and how each one says that it is ready.
 
-What the first order needs is started at once. The rest follows one by one when that is ready, so that it does
-not take the processor from the first orders.
+What the first order passes through is started at once. The rest follows, a few at a time, so that it does not
+take the processors from the first orders.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -18,9 +19,10 @@ from .units import Kind, Process, StopRank, Unit
 # A pool has the name of its queue. The relay does one thing at a time by design.
 EARLY_POOLS = {"orders": ("-c", "2"), "relay": ("-P", "solo")}
 LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
-# The first order goes through these; notifications wait for the others.
 EARLY_SANDBOX = ("payments", "warehouse")
-LATER_SANDBOX = ("smtp", "sms", "push", "mailbox")
+LATER_SANDBOX = ("smtp", "sms", "push")
+# How many of the later ones may be starting at the same time: one processor stays with the orders.
+ABREAST = max(1, (os.cpu_count() or 1) - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,16 +37,17 @@ class Table:
     def units(self) -> list[Unit]:
         """Return all of them, in the order of their start."""
         early, later = list(self._early()), list(self._later())
-        before = [early[-1], *later]
+        queue = [early[-1].name] * ABREAST + [unit.name for unit in later]
         return early + [
-            dataclasses.replace(unit, after=(last.name,), early=False)
-            for unit, last in zip(later, before, strict=False)
+            dataclasses.replace(unit, after=(*unit.after, before), early=False)
+            for unit, before in zip(later, queue, strict=False)
         ]
 
     def migrate(self) -> Unit:
         """Return the step that brings the database up to date."""
         after = tuple(name for name in self.servers if name == "postgres")
-        return self._manage("migrate", "migrate", "--noinput", after=after)
+        # Checking the settings as well would take a third longer; every other command does.
+        return self._manage("migrate", "migrate", "--noinput", "--skip-checks", after=after)
 
     def admin(self) -> Unit:
         """Return the step that makes the administrator, or puts back the password that is shown."""
@@ -54,30 +57,33 @@ class Table:
         for name in EARLY_SANDBOX:
             yield self._sandbox(name)
         yield self.migrate()
-        prepared = ("migrate", *self.servers)
         for name, pool in EARLY_POOLS.items():
-            yield self._worker(name, pool, after=prepared)
-        yield self._celery(
-            "beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"), after=prepared
-        )
-        bind = f"--bind={LOOPBACK}:{self.port['web']}"
-        # Without the last option Gunicorn makes a socket in the user's home.
-        size = ("--worker-class=gthread", "--threads=4", "--workers=2", "--no-control-socket")
-        livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
-        command = ["-m", "gunicorn", "orderflow.wsgi", bind, *size]
-        yield self._python("web", command, ready=livez, after=prepared)
+            yield self._worker(name, pool, after=("migrate", *self.servers))
 
     def _later(self) -> Iterator[Unit]:
+        yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"))
+        yield self._web()
         yield self.admin()
         for name in LATER_SANDBOX:
             yield self._sandbox(name)
+        yield dataclasses.replace(self._sandbox("mailbox"), essential=False)
         for name, pool in LATER_POOLS.items():
             yield self._worker(name, pool)
-        # Last, because it asks the workers who they are once, when it starts. Its password is in the
-        # environment.
+        # Last, because it asks the workers who they are once, when it starts. Its password is no argument.
         listen = (f"--address={LOOPBACK}", f"--port={self.port['flower']}")
         page = probes.answers(f"http://{LOOPBACK}:{self.port['flower']}/")
-        yield self._celery("flower", ["flower", *listen, "--read-only"], ready=page)
+        flower = self._celery(
+            "flower", ["flower", *listen, "--read-only"], ready=page, after=tuple(LATER_POOLS)
+        )
+        yield dataclasses.replace(flower, essential=False)
+
+    def _web(self) -> Unit:
+        bind = f"--bind={LOOPBACK}:{self.port['web']}"
+        # Loading the project once, before forking, saves a second. Without the last option Gunicorn makes a
+        # socket in the user's home.
+        size = ("--worker-class=gthread", "--threads=4", "--workers=2", "--preload", "--no-control-socket")
+        livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
+        return self._python("web", ["-m", "gunicorn", "orderflow.wsgi", bind, *size], ready=livez)
 
     def _sandbox(self, name: str) -> Unit:
         at = {name: f"http://{LOOPBACK}:{number}" for name, number in self.port.items()}

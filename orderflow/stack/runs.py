@@ -13,7 +13,7 @@ from .homes import Home
 from .ports import choose
 from .processes import Table
 from .screen import Screen
-from .supervisor import Interrupted, Supervisor
+from .supervisor import Interrupted, State, Supervisor
 
 RUN = "python3 run.py"
 
@@ -90,16 +90,21 @@ def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
 
 def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
     supervisor.start()
-    screen.ready()
+    code = 0
     if wish.demo:
+        # The rest of the processes comes up beside the first orders.
+        screen.ready("READY for orders")
         code = _demo(supervisor, screen, plan, wish)
-        if wish.once:
-            return code
-        if code:
-            screen.say(f"The demo ended with exit code {code}.")
-        screen.say(f"Everything stays up until Ctrl-C. Logs: {plan.table.home.logs}")
+    supervisor.start_rest()
+    down = [name for name, watched in supervisor.watched.items() if watched.state is State.GIVEN_UP]
+    if wish.once:
+        return code or len(down)
+    if wish.demo:
+        screen.say(f"The demo ended with exit code {code}." if code else "Everything is up.")
     else:
+        screen.ready("READY")
         screen.say(_addresses(plan.managed))
+    screen.say(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.home.logs}")
     return supervisor.run_until_interrupted()
 
 
@@ -214,7 +219,4 @@ def _addresses(managed: Mapping[str, str]) -> str:
         "Flower": f"{managed['FLOWER_URL']}   {managed['FLOWER_BASIC_AUTH'].replace(':', ' / ')}",
         "mailbox": managed["SANDBOX_URL"],
     }
-    return (
-        "\n".join(f"  {name:8} {value}" for name, value in lines.items())
-        + f"\nUp until Ctrl-C or `{RUN} down`."
-    )
+    return "\n".join(f"  {name:8} {value}" for name, value in lines.items())

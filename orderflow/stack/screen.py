@@ -30,7 +30,7 @@ class Screen:
     def hear(self, watched: Watched) -> None:
         """Take note of a unit's new state."""
         unit, process = watched.unit, watched.process
-        if watched.state in (State.READY, State.DONE) and self._starting and unit.early:
+        if watched.state in (State.READY, State.DONE) and self._starting:
             self.say(f"  {self.since_start():4.1f} s  {unit.name}")
         elif watched.state is State.RESTARTING and watched.deaths:
             self.say(f"! {unit.name} died (see {unit.log}) and is started again")
@@ -45,11 +45,11 @@ class Screen:
         }
         self.update(units={**self._run.units, unit.name: entry})
 
-    def ready(self) -> None:
-        """Say that the stack is ready."""
+    def ready(self, text: str) -> None:
+        """Say that the stack is ready, and after how long."""
         self._starting = False
         self.update(ready=True)
-        self.say(f"READY in {self.since_start():.1f} s")
+        self.say(f"{text} in {self.since_start():.1f} s")
 
     def update(self, **changes: object) -> None:
         """Change what `status` reads."""

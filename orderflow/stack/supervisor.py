@@ -31,7 +31,7 @@ STOP_PATIENCE = {
 }
 RESTARTS, WITHIN = 5, 60.0  # a unit that dies more often than this is given up
 START_TRIES = 5  # of units that say they may try again
-TICK_STARTING, TICK_STEADY = 0.02, 0.5
+TICK_STARTING, TICK_STEADY = 0.03, 0.5
 
 
 class State(enum.Enum):
@@ -120,8 +120,19 @@ class Supervisor:
             Problem: if one does not come up.
             Interrupted: if the end is asked for meanwhile.
         """
-        while not all(watched.is_satisfied for watched in self.watched.values() if watched.unit.early):
+        while not all(watched.is_settled for watched in self.watched.values() if watched.unit.early):
             self._turn(early_only=True, rest=TICK_STARTING)
+
+    def start_rest(self) -> None:
+        """
+        Return when all units are ready, or given up.
+
+        Raises:
+            Problem: if an essential one does not come up.
+            Interrupted: if the end is asked for meanwhile.
+        """
+        while not all(watched.is_settled for watched in self.watched.values()):
+            self._turn(rest=TICK_STARTING)
 
     def run_foreground(
         self, command: Sequence[str], *, environment: Mapping[str, str], cwd: Path | str, owns_interrupt: bool
@@ -205,7 +216,7 @@ class Supervisor:
             elif watched.process.poll() is not None:
                 self._on_death(watched)
             elif now - watched.begun > START_PATIENCE:
-                if watched.unit.early and not watched.deaths:
+                if watched.unit.essential and not watched.deaths:
                     raise Problem(
                         f"{watched.unit.name} was not ready after {START_PATIENCE:.0f} s.", log=watched.unit.log
                     )
@@ -229,7 +240,7 @@ class Supervisor:
         if never_ready and unit.may_try_again(tail(unit.log)) and watched.tries < START_TRIES:
             watched.tries, watched.next_start = watched.tries + 1, now + 0.3
             self._move(watched, State.RESTARTING)
-        elif unit.kind is not Kind.SERVICE or (never_ready and unit.early):
+        elif unit.kind is not Kind.SERVICE or (never_ready and unit.essential):
             doing = (
                 "instead of coming up"
                 if watched.state is State.STARTING

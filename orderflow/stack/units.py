@@ -33,8 +33,8 @@ class Unit:
     One process of the stack.
 
     `after` names the units that must be ready before it starts. `is_ready` is asked again and again, so it
-    must answer within a fraction of a second. `early` units make the stack ready; the others follow when it
-    is.
+    must answer within a fraction of a second. `early` units are what the first order passes through; the
+    others follow. An `essential` unit that does not come up ends the start.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Unit:
     log: Path
     after: tuple[str, ...] = ()
     early: bool = True
+    essential: bool = True
     stop_by: signal.Signals = signal.SIGTERM
     stop_rank: StopRank = StopRank.APPLICATION
     may_try_again: Callable[[str], bool] = lambda log: False

@@ -177,7 +177,7 @@ def test_once_ends_with_the_exit_code_of_the_demo(checkout):
     assert once.returncode == 5
     assert "demo --orders 7\n" in once.stdout
     assert re.search(r"Stopped in \d\.\d s", once.stdout)
-    assert re.search(r"READY in \d+\.\d s", once.stdout)
+    assert re.search(r"READY for orders in \d+\.\d s", once.stdout)
     assert run(checkout, "status").returncode == 1
 
 

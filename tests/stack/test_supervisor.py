@@ -87,13 +87,14 @@ def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(un
 
 def test_a_service_that_dies_again_and_again_is_given_up_alone(unit, monkeypatch):
     monkeypatch.setattr(supervisor, "RESTARTS", 2)
-    broken = unit("flower", "import sys; sys.exit('no such page')", early=False)
+    broken = unit("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
     units = [unit("web"), broken, unit("jobs", after=("flower",), early=False)]
     with Supervisor(units) as running:
         running.start()
-        turn_until(running, lambda: running.watched["flower"].state is State.GIVEN_UP)
+        running.start_rest()
+        assert running.watched["flower"].state is State.GIVEN_UP
         assert running.watched["web"].state is State.READY
-        turn_until(running, lambda: running.watched["jobs"].state is State.READY)
+        assert running.watched["jobs"].state is State.READY
         assert len(running.watched["flower"].deaths) == 3
 
 
