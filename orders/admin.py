@@ -14,6 +14,7 @@ from django.db.models import F, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString
@@ -21,7 +22,7 @@ from django.views.decorators.http import require_POST
 
 from orders import moves, services
 from orders.models import ApiToken, Order, Payment, Product, Shipment
-from outbox.admin import ReadOnlyAdmin, as_uuid, chip, link_keys_with, may_view
+from outbox.admin import ReadOnlyAdmin, as_uuid, chip, link_keys_with, may_view, moment
 from outbox.models import DeadLetter, OutboxMessage
 
 CHIPS = {
@@ -73,7 +74,7 @@ link_keys_with(order_links)
 class OrderAdmin(ReadOnlyAdmin):
     """Orders move through their workflow only; staff may ask for a cancellation."""
 
-    list_display = ("number", "state", "total", "customer_email", "placed_at", "due_at")
+    list_display = ("number", "state", "total", "customer_email", "placed", "due")
     list_filter = ("status", "source", "placed_at")
     search_fields = ("number", "customer_email", "client_reference", "message_id", "id")
     search_help_text = (
@@ -86,19 +87,20 @@ class OrderAdmin(ReadOnlyAdmin):
             None,
             {
                 "fields": (
-                    "number",
-                    "state",
-                    "total",
+                    ("number", "state", "total"),
+                    ("placed_at", "cancel_requested_at", "finished_at"),
                     "reason",
-                    "placed_at",
-                    "cancel_requested_at",
-                    "finished_at",
                 )
             },
         ),
         (
             "Customer",
-            {"fields": ("customer_name", "customer_email", "customer_phone", "country", "client_reference")},
+            {
+                "fields": (
+                    ("customer_name", "customer_email", "customer_phone"),
+                    ("country", "client_reference"),
+                )
+            },
         ),
         (
             "Machinery",
@@ -132,6 +134,18 @@ class OrderAdmin(ReadOnlyAdmin):
     @admin.display(description="total", ordering="total_minor")
     def total(self, order: Order) -> SafeString:
         return format_html('<span class="of-amount">{}</span>', amount(order.total_minor, order.currency))
+
+    @admin.display(description="placed at (UTC)", ordering="placed_at")
+    def placed(self, order: Order) -> SafeString:
+        return moment(order.placed_at)
+
+    @admin.display(description="due at (UTC)", ordering="due_at", empty_value="–")
+    def due(self, order: Order) -> SafeString | None:
+        if order.due_at is None:
+            return None
+        if order.due_at > timezone.now():
+            return moment(order.due_at)
+        return format_html("{} {}", moment(order.due_at), chip("late", "late", {"late": ("warn", "!")}))
 
     def matching(self, term: str) -> Q:
         number = f"OF-{term}" if term.isascii() and term.isdigit() else term.upper()

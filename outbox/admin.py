@@ -7,6 +7,7 @@ exactly they will do, and call the same functions as the commands.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from collections.abc import Callable, Iterable
@@ -71,6 +72,15 @@ def chip(status: str, word: str, looks: dict[str, tuple[str, str]] | None = None
     look, sign = (looks or CHIPS).get(status, ("quiet", "·"))
     return format_html(
         '<span class="of-chip of-{}"><span aria-hidden="true">{}</span> {}</span>', look, sign, word
+    )
+
+
+def moment(at: dt.datetime) -> SafeString:
+    """A time as lists show it: short, and in one line."""
+    return format_html(
+        '<time class="of-time" datetime="{}">{}</time>',
+        at.isoformat(),
+        f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}",
     )
 
 
@@ -238,10 +248,21 @@ class DeadLetterAdmin(KeyedAdmin):
     fieldsets = (
         (
             None,
-            {"fields": ("about", "event_name", "message", "consumer", "source", "workflow", "attempts")},
+            {"fields": (("about", "state"), ("consumer", "attempts"), ("event_name", "message"))},
         ),
-        ("What went wrong", {"fields": ("error_class", "error", "buried_at", "worker", "fingerprint")}),
-        ("Resolution", {"fields": ("state", "resolved_by", "resolved_at", "reason")}),
+        (
+            "What went wrong",
+            {
+                "fields": (
+                    "error_class",
+                    "error",
+                    ("buried_at", "worker"),
+                    ("source", "workflow"),
+                    "fingerprint",
+                )
+            },
+        ),
+        ("Resolution", {"fields": (("resolved_by", "resolved_at"), "reason")}),
     )
 
     @admin.display(description="error")
