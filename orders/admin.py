@@ -88,7 +88,7 @@ class OrderAdmin(ReadOnlyAdmin):
             {
                 "fields": (
                     ("number", "state", "total"),
-                    ("placed_at", "cancel_requested_at", "finished_at"),
+                    ("placed", "cancel_requested_at", "finished_at"),
                     "reason",
                 )
             },

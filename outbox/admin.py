@@ -77,11 +77,9 @@ def chip(status: str, word: str, looks: dict[str, tuple[str, str]] | None = None
 
 def moment(at: dt.datetime) -> SafeString:
     """A time as lists show it: short, and in one line."""
-    return format_html(
-        '<time class="of-time" datetime="{}">{}</time>',
-        at.isoformat(),
-        f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}",
-    )
+    shown = f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+    exactly = at.isoformat(timespec="seconds")
+    return format_html('<time class="of-time" datetime="{0}" title="{0}">{1}</time>', exactly, shown)
 
 
 def pretty(value: Any) -> SafeString:

@@ -46,7 +46,7 @@ def page(monkeypatch, transactional_db) -> Iterator:
             pytest.skip(f"{HOW_TO} (this one does not start: {str(error).splitlines()[0]})")
         stack.callback(browser.close)
         stack.callback(connections.close_all)  # those of the loop, which nobody else sees
-        page = browser.new_page(viewport={"width": 1360, "height": 900})
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(15_000)
         page.violations = []
         page.on(
