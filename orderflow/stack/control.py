@@ -69,7 +69,9 @@ def reset(home: Home) -> int:
             for file in (home.secrets, home.push_credentials, home.ports):
                 file.unlink(missing_ok=True)
             for child in servers.iterdir() if servers.is_dir() else ():
-                if child.name != "throwaway":
+                if child.is_file():
+                    child.unlink()
+                elif child.name != "throwaway":  # tests may be running
                     shutil.rmtree(child)
         except OSError as error:
             raise Problem(

@@ -27,12 +27,17 @@ ABREAST = max(1, (os.cpu_count() or 1) - 1)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """The processes of one stack. `servers` are the units that everything else waits for."""
+    """
+    The processes of one stack. `servers` are the units that everything else waits for.
+
+    `migrated` says that the database is known to be up to date: then nothing waits for the step that looks.
+    """
 
     home: Home
     environment: Mapping[str, str]
     port: Mapping[str, int]
     servers: tuple[str, ...] = ()
+    migrated: bool = False
 
     def units(self) -> list[Unit]:
         """Return all of them, in the order of their start."""
@@ -56,13 +61,17 @@ class Table:
     def _early(self) -> Iterator[Unit]:
         for name in EARLY_SANDBOX:
             yield self._sandbox(name)
-        yield self.migrate()
+        if not self.migrated:
+            yield self.migrate()
+        before = self.servers if self.migrated else ("migrate", *self.servers)
         for name, pool in EARLY_POOLS.items():
-            yield self._worker(name, pool, after=("migrate", *self.servers))
+            yield self._worker(name, pool, after=before)
 
     def _later(self) -> Iterator[Unit]:
         yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"))
         yield self._web()
+        if self.migrated:
+            yield self.migrate()
         yield self.admin()
         for name in LATER_SANDBOX:
             yield self._sandbox(name)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from . import environment, homes, servers, state
+from . import environment, homes, schema, servers, state
 from .environment import Given
 from .homes import Home
 from .ports import choose
@@ -49,9 +49,8 @@ class Plan:
         secret = environment.load_secrets(home)
         port = environment.choose_ports(home, web=web_port)
         _rotate_logs(home)
-        needed = servers.private(
-            homes.servers_home(home, caller), logs=home.logs, port=port, secret=secret, given=given
-        )
+        place = homes.servers_home(home, caller)
+        needed = servers.private(place, logs=home.logs, port=port, secret=secret, given=given)
         managed = environment.managed(home=home, secret=secret, port=port, servers=needed.environment)
         environment.write_push_credentials(home, f"{managed['FCM_API_BASE']}/token")
         table = Table(
@@ -59,6 +58,7 @@ class Plan:
             environment=environment.base(caller) | managed,
             port=port,
             servers=tuple(unit.name for unit in needed.units),
+            migrated=bool(needed.postgres and needed.postgres.exists() and schema.is_current(home)),
         )
         return cls(needed, table, managed)
 
@@ -90,6 +90,8 @@ def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
 
 def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
     supervisor.start()
+    if plan.servers.postgres:
+        schema.remember(plan.table.home)
     code = 0
     if wish.demo:
         # The rest of the processes comes up beside the first orders.
@@ -109,7 +111,8 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> in
 
 
 def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
-    command = [sys.executable, "manage.py", "demo"]
+    # Checking the settings would take a third of a second; the step `admin` does.
+    command = [sys.executable, "manage.py", "demo", "--skip-checks"]
     if wish.orders is not None:
         command += ["--orders", str(wish.orders)]
     started = {"ORDERFLOW_STARTED_AT": repr(screen.started_at)}
@@ -135,6 +138,8 @@ def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     command = [sys.executable, str(home.root / "manage.py"), *words]
     folder = environment.called_from(caller)
     running = _wait_until_ready(home)
+    if words[0] == "migrate":
+        schema.forget(home)
     if running is not None:
         os.chdir(folder)
         os.execve(command[0], command, environment.base(caller) | running.environment)  # noqa: S606

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import children, homes, ports
+from orderflow.stack import children, homes, ports, schema
+from orderflow.stack import environment as stack_environment
+from orderflow.stack.processes import Table
 from tests.stack import wait_until
 from tests.stack.conftest import PASSWORDS
 
@@ -175,7 +177,7 @@ def test_once_ends_with_the_exit_code_of_the_demo(checkout):
     (checkout / "demo-exit").write_text("5")
     once = run(checkout, "--once", "--orders", "7")
     assert once.returncode == 5
-    assert "demo --orders 7\n" in once.stdout
+    assert "demo --skip-checks --orders 7\n" in once.stdout
     assert re.search(r"Stopped in \d\.\d s", once.stdout)
     assert re.search(r"READY for orders in \d+\.\d s", once.stdout)
     assert run(checkout, "status").returncode == 1
@@ -236,3 +238,30 @@ def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run
     assert "postgres" not in read(checkout)["units"]
     assert run(checkout, "down").returncode == 0
     assert stack.wait(5) == 0
+
+
+def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(folder):
+    home = homes.Home(folder)
+    home.servers.mkdir(parents=True)
+    migrations = folder / "orders" / "migrations"
+    migrations.mkdir(parents=True)
+    (migrations / "0001_initial.py").touch()
+    assert not schema.is_current(home)
+    schema.remember(home)
+    assert schema.is_current(home)
+
+    (migrations / "0002_refunds.py").touch()
+    assert not schema.is_current(home)
+    schema.remember(home)
+    schema.forget(home)
+    assert not schema.is_current(home)
+
+    def order(*, migrated):
+        port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
+        units = Table(home=home, environment={}, port=port, servers=("postgres",), migrated=migrated).units()
+        return {unit.name: unit for unit in units}
+
+    assert "migrate" in order(migrated=False)["orders"].after
+    assert "migrate" not in order(migrated=True)["orders"].after
+    assert not order(migrated=True)["migrate"].early
+    assert "migrate" in order(migrated=True)["admin"].after
