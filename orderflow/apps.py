@@ -11,8 +11,12 @@ class OrderFlowConfig(AppConfig):
     def ready(self) -> None:
         # Importing the Celery app makes it the current one, in the web server and in commands too. The
         # package itself imports nothing: the sandbox and the stack must start without Celery.
-        from orderflow import celery  # noqa: F401
-        from orderflow import checks, groups, observability
+        from orderflow import (
+            celery,  # noqa: F401
+            checks,
+            groups,
+            observability,
+        )
 
         checks.connect()
         groups.connect()
