@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,6 @@ def start(
     supervisor be killed, the kernel sends `dies_by` (Linux; elsewhere the next start clears up). Call it from
     the main thread: the kernel watches the thread, not the process, that started the child.
     """
-    supervisor = os.getpid()
-
-    def before_exec() -> None:
-        # Runs after the change of account, which would clear it.
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(dies_by))
-            if os.getppid() != supervisor:
-                os._exit(1)
-
     with contextlib.ExitStack() as stack:
         output: Any = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
         return subprocess.Popen(
@@ -51,9 +42,23 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=before_exec,
+            preexec_fn=dies_with_parent(dies_by),
             **(run_as or {}),
         )
+
+
+def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """Return what a child runs before its program, to be sent a signal when this process dies."""
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        # Runs after the change of account, which would clear it.
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(number))
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return before_exec
 
 
 def end_group(leader: int) -> None:

@@ -70,14 +70,13 @@ class Table:
     def _later(self) -> Iterator[Unit]:
         yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"))
         yield self._web()
-        if self.migrated:
-            yield self.migrate()
-        yield self.admin()
         for name in LATER_SANDBOX:
             yield self._sandbox(name)
         yield dataclasses.replace(self._sandbox("mailbox"), essential=False)
-        for name, pool in LATER_POOLS.items():
-            yield self._worker(name, pool)
+        check = [self.migrate(), self.admin()] if self.migrated else [self.admin()]
+        pools = [self._worker(name, pool) for name, pool in LATER_POOLS.items()]
+        # What is known to be there already is looked at after everything that somebody waits for.
+        yield from (*pools, *check) if self.migrated else (*check, *pools)
         # Last, because it asks the workers who they are once, when it starts. Its password is no argument.
         listen = (f"--address={LOOPBACK}", f"--port={self.port['flower']}")
         page = probes.answers(f"http://{LOOPBACK}:{self.port['flower']}/")

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ STOP_PATIENCE = {
     StopRank.BROKER: 2.0,
     StopRank.DATABASE: 10.0,
 }
+FOREGROUND_PATIENCE = 5.0  # pytest ends the processes of its tests
 RESTARTS, WITHIN = 5, 60.0  # a unit that dies more often than this is given up
 START_TRIES = 5  # of units that say they may try again
 TICK_STARTING, TICK_STEADY = 0.03, 0.5
@@ -140,13 +142,20 @@ class Supervisor:
         """
         Run a command on this terminal while the units are kept alive, and return its exit code.
 
-        It shares our process group, so the terminal sends it Ctrl-C itself. `owns_interrupt` leaves it at
-        that, as a shell does; otherwise Ctrl-C means the end of everything.
+        With `owns_interrupt`, Ctrl-C is the command's own affair, as in a shell. Otherwise it means the end of
+        everything, and the command does not hear it: nobody wants to read its traceback.
 
         Raises:
             Interrupted: if the end is asked for; the command is ended first.
         """
-        process = subprocess.Popen(list(command), env=dict(environment), cwd=cwd)
+        end_by = signal.SIGINT if owns_interrupt else signal.SIGTERM
+        process = subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            cwd=cwd,
+            start_new_session=not owns_interrupt,
+            preexec_fn=children.dies_with_parent(end_by),
+        )
         self._interrupt_is_ours = not owns_interrupt
         try:
             while process.poll() is None:
@@ -154,7 +163,7 @@ class Supervisor:
         finally:
             self._interrupt_is_ours = True
             if process.poll() is None:
-                _end_politely(process)
+                _end(process, by=end_by)
         return process.returncode
 
     def run_until_interrupted(self) -> NoReturn:
@@ -272,13 +281,14 @@ class Supervisor:
             self._asked_to_stop += 1
 
 
-def _end_politely(process: "subprocess.Popen[Any]") -> None:
-    """End a foreground command. The terminal has told it already, unless the request came from `down`."""
-    for number, patience in ((None, 0.3), (signal.SIGINT, 1.0), (signal.SIGKILL, None)):
-        try:
-            if number is not None:
-                process.send_signal(number)
-            process.wait(patience)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+def _end(process: "subprocess.Popen[Any]", *, by: signal.Signals) -> None:
+    """End a foreground command: time to clean up, then force. It may have left the cursor hidden."""
+    process.send_signal(by)
+    try:
+        process.wait(FOREGROUND_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if sys.stdout.isatty():
+        sys.stdout.write("\x1b[?25h")
+        sys.stdout.flush()
