@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from . import state
+from . import children, state
 from .homes import Home
 from .problem import tail
 from .supervisor import State, Watched
@@ -38,9 +38,11 @@ class Screen:
             self.say(
                 f"! {unit.name} dies again and again and stays down. The end of {unit.log}:\n{tail(unit.log)}"
             )
+        pid = process.pid if process and process.poll() is None else None
         entry = {
             "state": watched.state.value,
-            "pid": process.pid if process and process.poll() is None else None,
+            "pid": pid,
+            "command": children.command_line(pid) if pid else "",
             "deaths": len(watched.deaths),
         }
         self.update(units={**self._run.units, unit.name: entry})

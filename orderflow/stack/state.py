@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import children
 from .homes import Home
 from .problem import ALREADY_RUNNING, Problem
 
@@ -44,6 +45,7 @@ def hold(home: Home, what: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise in_use(read(home)) from None
+        _end_leftovers(read(home))
         home.run.unlink(missing_ok=True)
         try:
             yield
@@ -83,6 +85,16 @@ def write_private(path: Path, text: str) -> None:
     with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     half.replace(path)
+
+
+def _end_leftovers(run: Run | None) -> None:
+    """End what a killed supervisor left running where the kernel does not, such as on macOS."""
+    for name, unit in run.units.items() if run else ():
+        pid = unit["pid"]
+        # PostgreSQL is left to whoever starts the next one: it can be ended without having to recover. A number
+        # alone proves nothing, another process may have it by now.
+        if pid and name != "postgres" and children.command_line(pid) == unit["command"]:
+            children.end_group(pid)
 
 
 def in_use(run: Run | None) -> Problem:

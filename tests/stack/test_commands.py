@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import children, homes, ports, schema
+from orderflow.stack import children, homes, ports, schema, state
 from orderflow.stack import environment as stack_environment
 from orderflow.stack.processes import Table
 from tests.stack import wait_until
@@ -265,3 +265,20 @@ def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(f
     assert "migrate" not in order(migrated=True)["orders"].after
     assert not order(migrated=True)["migrate"].early
     assert "migrate" in order(migrated=True)["admin"].after
+
+
+def test_what_outlived_a_killed_supervisor_is_ended_unless_it_is_a_stranger(folder):
+    home = homes.Home(folder)
+    home.prepare()
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    left, stranger = (children.start(sleep, environment={}, log=None, cwd=folder) for _ in range(2))
+    wait_until(lambda: children.command_line(left.pid) == children.command_line(stranger.pid) != "")
+    entry = {"pid": left.pid, "command": children.command_line(left.pid), "state": "ready", "deaths": 0}
+    units = {"valkey": entry, "orders": {**entry, "pid": stranger.pid, "command": "celery"}}
+    state.write(home, state.Run(pid=1, what=state.STACK, started_at=0.0, units=units))
+
+    with state.hold(home, state.STACK):
+        assert left.wait(5) == -signal.SIGKILL
+        assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
