@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 
+import kombu
 import pytest
 import redis
 from django.conf import settings as project_settings
@@ -92,6 +93,16 @@ def close_breakers() -> None:
         with contextlib.closing(redis.Redis.from_url(project_settings.REDIS_URL)) as shared:
             if names := list(shared.scan_iter("breaker:*")):
                 shared.delete(*names)
+
+
+@pytest.fixture
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no connection to a broker come about. Celery's configuration is shared by all tests: left alone."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("connection refused")
+
+    monkeypatch.setattr(kombu.Connection, "_establish_connection", refuse)
 
 
 @pytest.fixture
