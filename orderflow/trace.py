@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.utils import timezone
-from notifications.models import Notification
 
+from notifications.models import Notification
 from orders.models import Order, Payment, Refund
 from outbox.models import Attempt, DeadLetter, OutboxMessage
 

@@ -9,175 +9,435 @@ import orders.models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ApiToken',
+            name="ApiToken",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('digest', models.CharField(help_text='SHA-256 of the token.', max_length=64, unique=True)),
-                ('scopes', models.JSONField(default=list, help_text='orders:read, orders:write.')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('expires_at', models.DateTimeField(help_text='NULL: it does not expire.', null=True)),
-                ('revoked_at', models.DateTimeField(help_text='NULL: it has not been revoked.', null=True)),
-                ('last_used_at', models.DateTimeField(help_text='NULL: never used. Written once a minute at most.', null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("digest", models.CharField(help_text="SHA-256 of the token.", max_length=64, unique=True)),
+                ("scopes", models.JSONField(default=list, help_text="orders:read, orders:write.")),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("expires_at", models.DateTimeField(help_text="NULL: it does not expire.", null=True)),
+                ("revoked_at", models.DateTimeField(help_text="NULL: it has not been revoked.", null=True)),
+                (
+                    "last_used_at",
+                    models.DateTimeField(
+                        help_text="NULL: never used. Written once a minute at most.", null=True
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Order',
+            name="Order",
             fields=[
-                ('id', models.UUIDField(default=orders.models.new_id, editable=False, primary_key=True, serialize=False)),
-                ('number', models.CharField(editable=False, help_text='What customers and support staff call the order.', max_length=20, unique=True)),
-                ('source', models.CharField(default='api', help_text='api, cli, import or demo.', max_length=20)),
-                ('client_reference', models.CharField(blank=True, help_text="The client's own number.", max_length=100)),
-                ('customer_name', models.CharField(blank=True, max_length=200)),
-                ('customer_email', models.EmailField(blank=True, max_length=254)),
-                ('customer_phone', models.CharField(blank=True, help_text='E.164, for SMS.', max_length=20)),
-                ('customer_push_token', models.CharField(blank=True, max_length=300)),
-                ('country', models.CharField(blank=True, max_length=60)),
-                ('payment_method', models.CharField(help_text="The provider's token, never a card number.", max_length=100)),
-                ('currency', models.CharField(help_text='ISO 4217.', max_length=3)),
-                ('total_minor', models.PositiveBigIntegerField(help_text='Minor units of `currency`.')),
-                ('status', models.CharField(choices=[('placed', 'placed'), ('validated', 'validated'), ('charge_unknown', 'charge unknown'), ('charged', 'charged'), ('fulfilled', 'fulfilled'), ('rejected', 'rejected'), ('cancelling', 'cancelling'), ('cancelled', 'cancelled')], default='placed', max_length=20)),
-                ('reason', models.TextField(blank=True, help_text='Why it was rejected or cancelled, fit for the customer.')),
-                ('version', models.PositiveIntegerField(default=1, help_text='Counts every change; fences late workers.')),
-                ('due_at', models.DateTimeField(help_text='When the next step is due at the latest; NULL when none is, because it is final.', null=True)),
-                ('lease_until', models.DateTimeField(help_text='A step is at work until then; NULL when none is.', null=True)),
-                ('resumptions', models.PositiveIntegerField(default=0, help_text='How often the sweep has taken it up.')),
-                ('message_id', models.UUIDField(help_text='The message whose workflow moves the order on.')),
-                ('correlation_id', models.CharField(blank=True, max_length=64)),
-                ('placed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('cancel_requested_at', models.DateTimeField(help_text='NULL: nobody asked to cancel.', null=True)),
-                ('finished_at', models.DateTimeField(help_text='NULL until the order is final.', null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=orders.models.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "number",
+                    models.CharField(
+                        editable=False,
+                        help_text="What customers and support staff call the order.",
+                        max_length=20,
+                        unique=True,
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(default="api", help_text="api, cli, import or demo.", max_length=20),
+                ),
+                (
+                    "client_reference",
+                    models.CharField(blank=True, help_text="The client's own number.", max_length=100),
+                ),
+                ("customer_name", models.CharField(blank=True, max_length=200)),
+                ("customer_email", models.EmailField(blank=True, max_length=254)),
+                ("customer_phone", models.CharField(blank=True, help_text="E.164, for SMS.", max_length=20)),
+                ("customer_push_token", models.CharField(blank=True, max_length=300)),
+                ("country", models.CharField(blank=True, max_length=60)),
+                (
+                    "payment_method",
+                    models.CharField(help_text="The provider's token, never a card number.", max_length=100),
+                ),
+                ("currency", models.CharField(help_text="ISO 4217.", max_length=3)),
+                ("total_minor", models.PositiveBigIntegerField(help_text="Minor units of `currency`.")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("placed", "placed"),
+                            ("validated", "validated"),
+                            ("charge_unknown", "charge unknown"),
+                            ("charged", "charged"),
+                            ("fulfilled", "fulfilled"),
+                            ("rejected", "rejected"),
+                            ("cancelling", "cancelling"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        default="placed",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.TextField(
+                        blank=True, help_text="Why it was rejected or cancelled, fit for the customer."
+                    ),
+                ),
+                (
+                    "version",
+                    models.PositiveIntegerField(
+                        default=1, help_text="Counts every change; fences late workers."
+                    ),
+                ),
+                (
+                    "due_at",
+                    models.DateTimeField(
+                        help_text="When the next step is due at the latest; NULL when none is, because it is final.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "lease_until",
+                    models.DateTimeField(
+                        help_text="A step is at work until then; NULL when none is.", null=True
+                    ),
+                ),
+                (
+                    "resumptions",
+                    models.PositiveIntegerField(default=0, help_text="How often the sweep has taken it up."),
+                ),
+                ("message_id", models.UUIDField(help_text="The message whose workflow moves the order on.")),
+                ("correlation_id", models.CharField(blank=True, max_length=64)),
+                ("placed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "cancel_requested_at",
+                    models.DateTimeField(help_text="NULL: nobody asked to cancel.", null=True),
+                ),
+                ("finished_at", models.DateTimeField(help_text="NULL until the order is final.", null=True)),
             ],
             options={
-                'permissions': [('cancel_order', 'Can cancel orders')],
-                'indexes': [models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='orders_due'), models.Index(fields=['-placed_at', 'id'], name='orders_newest_first'), models.Index(fields=['customer_email'], name='orders_by_email'), models.Index(fields=['client_reference'], name='orders_by_reference'), models.Index(fields=['status', '-placed_at'], name='orders_by_status')],
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('due_at__isnull', True), ('finished_at__isnull', False), ('status__in', ['cancelled', 'fulfilled', 'rejected'])), models.Q(models.Q(('status__in', ['cancelled', 'fulfilled', 'rejected']), _negated=True), ('due_at__isnull', False), ('finished_at__isnull', True)), _connector='OR'), name='unfinished_orders_are_due')],
+                "permissions": [("cancel_order", "Can cancel orders")],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("due_at__isnull", False)), fields=["due_at"], name="orders_due"
+                    ),
+                    models.Index(fields=["-placed_at", "id"], name="orders_newest_first"),
+                    models.Index(fields=["customer_email"], name="orders_by_email"),
+                    models.Index(fields=["client_reference"], name="orders_by_reference"),
+                    models.Index(fields=["status", "-placed_at"], name="orders_by_status"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("due_at__isnull", True),
+                                ("finished_at__isnull", False),
+                                ("status__in", ["cancelled", "fulfilled", "rejected"]),
+                            ),
+                            models.Q(
+                                models.Q(("status__in", ["cancelled", "fulfilled", "rejected"]), _negated=True),
+                                ("due_at__isnull", False),
+                                ("finished_at__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="unfinished_orders_are_due",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Payment',
+            name="Payment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('idempotency_key', models.CharField(max_length=100, unique=True)),
-                ('amount_minor', models.PositiveBigIntegerField()),
-                ('currency', models.CharField(max_length=3)),
-                ('status', models.CharField(choices=[('requested', 'requested'), ('unknown', 'unknown'), ('succeeded', 'succeeded'), ('declined', 'declined'), ('abandoned', 'abandoned')], default='requested', max_length=10)),
-                ('provider_id', models.CharField(blank=True, max_length=100)),
-                ('decline_code', models.CharField(blank=True, max_length=100)),
-                ('calls', models.PositiveIntegerField(default=1, help_text='How often the provider was asked, same key.')),
-                ('error', models.TextField(blank=True)),
-                ('requested_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('resolved_at', models.DateTimeField(help_text='NULL while the outcome is open.', null=True)),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='payments', to='orders.order')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("idempotency_key", models.CharField(max_length=100, unique=True)),
+                ("amount_minor", models.PositiveBigIntegerField()),
+                ("currency", models.CharField(max_length=3)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("requested", "requested"),
+                            ("unknown", "unknown"),
+                            ("succeeded", "succeeded"),
+                            ("declined", "declined"),
+                            ("abandoned", "abandoned"),
+                        ],
+                        default="requested",
+                        max_length=10,
+                    ),
+                ),
+                ("provider_id", models.CharField(blank=True, max_length=100)),
+                ("decline_code", models.CharField(blank=True, max_length=100)),
+                (
+                    "calls",
+                    models.PositiveIntegerField(
+                        default=1, help_text="How often the provider was asked, same key."
+                    ),
+                ),
+                ("error", models.TextField(blank=True)),
+                ("requested_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("resolved_at", models.DateTimeField(help_text="NULL while the outcome is open.", null=True)),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="payments", to="orders.order"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Product',
+            name="Product",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sku', models.CharField(max_length=64, unique=True)),
-                ('name', models.CharField(max_length=200)),
-                ('price_minor', models.PositiveBigIntegerField(help_text='Minor units of `currency`.')),
-                ('currency', models.CharField(default='GBP', help_text='ISO 4217.', max_length=3)),
-                ('on_hand', models.PositiveBigIntegerField(default=0, help_text='Free to be reserved.')),
-                ('reserved', models.PositiveBigIntegerField(default=0, help_text='Promised to orders not yet shipped.')),
-                ('shipped', models.PositiveBigIntegerField(default=0)),
-                ('received', models.PositiveBigIntegerField(default=0, help_text='All that ever came in.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("sku", models.CharField(max_length=64, unique=True)),
+                ("name", models.CharField(max_length=200)),
+                ("price_minor", models.PositiveBigIntegerField(help_text="Minor units of `currency`.")),
+                ("currency", models.CharField(default="GBP", help_text="ISO 4217.", max_length=3)),
+                ("on_hand", models.PositiveBigIntegerField(default=0, help_text="Free to be reserved.")),
+                (
+                    "reserved",
+                    models.PositiveBigIntegerField(default=0, help_text="Promised to orders not yet shipped."),
+                ),
+                ("shipped", models.PositiveBigIntegerField(default=0)),
+                ("received", models.PositiveBigIntegerField(default=0, help_text="All that ever came in.")),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('received', django.db.models.expressions.CombinedExpression(django.db.models.expressions.CombinedExpression(models.F('on_hand'), '+', models.F('reserved')), '+', models.F('shipped')))), name='stock_adds_up')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "received",
+                                django.db.models.expressions.CombinedExpression(
+                                    django.db.models.expressions.CombinedExpression(
+                                        models.F("on_hand"), "+", models.F("reserved")
+                                    ),
+                                    "+",
+                                    models.F("shipped"),
+                                ),
+                            )
+                        ),
+                        name="stock_adds_up",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='OrderLine',
+            name="OrderLine",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('quantity', models.PositiveIntegerField()),
-                ('unit_price_minor', models.PositiveBigIntegerField(help_text="Minor units of the order's currency.")),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lines', to='orders.order')),
-                ('product', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='orders.product')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("quantity", models.PositiveIntegerField()),
+                (
+                    "unit_price_minor",
+                    models.PositiveBigIntegerField(help_text="Minor units of the order's currency."),
+                ),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="lines", to="orders.order"
+                    ),
+                ),
+                (
+                    "product",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="orders.product"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Refund',
+            name="Refund",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('idempotency_key', models.CharField(max_length=100, unique=True)),
-                ('amount_minor', models.PositiveBigIntegerField()),
-                ('currency', models.CharField(max_length=3)),
-                ('status', models.CharField(choices=[('requested', 'requested'), ('succeeded', 'succeeded')], default='requested', max_length=10)),
-                ('provider_id', models.CharField(blank=True, max_length=100)),
-                ('requested_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('resolved_at', models.DateTimeField(help_text='NULL while the outcome is open.', null=True)),
-                ('payment', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='refund', to='orders.payment')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("idempotency_key", models.CharField(max_length=100, unique=True)),
+                ("amount_minor", models.PositiveBigIntegerField()),
+                ("currency", models.CharField(max_length=3)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("requested", "requested"), ("succeeded", "succeeded")],
+                        default="requested",
+                        max_length=10,
+                    ),
+                ),
+                ("provider_id", models.CharField(blank=True, max_length=100)),
+                ("requested_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("resolved_at", models.DateTimeField(help_text="NULL while the outcome is open.", null=True)),
+                (
+                    "payment",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="refund", to="orders.payment"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Shipment',
+            name="Shipment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('idempotency_key', models.CharField(max_length=100, unique=True)),
-                ('status', models.CharField(choices=[('requested', 'requested'), ('shipped', 'shipped'), ('refused', 'refused')], default='requested', max_length=10)),
-                ('provider_id', models.CharField(blank=True, max_length=100)),
-                ('carrier', models.CharField(blank=True, max_length=100)),
-                ('tracking_number', models.CharField(blank=True, max_length=100)),
-                ('error', models.TextField(blank=True)),
-                ('requested_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('resolved_at', models.DateTimeField(help_text='NULL while the outcome is open.', null=True)),
-                ('order', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='shipment', to='orders.order')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("idempotency_key", models.CharField(max_length=100, unique=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("requested", "requested"), ("shipped", "shipped"), ("refused", "refused")],
+                        default="requested",
+                        max_length=10,
+                    ),
+                ),
+                ("provider_id", models.CharField(blank=True, max_length=100)),
+                ("carrier", models.CharField(blank=True, max_length=100)),
+                ("tracking_number", models.CharField(blank=True, max_length=100)),
+                ("error", models.TextField(blank=True)),
+                ("requested_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("resolved_at", models.DateTimeField(help_text="NULL while the outcome is open.", null=True)),
+                (
+                    "order",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="shipment", to="orders.order"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='IdempotencyRecord',
+            name="IdempotencyRecord",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('scope', models.CharField(help_text='Whose key: the API client, the import, the CLI.', max_length=100)),
-                ('key', models.CharField(max_length=255)),
-                ('fingerprint', models.CharField(help_text='SHA-256 of the request.', max_length=64)),
-                ('status_code', models.PositiveSmallIntegerField(default=201)),
-                ('answer', models.JSONField(default=dict)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='orders.order')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "scope",
+                    models.CharField(
+                        help_text="Whose key: the API client, the import, the CLI.", max_length=100
+                    ),
+                ),
+                ("key", models.CharField(max_length=255)),
+                ("fingerprint", models.CharField(help_text="SHA-256 of the request.", max_length=64)),
+                ("status_code", models.PositiveSmallIntegerField(default=201)),
+                ("answer", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="orders.order"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('scope', 'key'), name='one_order_per_key')],
+                "constraints": [models.UniqueConstraint(fields=("scope", "key"), name="one_order_per_key")],
             },
         ),
         migrations.CreateModel(
-            name='OrderTransition',
+            name="OrderTransition",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('from_status', models.CharField(blank=True, help_text='Empty when the order was placed.', max_length=20)),
-                ('to_status', models.CharField(choices=[('placed', 'placed'), ('validated', 'validated'), ('charge_unknown', 'charge unknown'), ('charged', 'charged'), ('fulfilled', 'fulfilled'), ('rejected', 'rejected'), ('cancelling', 'cancelling'), ('cancelled', 'cancelled')], max_length=20)),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('message_id', models.UUIDField(help_text='NULL when no message did it, as when it was placed.', null=True)),
-                ('task', models.CharField(blank=True, max_length=100)),
-                ('actor', models.CharField(blank=True, max_length=200)),
-                ('note', models.TextField(blank=True)),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='transitions', to='orders.order')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "from_status",
+                    models.CharField(blank=True, help_text="Empty when the order was placed.", max_length=20),
+                ),
+                (
+                    "to_status",
+                    models.CharField(
+                        choices=[
+                            ("placed", "placed"),
+                            ("validated", "validated"),
+                            ("charge_unknown", "charge unknown"),
+                            ("charged", "charged"),
+                            ("fulfilled", "fulfilled"),
+                            ("rejected", "rejected"),
+                            ("cancelling", "cancelling"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "message_id",
+                    models.UUIDField(
+                        help_text="NULL when no message did it, as when it was placed.", null=True
+                    ),
+                ),
+                ("task", models.CharField(blank=True, max_length=100)),
+                ("actor", models.CharField(blank=True, max_length=200)),
+                ("note", models.TextField(blank=True)),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="transitions",
+                        to="orders.order",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['order', 'id'], name='transitions_in_order')],
+                "indexes": [models.Index(fields=["order", "id"], name="transitions_in_order")],
             },
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'succeeded')), fields=('order',), name='one_captured_charge_per_order'),
+            model_name="payment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "succeeded")),
+                fields=("order",),
+                name="one_captured_charge_per_order",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='orderline',
-            constraint=models.UniqueConstraint(fields=('order', 'product', 'unit_price_minor'), name='one_line_per_product_and_price'),
+            model_name="orderline",
+            constraint=models.UniqueConstraint(
+                fields=("order", "product", "unit_price_minor"), name="one_line_per_product_and_price"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='orderline',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', 0)), name='something_is_ordered'),
+            model_name="orderline",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("quantity__gt", 0)), name="something_is_ordered"
+            ),
         ),
     ]

@@ -2,112 +2,260 @@
 
 import django.contrib.postgres.fields
 import django.db.models.functions.datetime
-import outbox.models
 from django.db import migrations, models
+
+import outbox.models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='RelayState',
+            name="RelayState",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sleeping', models.BooleanField(default=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("sleeping", models.BooleanField(default=False)),
             ],
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('consumer', models.CharField(max_length=200)),
-                ('message_id', models.UUIDField()),
-                ('outcome', models.CharField(choices=[('retried', 'tried again at once'), ('postponed', 'redelivered later'), ('waited', 'waits, no attempt spent'), ('lost', 'worker lost'), ('buried', 'given up')], max_length=10)),
-                ('failed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('next_try_at', models.DateTimeField(help_text='NULL when no further try is planned.', null=True)),
-                ('worker', models.CharField(blank=True, max_length=200)),
-                ('error_class', models.CharField(max_length=200)),
-                ('error', models.TextField()),
-                ('traceback', models.TextField(blank=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("consumer", models.CharField(max_length=200)),
+                ("message_id", models.UUIDField()),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("retried", "tried again at once"),
+                            ("postponed", "redelivered later"),
+                            ("waited", "waits, no attempt spent"),
+                            ("lost", "worker lost"),
+                            ("buried", "given up"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("failed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "next_try_at",
+                    models.DateTimeField(help_text="NULL when no further try is planned.", null=True),
+                ),
+                ("worker", models.CharField(blank=True, max_length=200)),
+                ("error_class", models.CharField(max_length=200)),
+                ("error", models.TextField()),
+                ("traceback", models.TextField(blank=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['message_id', 'consumer'], name='attempts_of_message')],
+                "indexes": [models.Index(fields=["message_id", "consumer"], name="attempts_of_message")],
             },
         ),
         migrations.CreateModel(
-            name='DeadLetter',
+            name="DeadLetter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('source', models.CharField(choices=[('relay', 'relay'), ('task', 'task'), ('worker', 'worker'), ('broker', 'broker')], max_length=10)),
-                ('consumer', models.CharField(help_text='What gave up, e.g. orders.tasks.charge.', max_length=200)),
-                ('message_id', models.UUIDField(help_text='NULL: what failed carried no readable message id.', null=True)),
-                ('key', models.CharField(blank=True, help_text="The order's id, where known.", max_length=200)),
-                ('event_name', models.CharField(blank=True, max_length=200)),
-                ('workflow', models.CharField(blank=True, help_text='What a replay starts; empty means all.', max_length=200)),
-                ('task_id', models.CharField(blank=True, max_length=200)),
-                ('error_class', models.CharField(max_length=200)),
-                ('error', models.TextField()),
-                ('traceback', models.TextField(blank=True)),
-                ('fingerprint', models.CharField(help_text='The same for the same cause.', max_length=40)),
-                ('payload', models.JSONField(default=dict)),
-                ('headers', models.JSONField(default=dict)),
-                ('attempts', models.PositiveIntegerField(default=1)),
-                ('worker', models.CharField(blank=True, max_length=200)),
-                ('buried_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('digest', models.CharField(help_text='Burying the same thing twice keeps one open letter.', max_length=64)),
-                ('resolution', models.CharField(choices=[('open', 'open'), ('replayed', 'replayed'), ('discarded', 'discarded')], default='open', max_length=10)),
-                ('resolved_at', models.DateTimeField(help_text='NULL while open.', null=True)),
-                ('resolved_by', models.CharField(blank=True, max_length=200)),
-                ('reason', models.TextField(blank=True, help_text='Why it was replayed or discarded.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[
+                            ("relay", "relay"),
+                            ("task", "task"),
+                            ("worker", "worker"),
+                            ("broker", "broker"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "consumer",
+                    models.CharField(help_text="What gave up, e.g. orders.tasks.charge.", max_length=200),
+                ),
+                (
+                    "message_id",
+                    models.UUIDField(help_text="NULL: what failed carried no readable message id.", null=True),
+                ),
+                ("key", models.CharField(blank=True, help_text="The order's id, where known.", max_length=200)),
+                ("event_name", models.CharField(blank=True, max_length=200)),
+                (
+                    "workflow",
+                    models.CharField(
+                        blank=True, help_text="What a replay starts; empty means all.", max_length=200
+                    ),
+                ),
+                ("task_id", models.CharField(blank=True, max_length=200)),
+                ("error_class", models.CharField(max_length=200)),
+                ("error", models.TextField()),
+                ("traceback", models.TextField(blank=True)),
+                ("fingerprint", models.CharField(help_text="The same for the same cause.", max_length=40)),
+                ("payload", models.JSONField(default=dict)),
+                ("headers", models.JSONField(default=dict)),
+                ("attempts", models.PositiveIntegerField(default=1)),
+                ("worker", models.CharField(blank=True, max_length=200)),
+                ("buried_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "digest",
+                    models.CharField(
+                        help_text="Burying the same thing twice keeps one open letter.", max_length=64
+                    ),
+                ),
+                (
+                    "resolution",
+                    models.CharField(
+                        choices=[("open", "open"), ("replayed", "replayed"), ("discarded", "discarded")],
+                        default="open",
+                        max_length=10,
+                    ),
+                ),
+                ("resolved_at", models.DateTimeField(help_text="NULL while open.", null=True)),
+                ("resolved_by", models.CharField(blank=True, max_length=200)),
+                ("reason", models.TextField(blank=True, help_text="Why it was replayed or discarded.")),
             ],
             options={
-                'permissions': [('replay_deadletter', 'Can replay dead letters'), ('discard_deadletter', 'Can discard dead letters')],
-                'indexes': [models.Index(fields=['resolution', '-buried_at'], name='letters_by_resolution'), models.Index(fields=['message_id'], name='letters_by_message'), models.Index(fields=['key'], name='letters_by_key'), models.Index(fields=['fingerprint'], name='letters_by_fingerprint')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('resolution', 'open')), fields=('digest',), name='one_open_letter_per_failure')],
+                "permissions": [
+                    ("replay_deadletter", "Can replay dead letters"),
+                    ("discard_deadletter", "Can discard dead letters"),
+                ],
+                "indexes": [
+                    models.Index(fields=["resolution", "-buried_at"], name="letters_by_resolution"),
+                    models.Index(fields=["message_id"], name="letters_by_message"),
+                    models.Index(fields=["key"], name="letters_by_key"),
+                    models.Index(fields=["fingerprint"], name="letters_by_fingerprint"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("resolution", "open")),
+                        fields=("digest",),
+                        name="one_open_letter_per_failure",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='InboxEntry',
+            name="InboxEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('consumer', models.CharField(max_length=200)),
-                ('message_id', models.UUIDField()),
-                ('taken_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("consumer", models.CharField(max_length=200)),
+                ("message_id", models.UUIDField()),
+                ("taken_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                'verbose_name_plural': 'inbox entries',
-                'indexes': [models.Index(fields=['taken_at'], name='inbox_by_age')],
-                'constraints': [models.UniqueConstraint(fields=('consumer', 'message_id'), name='inbox_once_per_consumer')],
+                "verbose_name_plural": "inbox entries",
+                "indexes": [models.Index(fields=["taken_at"], name="inbox_by_age")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("consumer", "message_id"), name="inbox_once_per_consumer")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='OutboxMessage',
+            name="OutboxMessage",
             fields=[
-                ('id', models.UUIDField(default=outbox.models.new_message_id, editable=False, primary_key=True, serialize=False)),
-                ('event_name', models.CharField(max_length=200)),
-                ('event_version', models.PositiveSmallIntegerField()),
-                ('key', models.CharField(help_text="What the event is about: the order's id.", max_length=200)),
-                ('payload', models.JSONField()),
-                ('correlation_id', models.CharField(max_length=64)),
-                ('causation_id', models.CharField(blank=True, help_text='The message that led here; empty when none did.', max_length=64)),
-                ('trace', models.JSONField(default=dict)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('published', 'published'), ('parked', 'parked'), ('buried', 'buried')], default='pending', max_length=10)),
-                ('not_before', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='The relay leaves the message alone until then. A claim, a postponement and a redelivery move it.')),
-                ('claim', models.UUIDField(editable=False, help_text='The relay at work on it; NULL when none is.', null=True)),
-                ('workflows', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), default=list, help_text='What to start; empty means all subscribed.', size=None)),
-                ('redeliveries', models.PositiveIntegerField(default=0)),
-                ('attempts', models.PositiveIntegerField(default=0, help_text='Failed tries of the relay, outages not counted.')),
-                ('last_error', models.TextField(blank=True)),
-                ('published_at', models.DateTimeField(help_text='NULL until a broker first took it.', null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=outbox.models.new_message_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("event_name", models.CharField(max_length=200)),
+                ("event_version", models.PositiveSmallIntegerField()),
+                ("key", models.CharField(help_text="What the event is about: the order's id.", max_length=200)),
+                ("payload", models.JSONField()),
+                ("correlation_id", models.CharField(max_length=64)),
+                (
+                    "causation_id",
+                    models.CharField(
+                        blank=True, help_text="The message that led here; empty when none did.", max_length=64
+                    ),
+                ),
+                ("trace", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("published", "published"),
+                            ("parked", "parked"),
+                            ("buried", "buried"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "not_before",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        help_text="The relay leaves the message alone until then. A claim, a postponement and a redelivery move it.",
+                    ),
+                ),
+                (
+                    "claim",
+                    models.UUIDField(
+                        editable=False, help_text="The relay at work on it; NULL when none is.", null=True
+                    ),
+                ),
+                (
+                    "workflows",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        default=list,
+                        help_text="What to start; empty means all subscribed.",
+                        size=None,
+                    ),
+                ),
+                ("redeliveries", models.PositiveIntegerField(default=0)),
+                (
+                    "attempts",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Failed tries of the relay, outages not counted."
+                    ),
+                ),
+                ("last_error", models.TextField(blank=True)),
+                (
+                    "published_at",
+                    models.DateTimeField(help_text="NULL until a broker first took it.", null=True),
+                ),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('status', 'pending')), fields=['not_before', 'id'], name='outbox_undelivered'), models.Index(fields=['key'], name='outbox_by_key'), models.Index(condition=models.Q(('status', 'parked')), fields=['event_name'], name='outbox_parked'), models.Index(condition=models.Q(('status', 'published')), fields=['published_at'], name='outbox_prunable')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("status", "pending")),
+                        fields=["not_before", "id"],
+                        name="outbox_undelivered",
+                    ),
+                    models.Index(fields=["key"], name="outbox_by_key"),
+                    models.Index(
+                        condition=models.Q(("status", "parked")), fields=["event_name"], name="outbox_parked"
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "published")),
+                        fields=["published_at"],
+                        name="outbox_prunable",
+                    ),
+                ],
             },
         ),
     ]
