@@ -21,8 +21,7 @@ EARLY_POOLS = {"orders": ("-c", "2"), "relay": ("-P", "solo")}
 LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
 EARLY_SANDBOX = ("payments", "warehouse")
 LATER_SANDBOX = ("smtp", "sms", "push")
-# How many of the later ones may be starting at the same time: one processor stays with the orders.
-ABREAST = max(1, (os.cpu_count() or 1) - 1)
+PROCESSORS = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,7 @@ class Table:
     The processes of one stack. `servers` are the units that everything else waits for.
 
     `migrated` says that the database is known to be up to date: then nothing waits for the step that looks.
+    `orders_come_first` keeps one processor free of later ones that are starting.
     """
 
     home: Home
@@ -38,11 +38,13 @@ class Table:
     port: Mapping[str, int]
     servers: tuple[str, ...] = ()
     migrated: bool = False
+    orders_come_first: bool = True
 
     def units(self) -> list[Unit]:
         """Return all of them, in the order of their start."""
         early, later = list(self._early()), list(self._later())
-        queue = [early[-1].name] * ABREAST + [unit.name for unit in later]
+        abreast = max(1, PROCESSORS - 1) if self.orders_come_first else PROCESSORS
+        queue = [early[-1].name] * abreast + [unit.name for unit in later]
         return early + [
             dataclasses.replace(unit, after=(*unit.after, before), early=False)
             for unit, before in zip(later, queue, strict=False)

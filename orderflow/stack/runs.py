@@ -37,7 +37,7 @@ class Plan:
     managed: Mapping[str, str]
 
     @classmethod
-    def make(cls, home: Home, caller: Mapping[str, str], *, web_port: int | None = None) -> "Plan":
+    def make(cls, home: Home, caller: Mapping[str, str], wish: Wish) -> "Plan":
         """
         Decide, for this checkout, what to start and how.
 
@@ -47,7 +47,7 @@ class Plan:
         given = Given.of(caller)
         servers.check_given(given)
         secret = environment.load_secrets(home)
-        port = environment.choose_ports(home, web=web_port)
+        port = environment.choose_ports(home, web=wish.port)
         _rotate_logs(home)
         place = homes.servers_home(home, caller)
         needed = servers.private(place, logs=home.logs, port=port, secret=secret, given=given)
@@ -59,6 +59,7 @@ class Plan:
             port=port,
             servers=tuple(unit.name for unit in needed.units),
             migrated=bool(needed.postgres and needed.postgres.exists() and schema.is_current(home)),
+            orders_come_first=wish.demo,
         )
         return cls(needed, table, managed)
 
@@ -74,7 +75,7 @@ def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
     with state.hold(home, state.STACK):
         run = state.Run(pid=os.getpid(), what=state.STACK, started_at=started_at)
         screen = Screen(home, run)
-        plan = Plan.make(home, caller, web_port=wish.port)
+        plan = Plan.make(home, caller, wish)
         screen.say(f"OrderFlow on {plan.servers.label}")
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
         supervisor = Supervisor([*plan.servers.units, *plan.table.units()], report=screen.hear)
@@ -146,7 +147,7 @@ def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     with contextlib.ExitStack() as context:
         context.enter_context(state.hold(home, f"{RUN} {words[0]}"))
         state.write(home, state.Run(pid=os.getpid(), what=f"{RUN} {words[0]}", started_at=time.time()))
-        plan = Plan.make(home, caller)
+        plan = Plan.make(home, caller, Wish())
         database = plan.servers.postgres
         steps = [plan.table.migrate(), plan.table.admin()] if database and not database.exists() else []
         supervisor = context.enter_context(Supervisor([*plan.servers.units, *steps]))
