@@ -92,7 +92,7 @@ def set_traps(scene):
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)).isoformat()
     ids["expired"] = scene.broker.send_task(f"{HERE}finish", headers={"expires": past})
     revoked = str(uuid.uuid4())
-    with Celery("operator", broker=scene.broker.url) as operator:
+    with Celery("operator", broker=scene.broker.url, set_as_current=False) as operator:
         assert operator.control.revoke(revoked, reply=True, timeout=5, limit=1)
     ids["revoked"] = scene.broker.send_task(f"{HERE}finish", task_id=revoked)
     for name in ("reject", "devour_memory", "hang", "fail_once"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import kombu
 import pytest
-from celery import current_app
 
 from orders.models import Order
 from tests.factories import ProductFactory
@@ -43,7 +41,5 @@ def test_a_time_that_is_none_is_refused(run, since):
     assert "write 30m" in run("replay_failures", "--since", since, "--reason", "x").error
 
 
-def test_the_demo_without_a_broker_says_so(run, world, monkeypatch):
-    monkeypatch.setattr(current_app, "connection_for_write", lambda: kombu.Connection("redis://127.0.0.1:9/0"))
-
+def test_the_demo_without_a_broker_says_so(run, world, no_broker):
     assert "the broker does not answer" in run("demo", orders=4, timeout=1).error
