@@ -9,6 +9,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from notifications import money
 from notifications.models import Notification
 from orders.models import Order, Payment, Refund
 from outbox.models import Attempt, DeadLetter, OutboxMessage
@@ -111,7 +112,7 @@ def _payments(order: Order) -> Iterator[Entry]:
         yield Entry(
             at=payment.requested_at,
             kind="payment",
-            what=f"charge asked for, {payment.amount_minor} {payment.currency}",
+            what=f"charge asked for, {money.format_amount(payment.amount_minor, payment.currency)}",
             detail=f"key {payment.idempotency_key}",
         )
         if payment.resolved_at:
@@ -127,7 +128,7 @@ def _payments(order: Order) -> Iterator[Entry]:
             yield Entry(
                 at=refund.resolved_at,
                 kind="payment",
-                what=f"refunded {refund.amount_minor} {refund.currency}",
+                what=f"refunded {money.format_amount(refund.amount_minor, refund.currency)}",
                 reference=refund.provider_id,
             )
 
