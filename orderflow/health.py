@@ -34,7 +34,7 @@ OK, DEGRADED, FAILING = "ok", "degraded", "failing"
 LATE = 60.0
 """Seconds that the oldest due message may have waited before the relay counts as lagging."""
 
-PROVIDERS = ("payments", "warehouse")
+PROVIDERS = ("payments", "warehouse", "email", "sms", "push")
 
 MOST_COUNTED = 10_000
 """Counting stops here: the answer must come quickly when there are many."""
