@@ -17,7 +17,7 @@ from django.utils import timezone
 from notifications import channels, ports, rendering
 from notifications.models import Channel, Notification, Preference
 from orders.contracts import OrderEvent
-from outbox import registry, telemetry
+from outbox import crash_points, registry, telemetry
 from outbox.models import DeadLetter, OutboxMessage
 from outbox.resilience import NotNow, Permanent, Transient
 
@@ -52,9 +52,11 @@ def deliver(*, channel: str, message_id: str) -> bool:
     claimed = _claim(event, channel=channel, message_id=message_id, recipient=recipient)
     if claimed is None:
         return False
+    crash_points.reached("notification.claimed")
     adapter = channels.get(channel)
     with _noting_failure(claimed):
         provider_message_id = _sent_before(adapter, claimed) or adapter.send(claimed)
+    crash_points.reached("notification.answered")
     return _note_sent(claimed, provider_message_id)
 
 
@@ -166,6 +168,7 @@ def _noting_failure(claimed: Notification) -> Iterator[None]:
     try:
         yield
     except BaseException as failure:
+        crash_points.reached("notification.call_failed")
         # An open outcome stays open until a look-up or a success settles it.
         unsent = isinstance(failure, Permanent | Transient) and not isinstance(failure, ports.OutcomeUnknown)
         unknown = isinstance(failure.__cause__, ports.OutcomeUnknown)  # the breaker wraps what opened it

@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from orders import contracts, moves
 from orders.models import IdempotencyRecord, Order, OrderLine, Product
 from orders.transitions import STEP_DEADLINE, record
-from outbox import context, publisher, telemetry
+from outbox import context, crash_points, publisher, telemetry
 
 LONGEST_PAUSE = dt.timedelta(minutes=5)
 """The sweep doubles its patience with an order each time it takes it up, to this at the most."""
@@ -155,6 +155,7 @@ def place_order(
             order=order,
             answer=stored,
         )
+    crash_points.reached("order.placed")
     return Placement(order=order, answer=stored, replayed=False)
 
 
@@ -181,6 +182,7 @@ def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
         Order.objects.filter(pk=order.pk).update(
             cancel_requested_at=Now(), message_id=message_id, due_at=Now() + Value(STEP_DEADLINE)
         )
+    crash_points.reached("cancellation.requested")
     telemetry.emit("order.cancellation_requested", order_id=str(order.pk), by=requested_by)
     return Order.objects.get(pk=order.pk)
 
@@ -217,6 +219,7 @@ def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) ->
         )
         late = [message_id for (message_id,) in cursor.fetchall()]
         resumed = publisher.resume(late, workflow=WORKFLOWS) if late else 0
+    crash_points.reached("orders.resumed")
     if resumed:
         telemetry.emit("orders.resumed", orders=resumed)
     return resumed

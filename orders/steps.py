@@ -1,5 +1,5 @@
 """
-The steps of an order: validate → charge → fulfill, and back: cancel, refund.
+The steps of an order: validate → charge → fulfill. The way back is in `compensation`.
 
 Each runs at least once and takes effect at most once. A step without an outside call is one
 transaction. One with a call claims the order, writes down what it is about to ask, asks between the
@@ -9,9 +9,7 @@ A step that finds nothing to do returns False.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-from collections.abc import Iterator
 
 from django.conf import settings
 from django.db import transaction
@@ -20,11 +18,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from orders import contracts, moves, ports, stock
-from orders.models import Order, OrderLine, Payment, Refund, Shipment
+from orders.models import Order, OrderLine, Payment, Shipment
 from orders.services import facts
-from orders.transitions import LEASE, Fenced, let_go, move
-from outbox import publisher, telemetry
-from outbox.resilience import NotNow, Permanent
+from orders.transitions import LEASE, fence, held, let_go, move
+from outbox import crash_points, publisher, telemetry
+from outbox.resilience import Permanent
 
 KEY_WINDOW = dt.timedelta(hours=23)
 """How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
@@ -35,16 +33,12 @@ class ChargeUntraceable(Permanent):
     """A charge was asked for, the provider's key window is over, and the provider knows nothing of it."""
 
 
-class RefundImpossible(Permanent):
-    """The order is to be refunded but no captured charge of it is known."""
-
-
 # validate ------------------------------------------------------------------------------------------
 
 
 def validate(*, order_id: str) -> bool:
     """Check the order and reserve its stock, or reject it with the reason."""
-    with _fence("validate"), transaction.atomic(durable=True):
+    with fence("validate"), transaction.atomic(durable=True):
         order = Order.objects.get(pk=order_id)
         if order.status != moves.Status.PLACED or order.cancel_requested_at:
             return False
@@ -96,7 +90,8 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
             idempotency_key=key,
             defaults={"order": order, "amount_minor": order.total_minor, "currency": order.currency},
         )
-    with _held(order):
+    crash_points.reached("charge.intended")
+    with held(order):
         try:
             done = None if is_new else gateway.look_up(idempotency_key=key)
             if done is None:
@@ -126,6 +121,7 @@ def _ask_for_charge(
         )
     if not is_new:
         Payment.objects.filter(pk=payment.pk).update(calls=F("calls") + 1)
+        crash_points.reached("charge.asking_again")
     return gateway.charge(
         amount_minor=payment.amount_minor,
         currency=payment.currency,
@@ -136,7 +132,8 @@ def _ask_for_charge(
 
 
 def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
-    with _fence("charge"), transaction.atomic(durable=True):
+    crash_points.reached("charge.unanswered")
+    with fence("charge"), transaction.atomic(durable=True):
         Payment.objects.filter(pk=payment.pk, status=Payment.Status.REQUESTED).update(
             status=Payment.Status.UNKNOWN, error=str(unknown)
         )
@@ -147,9 +144,10 @@ def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
 
 
 def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
-    with _fence("charge"), transaction.atomic(durable=True):
+    crash_points.reached("charge.answered")
+    with fence("charge"), transaction.atomic(durable=True):
         if done.succeeded:
-            _capture(payment, done)
+            capture(payment, done)
             move(order, to=moves.Status.CHARGED)
         else:
             Payment.objects.filter(pk=payment.pk).update(
@@ -167,7 +165,8 @@ def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
     return False
 
 
-def _capture(payment: Payment, done: ports.Charge) -> None:
+def capture(payment: Payment, done: ports.Charge) -> None:
+    """Note that the provider has captured the charge."""
     Payment.objects.filter(pk=payment.pk).update(
         status=Payment.Status.SUCCEEDED, provider_id=done.id, error="", resolved_at=Now()
     )
@@ -178,7 +177,7 @@ def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> Non
     with transaction.atomic(durable=True):
         now = Order.objects.select_for_update(no_key=True).get(pk=order.pk)
         if now.status in (moves.Status.REJECTED, moves.Status.CANCELLED):
-            _capture(payment, done)
+            capture(payment, done)
             publisher.publish(contracts.ChargeStranded(**facts(now)))
             telemetry.emit("charge.stranded", order_id=str(order.pk))
 
@@ -202,7 +201,8 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
             .order_by("product__sku")
             .values_list("product__sku", "ordered")
         )
-    with _held(order):
+    crash_points.reached("fulfill.intended")
+    with held(order):
         try:
             parcel = warehouse.ship(
                 order_id=str(order.pk),
@@ -213,7 +213,8 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
             )
         except ports.ShipmentRefused as refused:
             return _compensate(order, shipment, reason=str(refused))
-    with _fence("fulfill"), transaction.atomic(durable=True):
+    crash_points.reached("fulfill.answered")
+    with fence("fulfill"), transaction.atomic(durable=True):
         Shipment.objects.filter(pk=shipment.pk).update(
             status=Shipment.Status.SHIPPED,
             provider_id=parcel.id,
@@ -233,7 +234,8 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
 
 
 def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
-    with _fence("fulfill"), transaction.atomic(durable=True):
+    crash_points.reached("fulfill.refused")
+    with fence("fulfill"), transaction.atomic(durable=True):
         Shipment.objects.filter(pk=shipment.pk).update(
             status=Shipment.Status.REFUSED, error=reason, resolved_at=Now()
         )
@@ -243,163 +245,6 @@ def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
     return False
 
 
-# cancel, refund ------------------------------------------------------------------------------------
-
-
-def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
-    """
-    Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
-
-    Raises:
-        NotNow: while a step is at work on the order.
-    """
-    order = Order.objects.claim(order_id, only_from=moves.CANCELLABLE, lease=LEASE, cancelling=True)
-    if order is None:
-        return _wait_for_step(order_id)
-    payment = Payment.objects.filter(order=order).order_by("-pk").first()
-    with _held(order):
-        if payment and payment.is_open:
-            found = gateway.look_up(idempotency_key=payment.idempotency_key)
-            return _cancel_looked_up(order, payment, found)
-        return _end(order)
-
-
-def _wait_for_step(order_id: str) -> bool:
-    order = Order.objects.get(pk=order_id)
-    if order.status in moves.CANCELLABLE and order.lease_until:
-        raise NotNow(f"a step is at work on {order.number}", retry_after=dt.timedelta(seconds=2))
-    return False
-
-
-def _cancel_looked_up(order: Order, payment: Payment, found: ports.Charge | None) -> bool:
-    with _fence("cancel"), transaction.atomic(durable=True):
-        if found and found.succeeded:
-            _capture(payment, found)
-            move(order, to=moves.Status.CHARGED, note="the charge was found at the provider")
-        else:
-            Payment.objects.filter(pk=payment.pk).update(
-                status=Payment.Status.DECLINED if found else Payment.Status.ABANDONED, resolved_at=Now()
-            )
-        return _move_to_end(order)
-    return False
-
-
-def _end(order: Order) -> bool:
-    with _fence("cancel"), transaction.atomic(durable=True):
-        return _move_to_end(order)
-    return False
-
-
-def _move_to_end(order: Order) -> bool:
-    if order.status == moves.Status.CHARGED:
-        move(order, to=moves.Status.CANCELLING, reason="cancelled on request")
-        return True
-    if order.status != moves.Status.PLACED:
-        stock.release(order)
-    move(order, to=moves.Status.CANCELLED, reason="cancelled on request")
-    publisher.publish(contracts.OrderCancelled(**facts(order), reason=order.reason))
-    return True
-
-
-def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
-    """Give the charge of a cancelling order back once, free its stock, and end it."""
-    with transaction.atomic(durable=True):
-        order = Order.objects.claim(
-            order_id, only_from=frozenset({moves.Status.CANCELLING}), lease=LEASE, cancelling=True
-        )
-        if order is None:
-            return False
-        payment = Payment.objects.filter(order=order, status=Payment.Status.SUCCEEDED).first()
-        if payment:
-            intent = _intend_refund(payment)
-    with _held(order):
-        if payment is None:
-            raise RefundImpossible(f"{order.number} is being cancelled but has no captured charge")
-        receipt = _ask_for_refund(gateway, payment, intent)
-    with _fence("refund"), transaction.atomic(durable=True):
-        _note_refund(intent, receipt)
-        stock.release(order)
-        move(order, to=moves.Status.CANCELLED)
-        publisher.publish_many(
-            [
-                contracts.OrderRefunded(**facts(order), refunded_minor=receipt.amount_minor),
-                contracts.OrderCancelled(**facts(order), reason=order.reason),
-            ]
-        )
-        return True
-    return False
-
-
-def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
-    """Give back a charge that went through after its order had ended."""
-    with transaction.atomic(durable=True):
-        payment = (
-            Payment.objects.select_related("order")
-            .filter(order_id=order_id, status=Payment.Status.SUCCEEDED)
-            .exclude(refund__status=Refund.Status.SUCCEEDED)
-            .first()
-        )
-        if payment is None or payment.order.status not in (moves.Status.REJECTED, moves.Status.CANCELLED):
-            return False
-        intent = _intend_refund(payment)
-    receipt = _ask_for_refund(gateway, payment, intent)
-    with transaction.atomic(durable=True):
-        if not _note_refund(intent, receipt):
-            return False
-        publisher.publish(contracts.OrderRefunded(**facts(payment.order), refunded_minor=receipt.amount_minor))
-    return True
-
-
-def _intend_refund(payment: Payment) -> Refund:
-    intent, _ = Refund.objects.get_or_create(
-        payment=payment,
-        defaults={
-            "idempotency_key": f"order-{payment.order_id}-refund",
-            "amount_minor": payment.amount_minor,
-            "currency": payment.currency,
-        },
-    )
-    return intent
-
-
-def _ask_for_refund(gateway: ports.PaymentGateway, payment: Payment, intent: Refund) -> ports.RefundReceipt:
-    return gateway.refund(
-        charge_id=payment.provider_id,
-        amount_minor=intent.amount_minor,
-        idempotency_key=intent.idempotency_key,
-    )
-
-
-def _note_refund(intent: Refund, receipt: ports.RefundReceipt) -> bool:
-    return bool(
-        Refund.objects.filter(pk=intent.pk, status=Refund.Status.REQUESTED).update(
-            status=Refund.Status.SUCCEEDED, provider_id=receipt.id, resolved_at=Now()
-        )
-    )
-
-
-# shared --------------------------------------------------------------------------------------------
-
-
 def _reject(order: Order, *, reason: str) -> None:
     move(order, to=moves.Status.REJECTED, reason=reason)
     publisher.publish(contracts.OrderRejected(**facts(order), reason=reason))
-
-
-@contextlib.contextmanager
-def _held(order: Order) -> Iterator[None]:
-    """Let go of the claim when the outside call fails, so that the next try finds the order free."""
-    try:
-        yield
-    except BaseException:
-        let_go(order)
-        raise
-
-
-@contextlib.contextmanager
-def _fence(step: str) -> Iterator[None]:
-    """End a step quietly that somebody else overtook; its transaction is rolled back."""
-    try:
-        yield
-    except Fenced as fenced:
-        telemetry.emit("step.fenced", step=step, detail=str(fenced))

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import shared_task
 
-from orders import adapters, services, steps
+from orders import adapters, compensation, services, steps
 from outbox import broker
 from outbox.consumer import ConsumerTask
 from outbox.resilience import RetryPolicy
@@ -37,17 +37,17 @@ def fulfill(*, message_id: str, order_id: str, **_: Any) -> bool:
 
 @shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
 def cancel(*, message_id: str, order_id: str, **_: Any) -> bool:
-    return steps.cancel(order_id=order_id, gateway=adapters.payment_gateway())
+    return compensation.cancel(order_id=order_id, gateway=adapters.payment_gateway())
 
 
 @shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
 def refund(*, message_id: str, order_id: str, **_: Any) -> bool:
-    return steps.refund(order_id=order_id, gateway=adapters.payment_gateway())
+    return compensation.refund(order_id=order_id, gateway=adapters.payment_gateway())
 
 
 @shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
 def refund_stranded(*, message_id: str, order_id: str, **_: Any) -> bool:
-    return steps.refund_stranded(order_id=order_id, gateway=adapters.payment_gateway())
+    return compensation.refund_stranded(order_id=order_id, gateway=adapters.payment_gateway())
 
 
 @shared_task(ignore_result=True, acks_late=False)

@@ -4,8 +4,10 @@ Moving an order: guarded by version, noted in its history, and due again unless 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from django.db.models import F, Value
@@ -13,7 +15,7 @@ from django.db.models.functions import Now
 
 from orders import moves
 from orders.models import Order, OrderTransition
-from outbox import context, telemetry
+from outbox import context, crash_points, telemetry
 
 STEP_DEADLINE = dt.timedelta(seconds=10)
 """How long after one step the next one may begin. Later the sweep starts the rest of the chain again;
@@ -78,3 +80,23 @@ def let_go(order: Order) -> None:
     Order.objects.filter(pk=order.pk, version=order.version).update(
         lease_until=None, due_at=Now() + Value(STEP_DEADLINE)
     )
+
+
+@contextlib.contextmanager
+def held(order: Order) -> Iterator[None]:
+    """Let go of the claim when the outside call fails, so that the next try finds the order free."""
+    try:
+        yield
+    except BaseException:
+        crash_points.reached("step.call_failed")
+        let_go(order)
+        raise
+
+
+@contextlib.contextmanager
+def fence(step: str) -> Iterator[None]:
+    """End a step quietly that somebody else overtook; its transaction is rolled back."""
+    try:
+        yield
+    except Fenced as fenced:
+        telemetry.emit("step.fenced", step=step, detail=str(fenced))

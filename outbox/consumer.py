@@ -23,7 +23,7 @@ from django.db import InterfaceError, OperationalError, connection, connections,
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import context, dead_letters, publisher, telemetry
+from outbox import context, crash_points, dead_letters, publisher, telemetry
 from outbox.models import Attempt, DeadLetter
 from outbox.resilience import NotNow, Outage, RetryPolicy, Transient
 
@@ -81,6 +81,7 @@ class ConsumerTask(Task):
                     raise
                 telemetry.emit("step.database_down", consumer=self.name, error=str(error))
                 raise super().retry(exc=error, countdown=DATABASE_WAIT, max_retries=10**9) from error
+            crash_points.reached("step.done")
             telemetry.emit(
                 "step.skipped" if done is False else "step.finished",
                 consumer=self.name,
@@ -100,9 +101,15 @@ class ConsumerTask(Task):
         return super().retry(*args, **options)
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Note a quick try that failed."""
+        """Note a quick try that failed; the next one is on its way."""
+        crash_points.reached("step.retry_sent")
         if not isinstance(exc, DatabaseError):
             self._safely(self._note, kwargs, exc, Attempt.Outcome.RETRIED)
+        crash_points.reached("step.retry_noted")
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Celery has sent the next link of the chain; the message is not acknowledged yet."""
+        crash_points.reached("step.next_sent")
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Postpone or bury. Runs in the child, and in the worker's main process for a hard time limit."""
@@ -132,6 +139,7 @@ class ConsumerTask(Task):
         with transaction.atomic():
             self._note(kwargs, exc, outcome, next_try_at=timezone.now() + wait)
             found = publisher.redeliver([kwargs["message_id"]], workflow=self._header("workflow"), wait=wait)
+        crash_points.reached("step.postponed")
         telemetry.emit("step.postponed", consumer=self.name, message_id=kwargs["message_id"], found=found)
 
     def _bury(self, kwargs: dict[str, Any], exc: Exception, task_id: str) -> None:
@@ -153,6 +161,7 @@ class ConsumerTask(Task):
             )
             if self.on_buried:
                 type(self).on_buried(**kwargs)  # type: ignore[misc]
+        crash_points.reached("step.buried")
 
     def _note(
         self,
@@ -193,6 +202,7 @@ class ConsumerTask(Task):
             self._bury(kwargs, loop, self.request.id or "")
             raise Ignore
         note = self._note(kwargs, CrashLoop("the worker of this delivery was lost"), Attempt.Outcome.LOST)
+        crash_points.reached("step.loss_noted")
         try:
             yield
         except Exception:  # a worker that is told to exit is lost all the same

@@ -20,7 +20,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from outbox import publisher, telemetry
+from outbox import crash_points, publisher, telemetry
 from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage
 
 LONGEST_TEXT = 64 * 1024
@@ -187,6 +187,7 @@ def replay(letters: DeadLetterQuerySet, *, by: str, reason: str, user_id: int | 
             ids = [row.message_id for row in ready if row.workflow == workflow and row.message_id]
             publisher.redeliver(ids, workflow=workflow)
         _resolve(ready, DeadLetter.Resolution.REPLAYED, by=by, reason=reason, user_id=user_id)
+    crash_points.reached("letters.replayed")
     for row in ready:
         telemetry.emit("message.replayed", consumer=row.consumer, message_id=str(row.message_id), by=by)
     return Resolved(done=len(ready), unreadable=len(rows) - len(ready))
@@ -202,6 +203,7 @@ def discard(letters: DeadLetterQuerySet, *, by: str, reason: str, user_id: int |
     with transaction.atomic():
         rows = _lock(letters, reason)
         _resolve(rows, DeadLetter.Resolution.DISCARDED, by=by, reason=reason, user_id=user_id)
+    crash_points.reached("letters.discarded")
     for row in rows:
         telemetry.emit("message.discarded", consumer=row.consumer, message_id=str(row.message_id), by=by)
     return Resolved(done=len(rows))

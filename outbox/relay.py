@@ -23,7 +23,7 @@ from django.db.models import Value
 from django.db.models.functions import Now
 from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import dead_letters, registry, telemetry
+from outbox import crash_points, dead_letters, registry, telemetry
 from outbox.contracts import Message, UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
 
@@ -76,6 +76,7 @@ def drain(*, batch: int = BATCH, most: int | None = None) -> Drained:
         rows = claim(batch)
         if not rows:
             break
+        crash_points.reached("relay.claimed")
         total += deliver(rows)
         if most is not None and total.published >= most:
             break
@@ -143,6 +144,7 @@ def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
     ]
     for name, canvas in canvases:
         send(canvas, message, workflow=name, app=app)
+        crash_points.reached("relay.sent")
 
 
 def send(canvas: Signature, message: Message, *, workflow: str, app: Celery) -> None:
@@ -181,6 +183,7 @@ def settle(rows: list[OutboxMessage]) -> int:
             [[row.id for row in rows], rows[0].claim],
         )
         settled = cursor.rowcount
+    crash_points.reached("relay.settled")
     telemetry.emit("relay.published", messages=settled)
     return settled
 
@@ -188,6 +191,7 @@ def settle(rows: list[OutboxMessage]) -> int:
 def release(rows: list[OutboxMessage]) -> None:
     """Give claimed messages back untouched: no attempt is spent, they are due at once."""
     _held(rows).update(claim=None, not_before=Now())
+    crash_points.reached("relay.released")
 
 
 def unpark() -> int:
@@ -207,6 +211,7 @@ def _park(row: OutboxMessage, reason: Exception) -> int:
     parked = _held([row]).update(
         status=OutboxMessage.Status.PARKED, claim=None, last_error=f"{type(reason).__name__}: {reason}"
     )
+    crash_points.reached("relay.parked")
     telemetry.emit("message.parked", message_id=str(row.id), event_name=row.event_name, reason=str(reason))
     return parked
 
@@ -223,6 +228,7 @@ def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
     if not gives_up:
         wait = POSTPONEMENTS[row.attempts]
         _held([row]).update(not_before=Now() + Value(wait), **changes)
+        crash_points.reached("relay.postponed")
         telemetry.emit("message.postponed", message_id=str(row.id), error=repr(error), wait=wait)
         return 0
     with transaction.atomic():
@@ -238,6 +244,7 @@ def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
                     attempts=spent,
                 )
             )
+    crash_points.reached("relay.buried")
     return 1
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from outbox import registry, telemetry
+from outbox import crash_points, registry, telemetry
 from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
 
 BATCH = 1000
@@ -62,4 +62,5 @@ def _delete(rows: QuerySet[Any], batch: int) -> int:
     total = 0
     while ids := list(rows.order_by("pk").values_list("pk", flat=True)[:batch]):
         total += rows.model.objects.filter(pk__in=ids).delete()[0]
+        crash_points.reached("retention.batch_deleted")
     return total

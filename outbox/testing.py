@@ -38,7 +38,7 @@ def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]
         queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]
         while True:
             if redeliveries:
-                pass_time(dt.timedelta(days=1))
+                _let_waits_shrink(dt.timedelta(days=1))
             relayed = relay.drain()
             before = len(ran)
             while message := _next_message(queues):
@@ -80,18 +80,28 @@ def purge(*, app: Celery | None = None) -> None:
 
 
 def pass_time(span: dt.timedelta) -> None:
-    """Let `span` pass for everything in the database that waits for a time."""
+    """Let `span` pass for everything in the database that waits for a time, or is judged by its age."""
+    _let_waits_shrink(span)
+    if apps.is_installed("orders"):
+        _execute("UPDATE orders_payment SET requested_at = requested_at - %(span)s", span)
+
+
+def _let_waits_shrink(span: dt.timedelta) -> None:
+    _execute(
+        "UPDATE outbox_outboxmessage SET not_before = not_before - %(span)s WHERE status = 'pending'", span
+    )
+    if apps.is_installed("orders"):
+        _execute(
+            "UPDATE orders_order SET due_at = due_at - %(span)s, lease_until = lease_until - %(span)s", span
+        )
+    if apps.is_installed("notifications"):
+        _execute("UPDATE notifications_notification SET lease_until = lease_until - %(span)s", span)
+
+
+def _execute(statement: str, span: dt.timedelta) -> None:
     values: dict[str, Any] = {"span": span}
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE outbox_outboxmessage SET not_before = not_before - %(span)s WHERE status = 'pending'",
-            values,
-        )
-        if apps.is_installed("orders"):
-            cursor.execute(
-                "UPDATE orders_order SET due_at = due_at - %(span)s, lease_until = lease_until - %(span)s",
-                values,
-            )
+        cursor.execute(statement, values)
 
 
 def _next_message(queues: list[Any]) -> Any:

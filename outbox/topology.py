@@ -17,7 +17,7 @@ from celery import Celery, bootsteps
 from celery.worker.consumer.connection import Connection
 from kombu import Exchange, Queue
 
-from outbox import worker
+from outbox import crash_points, worker
 from outbox.consumer import ConsumerTask
 from outbox.models import DeadLetter
 
@@ -90,6 +90,7 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
     while not worker.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
         if stopping.wait(PAUSE):
             return
+    crash_points.reached("broker.letter_kept")
     message.ack()
 
 

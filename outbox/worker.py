@@ -28,7 +28,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 
-from outbox import dead_letters, publisher, telemetry
+from outbox import crash_points, dead_letters, publisher, telemetry
 from outbox.consumer import PUBLISH_WAIT, ConsumerTask
 from outbox.models import DeadLetter
 
@@ -147,6 +147,7 @@ class GuardedConsumer(Consumer):
 
     def _settle(self, message: Any, note: Callable[[], None]) -> None:
         if safely(note):
+            crash_points.reached("worker.letter_kept")
             self._acknowledge(message)
         else:
             self.timer.call_after(KEEP_AGAIN, self._settle, (message, note))
