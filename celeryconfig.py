@@ -88,6 +88,7 @@ task_default_exchange = task_default_routing_key = task_default_queue
 task_create_missing_queues = False  # a mistyped queue name fails where it is written
 task_routes = {
     "orders.tasks.sweep": {"queue": "relay"},
+    "notifications.tasks.sweep": {"queue": "relay"},
     "orders.tasks.*": {"queue": "orders"},
     "notifications.tasks.send_email": {"queue": "email"},
     "notifications.tasks.send_sms": {"queue": "sms"},
@@ -134,7 +135,7 @@ beat_scheduler = "celery.beat:Scheduler"  # in memory: there is no schedule file
 beat_enable_remote_control = True  # `celery inspect ping` answers for beat too,
 beat_remote_control_max_tick_age = 10  # unless it has stopped ticking
 
-DRAIN_INTERVAL, SWEEP_INTERVAL = 1.0, 2.0  # seconds
+DRAIN_INTERVAL, SWEEP_INTERVAL, NEWS_SWEEP_INTERVAL = 1.0, 2.0, 15.0  # seconds
 beat_schedule = {
     # Expired entries are dropped: an outage leaves no pile of drains behind.
     "drain the outbox": {
@@ -146,6 +147,11 @@ beat_schedule = {
         "task": "orders.tasks.sweep",
         "schedule": SWEEP_INTERVAL,
         "options": {"expires": 2 * SWEEP_INTERVAL, "queue": "relay"},
+    },
+    "resume lost news": {
+        "task": "notifications.tasks.sweep",
+        "schedule": NEWS_SWEEP_INTERVAL,
+        "options": {"expires": 2 * NEWS_SWEEP_INTERVAL, "queue": "relay"},
     },
     "read what was parked": {
         "task": "outbox.tasks.unpark",

@@ -128,6 +128,15 @@ class Notification(models.Model):
         return f"{self.template} by {self.channel} for {self.order_number}"
 
 
+class Watermark(models.Model):
+    """One row: up to when published messages have been looked through for news that was lost."""
+
+    checked_until = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"checked until {self.checked_until:%Y-%m-%d %H:%M:%S}"
+
+
 class Preference(models.Model):
     """Whether a customer wants to hear through a channel. Without a row they do."""
 

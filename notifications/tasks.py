@@ -9,6 +9,7 @@ from typing import Any
 from celery import shared_task
 
 from notifications import services
+from notifications import sweep as lost_news
 from notifications.models import Channel
 from outbox.consumer import ConsumerTask
 from outbox.resilience import RetryPolicy
@@ -33,3 +34,9 @@ def send_sms(*, message_id: str, order_id: str, **_: Any) -> bool:
 @shared_task(base=ConsumerTask, on_buried=_failed(Channel.PUSH), **PROVIDER_RETRY.task_options())
 def send_push(*, message_id: str, order_id: str, **_: Any) -> bool:
     return services.deliver(channel=Channel.PUSH, message_id=message_id)
+
+
+@shared_task(ignore_result=True, acks_late=False)
+def sweep(**_: Any) -> None:
+    """Take up news that a broker or a worker has lost."""
+    lost_news.resume_lost()

@@ -169,7 +169,7 @@ def signatures_in(canvas: Signature) -> Iterable[Signature]:
 
 
 def settle(rows: list[OutboxMessage]) -> int:
-    """Note that a broker took the messages, unless somebody else holds them by now; return how many."""
+    """Note that a broker took the messages now, unless somebody else holds them; return how many."""
     if not rows:
         return 0
     with connection.cursor() as cursor:
@@ -177,7 +177,7 @@ def settle(rows: list[OutboxMessage]) -> int:
             f"""
             UPDATE {OutboxMessage._meta.db_table}
             SET status = 'published', claim = NULL, last_error = '', workflows = '{{}}',
-                published_at = coalesce(published_at, statement_timestamp())
+                published_at = statement_timestamp()
             WHERE id = ANY(%s) AND claim = %s
             """,  # noqa: S608 - the table's own name
             [[row.id for row in rows], rows[0].claim],
