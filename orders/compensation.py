@@ -11,6 +11,7 @@ import datetime as dt
 
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from orders import contracts, moves, ports, stock
 from orders.models import Order, Payment, Refund
@@ -19,6 +20,10 @@ from orders.steps import capture
 from orders.transitions import LEASE, fence, held, move
 from outbox import crash_points, publisher
 from outbox.resilience import NotNow, Permanent
+
+LOOK_UP_LAG = dt.timedelta(minutes=2)
+"""How long after a call the provider's search may not know of it yet. Stripe says that its search follows
+within a minute under normal conditions."""
 
 
 class RefundImpossible(Permanent):
@@ -30,7 +35,7 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
 
     Raises:
-        NotNow: while a step is at work on the order.
+        NotNow: while a step is at work on the order, or a charge may not be found yet.
     """
     order = Order.objects.claim(order_id, only_from=moves.CANCELLABLE, lease=LEASE, cancelling=True)
     if order is None:
@@ -40,6 +45,8 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     with held(order):
         if payment and payment.is_open:
             found = gateway.look_up(idempotency_key=payment.idempotency_key)
+            if found is None:
+                _wait_until_findable(payment)
             return _cancel_looked_up(order, payment, found)
         return _end(order)
 
@@ -49,6 +56,13 @@ def _wait_for_step(order_id: str) -> bool:
     if order.status in moves.CANCELLABLE and order.lease_until:
         raise NotNow(f"a step is at work on {order.number}", retry_after=dt.timedelta(seconds=2))
     return False
+
+
+def _wait_until_findable(payment: Payment) -> None:
+    """A call whose answer was lost may have charged although the search does not say so yet."""
+    rest = payment.asked_at + LOOK_UP_LAG - timezone.now()
+    if rest > dt.timedelta():
+        raise NotNow(f"{payment.idempotency_key} cannot be looked up reliably yet", retry_after=rest)
 
 
 def _cancel_looked_up(order: Order, payment: Payment, found: ports.Charge | None) -> bool:

@@ -224,6 +224,7 @@ class Payment(models.Model):
     calls = models.PositiveIntegerField(default=1, help_text="How often the provider was asked, same key.")
     error = models.TextField(blank=True)
     requested_at = models.DateTimeField(db_default=Now())
+    asked_at = models.DateTimeField(db_default=Now(), help_text="When a call was last about to be made.")
     resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
 
     class Meta:

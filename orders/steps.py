@@ -120,7 +120,7 @@ def _ask_for_charge(
             "find it at the provider by hand, then replay or discard"
         )
     if not is_new:
-        Payment.objects.filter(pk=payment.pk).update(calls=F("calls") + 1)
+        Payment.objects.filter(pk=payment.pk).update(calls=F("calls") + 1, asked_at=Now())
         crash_points.reached("charge.asking_again")
     return gateway.charge(
         amount_minor=payment.amount_minor,

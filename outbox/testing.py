@@ -83,7 +83,10 @@ def pass_time(span: dt.timedelta) -> None:
     """Let `span` pass for everything in the database that waits for a time, or is judged by its age."""
     _let_waits_shrink(span)
     if apps.is_installed("orders"):
-        _execute("UPDATE orders_payment SET requested_at = requested_at - %(span)s", span)
+        _execute(
+            "UPDATE orders_payment SET requested_at = requested_at - %(span)s, asked_at = asked_at - %(span)s",
+            span,
+        )
 
 
 def _let_waits_shrink(span: dt.timedelta) -> None:

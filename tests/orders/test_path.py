@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from orders import services
+from orders import compensation, services
 from orders.models import Order, Payment, Product, Refund, Shipment
 from outbox import testing
 from outbox.models import Attempt, DeadLetter, OutboxMessage
@@ -205,6 +205,21 @@ def test_cancelling_after_the_charge_refunds_it(drain, world):
     assert reload(order).status == Order.Status.CANCELLED
     assert stock(product) == (3, 0, 0)
     assert world.payments.count(kind="refund") == 1
+
+
+def test_a_charge_that_cannot_be_found_yet_holds_up_its_cancellation(drain, world):
+    order = place()
+    with world.payments.failing(fault="drop_before", match=f"order-{order.pk}-charge"):
+        drain()
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    drain()
+    assert reload(order).status == Order.Status.CHARGE_UNKNOWN
+
+    testing.pass_time(compensation.LOOK_UP_LAG)
+    drain()
+    assert reload(order).status == Order.Status.CANCELLED
+    assert order.payments.get().status == Payment.Status.ABANDONED
+    assert world.payments.count() == 0
 
 
 def test_a_shipped_order_cannot_be_cancelled(drain):
