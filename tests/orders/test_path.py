@@ -10,6 +10,7 @@ from orders import compensation, services
 from orders.models import Order, Payment, Product, Refund, Shipment
 from outbox import testing
 from outbox.models import Attempt, DeadLetter, OutboxMessage
+from tests.conftest import close_breakers
 from tests.factories import ProductFactory, place
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -211,6 +212,7 @@ def test_a_charge_that_cannot_be_found_yet_holds_up_its_cancellation(drain, worl
     order = place()
     with world.payments.failing(fault="drop_before", match=f"order-{order.pk}-charge"):
         drain()
+    close_breakers()
     services.request_cancellation(order_id=order.pk, requested_by="customer")
     drain()
     assert reload(order).status == Order.Status.CHARGE_UNKNOWN
