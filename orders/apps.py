@@ -1,4 +1,4 @@
-"""The orders app: hands its events, workflows and holds over to the outbox."""
+"""The orders app: hands its events, workflows, holds and invariants over to the outbox."""
 
 from django.apps import AppConfig
 
@@ -9,10 +9,11 @@ class OrdersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from orders import contracts, workflows
+        from orders import contracts, invariants, workflows
         from orders.models import Order
-        from outbox import registry
+        from outbox import registry, verification
 
         registry.register(contracts.EVENTS)
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Order.objects.unfinished().values("message_id"))
+        verification.register(invariants.INVARIANTS)

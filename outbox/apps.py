@@ -11,4 +11,7 @@ class OutboxConfig(AppConfig):
     def ready(self) -> None:
         from celery import current_app
 
+        from outbox import invariants, verification
+
         current_app.steps["worker"].add("outbox.listener:Listening")
+        verification.register(invariants.INVARIANTS)

@@ -226,3 +226,38 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.consumer}: {self.error_class}"
+
+
+class Verification(models.Model):
+    """What one comparison of everything the system promises with what there is has found."""
+
+    ran_at = models.DateTimeField(help_text="When its snapshot was taken.")
+    took = models.DurationField()
+    since = models.DateTimeField(null=True, help_text="Only what has changed since then counted; NULL: all.")
+    providers = models.BooleanField(help_text="Whether the providers' own records were compared too.")
+    passed = models.BooleanField()
+    by = models.CharField(max_length=200, help_text="beat, or cli: and a user.")
+    findings = models.JSONField(help_text="One for each invariant.")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["-ran_at"], name="verifications_newest_first")]
+
+    def __str__(self) -> str:
+        return f"{self.ran_at:%Y-%m-%d %H:%M}: {'passed' if self.passed else 'failed'}"
+
+
+class RepairRecord(models.Model):
+    """One repair that `verify` made: what, to which subject, by whom and why. Written with the repair."""
+
+    invariant = models.CharField(max_length=100)
+    subject = models.CharField(max_length=200, help_text="The offending id, e.g. an order's number.")
+    what = models.TextField(help_text="What was done.")
+    repaired_at = models.DateTimeField(db_default=Now())
+    repaired_by = models.CharField(max_length=200)
+    reason = models.TextField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["-repaired_at"], name="repairs_newest_first")]
+
+    def __str__(self) -> str:
+        return f"{self.invariant} {self.subject}: {self.what}"

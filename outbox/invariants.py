@@ -1,0 +1,177 @@
+"""
+What the outbox promises of its own tables, whatever the messages say.
+
+Rows that one transaction writes together are compared without any grace: a snapshot sees both or
+neither. Where something is in flight between transactions, the grace is built on the lease.
+"""
+
+from __future__ import annotations
+
+from outbox.relay import LEASE
+from outbox.verification import Invariant, written_at
+
+STALLED_AFTER = 10 * LEASE
+"""How long a due message may wait before somebody has to look: ten relays in a row would have had to die,
+or the broker is down, or no relay runs."""
+
+CLOCKS_DIFFER = LEASE
+"""By how much a time that a statement took may be ahead of the snapshot's."""
+
+NO_READABLE = "python manage.py discard_failures --id {id} --dry-run"
+
+INVARIANTS = [
+    Invariant(
+        name="messages-move-on",
+        sentence="Every message that is due is soon published, postponed, parked or buried.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE status = 'pending' AND not_before < now() - %(stalled)s
+        """,
+        values=lambda: {"stalled": STALLED_AFTER},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="postponed-messages-say-why",
+        sentence="Every message that waits for a later try says why: an error, an attempt or a workflow.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage AS message
+            WHERE status = 'pending' AND claim IS NULL AND not_before > now() + %(clocks)s
+              AND redeliveries + attempts > 0 AND last_error = '' AND workflows = '{}'
+              AND NOT EXISTS (
+                  SELECT FROM outbox_attempt
+                  WHERE message_id = message.id AND next_try_at IS NOT NULL
+              )
+        """,
+        values=lambda: {"clocks": CLOCKS_DIFFER},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="claims-end",
+        sentence="A relay's claim is on a pending message and lasts no longer than one lease.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE claim IS NOT NULL AND (status <> 'pending' OR not_before > now() + %(longest)s)
+        """,
+        values=lambda: {"longest": LEASE + CLOCKS_DIFFER},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="settled-messages-say-how",
+        sentence="A published message says when a broker took it; a parked or buried one says why.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE (status = 'published' AND published_at IS NULL)
+               OR (status IN ('parked', 'buried') AND last_error = '')
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="buried-messages-have-letters",
+        sentence="Every message that the relay buried has a dead letter.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage AS message
+            WHERE status = 'buried'
+              AND NOT EXISTS (SELECT FROM outbox_deadletter WHERE message_id = message.id)
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="attempts-are-sane",
+        sentence="An attempt that says the work goes on later says when; any other says no time.",
+        sql="""
+            SELECT id FROM outbox_attempt
+            WHERE failed_at >= %(since)s AND (
+                outcome NOT IN ('retried', 'postponed', 'waited', 'lost', 'buried')
+                OR (outcome IN ('postponed', 'waited')) <> (next_try_at IS NOT NULL)
+            )
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="given-up-work-has-letters",
+        sentence="Everything that a consumer gave up has a dead letter of that consumer.",
+        sql="""
+            SELECT DISTINCT message_id FROM outbox_attempt AS attempt
+            WHERE outcome = 'buried' AND failed_at >= %(since)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_deadletter
+                  WHERE message_id = attempt.message_id AND consumer = attempt.consumer
+              )
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="open-letters-can-be-replayed",
+        sentence="The message of every open dead letter still exists.",
+        sql="""
+            SELECT id FROM outbox_deadletter AS letter
+            WHERE resolution = 'open' AND message_id IS NOT NULL
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = letter.message_id)
+        """,
+        command=NO_READABLE,
+    ),
+    Invariant(
+        name="open-letters-keep-their-attempts",
+        sentence="The attempts that led to an open dead letter still exist.",
+        sql="""
+            SELECT id FROM outbox_deadletter AS letter
+            WHERE resolution = 'open' AND source = 'task' AND message_id IS NOT NULL
+              AND NOT EXISTS (
+                  SELECT FROM outbox_attempt
+                  WHERE message_id = letter.message_id AND consumer = letter.consumer
+              )
+        """,
+        command="python manage.py replay_failures --id {id} --dry-run",
+    ),
+    Invariant(
+        name="resolved-letters-say-who-and-why",
+        sentence="Every replayed or discarded dead letter says who did it, when and why; an open one does not.",
+        sql="""
+            SELECT id FROM outbox_deadletter
+            WHERE (resolution = 'open') <> (resolved_at IS NULL)
+               OR (resolution = 'open') <> (resolved_by = '')
+               OR (resolution = 'open') <> (reason = '')
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="replayed-letters-were-delivered",
+        sentence="The message of every replayed dead letter was delivered again.",
+        sql="""
+            SELECT letter.id FROM outbox_deadletter AS letter
+            JOIN outbox_outboxmessage AS message ON message.id = letter.message_id
+            WHERE letter.resolution = 'replayed' AND letter.resolved_at >= %(since)s
+              AND message.redeliveries = 0
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="inbox-knows-its-messages",
+        sentence="Every inbox entry belongs to a message that exists or has outlived its retention.",
+        sql=f"""
+            SELECT message_id FROM outbox_inboxentry AS entry
+            WHERE taken_at >= %(since)s AND {written_at("message_id")} > %(retained)s + %(clocks)s
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = entry.message_id)
+        """,  # noqa: S608 - a name of our own column
+        values=lambda: {"clocks": CLOCKS_DIFFER},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="causes-are-known",
+        sentence="The message that caused another one exists or has outlived its retention.",
+        sql=f"""
+            SELECT id FROM (
+                SELECT id, causation_id FROM outbox_outboxmessage
+                WHERE created_at >= %(since)s
+                  AND causation_id ~ '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-7[0-9a-f]{{3}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}$'
+                OFFSET 0
+            ) AS caused
+            WHERE {written_at("causation_id")} > %(retained)s + %(clocks)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage AS cause WHERE cause.id = caused.causation_id::uuid
+              )
+        """,  # noqa: S608 - a name of our own column
+        values=lambda: {"clocks": CLOCKS_DIFFER},
+        command="python manage.py outbox_status",
+    ),
+]
