@@ -140,24 +140,54 @@ def bury(failure: Failure) -> DeadLetter:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What a replay of a selection would do, counted by consumer and by error."""
+    """
+    What a replay of a selection would do, in letters.
 
-    replayable: int
-    unreadable: int
-    by_consumer: dict[str, int]
-    by_error: dict[str, int]
+    `by_cause` counts what would be replayed, by consumer and error class. The other open ones cannot be:
+    they are `without_message`, or their message is no longer in the outbox (`message_gone`).
+    """
+
+    by_cause: dict[tuple[str, str], int]
+    without_message: int
+    message_gone: int
+
+    @property
+    def replayable(self) -> int:
+        """How many would be replayed."""
+        return sum(self.by_cause.values())
+
+    @property
+    def unreadable(self) -> int:
+        """How many cannot be, for either reason."""
+        return self.without_message + self.message_gone
+
+    @property
+    def by_consumer(self) -> dict[str, int]:
+        """What would be replayed, by what gave up."""
+        counts: Counter[str] = Counter()
+        for (consumer, _), letters in self.by_cause.items():
+            counts[consumer] += letters
+        return dict(counts)
+
+    def why_not(self) -> list[str]:
+        """How many cannot be replayed and why, a phrase for each reason that there is."""
+        reasons = [
+            (self.without_message, "carried no message that could be read"),
+            (self.message_gone, "had a message that is no longer in the outbox"),
+        ]
+        return [f"{letters} {reason}" for letters, reason in reasons if letters]
 
 
 def preview(letters: DeadLetterQuerySet) -> Preview:
     """Count what a replay of the open ones among `letters` would deliver, without changing anything."""
     rows = list(letters.unresolved().values_list("message_id", "consumer", "error_class"))
     kept = set(_deliverable(message_id for message_id, _, _ in rows if message_id))
-    ready = [row for row in rows if row[0] in kept]
+    without_message = sum(message_id is None for message_id, _, _ in rows)
+    causes = Counter((consumer, error) for message_id, consumer, error in rows if message_id in kept)
     return Preview(
-        replayable=len(ready),
-        unreadable=len(rows) - len(ready),
-        by_consumer=dict(Counter(consumer for _, consumer, _ in ready)),
-        by_error=dict(Counter(error for _, _, error in ready)),
+        by_cause=dict(causes),
+        without_message=without_message,
+        message_gone=len(rows) - causes.total() - without_message,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -84,6 +85,25 @@ def test_what_carries_no_message_is_counted_and_left_open(run):
     assert (answer.code, "discard them" in answer.error) == (3, True)
     assert DeadLetter.objects.unresolved().count() == 1
     assert run("discard_failures", "--all", "--reason", "garbage").code == 0
+
+
+def test_a_dry_run_counts_only_what_can_be_replayed_and_says_why_the_rest_cannot(run):
+    def bury(**known):
+        dead_letters.bury(
+            dead_letters.Failure(
+                **{"source": "task", "consumer": "x", "error_class": "X", "error": "x"} | known
+            )
+        )
+
+    bury(message_id=str(place().message_id), consumer="orders.tasks.charge")
+    bury(body="garbage")
+    bury(message_id=str(uuid.uuid4()))
+
+    told = run("replay_failures", "--all", "--dry-run").out
+    assert "1 would be replayed, 2 cannot be" in told
+    assert "1 carried no message that could be read" in told
+    assert "1 had a message that is no longer in the outbox" in told
+    assert told.splitlines()[1:] == ["       1  orders.tasks.charge"]
 
 
 def test_a_time_that_cannot_be_read_is_told(run):

@@ -32,17 +32,15 @@ class Command(BaseCommand):
         if not preview.replayable and not preview.unreadable:
             raise CommandError("No open dead letter matches.", returncode=NOTHING_MATCHED)
         if options["dry_run"]:
-            self._show(
-                options, "would be replayed", preview.replayable, preview.unreadable, preview.by_consumer
-            )
+            self._show(options, "would be replayed", preview.replayable, preview)
             return
         if not options["reason"].strip():
             raise CommandError("Say why with --reason; the next person reads it on the letter.")
         done = self._replay(letters, options)
-        self._show(options, "replayed", done, preview.unreadable, preview.by_consumer)
+        self._show(options, "replayed", done, preview)
         if preview.unreadable:
             raise CommandError(
-                f"{preview.unreadable} carry no message that could be delivered; discard them.",
+                f"Left open, with no message to deliver: {', '.join(preview.why_not())}; discard them.",
                 returncode=SOME_LEFT,
             )
 
@@ -57,13 +55,18 @@ class Command(BaseCommand):
             time.sleep(1 / options["rate"])
         return done
 
-    def _show(
-        self, options: dict[str, Any], verb: str, done: int, unreadable: int, by_consumer: dict[str, int]
-    ) -> None:
+    def _show(self, options: dict[str, Any], verb: str, done: int, preview: dead_letters.Preview) -> None:
         if options["format"] == "json":
-            counts = {"verb": verb, "count": done, "unreadable": unreadable, "by_consumer": by_consumer}
+            counts = {
+                "verb": verb,
+                "count": done,
+                "unreadable": preview.unreadable,
+                "why_not": preview.why_not(),
+                "by_consumer": preview.by_consumer,
+            }
             self.stdout.write(json.dumps(counts))
             return
-        self.stdout.write(f"{done} {verb}, {unreadable} cannot be")
-        for consumer, count in sorted(by_consumer.items()):
+        because = f": {', '.join(preview.why_not())}" if preview.unreadable else ""
+        self.stdout.write(f"{done} {verb}, {preview.unreadable} cannot be{because}")
+        for consumer, count in sorted(preview.by_consumer.items()):
             self.stdout.write(f"  {count:>6}  {consumer}")
