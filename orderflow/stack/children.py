@@ -86,3 +86,10 @@ def command_line(pid: int) -> str:
         ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return answer.stdout.strip()
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the ids of a process's own children, oldest first; none when it is gone."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False)
+    pairs = (line.split() for line in listed.stdout.splitlines())
+    return sorted(int(pid) for pid, above in pairs if above == str(parent))

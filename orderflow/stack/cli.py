@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import control, runs
+from . import control, drill, runs
 from .homes import Home
 from .problem import Problem
 
@@ -16,6 +16,7 @@ python3 run.py [--once] [--port N] [--orders N]   start everything, place demo o
 python3 run.py up [--port N]                      start everything, without the demo
 python3 run.py down | status | reset              stop it; look at it; remove its data
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
+python3 run.py chaos [--orders N] [--seed N] ...  break a stack of its own on purpose, and see what is lost
 python3 run.py COMMAND [arguments]                run a command of manage.py; `help` lists them
 
 DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name servers of yours to use instead of
@@ -52,6 +53,8 @@ def _dispatch(home: Home, words: list[str]) -> int:
         return {"down": control.down, "status": control.status, "reset": control.reset}[word](home)
     if word == "test":
         return runs.tests(home, os.environ, rest)
+    if word == "chaos" and not drill.is_for_another_stack(rest):
+        return drill.run(home, os.environ, rest)
     if word == "up" or not word or word.startswith("-"):
         return runs.stack(home, os.environ, _wish(words))
     return runs.manage(home, os.environ, words)

@@ -19,13 +19,14 @@ ELSEWHERE = Path("/var/lib")
 
 @dataclasses.dataclass(frozen=True)
 class Home:
-    """The paths of one checkout's stack."""
+    """The paths of one stack: the checkout's own, or one whose state is `kept_in` another folder."""
 
     root: Path = ROOT
+    kept_in: Path | None = None
 
     @property
     def state(self) -> Path:
-        return self.root / ".orderflow"
+        return self.kept_in or self.root / ".orderflow"
 
     @property
     def logs(self) -> Path:

@@ -30,7 +30,8 @@ class Table:
     The processes of one stack. `servers` are the units that everything else waits for.
 
     `migrated` says that the database is known to be up to date: then nothing waits for the step that looks.
-    `orders_come_first` keeps one processor free of later ones that are starting.
+    `orders_come_first` keeps one processor free of later ones that are starting. Of `orders_workers` more than
+    one, the others take over what the first one holds when it dies.
     """
 
     home: Home
@@ -39,6 +40,7 @@ class Table:
     servers: tuple[str, ...] = ()
     migrated: bool = False
     orders_come_first: bool = True
+    orders_workers: int = 1
 
     def units(self) -> list[Unit]:
         """Return all of them, in the order of their start."""
@@ -52,7 +54,7 @@ class Table:
 
     def migrate(self) -> Unit:
         """Return the step that brings the database up to date."""
-        after = tuple(name for name in self.servers if name == "postgres")
+        after = tuple(name for name in self.servers if name in ("postgres", "proxy"))
         # Checking the settings as well would take a third longer; every other command does.
         return self._manage("migrate", "migrate", "--noinput", "--skip-checks", after=after)
 
@@ -66,6 +68,8 @@ class Table:
         if not self.migrated:
             yield self.migrate()
         before = self.servers if self.migrated else ("migrate", *self.servers)
+        for number in range(2, self.orders_workers + 1):
+            yield self._worker(f"orders-{number}", EARLY_POOLS["orders"], after=before, queue="orders")
         for name, pool in EARLY_POOLS.items():
             yield self._worker(name, pool, after=before)
 
@@ -110,11 +114,14 @@ class Table:
             stop_rank=StopRank.SANDBOX,
         )
 
-    def _worker(self, name: str, pool: tuple[str, ...], *, after: tuple[str, ...] = ()) -> Unit:
-        options = ["-n", f"{name}@%h", "-Q", name, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
+    def _worker(
+        self, name: str, pool: tuple[str, ...], *, after: tuple[str, ...] = (), queue: str = ""
+    ) -> Unit:
+        queue = queue or name
+        options = ["-n", f"{name}@%h", "-Q", queue, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
         ready = self._says(name, " ready.")
         return self._celery(
-            name, ["worker", *options], ready=ready, after=after, extra={"ORDERFLOW_POOL": name}
+            name, ["worker", *options], ready=ready, after=after, extra={"ORDERFLOW_POOL": queue}
         )
 
     def _says(self, name: str, text: str) -> probes.Says:

@@ -77,14 +77,20 @@ class Supervisor:
     """
     Runs units as a context: leaving it stops all of them, whatever happened.
 
-    `report` hears of every change of state. It has to be used from the main thread, which owns the signals.
+    `report` hears of every change of state. `restarts` is how often a unit may die in a minute before it is
+    given up. It has to be used from the main thread, which owns the signals.
     """
 
     def __init__(
-        self, units: Sequence[Unit], *, report: Callable[[Watched], None] = lambda watched: None
+        self,
+        units: Sequence[Unit],
+        *,
+        report: Callable[[Watched], None] = lambda watched: None,
+        restarts: int | None = None,
     ) -> None:
         self.watched = {unit.name: Watched(unit) for unit in units}
         self._report = report
+        self._restarts = RESTARTS if restarts is None else restarts
         self._asked_to_stop = 0
         self._interrupt_is_ours = True
         self._previous: dict[signal.Signals, Any] = {}
@@ -264,7 +270,7 @@ class Supervisor:
             watched.next_start = now + (
                 0.25 * 2 ** (len(watched.deaths) - 1) if len(watched.deaths) > 1 else 0.0
             )
-            self._move(watched, State.GIVEN_UP if len(watched.deaths) > RESTARTS else State.RESTARTING)
+            self._move(watched, State.GIVEN_UP if len(watched.deaths) > self._restarts else State.RESTARTING)
 
     def _move(self, watched: Watched, state: State) -> None:
         watched.state = state

@@ -1,0 +1,174 @@
+"""
+A client as it should be: one idempotency key per order, repeated until there is an answer, at a steady rate.
+
+It forgets an order only once the API has answered; what it was promised is what `promises` holds the system to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import requests
+
+from orderflow.chaos.wishes import Wish
+
+TIMEOUT = 5.0
+"""Seconds a client waits for one answer."""
+
+PAUSES = (0.2, 0.4, 0.8, 1.6, 2.0)
+"""Seconds between two tries; the last one again and again."""
+
+AT_ONCE = 24
+"""Requests in flight at most: more than a steady rate needs while answers take their timeout."""
+
+TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Answers that say nothing about the order: 409 is a twin of the same request that is still at work."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Try:
+    """One request: when it was sent (Unix time), how long its answer took, and what that was."""
+
+    at: float
+    seconds: float
+    status: int = 0
+    """0: there was no answer."""
+    error: str = ""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Placed:
+    """What became of one wish, as its client knows it."""
+
+    wish: Wish
+    tries: list[Try] = dataclasses.field(default_factory=list)
+    order_id: str = ""
+    order_number: str = ""
+    replayed: bool = False
+    refused: str = ""
+    cancellation: int = 0
+    """The status of the answer to its cancellation; 0: not asked for, or not answered."""
+
+    @property
+    def is_accepted(self) -> bool:
+        return bool(self.order_id)
+
+    @property
+    def is_answered(self) -> bool:
+        return bool(self.order_id or self.refused)
+
+    @property
+    def answered_at(self) -> float:
+        return self.tries[-1].at + self.tries[-1].seconds if self.tries else 0.0
+
+
+class Client:
+    """Places orders at `url` (of the API, with its version) under one bearer token."""
+
+    def __init__(self, url: str, token: str, *, timeout: float = TIMEOUT) -> None:
+        self._url, self._token, self._timeout = url.rstrip("/"), token, timeout
+        self._local = threading.local()
+
+    def place(self, wish: Wish, *, until: float) -> Placed:
+        """Place one order; repeat the request with its key until there is an answer, or until a Unix time."""
+        placed = Placed(wish=wish)
+        while not placed.is_answered and (not placed.tries or time.time() < until):
+            if placed.tries:
+                time.sleep(_pause(len(placed.tries)))
+            self._try(placed)
+        if placed.is_accepted and wish.cancel_after is not None:
+            time.sleep(wish.cancel_after)
+            placed.cancellation = self._cancel(placed.order_id, until=until)
+        return placed
+
+    def place_all(
+        self, wishes: Iterable[Wish], *, rate: float, until: float, note: Callable[[Placed], None]
+    ) -> list[Placed]:
+        """
+        Place all orders, `rate` of them a second however long the answers take, and return what became of them.
+
+        `note` hears of each order that has been dealt with, from several threads.
+        """
+        waiting: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
+        done: list[Placed] = []
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                while (wish := waiting.get()) is not None:
+                    placed = self.place(wish, until=until)
+                    done.append(placed)
+                    note(placed)
+            except BaseException as failure:
+                failures.append(failure)
+
+        threads = [threading.Thread(target=work, name=f"client-{number}") for number in range(AT_ONCE)]
+        for thread in threads:
+            thread.start()
+        begun = time.monotonic()
+        for position, wish in enumerate(wishes):
+            time.sleep(max(0.0, begun + position / rate - time.monotonic()))
+            waiting.put(wish)
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return sorted(done, key=lambda placed: placed.wish.number)
+
+    def _try(self, placed: Placed) -> None:
+        at, begun = time.time(), time.monotonic()
+        answer = self._post("/orders", key=placed.wish.key, body=placed.wish.body)
+        seconds = time.monotonic() - begun
+        if isinstance(answer, Exception):
+            placed.tries.append(Try(at=at, seconds=seconds, error=f"{type(answer).__name__}: {answer}"[:200]))
+            return
+        placed.tries.append(Try(at=at, seconds=seconds, status=answer.status_code))
+        if answer.status_code == 201:
+            order = answer.json()
+            placed.order_id, placed.order_number = str(order["id"]), str(order["number"])
+            placed.replayed = answer.headers.get("Idempotent-Replayed") == "true"
+        elif answer.status_code not in TRY_AGAIN:
+            placed.refused = f"{answer.status_code}: {answer.text[:300]}"
+
+    def _cancel(self, order_id: str, *, until: float) -> int:
+        tries = 0
+        while not tries or time.time() < until:
+            if tries:
+                time.sleep(_pause(tries))
+            tries += 1
+            answer = self._post(f"/orders/{order_id}/cancel")
+            # Here 409 is an answer: it can no longer be cancelled.
+            if not isinstance(answer, Exception) and answer.status_code not in TRY_AGAIN - {409}:
+                return answer.status_code
+        return 0
+
+    def _post(
+        self, path: str, *, key: str = "", body: dict[str, Any] | None = None
+    ) -> requests.Response | Exception:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        if key:
+            headers["Idempotency-Key"] = key
+        try:
+            return self._session().post(
+                f"{self._url}{path}", json=body or {}, headers=headers, timeout=self._timeout
+            )
+        except requests.RequestException as failure:
+            return failure
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            self._local.session.trust_env = False  # no proxy of the environment between us
+        session: requests.Session = self._local.session
+        return session
+
+
+def _pause(tries: int) -> float:
+    return PAUSES[min(tries, len(PAUSES)) - 1]

@@ -1,0 +1,227 @@
+"""
+The whole drill: place orders, break things on schedule, let everything settle, compare, judge.
+
+The client, the faults and the clock run in threads of their own; each closes its database session when it ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import DatabaseError, connections
+from django.db.models import Count
+from django.utils import timezone
+
+from notifications.models import Notification
+from orderflow.chaos import answers, faults, promises, recovery, wishes
+from orderflow.chaos.client import Client, Placed
+from orderflow.chaos.faults import Act
+from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orderflow.chaos.promises import Finding, Ledgers
+from orderflow.chaos.recovery import Life, Struck
+from orderflow.chaos.report import Report
+from orderflow.chaos.schedule import Fault
+from orders import tokens
+from orders.models import Order, OrderTransition
+from outbox.models import OutboxMessage
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks whether something is back: the precision of the recovery times."""
+
+BACK_PATIENCE = 60.0
+"""Seconds within which what was broken must be back at all."""
+
+SETTLE_LOOK = 0.5
+
+Answer = TypeVar("Answer")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Plan:
+    """What is to be done. `stack` None: the stack of the settings, which is not the drill's own."""
+
+    orders: int
+    duration: float
+    seed: int
+    broker: str
+    settle: float
+    schedule: Sequence[Fault]
+    stack: OwnStack | None
+    command: str
+
+
+class Drill:
+    """One drill; `say` gets the lines of the timeline as they happen."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan, self._say = plan, say
+        self._begun = 0.0
+        self._struck: list[Struck] = []
+        self._failures: list[BaseException] = []
+
+    def run(self) -> Report:
+        """Run it all and return what came of it."""
+        plan = self.plan
+        run = f"drill-{plan.seed}-{timezone.now():%H%M%S}"
+        wishes.stock(plan.orders)
+        _, secret = tokens.create(run, scopes=tokens.SCOPES)
+        client = Client(f"{settings.WEB_URL}/api/v1", secret)
+        self._begun = time.time()
+        until = self._begun + plan.duration + plan.settle
+        threads = [
+            threading.Thread(target=self._strike, args=(fault,), name=str(fault)) for fault in plan.schedule
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            placed = client.place_all(
+                wishes.draw(plan.orders, seed=plan.seed, run=run),
+                rate=plan.orders / plan.duration,
+                until=until,
+                note=lambda one: None,
+            )
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._failures:
+            raise self._failures[0]
+        self._tell(f"all {len(placed)} orders placed, {sum(one.is_accepted for one in placed)} accepted")
+        settled_after = self._settle(placed, until=until)
+        return self._report(placed, settled_after)
+
+    def _strike(self, fault: Fault) -> None:
+        try:
+            act = faults.act_of(fault, stack=self.plan.stack, broker=self.plan.broker, seed=self.plan.seed)
+            self._carry_out(fault, act)
+        except BaseException as failure:
+            self._failures.append(failure)
+        finally:
+            connections.close_all()
+
+    def _carry_out(self, fault: Fault, act: Act) -> None:
+        time.sleep(max(0.0, self._begun + fault.start - time.time()))
+        began_at = time.time()
+        struck = Struck(fault=fault, began_at=began_at, ended_at=began_at, back_at=began_at)
+        try:
+            struck.did = _with_database(act.begin)
+        except NotRunning as nothing:
+            struck.problem = str(nothing)
+            self._struck.append(struck)
+            self._tell(f"{fault} did not strike: {nothing}")
+            return
+        # What had to wait for another fault's end began later than planned.
+        if fault.kind not in ("duplicate-delivery", "clock-jump"):
+            struck.began_at = max(began_at, time.time() - LOOK_AGAIN)
+        self._tell(f"{fault.kind}: {struck.did}")
+        try:
+            time.sleep(fault.lasts)
+        finally:
+            act.end()
+        struck.ended_at = time.time()
+        self._wait_until_back(act, struck)
+        self._struck.append(struck)
+        if struck.back_at - struck.began_at > LOOK_AGAIN:
+            self._tell(f"{fault.kind}: over, back after {struck.back_at - struck.began_at:.1f} s")
+
+    def _wait_until_back(self, act: Act, struck: Struck) -> None:
+        while not act.is_back():
+            if time.time() - struck.ended_at > BACK_PATIENCE:
+                struck.problem = f"not back after {BACK_PATIENCE:.0f} s"
+                break
+            time.sleep(LOOK_AGAIN)
+        struck.back_at = time.time()
+
+    def _settle(self, placed: Sequence[Placed], *, until: float) -> float | None:
+        """Wait until all has come to its end; return the seconds since the last order, None if it did not."""
+        begun = time.time()
+        ids = [one.order_id for one in placed if one.is_accepted]
+        while time.time() < until:
+            open_orders = _with_database(lambda: Order.objects.unfinished().filter(pk__in=ids).count())
+            if not open_orders and not _with_database(lambda: promises.untold(placed)):
+                self._tell("everything has settled")
+                return time.time() - begun
+            time.sleep(SETTLE_LOOK)
+        self._tell("not everything has settled in time")
+        return None
+
+    def _report(self, placed: Sequence[Placed], settled_after: float | None) -> Report:
+        stack = self.plan.stack
+        ledgers = Ledgers.read(mail_url=stack.mail_url if stack else "")
+        findings = [
+            *promises.unanswered(placed),
+            *promises.check(placed, ledgers),
+            *promises.untold(placed),
+            *promises.letters(),
+        ]
+        real = [one for one in sorted(self._struck, key=lambda one: one.began_at) if not one.problem]
+        never_back = [one for one in self._struck if one.problem.startswith("not back")]
+        findings += [Finding(rule="not back", subject=str(one.fault), detail=one.problem) for one in never_back]
+        ids = [one.order_id for one in placed if one.is_accepted]
+        lives = {"": _orders_lives(ids)} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
+        return Report(
+            plan_orders=self.plan.orders,
+            duration=self.plan.duration,
+            seed=self.plan.seed,
+            broker=self.plan.broker,
+            command=self.plan.command,
+            begun_at=self._begun,
+            schedule=list(self.plan.schedule),
+            struck=sorted(self._struck, key=lambda one: one.began_at),
+            placed=placed,
+            statuses=_statuses(ids),
+            settled_after=settled_after,
+            answers=answers.judge(placed, real),
+            recoveries=[recovery.measure(one, lives[one.concerns], real) for one in real],
+            repeats=promises.repeats(ledgers),
+            findings=findings,
+        )
+
+    def _tell(self, text: str) -> None:
+        self._say(f"{time.time() - self._begun:6.1f} s  {text}")
+
+
+def _with_database(ask: Callable[[], Answer]) -> Answer:
+    """Ask the database until it answers: it is one of the things that are broken here."""
+    end = time.monotonic() + BACK_PATIENCE
+    while True:
+        try:
+            return ask()
+        except DatabaseError:
+            connections.close_all()
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOK_AGAIN)
+
+
+def _orders_lives(ids: Sequence[str]) -> dict[str, Life]:
+    """The moves of the drill's orders, by their numbers."""
+    moves: dict[str, list[float]] = {}
+    for number, at in (
+        OrderTransition.objects.filter(order__in=ids).order_by("id").values_list("order__number", "at")
+    ):
+        moves.setdefault(number, []).append(at.timestamp())
+    final = set(Order.objects.filter(pk__in=ids, finished_at__isnull=False).values_list("number", flat=True))
+    return {number: Life(moves=sorted(at), is_over=number in final) for number, at in moves.items()}
+
+
+def _news_lives(channel: str) -> dict[str, Life]:
+    """From the message of a piece of news to its sending, by the orders' numbers and templates."""
+    told = Notification.objects.filter(channel=channel)
+    made = dict(OutboxMessage.objects.filter(pk__in=told.values("message_id")).values_list("pk", "created_at"))
+    return {
+        f"{news.order_number} {news.template}": Life(
+            moves=[made[news.message_id].timestamp(), *([news.sent_at.timestamp()] if news.sent_at else [])],
+            is_over=news.status not in (Notification.Status.PENDING, Notification.Status.SENDING),
+        )
+        for news in told
+    }
+
+
+def _statuses(ids: Sequence[str]) -> dict[str, int]:
+    rows = Order.objects.filter(pk__in=ids).values_list("status").annotate(count=Count("pk"))
+    return {str(status): count for status, count in rows.order_by("status")}

@@ -1,0 +1,256 @@
+"""
+The faults: how each one begins, how it ends, and how to tell that what it broke is back.
+
+A fault acts on the drill's own processes by their ids, on connections through the proxy, on the sandbox through
+its page of switches, or on the database through the helpers that the tests use.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import threading
+from typing import Any, ClassVar, Protocol
+
+import requests
+from django.conf import settings
+from django.db import connections
+from django.utils import timezone
+
+from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orderflow.chaos.schedule import Fault
+from outbox import publisher, relay, testing
+from outbox.models import OutboxMessage
+
+CONTROL_PATIENCE = 5.0
+"""Seconds to wait for a page of switches."""
+
+COPIES = 3
+"""How many relays deliver the same messages at once when messages are duplicated."""
+
+
+class Act(Protocol):
+    """One fault at work."""
+
+    def begin(self) -> str:
+        """
+        Break it; return what exactly was done, for the timeline.
+
+        Raises:
+            NotRunning: if there is nothing to break.
+        """
+        ...
+
+    def end(self) -> None:
+        """Take the trouble away."""
+        ...
+
+    def is_back(self) -> bool:
+        """Whether what was broken is there again."""
+        ...
+
+
+class _Momentary:
+    """A fault that is over as soon as it has struck."""
+
+    def end(self) -> None:
+        pass
+
+    def is_back(self) -> bool:
+        return True
+
+
+class _KillUnit(_Momentary):
+    """SIGKILL for a process and all its children, as when a machine is lost."""
+
+    def __init__(self, stack: OwnStack, name: str) -> None:
+        self.stack, self.name, self.process = stack, name, 0
+
+    def begin(self) -> str:
+        self.process = self.stack.process(self.name)
+        self.stack.signal_all(self.process, signal.SIGKILL)
+        return f"{self.name}, process {self.process} and its children"
+
+    def is_back(self) -> bool:
+        return self.stack.is_back(self.name, instead_of=self.process)
+
+
+class _KillChild(_Momentary):
+    """SIGKILL for one process of a pool, as by the kernel when memory runs out."""
+
+    def __init__(self, stack: OwnStack, name: str) -> None:
+        self.stack, self.name = stack, name
+        self.leader, self.size, self.victim = 0, 0, 0
+
+    def begin(self) -> str:
+        self.leader = self.stack.process(self.name)
+        pool = self.stack.pool(self.leader)
+        if not pool:
+            raise NotRunning(f"{self.name} has no children at the moment")
+        self.size, self.victim = len(pool), pool[-1]
+        self.stack.signal_one(self.victim, signal.SIGKILL)
+        return f"child {self.victim} of {self.name}"
+
+    def is_back(self) -> bool:
+        pool = self.stack.pool(self.leader)
+        whole = len(pool) >= self.size and self.victim not in pool
+        return whole or self.stack.is_back(self.name, instead_of=self.leader)
+
+
+class _Pause:
+    """SIGSTOP for a worker and its pool, then SIGCONT: it wakes up late and believes that nothing happened."""
+
+    def __init__(self, stack: OwnStack, name: str) -> None:
+        self.stack, self.name, self.process = stack, name, 0
+
+    def begin(self) -> str:
+        self.process = self.stack.process(self.name)
+        self.stack.signal_all(self.process, signal.SIGSTOP)
+        return f"{self.name}, process {self.process}"
+
+    def end(self) -> None:
+        self.stack.signal_all(self.process, signal.SIGCONT)
+
+    def is_back(self) -> bool:
+        return True
+
+
+class _RestartDatabase(_Momentary):
+    """A database that crashes (SIGKILL) or is shut down without asking its clients (SIGINT)."""
+
+    def __init__(self, stack: OwnStack, how: str) -> None:
+        self.stack, self.process = stack, 0
+        self.number = signal.SIGKILL if how == "kill" else signal.SIGINT
+
+    def begin(self) -> str:
+        self.process = self.stack.process("postgres")
+        self.stack.signal_one(self.process, self.number)
+        return f"postgres, process {self.process}, {self.number.name}"
+
+    def is_back(self) -> bool:
+        return self.stack.is_back("postgres", instead_of=self.process)
+
+
+class _Network:
+    """Trouble on the way to a server, while it lasts."""
+
+    def __init__(self, stack: OwnStack, routes: tuple[str, ...], trouble: dict[str, Any], cure: dict[str, Any]):
+        self.stack = stack
+        self.trouble, self.cure = dict.fromkeys(routes, trouble), dict.fromkeys(routes, cure)
+
+    def begin(self) -> str:
+        self.stack.network(**self.trouble)
+        return ", ".join(f"{name}: {trouble}" for name, trouble in self.trouble.items())
+
+    def end(self) -> None:
+        self.stack.network(**self.cure)
+
+    def is_back(self) -> bool:
+        return True
+
+
+class _DropAnswers:
+    """A provider that acts and then closes the connection without a word, with some probability."""
+
+    ADDRESSES: ClassVar = {
+        "payments": lambda: settings.STRIPE_API_BASE,
+        "warehouse": lambda: settings.WAREHOUSE_URL,
+        "sms": lambda: settings.TWILIO_API_BASE,
+    }
+
+    def __init__(self, provider: str, *, probability: float, seed: int) -> None:
+        self.control = f"{self.ADDRESSES[provider]()}/_control"
+        self.fault = {"fault": "drop_after", "probability": probability, "seed": seed}
+        self.number = 0
+
+    def begin(self) -> str:
+        answer = requests.post(self.control, json=self.fault, timeout=CONTROL_PATIENCE)
+        answer.raise_for_status()
+        self.number = answer.json()["id"]
+        return self.control
+
+    def end(self) -> None:
+        requests.delete(f"{self.control}/{self.number}", timeout=CONTROL_PATIENCE).raise_for_status()
+
+    def is_back(self) -> bool:
+        return True
+
+
+class _DeliverAgain(_Momentary):
+    """Every message of the last seconds starts its work again: by several relays at once, and redelivered."""
+
+    def __init__(self, age: float) -> None:
+        self.age = dt.timedelta(seconds=age)
+
+    def begin(self) -> str:
+        rows = list(
+            OutboxMessage.objects.filter(
+                status=OutboxMessage.Status.PUBLISHED, published_at__gt=timezone.now() - self.age
+            )
+        )
+        failures: list[str] = []
+
+        def start_all() -> None:
+            try:
+                for row in rows:
+                    relay.start(row)
+            except relay.BrokerDown as down:
+                failures.append(str(down))
+            finally:
+                connections.close_all()
+
+        relays = [threading.Thread(target=start_all) for _ in range(COPIES)]
+        for thread in relays:
+            thread.start()
+        for thread in relays:
+            thread.join()
+        publisher.redeliver([row.pk for row in rows])
+        unsent = f"; the broker was down for {len(failures)} of them" if failures else ""
+        return f"{len(rows)} messages, {COPIES} times and once redelivered{unsent}"
+
+
+class _JumpClock(_Momentary):
+    """Every time that something waits for is suddenly that much nearer, or over, leases among them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.span = dt.timedelta(seconds=seconds)
+
+    def begin(self) -> str:
+        testing.pass_time(self.span)
+        return f"{self.span.total_seconds():.0f} s"
+
+
+def act_of(fault: Fault, *, stack: OwnStack | None, broker: str, seed: int) -> Act:
+    """
+    Return what carries out a fault; `broker` is `redis` or `rabbitmq`.
+
+    Raises:
+        NotRunning: if the fault needs processes of the drill's own and there are none.
+    """
+    if fault.kind == "provider-drop-after":
+        return _DropAnswers(fault.target, probability=fault.strength, seed=seed)
+    if fault.kind == "duplicate-delivery":
+        return _DeliverAgain(fault.strength)
+    if fault.kind == "clock-jump":
+        return _JumpClock(fault.strength)
+    if stack is None:
+        raise NotRunning(f"{fault.kind} needs a stack of the drill's own")
+    # On Redis, one server is both the broker and the memory that the workers share.
+    broker_routes = ("broker", "shared") if broker == "redis" else ("broker",)
+    match fault.kind:
+        case "kill-worker" | "kill-relay" | "kill-beat":
+            return _KillUnit(stack, fault.target)
+        case "kill-child":
+            return _KillChild(stack, fault.target)
+        case "pause-worker":
+            return _Pause(stack, fault.target)
+        case "broker-down":
+            return _Network(stack, broker_routes, {fault.target: True}, {fault.target: False})
+        case "broker-restart":
+            return _KillUnit(stack, "valkey" if broker == "redis" else "rabbitmq")
+        case "db-restart":
+            return _RestartDatabase(stack, fault.target)
+        case "network-latency":
+            routes = broker_routes if fault.target == "broker" else ("database",)
+            return _Network(stack, routes, {"latency": fault.strength}, {"latency": 0.0})
+    raise ValueError(f"no such fault: {fault.kind}")

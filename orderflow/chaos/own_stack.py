@@ -1,0 +1,88 @@
+"""The drill's own stack: which process is which, and how to end one. Nothing is ever looked up by name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from orderflow.chaos import proxy
+from orderflow.stack import children, state
+from orderflow.stack.homes import Home
+
+PATIENCE = 20.0
+"""Seconds a fault waits for a process that another one has just ended."""
+
+
+class NotRunning(Exception):
+    """A fault found nothing to break: the process is down already, and stays down."""
+
+
+class OwnStack:
+    """The stack whose state lies in `folder`, where `run.py chaos` keeps it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._home = Home(kept_in=folder)
+        self._ports: dict[str, int] = json.loads(self._home.ports.read_text())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a supervisor holds this stack right now."""
+        return state.running(self._home) is not None
+
+    @property
+    def mail_url(self) -> str:
+        """The address of the mail server's page of switches, and of its ledger."""
+        return f"http://{proxy.LOOPBACK}:{self._ports['smtp-control']}"
+
+    def unit(self, name: str) -> dict[str, Any]:
+        """What the supervisor last wrote about a process."""
+        run = state.read(self._home)
+        return (run.units if run else {}).get(name, {})
+
+    def names(self) -> list[str]:
+        """The processes there are."""
+        run = state.read(self._home)
+        return list(run.units if run else {})
+
+    def process(self, name: str) -> int:
+        """
+        Return the id of a process that is up, waiting while it starts.
+
+        Raises:
+            NotRunning: if it does not come up.
+        """
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            unit = self.unit(name)
+            if unit.get("state") == "ready" and unit.get("pid"):
+                return int(unit["pid"])
+            time.sleep(0.1)
+        raise NotRunning(f"{name} is not up")
+
+    def is_back(self, name: str, *, instead_of: int) -> bool:
+        """Whether a process is up again under another id."""
+        unit = self.unit(name)
+        return bool(unit.get("state") == "ready" and unit.get("pid") not in (None, instead_of))
+
+    def signal_all(self, leader: int, number: signal.Signals) -> None:
+        """Signal a process and all of its pool: they form one group, which the supervisor made for them."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, number)
+
+    def signal_one(self, process: int, number: signal.Signals) -> None:
+        """Signal one process."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+    def pool(self, leader: int) -> list[int]:
+        """The processes of a worker's pool."""
+        return children.children_of(leader)
+
+    def network(self, **wishes: dict[str, Any]) -> None:
+        """Change what the connections to the servers are like; see `proxy.Route.change`."""
+        proxy.tell(self._ports["proxy-control"], **wishes)

@@ -1,0 +1,233 @@
+"""
+What the client was promised, held against the database and against the providers' own ledgers.
+
+Only the client knows what it was told, and only the providers know what really happened. Each finding names a
+rule that was broken and whom it concerns.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import requests
+from django.conf import settings
+
+from notifications.models import Notification
+from orderflow.chaos.client import Placed
+from orders.models import Order
+from outbox import registry, relay
+from outbox.models import DeadLetter, OutboxMessage
+
+PATIENCE = 30.0
+"""Seconds to wait for a ledger."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A promise that was broken: the rule, whose, and what was seen."""
+
+    rule: str
+    subject: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.subject}: {self.detail}"
+
+    def as_json(self) -> dict[str, str]:
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ledgers:
+    """What the providers say has happened, each a list of entries of the sandbox."""
+
+    charges: Sequence[dict[str, Any]]
+    refunds: Sequence[dict[str, Any]]
+    shipments: Sequence[dict[str, Any]]
+    texts: Sequence[dict[str, Any]]
+    mails: Sequence[dict[str, Any]]
+    pushes: Sequence[dict[str, Any]]
+
+    @classmethod
+    def read(cls, *, mail_url: str) -> Ledgers:
+        """Ask all providers; `mail_url` empty: the mail server is not asked."""
+        payments = settings.STRIPE_API_BASE
+        return cls(
+            charges=[entry for entry in _ledger(payments, "payment_intent") if entry["status"] == "succeeded"],
+            refunds=_ledger(payments, "refund"),
+            shipments=_ledger(settings.WAREHOUSE_URL, "shipment"),
+            texts=_ledger(settings.TWILIO_API_BASE, "sms"),
+            mails=_ledger(mail_url, "email") if mail_url else [],
+            pushes=_ledger(settings.FCM_API_BASE, "push"),
+        )
+
+
+def check(placed: Sequence[Placed], ledgers: Ledgers) -> list[Finding]:
+    """Hold what the client was told about each order against what exists, was charged, shipped and sent."""
+    found: list[Finding] = []
+    orders = {str(order.pk): order for order in _orders(placed)}
+    references = collections.Counter(order.client_reference for order in orders.values())
+    charges, shipments = _by_order(ledgers.charges), _by_order(ledgers.shipments)
+    refunds = collections.Counter[str]()
+    for refund in ledgers.refunds:
+        refunds[str(refund["payment_intent"])] += int(refund["amount"])
+    for one in placed:
+        found += _client_side(one, orders, references)
+    for order_id, order in orders.items():
+        found += _provider_side(order, charges[order_id], shipments[order_id], refunds)
+    found += _sent_twice(ledgers)
+    return found
+
+
+def unanswered(placed: Sequence[Placed]) -> list[Finding]:
+    """The requests that never got an answer, however often they were repeated."""
+    return [
+        Finding(rule="no answer", subject=one.wish.key, detail=f"{len(one.tries)} tries; {_last(one)}")
+        for one in placed
+        if not one.is_answered
+    ]
+
+
+def untold(placed: Sequence[Placed]) -> list[Finding]:
+    """The news of the orders' messages that reached no end: neither sent nor given up."""
+    orders = {str(order.pk): order.number for order in _orders(placed)}
+    ended = collections.Counter(
+        str(message_id)
+        for message_id in Notification.objects.filter(order_id__in=orders)
+        .exclude(status__in=[Notification.Status.PENDING, Notification.Status.SENDING])
+        .values_list("message_id", flat=True)
+    )
+    return [
+        Finding(
+            rule="news not told",
+            subject=orders[row.key],
+            detail=f"{row.event_name} {row.pk}: {ended[str(row.pk)]} of {due} notifications have ended",
+        )
+        for row in OutboxMessage.objects.filter(key__in=orders).order_by("pk")
+        if ended[str(row.pk)] < (due := _notifications_of(row))
+    ]
+
+
+def letters() -> list[Finding]:
+    """
+    The dead letters. None is expected: every fault of a drill passes, and no order of it is meant to fail
+    for a technical reason.
+    """
+    return [
+        Finding(
+            rule="dead letter",
+            subject=letter.key or str(letter.message_id),
+            detail=f"{letter.pk}: {letter.consumer}: {letter.error_class}: {letter.error[:200]}",
+        )
+        for letter in DeadLetter.objects.unresolved().order_by("pk")
+    ]
+
+
+def repeats(ledgers: Ledgers) -> dict[str, int]:
+    """How many mails and pushes their providers, which honour no keys, took more than once."""
+    pushes = collections.Counter(_push_identity(push) for push in ledgers.pushes)
+    return {
+        "mails": sum(int(mail["duplicates"]) for mail in ledgers.mails),
+        "pushes": sum(count - 1 for count in pushes.values()),
+    }
+
+
+def _client_side(
+    one: Placed, orders: dict[str, Order], references: collections.Counter[str]
+) -> Iterable[Finding]:
+    reference = str(one.wish.body["client_reference"])
+    if references[reference] > 1:
+        yield Finding(rule="placed twice", subject=reference, detail=f"{references[reference]} orders")
+    if one.refused:
+        yield Finding(rule="refused", subject=reference, detail=one.refused)
+    if not one.is_accepted:
+        return
+    order = orders.get(one.order_id)
+    if order is None:
+        yield Finding(rule="lost", subject=one.order_number, detail="accepted, and not in the database")
+    elif not order.is_final:
+        yield Finding(rule="not final", subject=order.number, detail=f"{order.status}, due {order.due_at}")
+    elif order.status != order.Status.FULFILLED and one.wish.kind == "good":
+        yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}: {order.reason}")
+    elif one.cancellation == 202 and order.status not in (order.Status.CANCELLED, order.Status.FULFILLED):
+        yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}, and was to be cancelled")
+
+
+def _provider_side(
+    order: Order,
+    charges: Sequence[dict[str, Any]],
+    shipments: Sequence[dict[str, Any]],
+    refunds: collections.Counter[str],
+) -> Iterable[Finding]:
+    if len(charges) > 1:
+        ids = ", ".join(str(charge["id"]) for charge in charges)
+        yield Finding(rule="charged twice", subject=order.number, detail=ids)
+    if len(shipments) > 1:
+        ids = ", ".join(str(shipment["id"]) for shipment in shipments)
+        yield Finding(rule="shipped twice", subject=order.number, detail=ids)
+    if not order.is_final:
+        return
+    kept = sum(int(charge["amount_received"]) - refunds[str(charge["id"])] for charge in charges)
+    owed = order.total_minor if order.status == order.Status.FULFILLED else 0
+    if kept != owed:
+        yield Finding(
+            rule="wrong amount",
+            subject=order.number,
+            detail=f"{order.status}: the provider kept {kept}, {owed} is owed",
+        )
+    parcels = 1 if order.status == order.Status.FULFILLED else 0
+    if len(shipments) < parcels:
+        yield Finding(rule="not shipped", subject=order.number, detail="fulfilled without a parcel")
+    if len(shipments) > parcels == 0:
+        yield Finding(rule="shipped in vain", subject=order.number, detail=f"{order.status}, and shipped")
+
+
+def _sent_twice(ledgers: Ledgers) -> Iterable[Finding]:
+    """An SMS can be looked up before it is sent again, so no customer gets the same one twice."""
+    texts = collections.Counter((str(text["to"]), str(text["body"])) for text in ledgers.texts)
+    for (recipient, body), count in texts.items():
+        if count > 1:
+            yield Finding(rule="SMS sent twice", subject=recipient, detail=f"{count} times: {body[:80]}")
+
+
+def _orders(placed: Sequence[Placed]) -> list[Order]:
+    """The drill's orders, whether or not the client ever heard of them."""
+    return list(
+        Order.objects.filter(client_reference__in=[one.wish.body["client_reference"] for one in placed])
+    )
+
+
+def _notifications_of(row: OutboxMessage) -> int:
+    """How many notifications a message leads to: as many as the tasks its workflows start."""
+    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+    handlers = registry.workflows_for(message.event, only=["notifications."]).values()
+    canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]
+    return sum(len(list(relay.signatures_in(canvas))) for canvas in canvases)
+
+
+def _by_order(entries: Sequence[dict[str, Any]]) -> collections.defaultdict[str, list[dict[str, Any]]]:
+    grouped: collections.defaultdict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for entry in entries:
+        grouped[str(entry.get("order_id") or (entry.get("metadata") or {}).get("order_id") or "")].append(entry)
+    return grouped
+
+
+def _ledger(url: str, kind: str) -> list[dict[str, Any]]:
+    session = requests.Session()
+    session.trust_env = False
+    answer = session.get(f"{url}/_ledger", params={"kind": kind, "format": "ndjson"}, timeout=PATIENCE)
+    answer.raise_for_status()
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def _push_identity(push: dict[str, Any]) -> str:
+    return json.dumps([push[name] for name in ("token", "title", "body", "data")], sort_keys=True)
+
+
+def _last(one: Placed) -> str:
+    last = one.tries[-1]
+    return last.error or f"last answer {last.status}"

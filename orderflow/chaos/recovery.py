@@ -1,0 +1,180 @@
+"""
+How recovery is measured, and what it may cost.
+
+A fault *struck* something that was under way: an order between two of its moves, or a message on its way to a
+customer. What matters to a customer is the slowest of these. So the recovery time of a fault is
+
+    from the moment that counts for its kind (see `FROM`)
+    to the next move of the slowest thing that was under way at that moment,
+    less the time during which another fault was in force.
+
+The last clause is needed because drills let faults overlap: an order that waits for a dead worker while the
+database is down waits for the database. `first` is the quickest thing's: when the system was seen to work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orderflow.chaos.schedule import Fault
+
+DEATH, BACK = "death", "back"
+
+FROM = {
+    # A dead worker is not waited for: somebody else is to take its work over.
+    "kill-worker": DEATH,
+    "kill-child": DEATH,
+}
+"""From when recovery counts: from the death, or else from when what was broken was back."""
+
+LIMITS = {
+    # The lease of a step (12 s), one round of the sweep (2 s), and a second to work the order off.
+    "kill-worker": 15.0,
+    "kill-child": 15.0,
+    "kill-relay": 10.0,
+    "kill-beat": 10.0,
+    "broker-down": 10.0,
+    "broker-restart": 10.0,
+    "db-restart": 10.0,
+}
+"""Seconds that recovery may take. The other kinds are measured and not judged."""
+
+NOTIFICATION_LIMIT = 75.0
+"""
+Seconds, instead of `LIMITS`, for deaths in the pools that send notifications. A notification is held for 25 s,
+longer than its task's hard limit, since a mail server cannot be asked what it has taken; Redis hands an
+unacknowledged message out again after 32 s; and a message that finds another's lease waits for its end.
+"""
+
+CHANNELS = ("email", "sms", "push")
+
+LINGERS = {"provider-drop-after": 20.0}
+"""Seconds that a fault stays in force for others after its end: a breaker stays open for 15 s, and probes."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Struck:
+    """A fault that was injected: when it began, ended, and was back (Unix times), and what was done."""
+
+    fault: Fault
+    began_at: float
+    ended_at: float
+    back_at: float
+    did: str = ""
+    problem: str = ""
+    """Why it did not strike; empty when it did."""
+
+    @property
+    def counts_from(self) -> float:
+        return self.began_at if FROM.get(self.fault.kind) == DEATH else self.back_at
+
+    @property
+    def in_force(self) -> tuple[float, float]:
+        return self.began_at, self.back_at + LINGERS.get(self.fault.kind, 0.0)
+
+    @property
+    def concerns(self) -> str:
+        """The channel whose notifications it struck; empty when it struck orders."""
+        is_channel = self.fault.target in CHANNELS and self.fault.kind in ("kill-worker", "kill-child")
+        return self.fault.target if is_channel else ""
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds its recovery may take; None: not judged."""
+        limit = LIMITS.get(self.fault.kind)
+        return NOTIFICATION_LIMIT if limit and self.concerns else limit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """How long things that were under way waited for their next move, in seconds."""
+
+    struck: Struck
+    affected: int
+    first: float = 0.0
+    slowest: float = 0.0
+    slowest_id: str = ""
+    stuck: tuple[str, ...] = ()
+    """What never moved again."""
+
+    @property
+    def is_too_slow(self) -> bool:
+        limit = self.struck.limit
+        return limit is not None and (self.slowest > limit or bool(self.stuck))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "fault": self.struck.fault.as_json(),
+            "affected": self.affected,
+            "first_seconds": round(self.first, 2),
+            "slowest_seconds": round(self.slowest, 2),
+            "slowest_id": self.slowest_id,
+            "limit_seconds": self.struck.limit,
+            "stuck": list(self.stuck),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Life:
+    """The moves of one thing (Unix times, ascending), and whether the last one was its end."""
+
+    moves: Sequence[float]
+    is_over: bool
+
+
+def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck]) -> Recovery:
+    """Measure one fault by what was under way when its time began to count."""
+    since = struck.counts_from
+    troubles = [other.in_force for other in others if other is not struck and not other.problem]
+    waits: list[tuple[float, str]] = []
+    stuck: list[str] = []
+    for name, life in lives.items():
+        if not life.moves or life.moves[0] > since:
+            continue
+        following = next((at for at in life.moves if at > since), None)
+        if following is not None:
+            waits.append((following - since - _covered(since, following, troubles), name))
+        elif not life.is_over:
+            stuck.append(name)
+    slowest, name = max(waits, default=(0.0, ""))
+    first = min(waits, default=(0.0, ""))[0]
+    return Recovery(
+        struck=struck,
+        affected=len(waits) + len(stuck),
+        first=first,
+        slowest=slowest,
+        slowest_id=name,
+        stuck=tuple(sorted(stuck)),
+    )
+
+
+def by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, Any]]:
+    """Summarise recoveries: for each kind of fault how often it struck, and the p50 and maximum in seconds."""
+    summary: dict[str, dict[str, Any]] = {}
+    for recovery in recoveries:
+        kind = recovery.struck.fault.kind + (" (notifications)" if recovery.struck.concerns else "")
+        entry = summary.setdefault(kind, {"times": [], "limit": recovery.struck.limit})
+        entry["times"].append(recovery.slowest)
+    return {
+        kind: {
+            "struck": len(entry["times"]),
+            "p50_seconds": round(statistics.median(entry["times"]), 1),
+            "max_seconds": round(max(entry["times"]), 1),
+            "limit_seconds": entry["limit"],
+        }
+        for kind, entry in sorted(summary.items())
+    }
+
+
+def _covered(start: float, end: float, spans: Sequence[tuple[float, float]]) -> float:
+    """How much of the time from start to end lies in any of the spans."""
+    covered, reached = 0.0, start
+    for begin, finish in sorted(spans):
+        begin, finish = max(begin, reached), min(finish, end)
+        if finish > begin:
+            covered += finish - begin
+            reached = finish
+    return covered

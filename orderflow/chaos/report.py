@@ -1,0 +1,217 @@
+"""What a drill tells: a timeline, recovery times, PASS or FAIL; as text, as JSON, as Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orderflow.chaos import recovery
+from orderflow.chaos.answers import Answers
+from orderflow.chaos.client import Placed
+from orderflow.chaos.promises import Finding
+from orderflow.chaos.recovery import Recovery, Struck
+from orderflow.chaos.schedule import Fault
+
+RULES = (
+    "lost",
+    "no answer",
+    "placed twice",
+    "charged twice",
+    "shipped twice",
+    "SMS sent twice",
+    "wrong amount",
+    "not final",
+    "news not told",
+    "dead letter",
+)
+"""The rules that are always listed, broken or not; others are listed when they are broken."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Report:
+    """All that is known about one drill."""
+
+    plan_orders: int
+    duration: float
+    seed: int
+    broker: str
+    command: str
+    begun_at: float
+    schedule: Sequence[Fault]
+    struck: Sequence[Struck]
+    placed: Sequence[Placed]
+    statuses: dict[str, int]
+    settled_after: float | None
+    answers: Answers
+    recoveries: Sequence[Recovery]
+    repeats: dict[str, int]
+    findings: list[Finding]
+    verification: dict[str, Any] | None = None
+    """What `verify --providers` said; None when it did not run."""
+
+    @property
+    def misses(self) -> list[str]:
+        """The limits that were not kept, each in a sentence."""
+        missed = [
+            f"{one.struck.fault} at {one.struck.began_at - self.begun_at:.1f} s: "
+            + (f"{', '.join(one.stuck)} never moved again" if one.stuck else _moved(one))
+            + f", the limit is {one.struck.limit:.0f} s"
+            for one in self.recoveries
+            if one.is_too_slow
+        ]
+        if self.answers.outage_errors:
+            errors = ", ".join(sorted(set(self.answers.outage_errors)))
+            missed.append(f"errors while the broker was down: {errors}")
+        if self.answers.are_too_slow:
+            missed.append(
+                f"answers took {_ms(self.answers.outage)} while the broker was down, "
+                f"{_ms(self.answers.usual)} else"
+            )
+        return missed
+
+    @property
+    def passed(self) -> bool:
+        verified = self.verification is None or bool(self.verification.get("passed"))
+        return not self.findings and not self.misses and verified
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for machines."""
+        return {
+            "passed": self.passed,
+            "command": self.command,
+            "seed": self.seed,
+            "broker": self.broker,
+            "begun_at": dt.datetime.fromtimestamp(self.begun_at, dt.UTC).isoformat(),
+            "orders": {"placed": len(self.placed), "accepted": self._accepted(), "statuses": self.statuses},
+            "tries": sum(len(one.tries) for one in self.placed),
+            "settled_after_seconds": None if self.settled_after is None else round(self.settled_after, 1),
+            "schedule": [fault.as_json() for fault in self.schedule],
+            "timeline": [self._event(one) for one in self.struck],
+            "recovery": recovery.by_kind(self.recoveries),
+            "recoveries": [one.as_json() for one in self.recoveries],
+            "answers": self.answers.as_json(),
+            "repeats_at_providers_without_keys": self.repeats,
+            "findings": [finding.as_json() for finding in self.findings],
+            "limits_missed": self.misses,
+            "verification": self.verification,
+        }
+
+    def lines(self) -> list[str]:
+        """The end of what is printed: the tables, the verdict, and how to repeat it."""
+        return [
+            "",
+            *self._recovery_table(),
+            "",
+            *self._facts(),
+            "",
+            *self._verdict(),
+            f"Repeat it: {self.command}",
+        ]
+
+    def as_markdown(self) -> str:
+        """The report for people."""
+        begun = dt.datetime.fromtimestamp(self.begun_at, dt.UTC)
+        rows = [
+            f"| {one.began_at - self.begun_at:.1f} | {one.fault.kind} | {one.did or one.problem} "
+            f"| {one.back_at - one.began_at:.1f} |"
+            for one in self.struck
+        ]
+        return "\n".join(
+            [
+                f"# Chaos drill, seed {self.seed}, {self.broker}: {'PASS' if self.passed else 'FAIL'}",
+                "",
+                f"{begun:%Y-%m-%d %H:%M:%S} UTC. Repeat it with `{self.command}`.",
+                "",
+                "## Timeline",
+                "",
+                "| second | fault | what was done | back after, s |",
+                "|---|---|---|---|",
+                *rows,
+                "",
+                "## Recovery",
+                "",
+                "```",
+                *self._recovery_table(),
+                "```",
+                "",
+                "## What it cost",
+                "",
+                "```",
+                *self._facts(),
+                *self._verdict(),
+                "```",
+                "",
+            ]
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `chaos.json` and `chaos.md`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "chaos.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        (folder / "chaos.md").write_text(self.as_markdown())
+
+    def _event(self, one: Struck) -> dict[str, Any]:
+        return {
+            "fault": one.fault.as_json(),
+            "began": round(one.began_at - self.begun_at, 2),
+            "ended": round(one.ended_at - self.begun_at, 2),
+            "back": round(one.back_at - self.begun_at, 2),
+            "did": one.did,
+            "problem": one.problem,
+        }
+
+    def _accepted(self) -> int:
+        return sum(one.is_accepted for one in self.placed)
+
+    def _recovery_table(self) -> list[str]:
+        lines = [f"{'Recovery, seconds':32} {'struck':>6} {'p50':>6} {'max':>6} {'limit':>6}"]
+        for kind, entry in recovery.by_kind(self.recoveries).items():
+            limit = f"{entry['limit_seconds']:.0f}" if entry["limit_seconds"] else "-"
+            lines.append(
+                f"{kind:32} {entry['struck']:>6} {entry['p50_seconds']:>6} {entry['max_seconds']:>6} {limit:>6}"
+            )
+        return lines
+
+    def _facts(self) -> list[str]:
+        tries = sum(len(one.tries) for one in self.placed)
+        settled = (
+            "not in time" if self.settled_after is None else f"{self.settled_after:.1f} s after the last order"
+        )
+        ends = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+        answers = self.answers
+        lines = [
+            f"{len(self.placed)} orders wanted, {self._accepted()} accepted, {tries} requests: {ends}",
+            f"settled {settled}",
+            f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); "
+            f"with the broker down {_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, "
+            f"{answers.outage_count} answers)",
+            f"providers without keys saw {self.repeats['mails']} mails and {self.repeats['pushes']} pushes twice",
+        ]
+        counts = dict.fromkeys(RULES, 0)
+        for finding in self.findings:
+            counts[finding.rule] = counts.get(finding.rule, 0) + 1
+        lines.append(", ".join(f"{count} {rule}" for rule, count in counts.items()))
+        if self.verification is not None:
+            said = "passed" if self.verification.get("passed") else "did not pass"
+            lines.append(f"verify --providers {said}")
+        return lines
+
+    def _verdict(self) -> list[str]:
+        if self.passed:
+            return ["PASS"]
+        problems = [str(finding) for finding in self.findings] + self.misses
+        if self.verification is not None and not self.verification.get("passed"):
+            problems += [f"verify: {json.dumps(finding)}" for finding in self.verification.get("findings", [])]
+        return ["FAIL", *(f"  {problem}" for problem in problems)]
+
+
+def _moved(one: Recovery) -> str:
+    return f"{one.slowest_id} moved after {one.slowest:.1f} s"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"

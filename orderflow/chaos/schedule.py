@@ -1,0 +1,110 @@
+"""Which faults strike when: drawn from the seed, so that the same seed gives the same drill."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any
+
+SPACING = 10.0
+"""Seconds between two faults when there is room: most are over and made good by then."""
+
+QUIET_START, QUIET_END = 0.08, 0.82
+"""The part of the drill in which faults begin: before it the usual answer time is measured, after it the last
+faults still meet orders."""
+
+ORDER_POOLS = ("orders", "orders-2")
+ALL_POOLS = (*ORDER_POOLS, "email", "sms", "push")
+"""Whom a killed worker or child may be."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trait:
+    """What a kind of fault is like: how long it lasts (seconds), whom it may hit, how hard (its own unit)."""
+
+    lasts: tuple[float, float] = (0.0, 0.0)
+    targets: tuple[str, ...] = ("",)
+    strength: tuple[float, float] = (0.0, 0.0)
+    needs_own_stack: bool = True
+
+
+TRAITS: dict[str, Trait] = {
+    "kill-worker": Trait(targets=ALL_POOLS),
+    "kill-relay": Trait(targets=("relay",)),
+    "kill-beat": Trait(targets=("beat",)),
+    "kill-child": Trait(targets=ALL_POOLS),
+    # Longer than the lease of a step (12 s): others have taken its order over when it wakes up.
+    "pause-worker": Trait(lasts=(13.0, 16.0), targets=ORDER_POOLS),
+    "broker-down": Trait(lasts=(4.0, 8.0), targets=("hang", "refuse")),
+    "broker-restart": Trait(targets=("broker",)),
+    "db-restart": Trait(targets=("kill", "interrupt")),
+    "network-latency": Trait(lasts=(3.0, 6.0), targets=("broker", "broker", "database"), strength=(0.05, 0.3)),
+    "provider-drop-after": Trait(
+        lasts=(3.0, 6.0),
+        targets=("payments", "warehouse", "sms"),
+        strength=(0.1, 0.3),
+        needs_own_stack=False,
+    ),
+    "duplicate-delivery": Trait(strength=(3.0, 10.0), targets=("messages",), needs_own_stack=False),
+    "clock-jump": Trait(strength=(30.0, 60.0), targets=("database",), needs_own_stack=False),
+}
+KINDS = tuple(TRAITS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class Fault:
+    """
+    One fault: from `start`, for `lasts` (seconds; 0: it strikes and is over), against `target`.
+
+    `strength` is seconds of latency, the probability of a dropped answer, the age of the messages that are sent
+    again, or how far a clock jumps.
+    """
+
+    start: float
+    kind: str
+    target: str
+    lasts: float = 0.0
+    strength: float = 0.0
+
+    def __str__(self) -> str:
+        details = [self.target]
+        details += [f"{self.lasts:.1f} s"] if self.lasts else []
+        details += [f"{self.strength:.2f}"] if self.strength else []
+        return f"{self.kind} ({', '.join(filter(None, details))})"
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def draw(kinds: Sequence[str], *, seed: int, duration: float, spacing: float = SPACING) -> list[Fault]:
+    """
+    Draw the faults of a drill of `duration` seconds.
+
+    Every kind strikes at least once, however short the drill is, and none strikes a second time before all have
+    struck once. They begin at even distances, shifted a little.
+    """
+    dice = random.Random(seed)  # noqa: S311 - no secret
+    if not kinds:
+        return []
+    first, last = QUIET_START * duration, QUIET_END * duration
+    count = max(len(kinds), int((last - first) / spacing))
+    names: list[str] = []
+    while len(names) < count:
+        names += dice.sample(list(kinds), len(kinds))
+    step = (last - first) / count
+    return sorted(
+        _fault(name, start=first + step * (position + dice.uniform(0.0, 0.5)), dice=dice)
+        for position, name in enumerate(names[:count])
+    )
+
+
+def _fault(kind: str, *, start: float, dice: random.Random) -> Fault:
+    trait = TRAITS[kind]
+    return Fault(
+        start=round(start, 2),
+        kind=kind,
+        target=dice.choice(trait.targets),
+        lasts=round(dice.uniform(*trait.lasts), 2),
+        strength=round(dice.uniform(*trait.strength), 3),
+    )

@@ -1,0 +1,226 @@
+"""
+`run.py chaos`: a throwaway stack to be broken on purpose, with a proxy before its servers.
+
+What breaks it is `manage.py chaos`, in the foreground. Here everything is a service: what dies is started
+again, as a process manager would in production.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from . import children, environment, homes, rabbitmq, servers, state
+from .environment import Given
+from .homes import Home, ServersHome
+from .ports import LOOPBACK, choose
+from .processes import Table
+from .screen import Screen
+from .supervisor import Interrupted, Supervisor
+from .units import Kind, Process, Unit
+
+WHAT = "python3 run.py chaos"
+RESTARTS = 1_000
+"""How often a process may die in a minute: here somebody kills it."""
+
+NOT_NEEDED = ("flower", "mailbox", "jobs", "admin")
+"""What no order of the drill passes through; without them there is more of the machine for the rest."""
+
+RATE_LIMIT = "1000000/minute"
+"""Of the API: the drill is one client that may place as many orders as it was told to."""
+
+ROUTES = ("database", "broker", "shared")
+"""The ways through the proxy. `shared` leads to the workers' shared memory, on Redis the broker's server."""
+
+
+def is_for_another_stack(words: Sequence[str]) -> bool:
+    """Whether the words ask for a stack that is not the drill's own, or just for help."""
+    return any(word in ("-h", "--help") or word.startswith("--not-my-own-stack") for word in words)
+
+
+def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+    """
+    Make a stack, break it, and return the exit code of the command that did.
+
+    Raises:
+        Problem: if the stack does not come up.
+    """
+    wish = _read(words)
+    report = _report(wish, caller)
+    home.prepare()
+    given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
+    caller = {name: value for name, value in caller.items() if name not in given}
+    with homes.servers_home(home, caller).throwaway() as place:
+        own = Home(root=home.root, kept_in=place.path / "state")
+        with state.hold(own, WHAT):
+            try:
+                code = _drill(own, place, caller, wish.broker, [*words, "--report", str(report)])
+            except BaseException:
+                _keep_logs(own, report)
+                raise
+            if code:
+                _keep_logs(own, report)
+            return code
+
+
+def _read(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line before anything is started; what is wrong with it is told at once."""
+    from orderflow.chaos import options
+
+    parser = argparse.ArgumentParser(prog=WHAT)
+    options.add_to(parser)
+    return parser.parse_args(list(words))
+
+
+def _report(wish: argparse.Namespace, caller: Mapping[str, str]) -> Path:
+    from orderflow.chaos import options
+
+    if wish.report:
+        return Path(environment.called_from(caller), wish.report).resolve()
+    return Home().root / options.DEFAULT_REPORT
+
+
+def _drill(
+    own: Home, place: ServersHome, caller: Mapping[str, str], broker_kind: str, words: Sequence[str]
+) -> int:
+    screen = Screen(own, state.Run(pid=os.getpid(), what=WHAT, started_at=environment.called_at(caller)))
+    secret = environment.load_secrets(own)
+    port = _choose_ports()
+    own.ports.write_text(json.dumps(port, indent=1))
+    needed = servers.private(place, logs=own.logs, port=port, secret=secret, given=Given("", "", ""))
+    units, target, addresses = list(needed.units), dict(port), dict(needed.environment)
+    label = needed.label
+    if broker_kind == "rabbitmq":
+        rabbit = rabbitmq.RabbitMQ(
+            home=place,
+            program=rabbitmq.program(),
+            log=own.logs / "rabbitmq.log",
+            port=port["rabbitmq"],
+            distribution_port=port["rabbitmq-distribution"],
+            names_port=port["rabbitmq-names"],
+            password=secret["valkey"],
+        )
+        units += rabbit.units()
+        addresses["BROKER_URL"] = rabbit.url
+        label += f", {rabbit.program}"
+    broker = "rabbitmq" if broker_kind == "rabbitmq" else "valkey"
+    leads_to = {"database": target["postgres"], "broker": target[broker], "shared": target["valkey"]}
+    direct = {**environment.base(caller), **_managed(own, secret, port, addresses)}
+    proxied = {
+        **direct,
+        "DATABASE_URL": _by(addresses["DATABASE_URL"], port["database"]),
+        "BROKER_URL": _by(addresses["BROKER_URL"], port["broker"]),
+        "REDIS_URL": _by(addresses["REDIS_URL"], port["shared"]),
+    }
+    units.append(_proxy(own, direct, port, leads_to, after=tuple(unit.name for unit in units)))
+    table = Table(
+        home=own,
+        environment=proxied,
+        port=port,
+        servers=tuple(unit.name for unit in units),
+        orders_come_first=False,
+        orders_workers=2,
+    )
+    processes = [unit for unit in table.units() if unit.name.removeprefix("sandbox-") not in NOT_NEEDED]
+    supervisor = Supervisor(
+        [dataclasses.replace(unit, kind=_restarted(unit.kind)) for unit in (*units, *processes)],
+        report=screen.hear,
+        restarts=RESTARTS,
+    )
+    print(f"A stack of the drill's own: {label}", flush=True)
+    screen.hold()  # from here on deaths are no news
+    try:
+        with supervisor:
+            supervisor.start()
+            supervisor.start_rest()
+            screen.update(ready=True)
+            print(f"Up after {screen.since_start():.1f} s.", flush=True)
+            own_words = ["--home", str(own.state)]
+            return supervisor.run_foreground(
+                [sys.executable, str(own.root / "manage.py"), "chaos", "--skip-checks", *words, *own_words],
+                environment=direct,
+                cwd=environment.called_from(caller),
+                owns_interrupt=False,
+            )
+    except Interrupted:
+        return 130
+
+
+def _choose_ports() -> dict[str, int]:
+    names = (
+        "web",
+        *environment.SERVERS,
+        *environment.SANDBOX,
+        "flower",
+        *ROUTES,
+        "proxy-control",
+        "rabbitmq",
+        "rabbitmq-distribution",
+        "rabbitmq-names",
+    )
+    port: dict[str, int] = {}
+    for name in names:
+        port[name] = choose(taken=port.values())
+    return port
+
+
+def _managed(
+    own: Home, secret: Mapping[str, str], port: Mapping[str, int], addresses: Mapping[str, str]
+) -> dict[str, str]:
+    managed = environment.managed(home=own, secret=secret, port=port, servers=addresses)
+    environment.write_push_credentials(own, f"{managed['FCM_API_BASE']}/token")
+    return {**managed, "API_RATE_LIMIT": RATE_LIMIT}
+
+
+def _restarted(kind: Kind) -> Kind:
+    return Kind.SERVICE if kind is Kind.SERVER else kind
+
+
+def _by(url: str, port: int) -> str:
+    """The same address by way of another port of this machine."""
+    parts = urlsplit(url)
+    who = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{who}@{LOOPBACK}:{port}"))
+
+
+def _proxy(
+    own: Home,
+    variables: Mapping[str, str],
+    port: Mapping[str, int],
+    leads_to: Mapping[str, int],
+    *,
+    after: tuple[str, ...],
+) -> Unit:
+    log = own.logs / "proxy.log"
+    control = port["proxy-control"]
+    routes = [f"--route={name}={port[name]}:{target}" for name, target in leads_to.items()]
+
+    def start() -> Process:
+        command = [sys.executable, "-m", "orderflow.chaos.proxy", "--control", str(control), *routes]
+        return children.start(command, environment=variables, log=log, cwd=own.root)
+
+    def is_ready(process: Process) -> bool:
+        try:
+            with socket.create_connection((LOOPBACK, control), timeout=0.3) as connection:
+                connection.sendall(b"{}\n")
+                return "broker" in json.loads(connection.makefile("rb").readline())
+        except (OSError, ValueError):
+            return False
+
+    return Unit(name="proxy", kind=Kind.SERVICE, start=start, is_ready=is_ready, log=log, after=after)
+
+
+def _keep_logs(own: Home, report: Path) -> None:
+    """Save the logs of a drill that did not pass, before the throwaway home goes."""
+    kept = report / "log"
+    shutil.rmtree(kept, ignore_errors=True)
+    if own.logs.is_dir():
+        report.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(own.logs, kept)
+        print(f"The logs of all processes: {kept}", flush=True)
