@@ -51,7 +51,8 @@ def outlook(order: Order) -> str:
     if letter and (letter.consumer.startswith("orders.") or letter.consumer == "outbox.relay"):
         return (
             f"{letter.consumer} gave up: {letter.error_class}. Dead letter {letter.pk} waits for somebody "
-            f"to replay or discard it: python3 run.py replay_failures --id {letter.pk} --reason …"
+            # Quoted and empty, so that a reason must be typed: an empty one is refused.
+            f'to replay or discard it: python3 run.py replay_failures --id {letter.pk} --reason ""'
         )
     waiting = OutboxMessage.objects.undelivered().filter(pk=order.message_id).first()
     if waiting:

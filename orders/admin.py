@@ -22,7 +22,7 @@ from django.views.decorators.http import require_POST
 
 from orders import moves, services
 from orders.models import ApiToken, Order, Payment, Product, Shipment
-from outbox.admin import ReadOnlyAdmin, as_uuid, chip, link_keys_with, may_view, moment
+from outbox.admin_parts import ReadOnlyAdmin, as_uuid, chip, link_keys_with, may_view, moment
 from outbox.models import DeadLetter, OutboxMessage
 
 CHIPS = {
