@@ -1,4 +1,4 @@
-"""The notifications app: hands its workflows over to the outbox."""
+"""The notifications app: hands its workflows and invariants over to the outbox."""
 
 from django.apps import AppConfig
 
@@ -9,9 +9,10 @@ class NotificationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from notifications import workflows
+        from notifications import invariants, workflows
         from notifications.models import Notification
-        from outbox import registry
+        from outbox import registry, verification
 
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Notification.objects.unfinished().values("message_id"))
+        verification.register(invariants.INVARIANTS)

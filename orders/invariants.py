@@ -14,17 +14,19 @@ from typing import Any
 
 from kombu.exceptions import OperationalError as BrokerError
 
-from orders import contracts, moves, repairs
+from orders import contracts, moves, reconciliation, repairs
 from orders.moves import Status
 from orders.services import LONGEST_PAUSE
 from orders.tasks import SECONDS_PER_WAITING_TASK
 from orders.transitions import LEASE, STEP_DEADLINE
 from outbox import broker
 from outbox.contracts import Event
-from outbox.verification import Invariant
+from outbox.verification import Compare, Invariant
 
 CLOCKS_DIFFER = dt.timedelta(seconds=30)
 """By how much a time that a statement took may be ahead of the snapshot's."""
+
+PROVIDER = "look up {id} at the provider, and compare with manage.py order_trace"
 
 TRACE = "python manage.py order_trace {id}"
 
@@ -83,6 +85,18 @@ def _uncompensated(status: Status) -> str:
                      OR message.not_before > now() - %(patience)s)
           )
     """  # noqa: S608 - names of our own
+
+
+def _compared(name: str, sentence: str, sql: str, compare: Compare, command: str = PROVIDER) -> Invariant:
+    return Invariant(
+        name=name,
+        sentence=sentence,
+        sql=sql,
+        values=reconciliation.values,
+        compare=compare,
+        asks_providers=True,
+        command=command,
+    )
 
 
 INVARIANTS = [
@@ -420,5 +434,55 @@ INVARIANTS = [
               ))
         """,
         command="python manage.py outbox_status",
+    ),
+    # The providers' own records ---------------------------------------------------------------------
+    _compared(
+        "our-charges-are-at-the-provider",
+        "Every captured charge in our books is in the provider's list, of the same amount.",
+        reconciliation.CHARGES,
+        reconciliation.charges_missing_there,
+    ),
+    _compared(
+        "the-provider-charged-once",
+        "The provider holds at most one captured, unrefunded charge of an order.",
+        reconciliation.CHARGES,
+        reconciliation.charges_made_twice,
+    ),
+    _compared(
+        "their-charges-are-in-our-books",
+        "Every captured charge that the provider holds under a key of ours is in our books.",
+        reconciliation.CHARGES,
+        reconciliation.charges_missing_here,
+    ),
+    _compared(
+        "no-charge-is-stranded",
+        "The provider holds no charge that our books do not have of an order that was rejected or cancelled.",
+        reconciliation.CHARGES,
+        reconciliation.charges_stranded,
+        TRACE,
+    ),
+    _compared(
+        "our-refunds-are-at-the-provider",
+        "Every refund in our books is in the provider's list, of the same amount.",
+        reconciliation.REFUNDS,
+        reconciliation.refunds_missing_there,
+    ),
+    _compared(
+        "their-refunds-are-in-our-books",
+        "Every refund that the provider made under a key of ours is in our books.",
+        reconciliation.REFUNDS,
+        reconciliation.refunds_missing_here,
+    ),
+    _compared(
+        "our-shipments-are-at-the-warehouse",
+        "Every shipment in our books is in the warehouse's list.",
+        reconciliation.SHIPMENTS,
+        reconciliation.shipments_missing_there,
+    ),
+    _compared(
+        "their-shipments-are-in-our-books",
+        "Every shipment that left the warehouse under a key of ours is in our books, once.",
+        reconciliation.SHIPMENTS,
+        reconciliation.shipments_missing_here,
     ),
 ]

@@ -8,7 +8,8 @@ a `Transient` call did nothing and may be repeated; after `OutcomeUnknown` nobod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from outbox.resilience import Transient
@@ -59,6 +60,34 @@ class Parcel:
     tracking_number: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListedCharge(Charge):
+    """A charge as the provider lists it; key and order are empty where somebody else made it."""
+
+    idempotency_key: str
+    order_id: str
+    made_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListedRefund(RefundReceipt):
+    """A refund as the provider lists it; the key is empty where somebody made it by hand."""
+
+    charge_id: str
+    currency: str
+    idempotency_key: str
+    made_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListedParcel(Parcel):
+    """A shipment as the warehouse lists it."""
+
+    order_id: str
+    idempotency_key: str
+    made_at: dt.datetime
+
+
 class PaymentGateway(Protocol):
     """Moves money."""
 
@@ -84,6 +113,19 @@ class PaymentGateway(Protocol):
         """Give a charge back, once per key; raises as `charge` does, but for the decline."""
         ...
 
+    def charges(self, *, since: dt.datetime | None) -> Iterator[ListedCharge]:
+        """
+        All charges made since then, or ever, declined ones included, fetched page by page.
+
+        Raises:
+            outbox.resilience.Transient: the provider does not answer.
+        """
+        ...
+
+    def refunds(self, *, since: dt.datetime | None) -> Iterator[ListedRefund]:
+        """All refunds made since then, or ever, but for those that failed; raises as `charges` does."""
+        ...
+
 
 class Warehouse(Protocol):
     """Ships parcels."""
@@ -104,5 +146,14 @@ class Warehouse(Protocol):
             ShipmentRefused: the warehouse will not.
             OutcomeUnknown: the answer was lost; the same call is safe, the warehouse honours keys.
             outbox.resilience.Transient: nothing happened; the same call may be repeated.
+        """
+        ...
+
+    def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
+        """
+        All shipments made since then, or ever, fetched page by page.
+
+        Raises:
+            outbox.resilience.Transient: the warehouse does not answer.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import requests
@@ -24,6 +24,9 @@ RECIPIENT_ERRORS = frozenset({21211, 21214, 21217, 21265, 21408, 21610, 21612, 2
 
 LATEST = 50
 """How many of a recipient's latest messages a look-up reads: more than come while one try is open."""
+
+PAGE = 1000
+"""Messages in one page of a list; Twilio gives no more."""
 
 CLOCKS_DIFFER = dt.timedelta(minutes=2)
 
@@ -60,13 +63,9 @@ class SmsChannel:
 
     def find(self, notification: Notification) -> Sequence[str]:
         """The recipient's latest messages with this text, unless Twilio gave up on them."""
-        with breaker("sms").guard():
-            try:
-                latest = self._client.messages.list(to=notification.recipient, limit=LATEST, page_size=LATEST)
-            except TwilioRestException as refused:
-                raise _refusal(refused) from refused
-            except (TwilioException, ValueError, KeyError, TypeError) as unreadable:
-                raise OutcomeUnknown("Twilio's answer cannot be read") from unreadable
+        latest = self._asked(
+            lambda: self._client.messages.list(to=notification.recipient, limit=LATEST, page_size=LATEST)
+        )
         since = notification.created_at - CLOCKS_DIFFER
         return [
             str(message.sid)
@@ -75,6 +74,29 @@ class SmsChannel:
             and message.status not in ("failed", "canceled")
             and (message.date_created is None or message.date_created >= since)
         ]
+
+    def sent(self, *, since: dt.datetime | None) -> Iterator[str]:
+        """
+        Twilio's ids of all messages sent on the day of `since` or later, or ever, fetched page by page.
+
+        Raises:
+            outbox.resilience.Transient: Twilio does not answer.
+        """
+        dates = {"date_sent_after": since.date()} if since else {}
+        page = self._asked(lambda: self._client.messages.page(page_size=PAGE, **dates))
+        while page is not None:
+            yield from (str(message.sid) for message in page)
+            page = self._asked(page.next_page)
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        """What a question to Twilio brings; None after the last page of a list."""
+        with breaker("sms").guard():
+            try:
+                return ask()
+            except TwilioRestException as refused:
+                raise _refusal(refused) from refused
+            except (TwilioException, ValueError, KeyError, TypeError) as unreadable:
+                raise OutcomeUnknown("Twilio's answer cannot be read") from unreadable
 
 
 class _HttpClient(TwilioHttpClient):

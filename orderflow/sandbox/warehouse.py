@@ -1,8 +1,10 @@
-"""A warehouse with a small JSON API: ask for a shipment under a key, look it up under the same key."""
+"""A warehouse with a small JSON API: ask for a shipment under a key, look it up, list what was shipped."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime as dt
 import hashlib
 import json
 import re
@@ -14,13 +16,14 @@ from typing import Any
 from . import ledger as ledgers
 from .control import Control
 from .idempotency import LONGEST_KEY, Effect, KeyInFlight, KeyReused, Keys
-from .ledger import Ledger
+from .ledger import Condition, Ledger
 from .messages import Answer, Refusal, Request, json_answer
 from .provider import Provider, route
 
 CARRIER = "Sandbox Post"
 # A SKU with this prefix is in the catalogue but never leaves the warehouse.
 UNSHIPPABLE = "NOSHIP-"
+LARGEST_PAGE = 500
 ALPHABET = string.digits + string.ascii_uppercase
 
 
@@ -53,7 +56,7 @@ class Warehouse(Provider):
         self._keys = Keys(ledger, lifetime=None)
         self.routes = [
             route("POST", "/shipments", self.ship),
-            route("GET", "/shipments", self.look_up),
+            route("GET", "/shipments", self.look_up_or_list),
             route("GET", "/shipments/{id}", self.show),
         ]
 
@@ -113,12 +116,26 @@ class Warehouse(Provider):
                 answer.status = 200
         return answer
 
-    def look_up(self, request: Request) -> Answer:
-        key = request.query.get("key")
-        if not key:
-            raise WarehouseRefusal(400, "bad_request", "Say which shipment: GET /shipments?key=KEY.")
-        found = self.ledger.find("shipment", ledgers.labelled("key", key))
-        return json_answer(200, {"data": [entry.document for entry in found]})
+    def look_up_or_list(self, request: Request) -> Answer:
+        if key := request.query.get("key"):
+            found = self.ledger.find("shipment", ledgers.labelled("key", key))
+            return json_answer(200, {"data": [entry.document for entry in found]})
+        return self._list(request)
+
+    def _list(self, request: Request) -> Answer:
+        """All shipments, or those since a time, oldest first and page by page."""
+        conditions: list[Condition] = []
+        if since := request.query.get("since"):
+            conditions.append(("recorded_at >= ?", (_moment(since),)))
+        if after := request.query.get("after"):
+            last = self.ledger.get("shipment", after)
+            if last is None:
+                raise WarehouseRefusal(400, "bad_request", f"There is no shipment {after} to go on after.")
+            conditions.append(ledgers.newer_than(last.seq))
+        limit = _limit(request.query.get("limit", str(LARGEST_PAGE)))
+        found = self.ledger.find("shipment", *conditions, limit=limit + 1, oldest_first=True)
+        data = [{**entry.document, "idempotency_key": entry.key} for entry in found[:limit]]
+        return json_answer(200, {"data": data, "has_more": len(found) > limit})
 
     def show(self, request: Request) -> Answer:
         entry = self.ledger.get("shipment", request.path_values["id"])
@@ -148,6 +165,23 @@ class Warehouse(Provider):
         if order["country"] in self._refused_countries:
             return f"Nothing is shipped to {order['country']}."
         return None
+
+
+def _moment(text: str) -> float:
+    moment = None
+    with contextlib.suppress(ValueError):
+        moment = dt.datetime.fromisoformat(text)
+    if moment is None or moment.tzinfo is None:
+        raise WarehouseRefusal(
+            400, "bad_request", '"since" must be a time with its zone: 2026-01-31T12:00:00+00:00.'
+        )
+    return moment.timestamp()
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= LARGEST_PAGE):
+        raise WarehouseRefusal(400, "bad_request", f'"limit" must be a number from 1 to {LARGEST_PAGE}.')
+    return int(text)
 
 
 def _body(request: Request) -> dict[str, Any]:

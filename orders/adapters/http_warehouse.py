@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
 from django.conf import settings
 
-from orders.ports import OutcomeUnknown, Parcel, ShipmentRefused
+from orders.ports import ListedParcel, OutcomeUnknown, Parcel, ShipmentRefused
 from outbox.resilience import Outage, Permanent, Transient, breaker
+
+PAGE = 500
+"""Shipments in one page of a list."""
 
 
 class WarehouseRequestRefused(Permanent):
@@ -18,7 +21,7 @@ class WarehouseRequestRefused(Permanent):
 
 
 class HttpWarehouse:
-    """`orders.ports.Warehouse` on `POST /shipments` with an idempotency key."""
+    """`orders.ports.Warehouse` on `POST /shipments` with an idempotency key, and `GET /shipments`."""
 
     def __init__(self) -> None:
         self._url = f"{settings.WAREHOUSE_URL.rstrip('/')}/shipments"
@@ -45,14 +48,31 @@ class HttpWarehouse:
             "lines": [{"sku": sku, "quantity": quantity} for sku, quantity in lines],
         }
         with breaker("warehouse").guard():
-            answer = _json(self._post(body, idempotency_key))
+            answer = _json(self._ask("POST", json=body, headers={"Idempotency-Key": idempotency_key}))
         return Parcel(id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"])
 
-    def _post(self, body: dict[str, Any], key: str) -> requests.Response:
+    def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
+        """See `orders.ports.Warehouse.shipments`."""
+        asked = {"limit": str(PAGE)} | ({"since": since.isoformat()} if since else {})
+        while True:
+            with breaker("warehouse").guard():
+                page = _json(self._ask("GET", params=asked))
+            for shipment in page["data"]:
+                yield ListedParcel(
+                    id=shipment["id"],
+                    carrier=shipment["carrier"],
+                    tracking_number=shipment["tracking_number"],
+                    order_id=shipment["order_id"],
+                    idempotency_key=shipment["idempotency_key"],
+                    made_at=dt.datetime.fromisoformat(shipment["created_at"]),
+                )
+            if not page["has_more"]:
+                return
+            asked["after"] = page["data"][-1]["id"]
+
+    def _ask(self, method: str, **request: Any) -> requests.Response:
         try:
-            response = self._session.post(
-                self._url, json=body, headers={"Idempotency-Key": key}, timeout=self._timeout
-            )
+            response = self._session.request(method, self._url, timeout=self._timeout, **request)
         except requests.exceptions.ConnectTimeout as failure:
             raise Outage("the warehouse does not answer") from failure
         except requests.exceptions.ConnectionError as failure:

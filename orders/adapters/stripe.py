@@ -9,16 +9,30 @@ then asking again under the same key is what Stripe recommends, and that is what
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
 import stripe
 from django.conf import settings
 
-from orders.ports import Charge, OutcomeUnknown, PaymentDeclined, RefundReceipt
+from orders.ports import (
+    Charge,
+    ListedCharge,
+    ListedRefund,
+    OutcomeUnknown,
+    PaymentDeclined,
+    RefundReceipt,
+)
 from outbox.resilience import Outage, Permanent, Transient, breaker
+
+PAGE = 100
+"""Records in one page of a list; Stripe gives no more."""
+
+UNDONE_REFUNDS = ("failed", "canceled")
+"""Refunds that gave nothing back."""
 
 
 class PaymentRequestRefused(Permanent):
@@ -84,6 +98,54 @@ class StripeGateway:
             with _calling(acts=False):
                 [made] = self._client.v1.refunds.list({"payment_intent": charge_id, "limit": 1}).data
         return RefundReceipt(id=made.id, amount_minor=made.amount)
+
+    def charges(self, *, since: dt.datetime | None) -> Iterator[ListedCharge]:
+        """See `orders.ports.PaymentGateway.charges`."""
+        for intent in _listed(self._client.v1.payment_intents.list, since):
+            charge = _charge(intent)
+            yield ListedCharge(
+                **dataclasses.asdict(charge),
+                idempotency_key=_said(intent, "key"),
+                order_id=_said(intent, "order_id"),
+                made_at=_moment(intent.created),
+            )
+
+    def refunds(self, *, since: dt.datetime | None) -> Iterator[ListedRefund]:
+        """See `orders.ports.PaymentGateway.refunds`."""
+        for refund in _listed(self._client.v1.refunds.list, since):
+            if refund.status not in UNDONE_REFUNDS:
+                yield ListedRefund(
+                    id=refund.id,
+                    amount_minor=refund.amount,
+                    charge_id=refund.payment_intent or "",
+                    currency=refund.currency.upper(),
+                    idempotency_key=_said(refund, "key"),
+                    made_at=_moment(refund.created),
+                )
+
+
+def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[Any]:
+    """The records of a list, newest first. Each page is a call of its own to the breaker."""
+    parameters: dict[str, Any] = {"limit": PAGE}
+    if since:
+        parameters["created"] = {"gte": int(since.timestamp())}
+    with _calling(acts=False):
+        page = ask(parameters)
+    while True:
+        yield from page.data
+        if not page.has_more:
+            return
+        with _calling(acts=False):
+            page = page.next_page()
+
+
+def _said(record: Any, name: str) -> str:
+    """What we said about a record when we made it; empty when somebody else did."""
+    return str((record.metadata or {}).get(name, ""))
+
+
+def _moment(seconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
 def _charge(intent: Any) -> Charge:

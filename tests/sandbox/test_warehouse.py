@@ -94,7 +94,26 @@ def test_a_shipment_is_found_by_its_key(warehouse: Sandbox) -> None:
 
     assert ask(warehouse, "GET", "/shipments?key=order%201%2Fship", headers=TOKEN).json == {"data": [shipped]}
     assert ask(warehouse, "GET", "/shipments?key=unknown", headers=TOKEN).json == {"data": []}
-    assert ask(warehouse, "GET", "/shipments", headers=TOKEN).status == 400
+
+
+def test_shipments_are_listed_page_by_page_with_their_keys(warehouse: Sandbox) -> None:
+    ids = [ship(warehouse, key).json["id"] for key in ("a", "b", "c")]
+
+    first = ask(warehouse, "GET", "/shipments?limit=2", headers=TOKEN).json
+    rest = ask(warehouse, "GET", f"/shipments?limit=2&after={ids[1]}", headers=TOKEN).json
+    assert [entry["id"] for entry in first["data"] + rest["data"]] == ids
+    assert [entry["idempotency_key"] for entry in first["data"]] == ["a", "b"]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    later = ask(warehouse, "GET", "/shipments?since=2100-01-01T00:00:00%2B00:00", headers=TOKEN).json
+    assert later == {"data": [], "has_more": False}
+
+
+UNREADABLE = ["limit=0", "limit=501", "limit=x", "since=yesterday", "since=2026-01-31", "after=x"]
+
+
+@pytest.mark.parametrize("query", UNREADABLE)
+def test_a_list_that_cannot_be_made_is_refused_with_a_sentence(warehouse: Sandbox, query: str) -> None:
+    assert ask(warehouse, "GET", f"/shipments?{query}", headers=TOKEN).json["code"] == "bad_request"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": "Basic eDp5"}])

@@ -1,0 +1,109 @@
+"""A small world in which everything is as promised, built once for a module; each test spoils a copy of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from types import SimpleNamespace
+
+import pytest
+from django.core.management import call_command
+from django.db import transaction
+from django.test import override_settings
+
+from orders import adapters, services
+from orders.models import Order
+from outbox import dead_letters, inbox, testing
+from outbox.models import DeadLetter
+from tests.conftest import close_breakers, service_account
+from tests.factories import ProductFactory, place
+
+NOBODY = services.Contact()
+EVERYWHERE = services.Contact(
+    name="Ada Example", email="ada@example.com", phone="+447700900001", push_token="device-1"
+)
+
+
+def providers(world, credentials):
+    """The settings that make the sandbox the outside."""
+    return override_settings(
+        STRIPE_API_BASE=world.payments.url,
+        STRIPE_API_KEY="sk_test_tests",
+        WAREHOUSE_URL=world.warehouse.url,
+        WAREHOUSE_TOKEN="token",
+        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        EMAIL_HOST="127.0.0.1",
+        EMAIL_PORT=world.smtp.smtp_port,
+        TWILIO_API_BASE=world.sms.url,
+        TWILIO_ACCOUNT_SID="AC" + "0" * 32,
+        TWILIO_AUTH_TOKEN="token",
+        TWILIO_FROM="+15005550006",
+        FCM_API_BASE=world.push.url,
+        FCM_PROJECT_ID="orderflow-test",
+        FCM_CREDENTIALS_FILE=str(credentials),
+    )
+
+
+@pytest.fixture(scope="module")
+def books(running_world, tmp_path_factory, django_db_setup, django_db_blocker):
+    """One order of every kind, worked off, all committed; taken away after the module."""
+    credentials = tmp_path_factory.mktemp("fcm") / "fcm.json"
+    credentials.write_text(json.dumps(service_account(f"{running_world.push.url}/token")))
+    running_world.clear()
+    with django_db_blocker.unblock(), providers(running_world, credentials):
+        adapters.forget()
+        close_breakers()
+        testing.purge()
+        try:
+            yield work_off()
+        finally:
+            testing.purge()
+            call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
+            running_world.clear()
+    adapters.forget()
+
+
+def work_off():
+    """Place the orders and drain; the answer has them by name, as they are in the end."""
+    placed = {
+        "shipped": place(ProductFactory(sku="SHIPPED"), contact=EVERYWHERE),
+        "plain": place(ProductFactory(sku="PLAIN"), contact=NOBODY),
+        "cancelled": place(ProductFactory(sku="NOSHIP-1"), contact=NOBODY),
+        "rejected": place(payment_method="pm_card_visa_chargeDeclined"),
+        "stuck": place(payment_method="pm_no_such_card", contact=NOBODY),
+        "bounced": place(contact=services.Contact(email="bounce@example.com", phone="+447700900002")),
+        "withdrawn": place(),
+    }
+    services.request_cancellation(order_id=placed["withdrawn"].pk, requested_by="customer")
+    testing.drain()
+    bounced = DeadLetter.objects.unresolved().filter(key=str(placed["bounced"].pk))
+    dead_letters.replay(bounced, by="somebody", reason="the mailbox is said to exist")
+    testing.drain()
+    with transaction.atomic():
+        inbox.once("a consumer", placed["shipped"].message_id)
+    placed["waiting"] = place()
+    return SimpleNamespace(**{name: Order.objects.get(pk=order.pk) for name, order in placed.items()})
+
+
+@pytest.fixture
+def ledger(running_world):
+    """Open a provider's ledger behind its back, for SQL; it is put right again after the test."""
+    with contextlib.ExitStack() as repairs:
+
+        def opened(name):
+            server = getattr(running_world, name)
+            link = sqlite3.connect(server.data_dir / f"{server.name}.sqlite3", isolation_level=None, timeout=5)
+            before = link.execute("SELECT * FROM entries").fetchall()
+            repairs.callback(put_right, link, before)
+            return link
+
+        yield opened
+
+
+def put_right(link, before):
+    with contextlib.closing(link):
+        link.execute("BEGIN IMMEDIATE")
+        link.execute("DELETE FROM entries")
+        link.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 7)})", before)
+        link.execute("COMMIT")

@@ -1,0 +1,194 @@
+"""
+One way to break each promise, and no other: SQL by the name of the invariant.
+
+`%(shipped)s` and the like are the ids of the orders of the clean world. What the database forbids
+is allowed first, in the test's own transaction.
+"""
+
+from __future__ import annotations
+
+PLACED = "event_name = 'orders.order_placed'"
+COPIED = (
+    "event_name, event_version, key, payload, correlation_id, causation_id, trace, created_at, status, "
+    "not_before, workflows, redeliveries, attempts, last_error, published_at"
+)
+ALLOW_CHANGES_OF_THE_PAST = "ALTER TABLE orders_ordertransition DISABLE TRIGGER USER;"
+
+IN_THE_OUTBOX = {
+    "messages-move-on": """
+        UPDATE outbox_outboxmessage SET not_before = now() - interval '1 hour' WHERE key = %(waiting)s
+    """,
+    "postponed-messages-say-why": """
+        UPDATE outbox_outboxmessage SET not_before = now() + interval '1 hour', redeliveries = 1
+        WHERE key = %(waiting)s
+    """,
+    "claims-end": """
+        UPDATE outbox_outboxmessage SET not_before = now() + interval '1 hour', claim = gen_random_uuid()
+        WHERE key = %(waiting)s
+    """,
+    "settled-messages-say-how": """
+        UPDATE outbox_outboxmessage SET published_at = NULL WHERE key = %(plain)s
+    """,
+    "buried-messages-have-letters": """
+        UPDATE outbox_outboxmessage SET status = 'buried', last_error = 'why' WHERE key = %(plain)s
+    """,
+    "attempts-are-sane": """
+        UPDATE outbox_attempt SET next_try_at = now() WHERE outcome = 'buried'
+    """,
+    "given-up-work-has-letters": """
+        INSERT INTO outbox_attempt (consumer, message_id, outcome, worker, error_class, error, traceback)
+        SELECT 'orders.tasks.fulfill', id, 'buried', '', 'X', 'x', '' FROM outbox_outboxmessage
+        WHERE key = %(plain)s LIMIT 1
+    """,
+    "open-letters-can-be-replayed": """
+        UPDATE outbox_deadletter SET message_id = %(unknown)s, source = 'worker', consumer = 'x'
+        WHERE key = %(stuck)s;
+        DELETE FROM outbox_attempt WHERE consumer = 'orders.tasks.charge'
+    """,
+    "open-letters-keep-their-attempts": """
+        DELETE FROM outbox_attempt WHERE consumer = 'orders.tasks.charge'
+    """,
+    "resolved-letters-say-who-and-why": """
+        UPDATE outbox_deadletter SET reason = '' WHERE resolution = 'replayed'
+    """,
+    "replayed-letters-were-delivered": """
+        UPDATE outbox_outboxmessage SET redeliveries = 0 WHERE key = %(bounced)s
+    """,
+    "inbox-knows-its-messages": """
+        UPDATE outbox_inboxentry SET message_id = %(unknown)s
+    """,
+    "causes-are-known": """
+        UPDATE outbox_outboxmessage SET causation_id = %(unknown)s
+        WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
+    """,
+}
+
+IN_ORDERS = {
+    "orders-were-published": f"""
+        UPDATE outbox_outboxmessage SET event_name = 'another' WHERE key = %(plain)s AND {PLACED}
+    """,
+    "no-event-was-published-twice": f"""
+        INSERT INTO outbox_outboxmessage (id, {COPIED}) SELECT gen_random_uuid(), {COPIED}
+        FROM outbox_outboxmessage WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
+    """,
+    "messages-belong-to-orders": f"""
+        INSERT INTO outbox_outboxmessage (id, {COPIED}) SELECT gen_random_uuid(), {COPIED}
+        FROM outbox_outboxmessage WHERE key = %(plain)s AND {PLACED};
+        UPDATE outbox_outboxmessage AS message SET key = gen_random_uuid()::text
+        WHERE key = %(plain)s AND {PLACED} AND id <> (
+            SELECT message_id FROM orders_order WHERE id = message.key::uuid)
+    """,
+    "unfinished-orders-go-on": """
+        UPDATE orders_order SET due_at = now() - interval '1 hour' WHERE id = %(waiting)s;
+        UPDATE outbox_outboxmessage SET status = 'published', published_at = now() WHERE key = %(waiting)s
+    """,
+    "unfinished-orders-keep-their-message": """
+        UPDATE orders_order SET message_id = %(unknown)s WHERE id = %(waiting)s
+    """,
+    "ended-orders-said-so": """
+        UPDATE outbox_outboxmessage SET event_name = 'another'
+        WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
+    """,
+    "cancellations-were-published": """
+        UPDATE orders_order SET cancel_requested_at = now() WHERE id = %(plain)s
+    """,
+    "refunds-were-published": """
+        UPDATE outbox_outboxmessage SET event_name = 'another'
+        WHERE key = %(cancelled)s AND event_name = 'orders.order_refunded'
+    """,
+    "history-is-unbroken": """
+        DELETE FROM orders_ordertransition WHERE order_id = %(plain)s AND to_status = 'validated'
+    """,
+    "moves-were-legal": f"""
+        {ALLOW_CHANGES_OF_THE_PAST}
+        DELETE FROM orders_ordertransition WHERE order_id = %(plain)s AND to_status = 'charged';
+        UPDATE orders_ordertransition SET from_status = 'validated'
+        WHERE order_id = %(plain)s AND to_status = 'fulfilled'
+    """,
+    "leases-are-short": """
+        UPDATE orders_order SET lease_until = now() + interval '1 hour' WHERE id = %(waiting)s
+    """,
+    "orders-remember-their-key": """
+        DELETE FROM orders_idempotencyrecord WHERE order_id = %(plain)s
+    """,
+    "totals-are-sums": """
+        UPDATE orders_orderline SET unit_price_minor = unit_price_minor + 1 WHERE order_id = %(plain)s
+    """,
+    "orders-are-charged-once": """
+        UPDATE orders_payment SET amount_minor = amount_minor + 1 WHERE order_id = %(plain)s
+    """,
+    "shipped-orders-are-charged": """
+        UPDATE orders_payment SET status = 'declined' WHERE order_id = %(plain)s
+    """,
+    "cancelled-orders-are-refunded": """
+        UPDATE orders_order SET finished_at = now() - interval '1 hour' WHERE id = %(cancelled)s;
+        UPDATE orders_refund SET status = 'requested'
+    """,
+    "rejected-orders-are-not-charged": """
+        UPDATE orders_order SET finished_at = now() - interval '1 hour' WHERE id = %(rejected)s;
+        UPDATE orders_payment SET status = 'succeeded', provider_id = 'pi_x' WHERE order_id = %(rejected)s
+    """,
+    "refunds-are-of-charges": """
+        UPDATE orders_refund SET amount_minor = amount_minor + 1
+    """,
+    "ended-orders-have-no-open-payment": """
+        UPDATE orders_payment SET status = 'unknown' WHERE order_id = %(rejected)s
+    """,
+    "effects-name-their-record": """
+        UPDATE orders_shipment SET provider_id = '' WHERE order_id = %(plain)s
+    """,
+    "fulfilled-orders-are-shipped": """
+        UPDATE orders_shipment SET status = 'requested' WHERE order_id = %(plain)s
+    """,
+    "refused-shipments-are-compensated": """
+        UPDATE orders_shipment SET order_id = %(rejected)s WHERE order_id = %(cancelled)s
+    """,
+    "stock-adds-up": """
+        ALTER TABLE orders_product DROP CONSTRAINT stock_adds_up;
+        UPDATE orders_product SET received = received + 1 WHERE sku = 'PLAIN'
+    """,
+    "reservations-are-held": """
+        UPDATE orders_product SET reserved = reserved + 1, on_hand = on_hand - 1 WHERE sku = 'PLAIN'
+    """,
+    "shipped-stock-left": """
+        UPDATE orders_product SET shipped = shipped + 1, on_hand = on_hand - 1 WHERE sku = 'PLAIN'
+    """,
+}
+
+LONG_PUBLISHED = f"""
+    UPDATE outbox_outboxmessage SET published_at = now() - interval '1 hour'
+    WHERE key = %(shipped)s AND {PLACED};
+"""
+TOLD_BY_SMS = "order_id = %(shipped)s AND template = 'placed' AND channel = 'sms'"
+
+IN_NOTIFICATIONS = {
+    "customers-are-told": f"""
+        {LONG_PUBLISHED} DELETE FROM notifications_notification WHERE {TOLD_BY_SMS}
+    """,
+    "notifications-come-to-an-end": f"""
+        {LONG_PUBLISHED}
+        UPDATE notifications_notification SET status = 'pending', sent_at = NULL WHERE {TOLD_BY_SMS}
+    """,
+    "customers-are-told-once": f"""
+        ALTER TABLE notifications_notification DROP CONSTRAINT one_notification_per_recipient;
+        UPDATE notifications_notification AS told SET message_id = placed.message_id
+        FROM notifications_notification AS placed
+        WHERE told.order_id = %(shipped)s AND told.template = 'fulfilled' AND told.channel = 'sms'
+          AND placed.{TOLD_BY_SMS.replace("AND ", "AND placed.")}
+    """,
+    "notifications-tell-of-messages": f"""
+        UPDATE notifications_notification SET order_id = %(unknown)s WHERE {TOLD_BY_SMS}
+    """,
+    "failed-notifications-have-letters": f"""
+        UPDATE notifications_notification SET status = 'failed', sent_at = NULL WHERE {TOLD_BY_SMS}
+    """,
+    "sent-notifications-name-their-record": f"""
+        UPDATE notifications_notification SET outcome_open = TRUE WHERE {TOLD_BY_SMS}
+    """,
+    "provider-ids-are-told-apart": """
+        UPDATE notifications_notification SET provider_message_id = 'SM1'
+        WHERE order_id = %(shipped)s AND channel = 'sms'
+    """,
+}
+
+CORRUPTIONS = {**IN_THE_OUTBOX, **IN_ORDERS, **IN_NOTIFICATIONS}
