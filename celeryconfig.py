@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from orderflow import settings
@@ -161,6 +162,18 @@ beat_schedule = {
     "prune the outbox": {
         "task": "outbox.tasks.prune",
         "schedule": 3600.0,
+        "options": {"expires": 3600, "queue": "jobs"},
+    },
+    # At times of the day, not at intervals: an interval of a day begins anew whenever beat starts.
+    "verify what is promised": {
+        "task": "outbox.tasks.verify",
+        "schedule": crontab(minute=7),
+        "options": {"expires": 1800, "queue": "jobs"},
+    },
+    "compare with the providers": {
+        "task": "outbox.tasks.verify",
+        "schedule": crontab(hour=3, minute=37),
+        "kwargs": {"providers": True, "hours": 26},
         "options": {"expires": 3600, "queue": "jobs"},
     },
 }

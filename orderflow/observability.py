@@ -38,6 +38,7 @@ _WARNINGS = frozenset(
         "message.postponed",
         "relay.broker_down",
         "step.database_down",
+        "verification.failed",
         "step.fenced",
         "charge.stranded",
     }

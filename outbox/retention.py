@@ -2,7 +2,8 @@
 What is deleted, when, and what never is.
 
 Never: open dead letters, the messages and attempts they speak of, and whatever an app holds
-(`registry.hold`), for example the messages of orders that are not final. Resolved dead letters stay too.
+(`registry.hold`), for example the messages of orders that are not final. Resolved dead letters and
+records of repairs stay too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from outbox import crash_points, registry, telemetry
-from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
+from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage, Verification
 
 BATCH = 1000
 """Rows deleted in one transaction: short enough to hold up nobody."""
@@ -28,6 +29,7 @@ def prune(*, batch: int = BATCH) -> dict[str, int]:
         "messages": _delete(_spent_messages(before), batch),
         "attempts": _delete(_spent_attempts(before), batch),
         "inbox entries": _delete(InboxEntry.objects.filter(taken_at__lt=before) & _forgettable_inbox(), batch),
+        "verifications": _delete(Verification.objects.filter(ran_at__lt=before), batch),
     }
     telemetry.emit("retention.pruned", **{name.replace(" ", "_"): count for name, count in pruned.items()})
     return pruned

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from celery import shared_task
 from django.db import connection
+from django.utils import timezone
 
-from outbox import relay, retention, telemetry
+from outbox import relay, retention, telemetry, verification
+
+VERIFY_SOFT_LIMIT, VERIFY_LIMIT = 120, 130
+"""Seconds. A verification bounds itself below that (`verification.RUN_WITHIN`); it holds no lease, and it is
+acknowledged before it runs, so the other tasks' limits do not concern it."""
 
 DRAIN_LOCK = 0x0FB0C5
 """Key of the advisory lock that keeps beat's drains from piling up on each other."""
@@ -37,3 +43,12 @@ def unpark(**_: Any) -> None:
 def prune(**_: Any) -> dict[str, int]:
     """Delete what has outlived its retention; the counts are the task's result."""
     return retention.prune()
+
+
+@shared_task(ignore_result=False, acks_late=False, soft_time_limit=VERIFY_SOFT_LIMIT, time_limit=VERIFY_LIMIT)
+def verify(*, providers: bool = False, hours: int | None = None, **_: Any) -> dict[str, Any]:
+    """Compare what is promised with what there is, all of it or the last `hours`, and keep what was found."""
+    since = timezone.now() - dt.timedelta(hours=hours) if hours else None
+    report = verification.run(since=since, providers=providers)
+    kept = verification.keep(report, by="beat")
+    return {"verification": kept.pk, "passed": report.passed, "failed": report.failed}

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
-from django.utils import timezone
 
 from outbox import telemetry
 from outbox.models import RepairRecord, Verification
@@ -272,8 +271,7 @@ def run(
         findings=findings,
     )
     telemetry.emit(
-        "verification.finished",
-        passed=report.passed,
+        "verification.passed" if report.passed else "verification.failed",
         failed=report.failed,
         providers=providers,
         seconds=report.took.total_seconds(),
@@ -401,11 +399,3 @@ def _repair(invariant: Invariant, subject: str, *, by: str, reason: str, apply: 
         else:
             transaction.set_rollback(True)
     return what
-
-
-def forget_before(before: dt.datetime) -> Any:
-    """The verifications that are older and passed; failed ones and repairs are kept twice as long."""
-    age = timezone.now() - before
-    return Verification.objects.filter(ran_at__lt=before, passed=True) | Verification.objects.filter(
-        ran_at__lt=before - age
-    )

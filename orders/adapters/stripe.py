@@ -141,7 +141,7 @@ def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[An
 
 def _said(record: Any, name: str) -> str:
     """What we said about a record when we made it; empty when somebody else did."""
-    return str((record.metadata or {}).get(name, ""))
+    return str(getattr(record.metadata, name, ""))
 
 
 def _moment(seconds: int) -> dt.datetime:
@@ -155,8 +155,8 @@ def _charge(intent: Any) -> Charge:
         amount_minor=intent.amount,
         currency=intent.currency.upper(),
         succeeded=intent.status == "succeeded",
-        decline_code=(error and (error.get("decline_code") or error.get("code"))) or "",
-        message=(error and error.get("message")) or "",
+        decline_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
+        message=getattr(error, "message", None) or "",
     )
 
 

@@ -82,7 +82,7 @@ def test_the_message_of_an_open_dead_letter_is_never_pruned():
     )
     Attempt.objects.update(failed_at=LONG_AGO)
 
-    assert retention.prune() == {"messages": 0, "attempts": 0, "inbox entries": 0}
+    assert retention.prune() == {"messages": 0, "attempts": 0, "inbox entries": 0, "verifications": 0}
     assert Attempt.objects.get() == attempt
 
 

@@ -1,0 +1,96 @@
+"""What operators type: `manage.py verify`, its exit codes and its output."""
+
+from __future__ import annotations
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from outbox.models import OutboxMessage, RepairRecord, Verification
+from tests.verification.corruptions import CORRUPTIONS
+from tests.verification.test_invariants import spoil
+
+pytestmark = pytest.mark.django_db
+
+STALLED = "unfinished-orders-go-on"
+
+
+def verify(*arguments):
+    out = io.StringIO()
+    try:
+        call_command("verify", *arguments, stdout=out)
+    except CommandError as error:
+        return SimpleNamespace(code=error.returncode, out=out.getvalue(), error=str(error))
+    return SimpleNamespace(code=0, out=out.getvalue(), error="")
+
+
+def test_what_is_as_promised_exits_with_0(books):
+    answer = verify()
+
+    assert (answer.code, answer.error) == (0, "")
+    assert "promises hold" in answer.out
+    assert "unfinished-orders-go-on" in answer.out
+
+
+def test_what_is_not_exits_with_1_and_names_the_promise_the_ids_and_the_next_command(books):
+    spoil(books, CORRUPTIONS["totals-are-sums"])
+    answer = verify()
+
+    assert (answer.code, answer.error) == (1, "Not as promised: totals-are-sums.")
+    assert f"order_trace {books.plain.number}" in answer.out
+
+
+def test_json_says_it_all(books):
+    spoil(books, CORRUPTIONS[STALLED])
+    answer = verify("--format", "json", "--since", "2h", "--repair")
+
+    told = json.loads(answer.out)
+    assert (answer.code, told["passed"], told["providers"], told["applied"]) == (1, False, False, False)
+    assert told["since"]
+    [violated] = [finding for finding in told["findings"] if finding["verdict"] == "violated"]
+    assert (violated["name"], violated["ids"], violated["count"]) == (STALLED, [books.waiting.number], 1)
+    assert violated["sentence"]
+    assert [repair["subject"] for repair in told["repairs"]] == [books.waiting.number]
+
+
+def test_repair_is_a_dry_run_unless_it_is_applied_with_a_reason(books):
+    spoil(books, CORRUPTIONS[STALLED])
+    answer = verify("--repair")
+
+    assert "1 would be repaired" in answer.out
+    assert OutboxMessage.objects.get(pk=books.waiting.message_id).status == "published"
+
+    answer = verify("--repair", "--apply", "--reason", "its worker died")
+    assert "1 repaired" in answer.out
+    assert OutboxMessage.objects.get(pk=books.waiting.message_id).status == "pending"
+    record = RepairRecord.objects.get()
+    assert (record.reason, record.repaired_by.startswith("cli:")) == ("its worker died", True)
+    assert verify().code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--apply", "--reason", "x"], "--apply belongs to --repair"),
+        (["--repair", "--apply"], "Say why"),
+        (["--since", "yesterday"], "write 30m"),
+    ],
+)
+def test_a_mistake_exits_with_2_and_examines_nothing(db, arguments, says):
+    answer = verify(*arguments)
+
+    assert (answer.code, says in answer.error) == (2, True)
+    assert not Verification.objects.exists()
+
+
+def test_what_was_found_is_kept(books):
+    spoil(books, CORRUPTIONS["totals-are-sums"])
+    verify()
+
+    kept = Verification.objects.get()
+    assert (kept.passed, kept.providers, kept.since) == (False, False, None)
+    assert kept.by.startswith("cli:")
+    assert [finding["name"] for finding in kept.findings if finding["count"]] == ["totals-are-sums"]

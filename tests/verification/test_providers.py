@@ -1,0 +1,188 @@
+"""The providers' own records are compared with our books, in both directions."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+import pytest
+import requests
+import stripe
+from django.conf import settings
+
+from orders import reconciliation
+from orders.models import Payment, Shipment
+from outbox import verification
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Records of this very moment count, as if they were older."""
+    monkeypatch.setattr(reconciliation, "IN_FLIGHT", dt.timedelta())
+
+
+def charge(key, **changed):
+    """Charge at the provider, behind our back."""
+    client = stripe.StripeClient("sk_test_other", base_addresses={"api": settings.STRIPE_API_BASE})
+    return client.v1.payment_intents.create(
+        {
+            "amount": 500,
+            "currency": "gbp",
+            "payment_method": "pm_card_visa",
+            "payment_method_types": ["card"],
+            "confirm": True,
+            "metadata": {"key": key},
+        }
+        | changed
+    )
+
+
+def forget_charge(books, ledger):
+    paid = Payment.objects.get(order=books.plain).provider_id
+    ledger("payments").execute("DELETE FROM entries WHERE id = ?", [paid])
+
+
+def lower_charge(books, ledger):
+    paid = Payment.objects.get(order=books.plain).provider_id
+    ledger("payments").execute(
+        "UPDATE entries SET document = json_set(document, '$.amount', 1) WHERE id = ?", [paid]
+    )
+
+
+def charge_twice(books, ledger):
+    ledger("payments")
+    charge(f"order-{books.plain.pk}-charge")
+
+
+def charge_unknown_order(books, ledger):
+    ledger("payments")
+    charge(f"order-{uuid.uuid4()}-charge")
+
+
+def charge_rejected_order(books, ledger):
+    ledger("payments")
+    charge(f"order-{books.rejected.pk}-charge")
+
+
+def forget_refund(books, ledger):
+    ledger("payments").execute("DELETE FROM entries WHERE kind = 'refund'")
+
+
+def refund_unknown_order(books, ledger):
+    ledger("payments")
+    client = stripe.StripeClient("sk_test_other", base_addresses={"api": settings.STRIPE_API_BASE})
+    paid = charge("somebody else's")
+    client.v1.refunds.create({"payment_intent": paid.id, "metadata": {"key": f"order-{uuid.uuid4()}-refund"}})
+
+
+def forget_shipment(books, ledger):
+    sent = Shipment.objects.get(order=books.plain).provider_id
+    ledger("warehouse").execute("DELETE FROM entries WHERE id = ?", [sent])
+
+
+def ship_rejected_order(books, ledger):
+    ledger("warehouse")
+    requests.post(
+        f"{settings.WAREHOUSE_URL}/shipments",
+        json={
+            "order_id": str(books.rejected.pk),
+            "order_number": books.rejected.number,
+            "country": "GB",
+            "lines": [{"sku": "A", "quantity": 1}],
+        },
+        headers={"Authorization": "Bearer token", "Idempotency-Key": f"order-{books.rejected.pk}-shipment"},
+        timeout=5,
+    ).raise_for_status()
+
+
+def forget_sms(books, ledger):
+    ledger("sms").execute("DELETE FROM entries WHERE kind = 'sms'")
+
+
+CORRUPTIONS = [
+    ("our-charges-are-at-the-provider", forget_charge),
+    ("our-charges-are-at-the-provider", lower_charge),
+    ("the-provider-charged-once", charge_twice),
+    ("their-charges-are-in-our-books", charge_unknown_order),
+    ("no-charge-is-stranded", charge_rejected_order),
+    ("our-refunds-are-at-the-provider", forget_refund),
+    ("their-refunds-are-in-our-books", refund_unknown_order),
+    ("our-shipments-are-at-the-warehouse", forget_shipment),
+    ("their-shipments-are-in-our-books", ship_rejected_order),
+    ("sms-is-at-the-provider", forget_sms),
+]
+WITHOUT_A_LIST = {"email-is-at-the-provider", "push-is-at-the-provider"}
+
+
+def verdicts(report):
+    return {finding.invariant.name: str(finding.verdict) for finding in report.findings}
+
+
+def test_books_that_agree_with_the_providers_pass(books):
+    report = verification.run(providers=True)
+
+    assert report.failed == []
+    notes = {name for name, verdict in verdicts(report).items() if verdict == "not comparable"}
+    assert notes == WITHOUT_A_LIST
+
+
+def test_every_comparison_has_a_corruption():
+    asked = {invariant.name for invariant in verification.invariants() if invariant.asks_providers}
+    assert {name for name, _ in CORRUPTIONS} == asked - WITHOUT_A_LIST
+
+
+@pytest.mark.parametrize(("name", "corrupt"), CORRUPTIONS, ids=[corrupt.__name__ for _, corrupt in CORRUPTIONS])
+def test_what_breaks_a_comparison_makes_it_fail_and_no_other(books, ledger, name, corrupt):
+    corrupt(books, ledger)
+
+    assert verification.run(providers=True).failed == [name]
+
+
+def test_without_being_told_to_nobody_asks_the_providers(books, running_world):
+    before = len(running_world.payments.calls())
+    verification.run()
+
+    assert len(running_world.payments.calls()) == before
+
+
+def test_a_provider_that_does_not_answer_is_no_pass(books, running_world):
+    with running_world.warehouse.failing(fault="error", status=503):
+        report = verification.run(providers=True)
+
+    told = verdicts(report)
+    assert {name for name, verdict in told.items() if verdict == "unanswered"} == {
+        "our-shipments-are-at-the-warehouse",
+        "their-shipments-are-in-our-books",
+    }
+    assert not report.passed
+
+
+@pytest.mark.parametrize("key", ["", "another shop's", "order-1-charge"])
+def test_records_without_a_key_of_ours_are_none_of_our_business(books, ledger, key):
+    ledger("payments")
+    charge(key)
+
+    assert verification.run(providers=True).passed
+
+
+def test_a_charge_that_may_be_on_its_way_into_the_books_is_left_alone(books, ledger, monkeypatch):
+    monkeypatch.setattr(reconciliation, "IN_FLIGHT", dt.timedelta(minutes=5))
+    charge_unknown_order(books, ledger)
+
+    assert verification.run(providers=True).passed
+
+
+def test_an_outcome_that_is_still_open_is_no_stranded_charge(books, ledger):
+    ledger("payments")
+    Payment.objects.create(
+        order=books.waiting,
+        idempotency_key=f"order-{books.waiting.pk}-charge",
+        amount_minor=500,
+        currency="GBP",
+        status=Payment.Status.UNKNOWN,
+    )
+    charge(f"order-{books.waiting.pk}-charge")
+
+    assert verification.run(providers=True).passed

@@ -1,0 +1,104 @@
+"""A run reads one snapshot, is bounded, and can look at the last hours only."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from outbox import verification
+from outbox.models import OutboxMessage
+from outbox.verification import NotComparable
+from tests.verification.conftest import EXAMPLE
+
+
+def verdicts(report):
+    return [str(finding.verdict) for finding in report.findings]
+
+
+def test_a_name_belongs_to_one_invariant(only):
+    only({})
+    with pytest.raises(verification.Ambiguous):
+        verification.register([dataclasses.replace(EXAMPLE, name="example-0")])
+
+
+def test_offending_ids_are_capped_and_counted(db, only):
+    only({"sql": "SELECT number FROM generate_series(1, 700) AS number"})
+    [finding] = verification.run().findings
+
+    assert (finding.count, len(finding.ids), len(finding.offending)) == (700, 20, 500)
+    assert finding.command == "look at 1"
+    assert finding.as_json()["ids"] == [str(number) for number in range(1, 21)]
+
+
+def test_a_query_out_of_time_is_told_as_such_and_is_no_pass(db, only):
+    only({"sql": "SELECT 'x' FROM pg_sleep(5)"}, {})
+    report = verification.run(statement_timeout=dt.timedelta(milliseconds=30))
+
+    assert verdicts(report) == ["timed out", "ok"]
+    assert not report.passed
+
+
+def test_a_run_out_of_time_examines_no_more(db, only):
+    only({}, {})
+    report = verification.run(within=dt.timedelta())
+
+    assert (verdicts(report), report.passed) == (["timed out", "timed out"], False)
+
+
+def test_a_list_that_is_too_long_is_out_of_time(db, only, monkeypatch):
+    def endless():
+        while True:
+            yield 1
+
+    only({"compare": lambda rows, look: look.once("list", endless)})
+    assert verdicts(verification.run(within=dt.timedelta(milliseconds=50))) == ["timed out"]
+
+
+def test_what_cannot_be_compared_is_a_note_and_no_failure(db, only):
+    def compare(rows, look):
+        raise NotComparable("the provider keeps no list")
+
+    only({"compare": compare})
+    report = verification.run()
+
+    assert (report.passed, report.findings[0].note) == (True, "the provider keeps no list")
+
+
+def test_a_mistake_in_a_query_is_an_error_and_not_a_verdict(db, only):
+    only({"sql": "SELECT no_such_column"})
+    with pytest.raises(Exception, match="no_such_column"):
+        verification.run()
+
+
+def test_the_statement_timeout_is_the_runs_own(db, only):
+    only({})
+    verification.run()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("30s",)
+
+
+def test_with_since_only_what_changed_since_counts(books, db):
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM orders_idempotencyrecord WHERE order_id = %s", [books.plain.pk])
+
+    assert verification.run(since=timezone.now() - dt.timedelta(hours=1)).failed == [
+        "orders-remember-their-key"
+    ]
+    assert verification.run(since=timezone.now() + dt.timedelta(hours=1)).passed
+
+
+def test_messages_that_outlived_their_retention_are_not_missed(books, db, settings):
+    settings.OUTBOX_RETENTION_DAYS = 0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM outbox_outboxmessage WHERE key = ANY(%s)",
+            [[str(books.shipped.pk), str(books.plain.pk), str(books.cancelled.pk)]],
+        )
+
+    assert verification.run().failed == []
+    assert OutboxMessage.objects.exists()

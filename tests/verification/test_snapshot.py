@@ -1,0 +1,39 @@
+"""A run is safe beside everything else: one snapshot, read-only."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connection
+
+from orders.models import Product
+from outbox import verification
+from tests.factories import ProductFactory
+
+
+def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only, monkeypatch):
+    """Between two queries somebody else commits; the second query sees what the first one saw."""
+    told, read = [], verification._read
+
+    def reading(cursor, invariant, *rest):
+        if told:
+            writer = threading.Thread(target=commit_a_product)
+            writer.start()
+            writer.join(10)
+        cursor.execute("SELECT count(*) FROM orders_product")
+        told.append(cursor.fetchone()[0])
+        return read(cursor, invariant, *rest)
+
+    monkeypatch.setattr(verification, "_read", reading)
+    only({}, {}, {"sql": "SELECT number::text FROM nextval('orders_number') AS number"})
+    with pytest.raises(Exception, match="read-only transaction"):
+        verification.run()
+
+    assert told == [0, 0, 0]
+    assert Product.objects.count() == 2
+
+
+def commit_a_product():
+    ProductFactory()
+    connection.close()
