@@ -28,7 +28,8 @@ from orderflow.chaos.report import Report
 from orderflow.chaos.schedule import Fault
 from orders import tokens
 from orders.models import Order, OrderTransition
-from outbox.models import OutboxMessage
+from outbox import verification
+from outbox.models import DeadLetter, OutboxMessage
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks whether something is back: the precision of the recovery times."""
@@ -137,16 +138,23 @@ class Drill:
         struck.back_at = time.time()
 
     def _settle(self, placed: Sequence[Placed], *, until: float) -> float | None:
-        """Wait until all has come to its end; return the seconds since the last order, None if it did not."""
+        """
+        Wait until all has come to its end; return the seconds since the last order, None if it did not.
+
+        What lies in a dead letter is not waited for.
+        """
         begun = time.time()
         ids = [one.order_id for one in placed if one.is_accepted]
         while time.time() < until:
-            open_orders = _with_database(lambda: Order.objects.unfinished().filter(pk__in=ids).count())
-            if not open_orders and not _with_database(lambda: promises.untold(placed)):
+            unfinished, given_up = _with_database(lambda: (_unfinished(ids), _given_up()))
+            untold = {finding.subject for finding in _with_database(lambda: promises.untold(placed))}
+            if not unfinished and not untold:
                 self._tell("everything has settled")
                 return time.time() - begun
+            if (unfinished | untold) <= given_up:
+                break
             time.sleep(SETTLE_LOOK)
-        self._tell("not everything has settled in time")
+        self._tell("not everything has settled")
         return None
 
     def _report(self, placed: Sequence[Placed], settled_after: float | None) -> Report:
@@ -179,6 +187,7 @@ class Drill:
             recoveries=[recovery.measure(one, lives[one.concerns], real) for one in real],
             repeats=promises.repeats(ledgers),
             findings=findings,
+            verification=verification.run(providers=True),
         )
 
     def _tell(self, text: str) -> None:
@@ -198,11 +207,21 @@ def _with_database(ask: Callable[[], Answer]) -> Answer:
             time.sleep(LOOK_AGAIN)
 
 
+def _unfinished(ids: Sequence[str]) -> set[str]:
+    return set(Order.objects.unfinished().filter(pk__in=ids).values_list("number", flat=True))
+
+
+def _given_up() -> set[str]:
+    """The numbers of the orders that lie in an open dead letter."""
+    keys = [key for key in DeadLetter.objects.unresolved().values_list("key", flat=True) if key]
+    return set(Order.objects.filter(pk__in=keys).values_list("number", flat=True))
+
+
 def _orders_lives(ids: Sequence[str]) -> dict[str, Life]:
     """The moves of the drill's orders, by their numbers."""
     moves: dict[str, list[float]] = {}
     for number, at in (
-        OrderTransition.objects.filter(order__in=ids).order_by("id").values_list("order__number", "at")
+        OrderTransition.objects.filter(order__pk__in=ids).order_by("id").values_list("order__number", "at")
     ):
         moves.setdefault(number, []).append(at.timestamp())
     final = set(Order.objects.filter(pk__in=ids, finished_at__isnull=False).values_list("number", flat=True))

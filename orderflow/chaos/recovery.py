@@ -10,6 +10,7 @@ customer. What matters to a customer is the slowest of these. So the recovery ti
 
 The last clause is needed because drills let faults overlap: an order that waits for a dead worker while the
 database is down waits for the database. `first` is the quickest thing's: when the system was seen to work.
+`longest` is the slowest thing's without the last clause: what a customer saw, whoever was to blame.
 """
 
 from __future__ import annotations
@@ -97,13 +98,14 @@ class Recovery:
     first: float = 0.0
     slowest: float = 0.0
     slowest_id: str = ""
+    longest: float = 0.0
     stuck: tuple[str, ...] = ()
-    """What never moved again."""
+    """What never moved again; the findings name it, since no fault can be said to be the cause."""
 
     @property
     def is_too_slow(self) -> bool:
         limit = self.struck.limit
-        return limit is not None and (self.slowest > limit or bool(self.stuck))
+        return limit is not None and self.slowest > limit
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -112,6 +114,7 @@ class Recovery:
             "first_seconds": round(self.first, 2),
             "slowest_seconds": round(self.slowest, 2),
             "slowest_id": self.slowest_id,
+            "longest_seconds": round(self.longest, 2),
             "limit_seconds": self.struck.limit,
             "stuck": list(self.stuck),
         }
@@ -131,11 +134,13 @@ def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck])
     troubles = [other.in_force for other in others if other is not struck and not other.problem]
     waits: list[tuple[float, str]] = []
     stuck: list[str] = []
+    longest = 0.0
     for name, life in lives.items():
         if not life.moves or life.moves[0] > since:
             continue
         following = next((at for at in life.moves if at > since), None)
         if following is not None:
+            longest = max(longest, following - since)
             waits.append((following - since - _covered(since, following, troubles), name))
         elif not life.is_over:
             stuck.append(name)
@@ -147,23 +152,26 @@ def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck])
         first=first,
         slowest=slowest,
         slowest_id=name,
+        longest=longest,
         stuck=tuple(sorted(stuck)),
     )
 
 
 def by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, Any]]:
-    """Summarise recoveries: for each kind of fault how often it struck, and the p50 and maximum in seconds."""
+    """Summarise recoveries: for each kind of fault how often it struck, and its times in seconds."""
     summary: dict[str, dict[str, Any]] = {}
     for recovery in recoveries:
         kind = recovery.struck.fault.kind + (" (notifications)" if recovery.struck.concerns else "")
-        entry = summary.setdefault(kind, {"times": [], "limit": recovery.struck.limit})
+        entry = summary.setdefault(kind, {"times": [], "longest": 0.0, "limit": recovery.struck.limit})
         entry["times"].append(recovery.slowest)
+        entry["longest"] = max(entry["longest"], recovery.longest)
     return {
         kind: {
             "struck": len(entry["times"]),
             "p50_seconds": round(statistics.median(entry["times"]), 1),
             "max_seconds": round(max(entry["times"]), 1),
             "limit_seconds": entry["limit"],
+            "longest_seconds": round(entry["longest"], 1),
         }
         for kind, entry in sorted(summary.items())
     }

@@ -15,6 +15,7 @@ from orderflow.chaos.client import Placed
 from orderflow.chaos.promises import Finding
 from orderflow.chaos.recovery import Recovery, Struck
 from orderflow.chaos.schedule import Fault
+from outbox import verification
 
 RULES = (
     "lost",
@@ -50,16 +51,15 @@ class Report:
     recoveries: Sequence[Recovery]
     repeats: dict[str, int]
     findings: list[Finding]
-    verification: dict[str, Any] | None = None
-    """What `verify --providers` said; None when it did not run."""
+    verification: verification.Report
+    """What `verify --providers` said."""
 
     @property
     def misses(self) -> list[str]:
         """The limits that were not kept, each in a sentence."""
         missed = [
             f"{one.struck.fault} at {one.struck.began_at - self.begun_at:.1f} s: "
-            + (f"{', '.join(one.stuck)} never moved again" if one.stuck else _moved(one))
-            + f", the limit is {one.struck.limit:.0f} s"
+            f"{one.slowest_id} moved after {one.slowest:.1f} s, the limit is {one.struck.limit:.0f} s"
             for one in self.recoveries
             if one.is_too_slow
         ]
@@ -75,8 +75,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        verified = self.verification is None or bool(self.verification.get("passed"))
-        return not self.findings and not self.misses and verified
+        return not self.findings and not self.misses and self.verification.passed
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines."""
@@ -97,7 +96,7 @@ class Report:
             "repeats_at_providers_without_keys": self.repeats,
             "findings": [finding.as_json() for finding in self.findings],
             "limits_missed": self.misses,
-            "verification": self.verification,
+            "verification": self.verification.as_json(),
         }
 
     def lines(self) -> list[str]:
@@ -168,11 +167,12 @@ class Report:
         return sum(one.is_accepted for one in self.placed)
 
     def _recovery_table(self) -> list[str]:
-        lines = [f"{'Recovery, seconds':32} {'struck':>6} {'p50':>6} {'max':>6} {'limit':>6}"]
+        lines = [f"{'Recovery, seconds':32} {'struck':>6} {'p50':>6} {'max':>6} {'limit':>6} {'all in':>7}"]
         for kind, entry in recovery.by_kind(self.recoveries).items():
             limit = f"{entry['limit_seconds']:.0f}" if entry["limit_seconds"] else "-"
             lines.append(
-                f"{kind:32} {entry['struck']:>6} {entry['p50_seconds']:>6} {entry['max_seconds']:>6} {limit:>6}"
+                f"{kind:32} {entry['struck']:>6} {entry['p50_seconds']:>6} {entry['max_seconds']:>6} "
+                f"{limit:>6} {entry['longest_seconds']:>7}"
             )
         return lines
 
@@ -189,28 +189,28 @@ class Report:
             f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); "
             f"with the broker down {_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, "
             f"{answers.outage_count} answers)",
-            f"providers without keys saw {self.repeats['mails']} mails and {self.repeats['pushes']} pushes twice",
+            f"sent again without a key: {self.repeats['mails']} mails, {self.repeats['pushes']} pushes",
         ]
         counts = dict.fromkeys(RULES, 0)
         for finding in self.findings:
             counts[finding.rule] = counts.get(finding.rule, 0) + 1
         lines.append(", ".join(f"{count} {rule}" for rule, count in counts.items()))
-        if self.verification is not None:
-            said = "passed" if self.verification.get("passed") else "did not pass"
-            lines.append(f"verify --providers {said}")
+        examined = len(self.verification.findings)
+        failed = self.verification.failed
+        lines.append(f"verify --providers: {examined - len(failed)} of {examined} invariants hold")
         return lines
 
     def _verdict(self) -> list[str]:
         if self.passed:
             return ["PASS"]
         problems = [str(finding) for finding in self.findings] + self.misses
-        if self.verification is not None and not self.verification.get("passed"):
-            problems += [f"verify: {json.dumps(finding)}" for finding in self.verification.get("findings", [])]
+        problems += [
+            f"verify: {finding.invariant.sentence} {finding.verdict}: {finding.count} {', '.join(finding.ids)}"
+            f"{finding.note}"
+            for finding in self.verification.findings
+            if finding.invariant.name in self.verification.failed
+        ]
         return ["FAIL", *(f"  {problem}" for problem in problems)]
-
-
-def _moved(one: Recovery) -> str:
-    return f"{one.slowest_id} moved after {one.slowest:.1f} s"
 
 
 def _ms(seconds: float | None) -> str:

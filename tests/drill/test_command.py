@@ -1,0 +1,52 @@
+"""`manage.py chaos` breaks nothing that is not its own unless it is told twice."""
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from orderflow.chaos import schedule
+from orderflow.management.commands import chaos
+from orderflow.stack import cli, drill
+
+
+@pytest.mark.parametrize("words", [[], ["--not-my-own-stack"]])
+def test_outside_its_own_stack_it_refuses_unless_told_twice(words):
+    with pytest.raises(CommandError, match="say --not-my-own-stack twice"):
+        call_command("chaos", *words)
+
+
+def test_told_twice_it_still_refuses_a_real_payment_provider(settings):
+    settings.STRIPE_API_BASE = ""
+    with pytest.raises(CommandError, match="never places orders in front of a real payment provider"):
+        call_command("chaos", "--not-my-own-stack", "--not-my-own-stack")
+
+
+def test_told_twice_it_leaves_out_what_needs_its_own_processes(settings):
+    settings.STRIPE_API_BASE = "http://127.0.0.1:1"
+    options = {"orders": 5, "duration": 60, "seed": 7, "broker": "redis", "settle": 1, "faults": schedule.KINDS}
+    plan = chaos.Command()._plan(None, **options)
+    assert {fault.kind for fault in plan.schedule} == {
+        "provider-drop-after",
+        "duplicate-delivery",
+        "clock-jump",
+    }
+    assert "--not-my-own-stack --not-my-own-stack" in plan.command
+
+
+def test_a_stack_that_does_not_run_is_no_stack(tmp_path):
+    (tmp_path / "ports.json").write_text(json.dumps({}))
+    with pytest.raises(CommandError, match="No stack runs in"):
+        call_command("chaos", "--home", str(tmp_path))
+
+
+def test_a_mistyped_fault_is_told_before_anything_is_started(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["chaos", "--faults", "kill-everybody"])
+    assert "no such fault: kill-everybody" in capsys.readouterr().err
+
+
+def test_help_and_other_stacks_are_for_the_command_itself():
+    assert drill.is_for_another_stack(["--help"])
+    assert drill.is_for_another_stack(["--not-my-own-stack", "--not-my-own-stack"])
+    assert not drill.is_for_another_stack(["--orders", "5"])

@@ -1,0 +1,83 @@
+"""How recovery is measured and judged: pure arithmetic on moments."""
+
+from orderflow.chaos import recovery
+from orderflow.chaos.recovery import Life, Struck
+from orderflow.chaos.schedule import Fault
+
+
+def struck(kind="db-restart", target="kill", *, began, back=None, problem=""):
+    back = began if back is None else back
+    fault = Fault(start=began, kind=kind, target=target)
+    return Struck(fault=fault, began_at=began, ended_at=began, back_at=back, problem=problem)
+
+
+def life(*moves, is_over=True):
+    return Life(moves=moves, is_over=is_over)
+
+
+def test_recovery_lasts_until_the_slowest_order_that_was_under_way_has_moved_again():
+    fault = struck(began=10, back=12)
+    lives = {"quick": life(9, 12.5), "slow": life(5, 17), "over": life(1, 8), "later": life(13, 40)}
+    measured = recovery.measure(fault, lives, [fault])
+    assert measured.affected == 2
+    assert (measured.first, measured.slowest, measured.slowest_id) == (0.5, 5, "slow")
+
+
+def test_a_dead_worker_counts_from_its_death_and_a_relay_from_when_it_is_back():
+    lives = {"order": life(9, 20)}
+    worker = struck("kill-worker", "orders", began=10, back=13)
+    relay = struck("kill-relay", "relay", began=10, back=13)
+    assert recovery.measure(worker, lives, [worker]).slowest == 10
+    assert recovery.measure(relay, lives, [relay]).slowest == 7
+
+
+def test_the_time_of_other_faults_is_not_charged_to_this_one():
+    fault = struck(began=10)
+    others = [
+        struck(began=12, back=14),
+        struck(began=13, back=15),
+        struck(began=2, back=10.5),
+        struck(began=16, back=18, problem="did not strike"),
+    ]
+    measured = recovery.measure(fault, {"order": life(9, 20)}, [fault, *others])
+    assert measured.slowest == 10 - 3 - 0.5
+    assert measured.longest == 10
+
+
+def test_an_open_breaker_counts_as_trouble_after_the_provider_is_well():
+    fault = struck(began=10)
+    provider = struck("provider-drop-after", "payments", began=5, back=9)
+    measured = recovery.measure(fault, {"order": life(8, 25)}, [fault, provider])
+    assert measured.slowest == 0
+
+
+def test_what_never_moves_again_is_told():
+    fault = struck(began=10)
+    measured = recovery.measure(fault, {"stuck": life(9, is_over=False)}, [fault])
+    assert measured.stuck == ("stuck",)
+
+
+def test_limits_are_judged_and_kinds_without_one_are_not():
+    lives = {"order": life(9, 26)}
+    for kind, target, too_slow in (
+        ("kill-worker", "orders", True),
+        ("kill-worker", "email", False),
+        ("clock-jump", "database", False),
+    ):
+        fault = struck(kind, target, began=10)
+        assert recovery.measure(fault, lives, [fault]).is_too_slow == too_slow
+
+
+def test_recoveries_are_summed_up_by_kind():
+    faults = [struck(began=10), struck(began=30), struck(began=50)]
+    lives = {"a": life(9, 11), "b": life(29, 34), "c": life(49, 51.5)}
+    summary = recovery.by_kind([recovery.measure(fault, lives, []) for fault in faults])
+    assert summary == {
+        "db-restart": {
+            "struck": 3,
+            "p50_seconds": 1.5,
+            "max_seconds": 4.0,
+            "limit_seconds": 10.0,
+            "longest_seconds": 4.0,
+        }
+    }

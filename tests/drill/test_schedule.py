@@ -1,0 +1,53 @@
+"""The faults of a drill: drawn from the seed, all kinds, within their limits."""
+
+import argparse
+
+import pytest
+
+from orderflow.chaos import options, schedule, wishes
+from orderflow.chaos.schedule import KINDS, TRAITS
+
+
+def test_the_same_seed_draws_the_same_faults_and_the_same_orders():
+    assert schedule.draw(KINDS, seed=7, duration=60) == schedule.draw(KINDS, seed=7, duration=60)
+    assert wishes.draw(100, seed=7, run="a") == wishes.draw(100, seed=7, run="a")
+
+
+def test_another_seed_draws_others():
+    assert schedule.draw(KINDS, seed=7, duration=60) != schedule.draw(KINDS, seed=8, duration=60)
+    assert wishes.draw(100, seed=7, run="a") != wishes.draw(100, seed=8, run="a")
+
+
+@pytest.mark.parametrize("duration", [10, 60, 900])
+def test_every_kind_strikes_however_short_the_drill_is(duration):
+    drawn = schedule.draw(KINDS, seed=3, duration=duration)
+    assert {fault.kind for fault in drawn} == set(KINDS)
+    assert all(0 < fault.start < duration for fault in drawn)
+
+
+def test_a_long_drill_has_more_faults_and_no_kind_twice_before_all_have_struck():
+    drawn = schedule.draw(KINDS, seed=3, duration=600)
+    assert len(drawn) > 3 * len(KINDS)
+    assert {fault.kind for fault in drawn[: len(KINDS)]} == set(KINDS)
+
+
+def test_a_fault_keeps_to_what_its_kind_may_do():
+    for fault in schedule.draw(KINDS, seed=5, duration=3600):
+        trait = TRAITS[fault.kind]
+        assert fault.target in trait.targets
+        assert trait.lasts[0] - 0.01 <= fault.lasts <= trait.lasts[1] + 0.01
+        assert trait.strength[0] - 0.01 <= fault.strength <= trait.strength[1] + 0.01
+
+
+def test_no_faults_is_a_drill_too():
+    assert schedule.draw([], seed=7, duration=60) == []
+
+
+def test_a_fault_that_nobody_knows_is_refused_with_the_list():
+    with pytest.raises(argparse.ArgumentTypeError, match=r"no such fault: kill-cat; there are kill-worker"):
+        options.kinds("kill-relay,kill-cat")
+
+
+def test_some_orders_are_bound_to_be_declined_refused_and_cancelled():
+    kinds = {wish.kind for wish in wishes.draw(200, seed=7, run="a")}
+    assert kinds == {"good", "declined", "unshippable", "cancelled"}
