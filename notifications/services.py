@@ -178,4 +178,5 @@ def _noting_failure(claimed: Notification) -> Iterator[None]:
             lease_until=None,
             error=f"{type(failure).__name__}: {failure}",
         )
+        crash_points.reached("notification.let_go")
         raise

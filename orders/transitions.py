@@ -90,6 +90,7 @@ def held(order: Order) -> Iterator[None]:
     except BaseException:
         crash_points.reached("step.call_failed")
         let_go(order)
+        crash_points.reached("step.let_go")
         raise
 
 

@@ -71,6 +71,7 @@ class ConsumerTask(Task):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with context.bind(self._context(kwargs)), self._counting_losses(kwargs):
             started = time.perf_counter()
+            crash_points.reached("step.begun")
             try:
                 done = self.run(*args, **kwargs)
             except NotNow as wait:
@@ -207,8 +208,10 @@ class ConsumerTask(Task):
             yield
         except Exception:  # a worker that is told to exit is lost all the same
             self._safely(note.delete)
+            crash_points.reached("step.loss_withdrawn")
             raise
         self._safely(note.delete)
+        crash_points.reached("step.loss_withdrawn")
 
     def _tries(self, kwargs: dict[str, Any]) -> Any:
         """The failed tries of this message here, since the last time its dead letter was resolved."""

@@ -112,6 +112,7 @@ def deliver(rows: list[OutboxMessage]) -> Drained:
         try:
             start(row)
         except BrokerDown as down:
+            crash_points.reached("relay.broker_down")
             release(rows[position:])
             result.broker_down = True
             telemetry.emit("relay.broker_down", error=str(down), waiting=len(rows) - position)
@@ -198,13 +199,14 @@ def unpark() -> int:
     """Make parked messages due again whose event this code has learned to read; return how many."""
     known = registry.known_events()
     parked = OutboxMessage.objects.filter(status=OutboxMessage.Status.PARKED)
-    return sum(
-        parked.filter(
-            event_name=name, event_version=version, last_error__startswith=registry.UnknownEvent.__name__
-        ).update(status=OutboxMessage.Status.PENDING, not_before=Now())
-        for name, version in parked.values_list("event_name", "event_version").distinct()
-        if version <= known.get(name, 0)
-    )
+    released = 0
+    for name, version in parked.values_list("event_name", "event_version").distinct():
+        if version <= known.get(name, 0):
+            released += parked.filter(
+                event_name=name, event_version=version, last_error__startswith=registry.UnknownEvent.__name__
+            ).update(status=OutboxMessage.Status.PENDING, not_before=Now())
+            crash_points.reached("relay.unparked")
+    return released
 
 
 def _park(row: OutboxMessage, reason: Exception) -> int:

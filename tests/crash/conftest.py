@@ -1,0 +1,107 @@
+"""A process that may die, and what brings its work to an end afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import traceback
+
+import pytest
+from celery import current_app
+from django.db import connections
+
+from notifications import channels, sweep
+from orders import adapters, services
+from orders.models import Order
+from outbox import crash_points, registry, relay, testing, verification
+from outbox.models import DeadLetter, OutboxMessage
+from tests.conftest import close_breakers
+from tests.crash import scenarios
+
+DIED, FAILED = 77, 78
+ROUNDS = 12
+"""Of five minutes each: more than any lease, redelivery or sweep waits."""
+
+
+@pytest.fixture
+def begin(drain, world, monkeypatch):
+    """Prepare a story and return it."""
+    monkeypatch.setattr(registry, "_events", dict(registry._events))
+    monkeypatch.setattr(registry, "_workflows", {name: dict(w) for name, w in registry._workflows.items()})
+    registry.register([scenarios.Learned])
+    registry.subscribe(scenarios.SUBSCRIPTIONS)
+
+    def begin(name):
+        story = dataclasses.replace(scenarios.STORIES[name], world=world)
+        story.prepare(story)
+        return story
+
+    yield begin
+    channels.forget()
+
+
+def die_at(point, work):
+    """Do the work in a child that ends without a word when it comes to the point; tell whether it did."""
+    connections.close_all()  # nothing open may be shared with the child
+    scenarios.close_pools()
+    adapters.forget()
+    channels.forget()
+    child = os.fork()
+    if child == 0:
+        try:
+            crash_points.arm(lambda name: os._exit(DIED) if name == point else None)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(FAILED)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, DIED), f"the child failed on its own, exit code {code}"
+    return code == DIED
+
+
+def restore_unacknowledged():
+    """Let the broker deliver again what the dead process had taken, as it does once its patience is over."""
+    with current_app.connection_for_read() as link:
+        channel = link.default_channel
+        for tag in channel.client.hkeys(channel.unacked_key):
+            channel.qos.restore_by_tag(tag)
+
+
+def forget_everything():
+    """Let the broker lose all that it has."""
+    testing.purge()
+    with current_app.connection_for_write() as link:
+        channel = link.default_channel
+        channel.client.delete(channel.unacked_key, channel.unacked_index_key)
+
+
+def recover():
+    """Let time pass and the clock do its work until nothing is left to do."""
+    for _ in range(ROUNDS):
+        close_breakers()
+        testing.drain()
+        if is_quiet():
+            return
+        testing.pass_time(dt.timedelta(minutes=5))
+        services.resume_overdue()
+        sweep.resume_lost()
+        relay.unpark()
+
+
+def is_quiet():
+    return not OutboxMessage.objects.undelivered().exists() and not Order.objects.unfinished().exists()
+
+
+def assert_nothing_is_lost_or_done_twice(story):
+    """All orders are final, all news told, no letter is open, the books and the providers agree."""
+    assert not Order.objects.unfinished().exists(), list(Order.objects.values_list("status", "due_at"))
+    assert not DeadLetter.objects.unresolved().exists()
+    report = verification.run(providers=True)
+    assert report.passed, [finding.as_json() for finding in report.findings if not finding_passes(finding)]
+
+
+def finding_passes(finding):
+    return finding.verdict in verification.PASSING

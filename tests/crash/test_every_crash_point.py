@@ -1,0 +1,104 @@
+"""A process dies at every point between two durable effects, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.crash.conftest import (
+    assert_nothing_is_lost_or_done_twice,
+    die_at,
+    forget_everything,
+    recover,
+    restore_unacknowledged,
+)
+from tests.processes import ROOT
+
+PACKAGES = ("outbox", "orders", "notifications", "orderflow")
+
+DIES_IN = {
+    "broker.letter_kept": None,
+    "cancel.claimed": "cancelled_before_the_charge",
+    "cancellation.requested": "asked_to_cancel",
+    "charge.answered": "fulfilled",
+    "charge.asking_again": "asked_for_the_charge_again",
+    "charge.intended": "fulfilled",
+    "charge.unanswered": "charged_without_an_answer",
+    "fulfill.answered": "fulfilled",
+    "fulfill.intended": "fulfilled",
+    "fulfill.refused": "refused_by_the_warehouse",
+    "letters.discarded": "discarded",
+    "letters.replayed": "replayed",
+    "news.resumed": "news_the_broker_lost",
+    "notification.answered": "fulfilled",
+    "notification.call_failed": "met_an_outage",
+    "notification.claimed": "fulfilled",
+    "notification.let_go": "met_an_outage",
+    "order.placed": "placed",
+    "orders.resumed": "lost_by_the_broker",
+    "refund.answered": "refused_by_the_warehouse",
+    "refund.intended": "refused_by_the_warehouse",
+    "relay.broker_down": "the_broker_is_down",
+    "relay.buried": "a_workflow_that_cannot_be_built",
+    "relay.claimed": "fulfilled",
+    "relay.parked": "events_that_older_code_did_not_know",
+    "relay.postponed": "a_workflow_that_cannot_be_built",
+    "relay.released": "the_broker_is_down",
+    "relay.sent": "fulfilled",
+    "relay.settled": "fulfilled",
+    "relay.unparked": "events_that_older_code_did_not_know",
+    "retention.batch_deleted": "old_messages_are_deleted",
+    "step.begun": "fulfilled",
+    "step.buried": "buried",
+    "step.call_failed": "met_an_outage",
+    "step.done": "fulfilled",
+    "step.let_go": "asked_for_the_charge_again",
+    "step.loss_noted": "delivered_again_by_the_broker",
+    "step.loss_withdrawn": "delivered_again_by_the_broker",
+    "step.next_sent": "fulfilled",
+    "step.postponed": "met_an_outage",
+    "step.retry_noted": "asked_for_the_charge_again",
+    "step.retry_sent": "asked_for_the_charge_again",
+    "stranded.answered": "charged_after_it_was_cancelled",
+    "stranded.intended": "charged_after_it_was_cancelled",
+    "worker.letter_kept": None,
+}
+"""In which story a process dies at each point; None: in a worker's own process, see `test_worker_points`."""
+
+
+def points_in_the_code():
+    return {
+        node.args[0].value
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "crash_points.reached"
+    }
+
+
+def test_every_point_has_a_story_that_dies_there():
+    assert points_in_the_code() == set(DIES_IN)
+
+
+@pytest.mark.parametrize("point", [point for point, story in DIES_IN.items() if story])
+def test_a_process_that_dies_at_a_point_loses_nothing_and_does_nothing_twice(begin, point):
+    story = begin(DIES_IN[point])
+    assert die_at(point, lambda: story.work(story)), "the story does not come to this point"
+
+    restore_unacknowledged()
+    story.afterwards(story)
+    recover()
+    assert_nothing_is_lost_or_done_twice(story)
+
+
+@pytest.mark.parametrize("point", [point for point, story in DIES_IN.items() if story])
+def test_dying_twice_in_a_row_with_a_broker_that_forgets_changes_nothing(begin, point):
+    story = begin(DIES_IN[point])
+    assert die_at(point, lambda: story.work(story))
+    die_at(point, recover)
+
+    forget_everything()
+    story.afterwards(story)
+    recover()
+    assert_nothing_is_lost_or_done_twice(story)

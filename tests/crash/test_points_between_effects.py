@@ -1,0 +1,105 @@
+"""Where a crash point must be: between any two durable effects of one process."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from django.core.management import call_command
+
+from tests.crash import scenarios
+from tests.crash.effects import Watch, watching
+from tests.processes import ROOT
+
+SEEN: dict[str, Watch] = {}
+"""What was seen of each story so far."""
+
+PACKAGES = ("outbox", "orders", "notifications")
+WRITES = {
+    "update", "create", "get_or_create", "update_or_create", "bulk_create", "bulk_update", "delete", "save",
+}  # fmt: skip
+
+WRITES_ALONE = {
+    "orders.admin.": "a person's click: one transaction",
+    "orders.imports.": "one order at a time through services.place_order",
+    "orders.management.": "one statement for a person who waits",
+    "orders.tokens.": "one row for a person who waits",
+    "orders.repairs.": "one transaction per repair, opened by outbox.verification",
+    "outbox.listener.": "a flag that is set again; it makes work sooner, not sure",
+    "outbox.verification": "one transaction per repair, one row per report",
+    "outbox.worker.": "in a worker's own process: test_worker_points",
+    "outbox.inbox.once": "for consumers of other apps, in their transaction",
+}
+"""Functions that write and are in no story, by how their names begin, and why that is right."""
+
+
+@pytest.fixture
+def see(begin, world, monkeypatch):
+    """Watch a story, once."""
+
+    def see(name):
+        if name not in SEEN:
+            call_command("flush", interactive=False, verbosity=0)
+            world.clear()
+            story = begin(name)
+            with watching(monkeypatch) as watch:
+                story.work(story)
+            SEEN[name] = watch
+        return SEEN[name]
+
+    return see
+
+
+@pytest.mark.parametrize("name", scenarios.STORIES)
+def test_there_is_a_point_between_any_two_durable_effects(see, name):
+    watch = see(name)
+
+    assert watch.seen
+    assert watch.gaps == []
+
+
+def test_every_function_that_writes_is_in_a_story(see):
+    told = set().union(*(see(name).writers for name in scenarios.STORIES))
+
+    untold = {name for name in functions_that_write() - told if not name.startswith(tuple(WRITES_ALONE))}
+    assert not untold, "add a story that passes through them, and points between their effects"
+
+
+def test_every_exception_is_needed():
+    writing = functions_that_write()
+
+    assert not [start for start in WRITES_ALONE if not any(name.startswith(start) for name in writing)]
+
+
+def functions_that_write():
+    """The functions of the apps that open a transaction or write through the ORM or by hand, by dotted name."""
+    found = set()
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "migrations" in path.parts:
+                continue
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            for name, function in functions_of(ast.parse(path.read_text()), module):
+                if any(writes(node) for node in ast.walk(function)):
+                    found.add(name)
+    return found
+
+
+def functions_of(tree, prefix):
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{prefix}.{node.name}", node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions_of(node, f"{prefix}.{node.name}")
+
+
+def writes(node):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    called = ast.unparse(node.func)
+    if called == "transaction.atomic":
+        return True
+    if node.func.attr == "execute":
+        statement = ast.unparse(node.args[0]) if node.args else ""
+        return any(word in statement for word in ("INSERT", "UPDATE", "DELETE"))
+    return node.func.attr in WRITES and not called.startswith(("self.", "hashlib."))
