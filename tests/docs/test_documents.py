@@ -7,6 +7,7 @@ import re
 import pytest
 from django.core.management import get_commands
 
+from outbox import verification
 from tests.processes import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
@@ -60,6 +61,14 @@ def test_every_test_a_document_names_exists(document):
 def test_the_readme_says_the_promise_word_for_word():
     told = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
     assert PROMISE in told
+
+
+def test_every_promise_that_is_verified_has_a_line_for_when_it_fails():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    [section] = re.findall(r"^## Reading a failed verdict\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    told = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]
+
+    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in verification.invariants())
 
 
 def test_decisions_are_numbered_without_gaps():
