@@ -21,7 +21,7 @@ from orders.tasks import SECONDS_PER_WAITING_TASK
 from orders.transitions import LEASE, STEP_DEADLINE
 from outbox import broker
 from outbox.contracts import Event
-from outbox.verification import Compare, Invariant
+from outbox.verification import Compare, Invariant, Repair
 
 CLOCKS_DIFFER = dt.timedelta(seconds=30)
 """By how much a time that a statement took may be ahead of the snapshot's."""
@@ -87,7 +87,14 @@ def _uncompensated(status: Status) -> str:
     """  # noqa: S608 - names of our own
 
 
-def _compared(name: str, sentence: str, sql: str, compare: Compare, command: str = PROVIDER) -> Invariant:
+def _compared(
+    name: str,
+    sentence: str,
+    sql: str,
+    compare: Compare,
+    command: str = PROVIDER,
+    repair: Repair | None = None,
+) -> Invariant:
     return Invariant(
         name=name,
         sentence=sentence,
@@ -96,6 +103,7 @@ def _compared(name: str, sentence: str, sql: str, compare: Compare, command: str
         compare=compare,
         asks_providers=True,
         command=command,
+        repair=repair,
     )
 
 
@@ -459,7 +467,8 @@ INVARIANTS = [
         "The provider holds no charge that our books do not have of an order that was rejected or cancelled.",
         reconciliation.CHARGES,
         reconciliation.charges_stranded,
-        TRACE,
+        "python manage.py verify --providers --repair",
+        repairs.ADOPT_STRANDED,
     ),
     _compared(
         "our-refunds-are-at-the-provider",

@@ -11,9 +11,10 @@ from django.db.models import F, Sum, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from orders import contracts, moves
+from orders import adapters, contracts, moves, ports
 from orders.models import Order, OrderLine, Payment, Product
 from orders.services import WORKFLOWS, facts
+from orders.steps import capture
 from orders.transitions import STEP_DEADLINE
 from outbox import publisher
 from outbox.models import OutboxMessage
@@ -54,6 +55,24 @@ def _refund_stranded(number: str) -> str:
     return f"publish ChargeStranded as {message_id}, which refunds the charge"
 
 
+def _ask_for_charge(number: str) -> ports.Charge | None:
+    order = Order.objects.get(number=number)
+    return adapters.payment_gateway().look_up(idempotency_key=f"order-{order.pk}-charge")
+
+
+def _adopt_stranded(number: str, charge: ports.Charge | None) -> str:
+    """Write a charge down that its worker could not, as that worker would have; its message refunds it."""
+    order = Order.objects.select_for_update(no_key=True).get(number=number)
+    payment = Payment.objects.filter(order=order).exclude(status=Payment.Status.SUCCEEDED).first()
+    if order.status not in (moves.Status.REJECTED, moves.Status.CANCELLED):
+        return ""
+    if not payment or not charge or not charge.succeeded:
+        return ""
+    capture(payment, charge)
+    message_id = publisher.publish(contracts.ChargeStranded(**facts(order)))
+    return f"write charge {charge.id} down, and publish ChargeStranded as {message_id}, which refunds it"
+
+
 def _release_stock(sku: str) -> str:
     """Give back what is reserved and held by no order; more being held than reserved is left to people."""
     product = Product.objects.select_for_update(no_key=True).get(sku=sku)
@@ -70,4 +89,7 @@ def _release_stock(sku: str) -> str:
 
 START_AGAIN = Repair(what="start the order again", apply=_start_again)
 REFUND_STRANDED = Repair(what="refund the stranded charge", apply=_refund_stranded)
+ADOPT_STRANDED = Repair(
+    what="write the stranded charge down and refund it", apply=_adopt_stranded, ask=_ask_for_charge
+)
 RELEASE_STOCK = Repair(what="release what no order holds", apply=_release_stock)

@@ -96,10 +96,12 @@ class Repair:
 
     `apply` gets an offending id, runs in a transaction, looks again under a lock, and returns what it
     did in a sentence; empty when there was nothing left to do. A dry run rolls the transaction back.
+    With `ask`, which gets the id before the transaction, the outside's answer is its second argument.
     """
 
     what: str
-    apply: Callable[[str], str]
+    apply: Callable[..., str]
+    ask: Callable[[str], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -302,6 +304,8 @@ def repair(report: Report, *, by: str = "", reason: str = "", apply: bool = Fals
 
     Raises:
         ReasonMissing: if it is to be applied and `reason` is blank.
+        outbox.resilience.Transient: if a provider that has to be asked first does not answer.
+        outbox.resilience.Permanent: if it refuses to.
     """
     if apply and not reason.strip():
         raise ReasonMissing("say why: the next person will read it on the record")
@@ -385,8 +389,9 @@ def _finding(invariant: Invariant, offending: list[str], *, count: int) -> Findi
 
 def _repair(invariant: Invariant, subject: str, *, by: str, reason: str, apply: bool) -> str:
     assert invariant.repair is not None
+    answers = [invariant.repair.ask(subject)] if invariant.repair.ask else []
     with transaction.atomic():
-        what = invariant.repair.apply(subject)
+        what = invariant.repair.apply(subject, *answers)
         if what and apply:
             RepairRecord.objects.create(
                 invariant=invariant.name, subject=subject, what=what, repaired_by=by, reason=reason

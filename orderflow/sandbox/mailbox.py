@@ -14,6 +14,8 @@ from .provider import Provider, route
 
 SHOWN, MOST_SHOWN = 50, 3_200
 LONGEST_QUERY = 200
+LISTED = 500
+IDS = {"email": "message_id", "sms": "sid", "push": "name"}
 
 
 def create(arguments: argparse.Namespace, control: Control) -> Mailbox:
@@ -41,6 +43,7 @@ class Mailbox(Provider):
             route("GET", "/email/{seq}", self.email),
             route("GET", "/email/{seq}/html", self.email_html),
             route("GET", "/api/counts", self.counts),
+            route("GET", "/api/received", self.received),
         ]
 
     def failure(self, status: int, message: str) -> Answer:
@@ -72,6 +75,26 @@ class Mailbox(Provider):
         readings = newest_of(self._sources, 0, mentioning=_query(request))
         numbers = (None if reading.problem else reading.total for reading in readings)
         return json_answer(200, dict(zip(("emails", "sms", "pushes"), numbers, strict=True)))
+
+    def received(self, request: Request) -> Answer:
+        """List what one server received by its senders' ids, oldest first: `?kind=email&after=PLACE`."""
+        kind, after = request.query.get("kind", ""), request.query.get("after", "0")
+        source = next((source for source in self._sources if source.kind == kind), None)
+        if source is None or not (after.isdecimal() and len(after) < 19):
+            return json_answer(
+                400, {"error": f"Say which: ?kind={'|'.join(IDS)}, and a place to go on &after."}
+            )
+        reading = source.after(int(after), LISTED)
+        if reading.problem is not None:
+            return json_answer(502, {"error": f"The server is not reachable: {reading.problem}"})
+        more = len(reading.entries) == LISTED
+        return json_answer(
+            200,
+            {
+                "ids": [entry[IDS[kind]] for entry in reading.entries],
+                "next_after": reading.entries[-1]["seq"] if more else None,
+            },
+        )
 
     def _entry(self, request: Request) -> dict[str, Any] | Answer:
         seq = request.path_values["seq"]

@@ -38,6 +38,10 @@ class Source:
     def one(self, seq: int) -> Reading:
         return self._read(limit=1, after=seq - 1)
 
+    def after(self, seq: int, limit: int) -> Reading:
+        """Read the entries behind a place in the ledger, oldest first."""
+        return self._read(limit=limit, after=seq)
+
     def _read(self, **asked: str | int) -> Reading:
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)

@@ -80,6 +80,18 @@ def test_the_mailbox_can_be_searched_by_recipient_or_order_number(world: World) 
     assert "Nothing mentions “charles@example.com”." in page.text
 
 
+def test_what_was_received_is_listed_by_the_senders_ids(world: World) -> None:
+    send_one_of_each(world, "Order OF-1 is on its way")
+
+    for kind, server, name in (("email", world.smtp, "message_id"), ("sms", world.sms, "sid")):
+        expected = {"ids": [entry[name] for entry in server.ledger(kind=kind)], "next_after": None}
+        assert ask(world.mailbox, "GET", f"/api/received?kind={kind}").json == expected
+    assert len(ask(world.mailbox, "GET", "/api/received?kind=push").json["ids"]) == 1
+    assert ask(world.mailbox, "GET", "/api/received?kind=push&after=9").json == {"ids": [], "next_after": None}
+    assert ask(world.mailbox, "GET", "/api/received?kind=letter").status == 400
+    assert ask(world.mailbox, "GET", "/api/received?kind=push&after=x").status == 400
+
+
 def test_a_long_mailbox_shows_the_newest_and_offers_more(world: World) -> None:
     client = twilio_client(world.sms)
     for number in range(55):

@@ -48,6 +48,7 @@ def providers(world, credentials):
         FCM_API_BASE=world.push.url,
         FCM_PROJECT_ID="orderflow-test",
         FCM_CREDENTIALS_FILE=str(credentials),
+        SANDBOX_URL=world.mailbox.url,
     )
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from orderflow import selection
 from outbox import verification
+from outbox.resilience import Permanent, Transient
 from outbox.verification import Finding, Repaired, Report, Verdict
 
 MISUSED = 2
@@ -47,7 +48,7 @@ class Command(RichCommand):
         verification.keep(report, by=by)
         repaired: list[Repaired] = []
         if options["repair"]:
-            repaired = verification.repair(report, by=by, reason=options["reason"], apply=options["apply"])
+            repaired = _repair(report, by, options)
         if options["format"] == "json":
             self.stdout.write(json.dumps(_told(report, repaired, options), indent=2))
         else:
@@ -79,6 +80,13 @@ def _since(options: dict[str, Any]) -> dt.datetime | None:
         return selection.moment(options["since"]) if options["since"] else None
     except CommandError as unreadable:
         raise CommandError(str(unreadable), returncode=MISUSED) from unreadable
+
+
+def _repair(report: Report, by: str, options: dict[str, Any]) -> list[Repaired]:
+    try:
+        return verification.repair(report, by=by, reason=options["reason"], apply=options["apply"])
+    except (Transient, Permanent) as failure:
+        raise CommandError(f"A provider that has to be asked first does not answer: {failure}") from failure
 
 
 def _told(report: Report, repaired: list[Repaired], options: dict[str, Any]) -> dict[str, Any]:
