@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.db import connection
 
 from orders.models import Order
-from outbox import testing
+from outbox import testing, verification
 from outbox.models import DeadLetter
 from tests import processes
 
@@ -27,9 +32,33 @@ def working(transactional_db, world, tmp_path):
     testing.purge()
 
 
+@contextlib.contextmanager
+def verified_all_the_while():
+    """Compare promises, books and providers again and again; nothing may ever be found amiss."""
+    stop, runs, amiss = threading.Event(), [], []
+
+    def verify():
+        with contextlib.closing(connection):
+            while not stop.wait(0.2):
+                report = verification.run(providers=True)
+                runs.append(report)
+                amiss.extend(finding.as_json() for finding in report.findings if finding.verdict != "ok")
+
+    with ThreadPoolExecutor(1) as pool:
+        verifying = pool.submit(verify)
+        try:
+            yield
+        finally:
+            stop.set()
+        verifying.result(30)
+    assert len(runs) > 3
+    assert not amiss
+
+
 def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings):
     settings.SANDBOX_URL = world.mailbox.url
-    answer = run("demo", orders=16, timeout=60)
+    with verified_all_the_while():
+        answer = run("demo", orders=16, timeout=60)
 
     assert (answer.code, answer.error) == (0, "")
     assert Order.objects.count() == 16
@@ -38,3 +67,4 @@ def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings)
     assert DeadLetter.objects.filter(message_id=None).count() == 1
     assert "Break it and watch" in answer.out
     assert "replay_failures" in answer.out
+    assert run("verify", "--providers").code == 0
