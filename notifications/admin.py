@@ -5,39 +5,51 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from notifications.models import Notification, Preference
+from outbox.admin_parts import ReadOnlyAdmin, chip, moment
+
+CHIPS = {
+    "pending": ("wait", "…"),
+    "sending": ("wait", "◔"),
+    "sent": ("good", "✓"),
+    "suppressed": ("quiet", "–"),
+    "failed": ("bad", "✕"),
+}
+
+MAIL_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'; sandbox",
+    "X-Frame-Options": "SAMEORIGIN",
+}
+"""A mail shows its own styles and the pictures it carries; it runs, sends and loads nothing."""
 
 
 @admin.register(Notification)
-class NotificationAdmin(admin.ModelAdmin):
-    """Read-only. The HTML of a mail is shown in a frame that may run nothing and knows no session."""
+class NotificationAdmin(ReadOnlyAdmin):
+    """What was sent to whom. The HTML of a mail is shown in a frame that runs nothing and knows no session."""
 
-    list_display = (
-        "order_number",
-        "template",
-        "channel",
-        "recipient",
-        "status",
-        "attempts",
-        "created_at",
-        "sent_at",
+    list_display = ("number", "template", "channel", "recipient", "state", "attempts", "created", "sent")
+    list_filter = ("channel", "status", "template")
+    search_fields = ("order_number", "recipient", "order_id", "message_id", "provider_message_id")
+    search_help_text = (
+        "An order's number, a recipient, or the id of an order, a message or a provider, exactly."
     )
-    list_filter: ClassVar = ["channel", "status", "template"]
-    search_fields: ClassVar = ["order_number", "recipient", "=message_id"]
     ordering = ("-created_at", "-id")
     date_hierarchy = "created_at"
-    show_full_result_count = False
-    fieldsets = [  # noqa: RUF012 - django-stubs wants no ClassVar here
-        (None, {"fields": ["order_number", "order_id", "message_id", "template", "channel", "recipient"]}),
+    fieldsets = (
+        (None, {"fields": ("order_number", "order_id", "message_id", "template", "channel", "recipient")}),
         (
             "Delivery",
             {
-                "fields": [
-                    "status",
+                "fields": (
+                    "state",
                     "provider_message_id",
                     "created_at",
                     "sent_at",
@@ -46,44 +58,62 @@ class NotificationAdmin(admin.ModelAdmin):
                     "outcome_open",
                     "lease_until",
                     "version",
-                ]
+                )
             },
         ),
-        ("What was said", {"fields": ["subject", "text_as_sent", "mail"]}),
-    ]
-    readonly_fields: ClassVar = [
-        *(field.name for field in Notification._meta.fields if field.name not in ("id", "text", "html")),
-        "text_as_sent",
-        "mail",
-    ]
+        ("What was said", {"fields": ("subject", "text_as_sent", "mail")}),
+    )
 
-    @admin.display(description="Text")
-    def text_as_sent(self, notification: Notification) -> str:
-        return format_html("<pre>{}</pre>", notification.text)
+    @admin.display(description="order", ordering="order_number")
+    def number(self, notification: Notification) -> SafeString:
+        return format_html('<span class="of-number">{}</span>', notification.order_number)
+
+    @admin.display(description="status", ordering="status")
+    def state(self, notification: Notification) -> SafeString:
+        return chip(notification.status, notification.get_status_display(), CHIPS)
+
+    @admin.display(description="created at (UTC)", ordering="created_at")
+    def created(self, notification: Notification) -> SafeString:
+        return moment(notification.created_at)
+
+    @admin.display(description="sent at (UTC)", ordering="sent_at", empty_value="–")
+    def sent(self, notification: Notification) -> SafeString | None:
+        return moment(notification.sent_at) if notification.sent_at else None
+
+    @admin.display(description="text")
+    def text_as_sent(self, notification: Notification) -> SafeString:
+        return format_html('<pre class="of-code" tabindex="0">{}</pre>', notification.text)
 
     @admin.display(description="HTML", empty_value="none")
-    def mail(self, notification: Notification) -> str | None:
+    def mail(self, notification: Notification) -> SafeString | None:
         if not notification.html:
             return None
         return format_html(
-            '<iframe sandbox srcdoc="{}" title="The e-mail as sent" width="640" height="560" '
+            '<iframe sandbox src="{}" title="The e-mail as sent" width="640" height="560" '
             'referrerpolicy="no-referrer"></iframe>',
-            notification.html,
+            reverse("admin:notifications_notification_mail", args=[notification.pk]),
         )
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Notification | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Notification | None = None) -> bool:
-        return False
+    def matching(self, term: str) -> Q:
+        return super().matching(term) | Q(order_number=term.upper()) | Q(recipient=term.lower())
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
         found = super().get_queryset(request)
         shows_list = getattr(request.resolver_match, "url_name", "") == "notifications_notification_changelist"
         return found.defer("text", "html") if shows_list else found
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.show_mail)
+        return [path("<int:pk>/mail/", view, name="notifications_notification_mail"), *super().get_urls()]
+
+    def show_mail(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The HTML of a mail as it was sent, under a policy of its own: ours would take its styles away."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        notification = Notification.objects.filter(pk=pk).exclude(html="").first()
+        if notification is None:
+            raise Http404(pk)
+        return HttpResponse(notification.html, headers=MAIL_HEADERS)
 
 
 @admin.register(Preference)

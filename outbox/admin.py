@@ -1,3 +1,5 @@
-"""The operator windows on the machinery: Django looks for them here, and finds them in the files named so."""
+"""The operator windows on the machinery: Django looks for them here; importing their files registers them."""
 
-from outbox import admin_dead_letters, admin_messages, admin_verifications  # noqa: F401 - importing them registers them
+from outbox import admin_dead_letters, admin_messages, admin_verifications
+
+__all__ = ["admin_dead_letters", "admin_messages", "admin_verifications"]

@@ -16,6 +16,18 @@ from tests.factories import place
 
 PASSWORD = "a long enough passphrase"
 
+LISTS = {
+    "orders_order": {"root", "on-call", "support"},
+    "orders_product": {"root", "on-call", "support"},
+    "orders_apitoken": {"root"},
+    "notifications_notification": {"root", "on-call", "support"},
+    "outbox_outboxmessage": {"root", "on-call"},
+    "outbox_inboxentry": {"root", "on-call"},
+    "outbox_attempt": {"root", "on-call"},
+    "outbox_deadletter": {"root", "on-call"},
+}
+"""The lists, and who may open each."""
+
 
 @pytest.fixture(autouse=True)
 def _quick_passwords(settings) -> None:
@@ -40,6 +52,11 @@ def signed_in(db) -> Callable[[str], Client]:
         return client
 
     return sign_in
+
+
+def said(page) -> str:
+    """What a page told its reader."""
+    return " ".join(str(message) for message in page.context["messages"])
 
 
 def bury(order: Order, **changed) -> DeadLetter:

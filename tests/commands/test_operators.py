@@ -27,8 +27,14 @@ def test_an_unfiltered_replay_is_refused(run):
     assert "Say which" in run("replay_failures", "--reason", "x").error
 
 
-def test_a_replay_without_a_reason_is_refused(run, buried):
-    assert "Say why" in run("replay_failures", "--all").error
+@pytest.mark.parametrize("reason", [[], ["--reason", ""], ["--reason", "  "]])
+@pytest.mark.parametrize("command", ["replay_failures", "discard_failures"])
+def test_nothing_is_resolved_without_a_reason(run, command, reason):
+    dead_letters.bury(
+        dead_letters.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage")
+    )
+
+    assert "Say why with --reason" in run(command, "--all", *reason).error
     assert DeadLetter.objects.unresolved().count() == 1
 
 
@@ -115,6 +121,7 @@ def test_the_trace_tells_the_whole_story_and_what_waits(run, buried):
     kinds = [entry["kind"] for entry in told["story"]]
     assert {"order", "message", "attempt", "payment", "dead letter"} <= set(kinds)
     assert "orders.tasks.charge gave up" in told["outlook"]
+    assert told["outlook"].endswith('--reason ""')
     times = [entry["at"] for entry in told["story"]]
     assert times == sorted(times)
 

@@ -1,0 +1,127 @@
+"""The window on dead letters: open ones first, and levers that ask, say what they did, and do it once."""
+
+from __future__ import annotations
+
+from django.contrib.admin.models import LogEntry
+from django.urls import reverse
+
+from outbox.models import DeadLetter, OutboxMessage
+from tests.admin.conftest import bury, said
+from tests.factories import place
+
+REPLAY = "admin:outbox_deadletter_resolve"
+
+
+def test_replay_asks_first_and_freezes_what_was_selected(signed_in, letter):
+    client = signed_in("on-call")
+    listing = reverse("admin:outbox_deadletter_changelist")
+
+    page = client.post(listing, {"action": "replay", "_selected_action": [letter.pk]})
+    later = bury(place(), error_class="Other")
+
+    assert "1 message</strong> will be delivered again" in page.text
+    assert "PaymentProviderDown" in page.text
+    client.post(
+        reverse(REPLAY, args=["replay"]),
+        {"ids": page.context["ids"], "confirmed": "yes", "reason": "provider is back"},
+    )
+    letter.refresh_from_db()
+    later.refresh_from_db()
+    assert (letter.resolution, letter.resolved_by, letter.reason) == ("replayed", "on-call", "provider is back")
+    assert later.resolution == "open"
+    assert OutboxMessage.objects.get(pk=letter.message_id).redeliveries == 1
+
+
+def test_nothing_is_replayed_or_discarded_without_a_reason(signed_in, letter):
+    client = signed_in("on-call")
+
+    for verb in ("replay", "discard"):
+        page = client.post(
+            reverse(REPLAY, args=[verb]), {"ids": letter.pk, "confirmed": "yes", "reason": "  \x00"}
+        )
+        assert 'role="alert"' in page.text
+
+    letter.refresh_from_db()
+    assert letter.resolution == "open"
+    assert not LogEntry.objects.exists()
+
+
+def test_a_second_submit_finds_nothing_to_do(signed_in, letter):
+    client = signed_in("on-call")
+    form = {"ids": letter.pk, "confirmed": "yes", "reason": "provider is back"}
+
+    first = client.post(reverse(REPLAY, args=["replay"]), form, follow=True)
+    second = client.post(reverse(REPLAY, args=["replay"]), form, follow=True)
+    third = client.post(reverse(REPLAY, args=["discard"]), form, follow=True)
+
+    assert "1 dead letter replayed." in said(first)
+    assert "none of these was open any more" in said(second)
+    assert "none of these was open any more" in said(third)
+    assert OutboxMessage.objects.get(pk=letter.message_id).redeliveries == 1
+    assert LogEntry.objects.count() == 1
+
+
+def test_what_carries_no_message_can_be_discarded_only(signed_in, order):
+    garbage = bury(order, message_id="", body="}{", source="worker")
+    client = signed_in("on-call")
+    form = {"ids": garbage.pk, "confirmed": "yes", "reason": "garbage from a test"}
+
+    replayed = client.post(reverse(REPLAY, args=["replay"]), form, follow=True)
+    assert "1 stayed open" in said(replayed)
+    discarded = client.post(reverse(REPLAY, args=["discard"]), form, follow=True)
+    assert "1 dead letter discarded." in said(discarded)
+    assert DeadLetter.objects.get().reason == "garbage from a test"
+    assert LogEntry.objects.get().change_message == "discarded: garbage from a test"
+
+
+def test_what_is_no_id_is_left_out(signed_in, letter):
+    form = {"ids": f"x,²,,-1,{'9' * 30}", "confirmed": "yes", "reason": "because"}
+
+    page = signed_in("on-call").post(reverse(REPLAY, args=["discard"]), form, follow=True)
+
+    assert page.status_code == 200
+    letter.refresh_from_db()
+    assert letter.resolution == "open"
+
+
+def listed(client, **query) -> set[str]:
+    page = client.get(reverse("admin:outbox_deadletter_changelist"), query)
+    assert page.status_code == 200
+    return {row.resolution for row in page.context["cl"].result_list}
+
+
+def test_the_list_shows_open_letters_unless_asked_for_others(signed_in, letter):
+    DeadLetter.objects.create(consumer="x", error_class="X", error="x", digest="r", resolution="replayed")
+    DeadLetter.objects.create(consumer="x", error_class="X", error="x", digest="d", resolution="discarded")
+    client = signed_in("on-call")
+
+    assert listed(client) == {"open"}
+    assert listed(client, resolution="replayed") == {"replayed"}
+    assert listed(client, resolution="all") == {"open", "replayed", "discarded"}
+    assert listed(client, _facets="True") == {"open"}
+
+
+def test_a_search_finds_resolved_letters_too(signed_in, letter):
+    DeadLetter.objects.update(resolution="replayed")
+    client = signed_in("on-call")
+
+    assert listed(client, q=str(letter.message_id)) == {"replayed"}
+    assert listed(client, q=str(letter.message_id), resolution="open") == set()
+
+
+def test_the_breakdown_of_a_replay_counts_only_what_can_be_replayed(signed_in, order, letter):
+    garbage = bury(order, message_id="", body="}{", consumer="outbox.worker", error_class="UnreadableTask")
+    form = {"ids": f"{letter.pk},{garbage.pk}"}
+    client = signed_in("on-call")
+
+    replay = client.post(reverse(REPLAY, args=["replay"]), form)
+    assert replay.context["causes"] == [(("orders.tasks.charge", "PaymentProviderDown"), 1)]
+    assert "1 carried no message that could be read" in replay.text
+    discard = client.post(reverse(REPLAY, args=["discard"]), form)
+    assert [letters for _, letters in discard.context["causes"]] == [1, 1]
+
+
+def test_the_suggested_command_makes_people_type_a_reason(signed_in, letter):
+    page = signed_in("on-call").get(reverse("admin:outbox_deadletter_change", args=[letter.pk]))
+
+    assert page.context["command"] == f'python3 run.py replay_failures --id {letter.pk} --reason ""'
