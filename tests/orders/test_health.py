@@ -12,7 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from orderflow import health
 from outbox.models import DeadLetter, OutboxMessage
 from tests.factories import place
-from tests.orders.test_api import ApiClient, assert_problem
+from tests.orders.api.client import ApiClient, assert_problem
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from orderflow import middleware
 from orders.api import document
 from orders.models import Order
 from tests.factories import ProductFactory, place
-from tests.orders.test_api import ApiClient, clear_limits
+from tests.orders.api.client import ApiClient, clear_limits
 
 CHECKS = [
     not_a_server_error,

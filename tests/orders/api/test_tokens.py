@@ -14,7 +14,7 @@ from orders.api import limits
 from orders.models import ApiToken
 from outbox import telemetry
 from tests.factories import ProductFactory
-from tests.orders.test_api import ORDERS, ApiClient, assert_problem, clear_limits, order_of
+from tests.orders.api.client import ORDERS, ApiClient, assert_problem, clear_limits, order_of
 
 pytestmark = pytest.mark.django_db
 

@@ -1,0 +1,33 @@
+"""Cancelling over HTTP: asked for once, and too late for what has ended."""
+
+from __future__ import annotations
+
+from orders import moves
+from outbox.models import OutboxMessage
+from tests.factories import place
+from tests.orders.api.client import (
+    ORDERS,
+    assert_problem,
+    move,
+)
+
+
+def test_cancelling_is_asked_for_once_however_often_it_is_asked(api, db):
+    order = place()
+    first = api.post(f"{ORDERS}/{order.number}/cancel")
+    again = api.post(f"{ORDERS}/{order.pk}/cancel")
+
+    assert first.status_code == again.status_code == 202
+    assert first.content == again.content
+    assert first["Location"] == f"{ORDERS}/{order.pk}"
+    assert first.json()["cancel_requested_at"]
+    message = OutboxMessage.objects.get(key=order.pk, event_name="orders.cancellation_requested")
+    assert message.payload["requested_by"] == f"api:{api.token.name}"
+
+
+def test_an_order_that_has_ended_cannot_be_cancelled(api, db):
+    order = place()
+    move(order, moves.Status.REJECTED)
+
+    problem = assert_problem(api.post(f"{ORDERS}/{order.pk}/cancel"), 409, "not-cancellable")
+    assert "rejected" in problem["detail"]
