@@ -29,7 +29,7 @@ from orderflow.chaos.schedule import Fault
 from orders import tokens
 from orders.models import Order, OrderTransition
 from outbox import verification
-from outbox.models import DeadLetter, OutboxMessage
+from outbox.models import Attempt, DeadLetter, OutboxMessage
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks whether something is back: the precision of the recovery times."""
@@ -38,6 +38,17 @@ BACK_PATIENCE = 60.0
 """Seconds within which what was broken must be back at all."""
 
 SETTLE_LOOK = 0.5
+
+NOT_A_PROVIDERS = (
+    "OperationalError",
+    "InterfaceError",
+    "CrashLoop",
+    "SoftTimeLimitExceeded",
+    "TimeLimitExceeded",
+)
+"""Errors of attempts that speak of the broker, the database or a worker: waiting for those is recovery."""
+
+SHORTEST_PLANNED_WAIT = 5.0
 
 Answer = TypeVar("Answer")
 
@@ -224,8 +235,28 @@ def _orders_lives(ids: Sequence[str]) -> dict[str, Life]:
         OrderTransition.objects.filter(order__pk__in=ids).order_by("id").values_list("order__number", "at")
     ):
         moves.setdefault(number, []).append(at.timestamp())
+    waits = _planned_waits(ids)
     final = set(Order.objects.filter(pk__in=ids, finished_at__isnull=False).values_list("number", flat=True))
-    return {number: Life(moves=sorted(at), is_over=number in final) for number, at in moves.items()}
+    return {
+        number: Life(moves=sorted(at), is_over=number in final, waits=waits.get(number, ()))
+        for number, at in moves.items()
+    }
+
+
+def _planned_waits(ids: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """When an order waited for a provider on purpose, by the orders' numbers: the attempts say until when."""
+    numbers = {str(pk): number for pk, number in Order.objects.filter(pk__in=ids).values_list("pk", "number")}
+    keys = dict(OutboxMessage.objects.filter(key__in=numbers).values_list("pk", "key"))
+    waits: dict[str, list[tuple[float, float]]] = {}
+    for attempt in Attempt.objects.filter(
+        message_id__in=keys, consumer__startswith="orders.", next_try_at__isnull=False
+    ).exclude(error_class__in=NOT_A_PROVIDERS):
+        assert attempt.next_try_at is not None
+        begin, end = attempt.failed_at.timestamp(), attempt.next_try_at.timestamp()
+        # Short waits are those for another step that is at work, perhaps in a worker that is dead.
+        if end - begin >= SHORTEST_PLANNED_WAIT:
+            waits.setdefault(numbers[keys[attempt.message_id]], []).append((begin, end))
+    return waits
 
 
 def _news_lives(channel: str) -> dict[str, Life]:

@@ -29,9 +29,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settle",
         type=_positive,
-        default=180,
+        default=240,
         metavar="SECONDS",
-        help="How long everything may take to come to its end after the last order (180).",
+        help="How long everything may take to come to its end after the last order (240).",
     )
     parser.add_argument(
         "--report", default="", metavar="DIR", help=f"Where the report goes ({DEFAULT_REPORT})."

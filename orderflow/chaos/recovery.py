@@ -6,11 +6,12 @@ customer. What matters to a customer is the slowest of these. So the recovery ti
 
     from the moment that counts for its kind (see `FROM`)
     to the next move of the slowest thing that was under way at that moment,
-    less the time during which another fault was in force.
+    less the time during which another fault was in force, and less what it waited for a provider on purpose.
 
-The last clause is needed because drills let faults overlap: an order that waits for a dead worker while the
-database is down waits for the database. `first` is the quickest thing's: when the system was seen to work.
-`longest` is the slowest thing's without the last clause: what a customer saw, whoever was to blame.
+The last clauses are needed because drills let faults overlap: an order that waits for a dead worker while the
+database is down waits for the database; and an open breaker, or a charge that cannot be looked up yet, is
+waited for by design. `first` is the quickest thing's: when the system was seen to work. `longest` is the
+slowest thing's without these clauses: what a customer saw, whoever was to blame.
 """
 
 from __future__ import annotations
@@ -122,10 +123,15 @@ class Recovery:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Life:
-    """The moves of one thing (Unix times, ascending), and whether the last one was its end."""
+    """
+    The moves of one thing (Unix times, ascending), and whether the last one was its end.
+
+    `waits` are the spans in which it waited for a provider on purpose.
+    """
 
     moves: Sequence[float]
     is_over: bool
+    waits: Sequence[tuple[float, float]] = ()
 
 
 def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck]) -> Recovery:
@@ -141,7 +147,7 @@ def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck])
         following = next((at for at in life.moves if at > since), None)
         if following is not None:
             longest = max(longest, following - since)
-            waits.append((following - since - _covered(since, following, troubles), name))
+            waits.append((following - since - _covered(since, following, [*troubles, *life.waits]), name))
         elif not life.is_over:
             stuck.append(name)
     slowest, name = max(waits, default=(0.0, ""))

@@ -51,6 +51,13 @@ def test_an_open_breaker_counts_as_trouble_after_the_provider_is_well():
     assert measured.slowest == 0
 
 
+def test_what_an_order_waits_for_a_provider_on_purpose_is_no_recovery():
+    fault = struck(began=10)
+    waiting = Life(moves=(9, 80), is_over=True, waits=[(12, 72)])
+    measured = recovery.measure(fault, {"order": waiting}, [fault])
+    assert (measured.slowest, measured.longest) == (10, 70)
+
+
 def test_what_never_moves_again_is_told():
     fault = struck(began=10)
     measured = recovery.measure(fault, {"stuck": life(9, is_over=False)}, [fault])
