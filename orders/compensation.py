@@ -60,7 +60,9 @@ def _wait_for_step(order_id: str) -> bool:
 
 def _wait_until_findable(payment: Payment) -> None:
     """A call whose answer was lost may have charged although the search does not say so yet."""
-    rest = payment.asked_at + LOOK_UP_LAG - timezone.now()
+    if payment.last_asked_at is None:
+        return
+    rest = payment.last_asked_at + LOOK_UP_LAG - timezone.now()
     if rest > dt.timedelta():
         raise NotNow(f"{payment.idempotency_key} cannot be looked up reliably yet", retry_after=rest)
 

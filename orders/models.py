@@ -224,7 +224,11 @@ class Payment(models.Model):
     calls = models.PositiveIntegerField(default=1, help_text="How often the provider was asked, same key.")
     error = models.TextField(blank=True)
     requested_at = models.DateTimeField(db_default=Now())
-    asked_at = models.DateTimeField(db_default=Now(), help_text="When a call was last about to be made.")
+    first_asked_at = models.DateTimeField(
+        null=True,
+        help_text="When the first call was about to be made that may have acted; NULL: none has.",
+    )
+    last_asked_at = models.DateTimeField(null=True, help_text="The same of the last such call; NULL: none.")
     resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
 
     class Meta:

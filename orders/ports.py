@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from outbox.resilience import Transient
+from outbox.resilience import Permanent, Transient
 
 
 class PaymentDeclined(Exception):
@@ -25,6 +25,13 @@ class PaymentDeclined(Exception):
 
 class OutcomeUnknown(Transient):
     """The provider may or may not have acted: look it up under the same key, never call with a new one."""
+
+
+def may_have_acted(failure: BaseException) -> bool:
+    """Whether the outside may have done what was asked although the call failed."""
+    if isinstance(failure.__cause__, OutcomeUnknown):
+        return True  # the breaker wraps what opened it
+    return isinstance(failure, OutcomeUnknown) or not isinstance(failure, Permanent | Transient)
 
 
 class ShipmentRefused(Exception):

@@ -14,7 +14,7 @@ import datetime as dt
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Sum
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from orders import contracts, moves, ports, stock
@@ -22,7 +22,7 @@ from orders.models import Order, OrderLine, Payment, Shipment
 from orders.services import facts
 from orders.transitions import LEASE, fence, held, let_go, move
 from outbox import crash_points, publisher, telemetry
-from outbox.resilience import Permanent
+from outbox.resilience import Permanent, Transient
 
 KEY_WINDOW = dt.timedelta(hours=23)
 """How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
@@ -88,14 +88,23 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
             return False
         payment, is_new = Payment.objects.get_or_create(
             idempotency_key=key,
-            defaults={"order": order, "amount_minor": order.total_minor, "currency": order.currency},
+            defaults={
+                "order": order,
+                "amount_minor": order.total_minor,
+                "currency": order.currency,
+                "first_asked_at": Now(),
+                "last_asked_at": Now(),
+            },
         )
     crash_points.reached("charge.intended")
+    asked_before = not is_new and payment.first_asked_at is not None
     with held(order):
         try:
-            done = None if is_new else gateway.look_up(idempotency_key=key)
+            done = gateway.look_up(idempotency_key=key) if asked_before else None
             if done is None:
-                done = _ask_for_charge(gateway, order, payment, is_new=is_new)
+                if not is_new:
+                    _prepare_to_ask_again(payment)
+                done = _ask_for_charge(gateway, order, payment)
         except ports.PaymentDeclined as declined:
             done = ports.Charge(
                 id="",
@@ -105,23 +114,32 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
                 decline_code=declined.code,
                 message=str(declined),
             )
-        except ports.OutcomeUnknown as unknown:
-            _note_unknown(order, payment, unknown)
+        except (Transient, Permanent) as failure:
+            if ports.may_have_acted(failure):
+                _note_unknown(order, payment, failure)
+            elif not asked_before:
+                _note_without_effect(payment)
             raise
     return _finish_charge(order, payment, done)
 
 
-def _ask_for_charge(
-    gateway: ports.PaymentGateway, order: Order, payment: Payment, *, is_new: bool
-) -> ports.Charge:
-    if timezone.now() - payment.requested_at > KEY_WINDOW:
+def _prepare_to_ask_again(payment: Payment) -> None:
+    """
+    Raises:
+        ChargeUntraceable: if an earlier call may have acted so long ago that its key is forgotten.
+    """
+    if payment.first_asked_at and timezone.now() - payment.first_asked_at > KEY_WINDOW:
         raise ChargeUntraceable(
-            f"{payment.idempotency_key} was first asked for at {payment.requested_at:%Y-%m-%d %H:%M} UTC; "
+            f"{payment.idempotency_key} was first asked for at {payment.first_asked_at:%Y-%m-%d %H:%M} UTC; "
             "find it at the provider by hand, then replay or discard"
         )
-    if not is_new:
-        Payment.objects.filter(pk=payment.pk).update(calls=F("calls") + 1, asked_at=Now())
-        crash_points.reached("charge.asking_again")
+    Payment.objects.filter(pk=payment.pk).update(
+        calls=F("calls") + 1, first_asked_at=Coalesce("first_asked_at", Now()), last_asked_at=Now()
+    )
+    crash_points.reached("charge.asking_again")
+
+
+def _ask_for_charge(gateway: ports.PaymentGateway, order: Order, payment: Payment) -> ports.Charge:
     return gateway.charge(
         amount_minor=payment.amount_minor,
         currency=payment.currency,
@@ -129,6 +147,12 @@ def _ask_for_charge(
         order_id=str(order.pk),
         idempotency_key=payment.idempotency_key,
     )
+
+
+def _note_without_effect(payment: Payment) -> None:
+    """The provider has certainly done nothing so far, so its memory of the key does not matter."""
+    crash_points.reached("charge.without_effect")
+    Payment.objects.filter(pk=payment.pk).update(first_asked_at=None, last_asked_at=None)
 
 
 def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:

@@ -1,4 +1,5 @@
-import django.db.models.functions.datetime
+"""When a provider was first and last asked for a charge, as far as it may have acted."""
+
 from django.db import migrations, models
 
 
@@ -8,10 +9,15 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name="payment",
-            name="asked_at",
+            name="first_asked_at",
             field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(),
-                help_text="When a call was last about to be made.",
+                help_text="When the first call was about to be made that may have acted; NULL: none has.",
+                null=True,
             ),
+        ),
+        migrations.AddField(
+            model_name="payment",
+            name="last_asked_at",
+            field=models.DateTimeField(help_text="The same of the last such call; NULL: none.", null=True),
         ),
     ]

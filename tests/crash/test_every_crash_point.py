@@ -25,6 +25,7 @@ DIES_IN = {
     "charge.asking_again": "asked_for_the_charge_again",
     "charge.intended": "fulfilled",
     "charge.unanswered": "charged_without_an_answer",
+    "charge.without_effect": "met_an_outage",
     "fulfill.answered": "fulfilled",
     "fulfill.intended": "fulfilled",
     "fulfill.refused": "refused_by_the_warehouse",

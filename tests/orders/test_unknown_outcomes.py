@@ -1,0 +1,123 @@
+"""What happens when nobody knows whether the payment provider has acted."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from orders.models import Order, Payment
+from outbox import dead_letters, testing
+from outbox.models import DeadLetter
+from tests.conftest import close_breakers
+from tests.factories import place
+
+pytestmark = pytest.mark.usefixtures("world")
+
+DAY = dt.timedelta(days=1)
+
+
+def key(order):
+    return f"order-{order.pk}-charge"
+
+
+def status(order):
+    return Order.objects.values_list("status", flat=True).get(pk=order.pk)
+
+
+def wait(drain, span):
+    testing.pass_time(span)
+    close_breakers()
+    return drain()
+
+
+def replay():
+    dead_letters.replay(DeadLetter.objects.all(), by="on call", reason="looked at the provider")
+
+
+def test_while_the_look_up_fails_too_the_order_waits_visibly_and_under_one_key(drain, world):
+    order = place()
+    world.payments.control(fault="drop_after", times=1, match=key(order))
+    with world.payments.failing(fault="error", status=500, match="/search"):
+        drain()
+        wait(drain, dt.timedelta(minutes=10))
+        assert status(order) == Order.Status.CHARGE_UNKNOWN
+        assert world.payments.count(kind="payment_intent") == 1
+
+    wait(drain, dt.timedelta(hours=1))
+    assert status(order) == Order.Status.FULFILLED
+    assert [intent["idempotency_key"] for intent in world.payments.ledger(kind="payment_intent")] == [
+        key(order)
+    ]
+
+
+def test_a_decline_whose_answer_was_lost_rejects_the_order(drain, world):
+    order = place(payment_method="pm_card_visa_chargeDeclined")
+    world.payments.control(fault="drop_after", times=1, match=key(order))
+    drain()
+
+    assert status(order) == Order.Status.REJECTED
+    assert world.payments.count(kind="payment_intent") == 1
+
+
+def test_after_the_key_window_a_charge_is_looked_up_and_found(drain, world):
+    order = place()
+    world.payments.control(fault="drop_after", times=1, match=key(order))
+    with world.payments.failing(fault="error", status=500, match="/search"):
+        drain()
+    wait(drain, DAY)
+
+    assert status(order) == Order.Status.FULFILLED
+    assert Payment.objects.get().calls == 1
+
+
+def test_after_the_key_window_a_charge_that_is_not_found_is_not_made(drain, world):
+    order = place()
+    with world.payments.failing(fault="drop_before", match=key(order)):
+        drain()
+    wait(drain, DAY)
+    assert DeadLetter.objects.get().error_class == "ChargeUntraceable"
+    assert status(order) == Order.Status.CHARGE_UNKNOWN
+
+    replay()
+    drain()
+    assert world.payments.count() == 0
+    assert DeadLetter.objects.unresolved().get().error_class == "ChargeUntraceable"
+
+
+def test_a_letter_older_than_the_key_window_is_looked_up_before_anything_is_done(drain, world):
+    order = place()
+    world.payments.control(fault="drop_after", times=1, match=key(order))
+    with world.payments.failing(fault="error", status=400, match="/search"):
+        drain()
+    assert DeadLetter.objects.get().error_class == "PaymentRequestRefused"
+
+    testing.pass_time(2 * DAY)
+    replay()
+    wait(drain, dt.timedelta())
+    assert status(order) == Order.Status.FULFILLED
+    assert world.payments.count(kind="payment_intent") == 1
+
+
+def test_what_certainly_had_no_effect_may_be_asked_for_at_any_time(drain, world):
+    refused, waiting = place(payment_method="pm_no_such_card"), place()
+    with world.payments.failing(fault="error", status=503, match=key(waiting)):
+        drain()
+    assert set(Payment.objects.values_list("first_asked_at", flat=True)) == {None}
+
+    Order.objects.filter(pk=refused.pk).update(payment_method="pm_card_visa")
+    testing.pass_time(2 * DAY)
+    replay()
+    wait(drain, dt.timedelta())
+    assert status(refused) == status(waiting) == Order.Status.FULFILLED
+
+
+def test_two_hours_without_the_provider_bury_nothing(drain, world):
+    orders = [place() for _ in range(3)]
+    with world.payments.failing(fault="refuse"):
+        for _ in range(24):
+            wait(drain, dt.timedelta(minutes=5))
+    assert not DeadLetter.objects.exists()
+
+    wait(drain, dt.timedelta(minutes=5))
+    assert {status(order) for order in orders} == {Order.Status.FULFILLED}
