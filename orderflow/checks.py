@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from celery import current_app
 from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from orders import transitions
+from orders import steps, transitions
+from outbox.consumer import ConsumerTask
 
 BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
 ADAPTERS = ("PAYMENT_GATEWAY", "WAREHOUSE", "BREAKER_FACTORY")
@@ -22,8 +24,11 @@ PROVIDERS = {
     "TWILIO_ACCOUNT_SID": "no SMS can be sent",
     "FCM_PROJECT_ID": "no push can be sent",
 }
-SHORTEST_RETENTION_DAYS = 2
-"""Redeliveries are spread over hours; a message must outlive the last of them by far."""
+PAYING = ("orders.tasks.charge", "orders.tasks.refund", "orders.tasks.refund_stranded")
+"""Tasks whose calls the payment provider tells apart by a key that it forgets."""
+
+REPLAYABLE_FOR = dt.timedelta(days=2)
+"""How long people have at least to replay what was given up before anything that makes it safe may go."""
 
 
 def connect() -> None:
@@ -82,12 +87,24 @@ def _providers() -> Iterator[checks.CheckMessage]:
 
 
 def _times() -> Iterator[checks.CheckMessage]:
-    if settings.OUTBOX_RETENTION_DAYS < SHORTEST_RETENTION_DAYS:
+    spans = {name: span_of_tries(task) for name, task in _consumers().items()}
+    slowest = max(spans, key=lambda name: spans[name])
+    needed = spans[slowest] + REPLAYABLE_FOR
+    if dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS) < needed:
         yield checks.Error(
-            f"OUTBOX_RETENTION_DAYS is {settings.OUTBOX_RETENTION_DAYS}.",
-            hint=f"Keep messages at least {SHORTEST_RETENTION_DAYS} days: they are redelivered for hours.",
+            f"OUTBOX_RETENTION_DAYS is {settings.OUTBOX_RETENTION_DAYS}: the memory of duplicates would not "
+            "outlive what can still be replayed.",
+            hint=f"{slowest} is tried for {_hours(spans[slowest])}, and people need time: keep messages for at "
+            f"least {_hours(needed)}.",
             id="orderflow.E006",
         )
+    for name in PAYING:
+        if spans[name] > steps.KEY_WINDOW:
+            yield checks.Error(
+                f"{name} is tried for {_hours(spans[name])}, longer than the payment provider remembers a key.",
+                hint=f"Let the waits of its policy end within {_hours(steps.KEY_WINDOW)}.",
+                id="orderflow.E008",
+            )
     # A step makes two calls at most; see orders.transitions.LEASE.
     if 2 * settings.PROVIDER_TIMEOUT >= transitions.LEASE:
         yield checks.Error(
@@ -95,3 +112,22 @@ def _times() -> Iterator[checks.CheckMessage]:
             hint=f"Two calls must end within a step's lease of {transitions.LEASE.seconds} seconds.",
             id="orderflow.E007",
         )
+
+
+def span_of_tries(task: ConsumerTask) -> dt.timedelta:
+    """How long after its first failure a consumer may still be trying by itself, outages not counted."""
+    policy = task.policy
+    quick = policy.longest_wait * (policy.attempts - 1) * (1 + len(policy.redelivery_waits))
+    return sum(policy.redelivery_waits, quick)
+
+
+def _consumers() -> dict[str, ConsumerTask]:
+    return {
+        name: task
+        for name, task in current_app.tasks.items()
+        if isinstance(task, ConsumerTask) and name.split(".")[0] in settings.PROJECT_PACKAGES
+    }
+
+
+def _hours(span: dt.timedelta) -> str:
+    return f"{span / dt.timedelta(hours=1):.1f} hours"

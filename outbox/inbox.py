@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 
+from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
-from outbox.models import InboxEntry
+from outbox.models import InboxEntry, OutboxMessage
 from outbox.publisher import NotInTransaction
+from outbox.resilience import Permanent
+
+UUIDV7 = 7
+
+
+class Forgotten(Permanent):
+    """A copy of a message came so late that whether it was taken before may have been forgotten."""
 
 
 def once(consumer: str, message_id: uuid.UUID | str) -> bool:
@@ -19,6 +29,8 @@ def once(consumer: str, message_id: uuid.UUID | str) -> bool:
 
     Raises:
         NotInTransaction: if no transaction is open.
+        Forgotten: if the message has outlived its retention, and with it the memory of duplicates. Its
+            letter tells a person, who can find out.
     """
     if not connection.in_atomic_block:
         raise NotInTransaction("call inbox.once inside the transaction that holds the effect")
@@ -28,4 +40,17 @@ def once(consumer: str, message_id: uuid.UUID | str) -> bool:
             "ON CONFLICT (consumer, message_id) DO NOTHING",
             [consumer, str(message_id)],
         )
-        return cursor.rowcount == 1
+        is_first = cursor.rowcount == 1
+    if is_first and _may_be_forgotten(uuid.UUID(str(message_id))):
+        raise Forgotten(f"{consumer} may have taken {message_id} before; it is older than the retention")
+    return is_first
+
+
+def _may_be_forgotten(message_id: uuid.UUID) -> bool:
+    """Entries are pruned after their message, messages no earlier than their retention ends."""
+    if message_id.version != UUIDV7:
+        return False
+    made_at = dt.datetime.fromtimestamp((message_id.int >> 80) / 1000, dt.UTC)  # RFC 9562, section 5.7
+    if timezone.now() - made_at < dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS):
+        return False
+    return not OutboxMessage.objects.filter(pk=message_id).exists()

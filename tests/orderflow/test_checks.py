@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
+from celery import current_app
 from django.conf import settings
 
 from orderflow import checks
+from orders import tasks
 
 
 class Overridden:
@@ -42,6 +45,14 @@ def test_a_bad_setting_is_found(monkeypatch, name, value, finding):
     monkeypatch.setattr(checks, "settings", Overridden(name, value))
 
     assert finding in {message.id for message in checks.check_settings()}
+
+
+def test_tries_that_outlast_the_providers_memory_of_a_key_are_found(monkeypatch):
+    patient = dataclasses.replace(tasks.GATEWAY_RETRY, redelivery_waits=[dt.timedelta(hours=24)])
+    monkeypatch.setattr(current_app.tasks[tasks.charge.name], "policy", patient)
+
+    [finding] = [message for message in checks.check_settings() if message.id == "orderflow.E008"]
+    assert "orders.tasks.charge" in finding.msg
 
 
 def test_good_settings_give_no_errors(world):
