@@ -30,6 +30,7 @@ from orders import tokens
 from orders.models import Order, OrderTransition
 from outbox import verification
 from outbox.models import Attempt, DeadLetter, OutboxMessage
+from outbox.resilience import Outage
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks whether something is back: the precision of the recovery times."""
@@ -253,8 +254,8 @@ def _planned_waits(ids: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
     ).exclude(error_class__in=NOT_A_PROVIDERS):
         assert attempt.next_try_at is not None
         begin, end = attempt.failed_at.timestamp(), attempt.next_try_at.timestamp()
-        # Short waits are those for another step that is at work, perhaps in a worker that is dead.
-        if end - begin >= SHORTEST_PLANNED_WAIT:
+        # Other short waits are those for a step that is at work, perhaps in a worker that is dead.
+        if attempt.error_class == Outage.__name__ or end - begin >= SHORTEST_PLANNED_WAIT:
             waits.setdefault(numbers[keys[attempt.message_id]], []).append((begin, end))
     return waits
 

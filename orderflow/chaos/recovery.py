@@ -53,9 +53,6 @@ unacknowledged message out again after 32 s; and a message that finds another's 
 
 CHANNELS = ("email", "sms", "push")
 
-LINGERS = {"provider-drop-after": 20.0}
-"""Seconds that a fault stays in force for others after its end: a breaker stays open for 15 s, and probes."""
-
 
 @dataclasses.dataclass(kw_only=True)
 class Struck:
@@ -75,7 +72,7 @@ class Struck:
 
     @property
     def in_force(self) -> tuple[float, float]:
-        return self.began_at, self.back_at + LINGERS.get(self.fault.kind, 0.0)
+        return self.began_at, self.back_at
 
     @property
     def concerns(self) -> str:

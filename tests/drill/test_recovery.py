@@ -44,13 +44,6 @@ def test_the_time_of_other_faults_is_not_charged_to_this_one():
     assert measured.longest == 10
 
 
-def test_an_open_breaker_counts_as_trouble_after_the_provider_is_well():
-    fault = struck(began=10)
-    provider = struck("provider-drop-after", "payments", began=5, back=9)
-    measured = recovery.measure(fault, {"order": life(8, 25)}, [fault, provider])
-    assert measured.slowest == 0
-
-
 def test_what_an_order_waits_for_a_provider_on_purpose_is_no_recovery():
     fault = struck(began=10)
     waiting = Life(moves=(9, 80), is_over=True, waits=[(12, 72)])
