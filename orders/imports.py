@@ -1,13 +1,15 @@
 """
 Importing orders that were taken elsewhere, from the CSV of a UK online retailer.
 
-One invoice is one order; its number is the idempotency key, so importing a file twice changes nothing.
+One invoice is one order; its number is the idempotency key, so importing a file twice changes nothing,
+not even at the same moment. An invoice that was imported before with other lines is left as it was.
 The file is read line by line, an invoice at a time, and every line read is accounted for in the report.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
 import dataclasses
 import datetime as dt
@@ -19,6 +21,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import IO
 
+from django.db import connection
 from django.db.models import F
 
 from orders import services
@@ -126,17 +129,21 @@ class Report:
     lines_imported: int = 0
     lines_merged: int = 0
     lines_repeated: int = 0
+    lines_changed: int = 0
     rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     orders_placed: int = 0
     orders_repeated: int = 0
     total_minor: int = 0
+    invoices_changed: list[str] = dataclasses.field(default_factory=list)
+    """Imported before with other lines; their orders are left as they are."""
 
     def check(self) -> None:
         """
         Raises:
             AssertionError: if a line is not accounted for, which would be a mistake in this module.
         """
-        known = self.lines_imported + self.lines_merged + self.lines_repeated + self.rejected.total()
+        taken = self.lines_imported + self.lines_merged + self.lines_repeated + self.lines_changed
+        known = taken + self.rejected.total()
         assert known == self.lines_read, f"{self.lines_read} lines read, {known} accounted for"
 
     def as_dict(self) -> dict[str, object]:
@@ -234,10 +241,39 @@ def _import(invoice: str, rows: list[Row], report: Report, options: Options) -> 
     if options.dry_run:
         _count(report, rows, merged, total, replayed=False)
         return
+    with _alone(invoice):
+        try:
+            replayed = _place(invoice, rows, merged, options)
+        except services.KeyReused:
+            report.invoices_changed.append(invoice)
+            report.lines_changed += len(rows)
+            return
+    _count(report, rows, merged, total, replayed=replayed)
+
+
+@contextlib.contextmanager
+def _alone(invoice: str) -> Iterator[None]:
+    """Let other imports wait with this invoice, until both its stock and its order are written."""
+    name = [f"import {SCOPE} {invoice}"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", name)
+
+
+def _place(invoice: str, rows: list[Row], merged: list[Row], options: Options) -> bool:
+    """
+    Place the order of an invoice; return whether that was done before.
+
+    Raises:
+        services.KeyReused: if it was done before, with other lines.
+    """
     if not IdempotencyRecord.objects.filter(scope=SCOPE, key=invoice).exists():
         _stock(merged, options)
     first = rows[0]
-    placed = services.place_order(
+    return services.place_order(
         items=[
             services.Item(sku=row.sku, quantity=row.quantity, unit_price_minor=row.price_minor)
             for row in merged
@@ -254,8 +290,7 @@ def _import(invoice: str, rows: list[Row], report: Report, options: Options) -> 
         idempotency=services.IdempotencyKey.of(
             scope=SCOPE, key=invoice, request=[dataclasses.astuple(row) for row in rows]
         ),
-    )
-    _count(report, rows, merged, total, replayed=placed.replayed)
+    ).replayed
 
 
 def _merge(rows: list[Row]) -> list[Row]:

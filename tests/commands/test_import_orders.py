@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gzip
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.db.models import F, Sum
 
+from orders import imports
 from orders.models import Order, OrderLine, Product
 from outbox.models import OutboxMessage
 from tests.processes import ROOT
@@ -116,16 +120,49 @@ def test_scarce_stock_leaves_large_orders_to_be_rejected(run, dirty, tmp_path, d
     assert Order.objects.get().reason == "not in stock: 85123A"
 
 
-def test_an_invoice_that_changed_is_refused_and_named(run, tmp_path):
+LINE = "{},85123A,WHITE HEART,{},2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+
+
+def test_invoices_that_changed_are_named_and_the_others_imported(run, tmp_path):
     path = tmp_path / "orders.csv"
-    line = "1,85123A,WHITE HEART,{},2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
-    path.write_text(HEADER + line.format(1))
+    path.write_text(HEADER + LINE.format(1, 1) + LINE.format(2, 1))
     run("import_orders", str(path))
-    path.write_text(HEADER + line.format(2))
-    answer = run("import_orders", str(path))
+    path.write_text(HEADER + LINE.format(1, 9) + LINE.format(2, 8) + LINE.format(3, 7))
+    answer = run("import_orders", str(path), "--format", "json")
 
     assert answer.code == 1
-    assert "Invoice 1 was imported before" in answer.error
+    assert answer.error.startswith("2 of the invoices had been imported before with other lines")
+    assert answer.error.endswith(": 1, 2.")
+    assert report(answer)["invoices_changed"] == ["1", "2"]
+    assert (report(answer)["orders_placed"], report(answer)["lines_changed"]) == (1, 2)
+    assert list(Order.objects.order_by("client_reference").values_list("total_minor", flat=True)) == [
+        255,
+        255,
+        7 * 255,
+    ]
+    assert Product.objects.get().received == 1 + 1 + 7
+
+
+def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tmp_path):
+    path = tmp_path / "orders.csv"
+    path.write_text(HEADER + "".join(LINE.format(invoice, 2) for invoice in range(12)))
+    start = threading.Barrier(2)
+
+    def take(_):
+        try:
+            start.wait(timeout=30)
+            *_, told = imports.run(path, imports.Options())
+            return told
+        finally:
+            connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(take, range(2))
+
+    assert first.orders_placed + second.orders_placed == 12
+    assert first.orders_repeated + second.orders_repeated == 12
+    assert Order.objects.count() == 12
+    assert Product.objects.get().received == 12 * 2
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orders import imports, services
+from orders import imports
 from orders.management.commands.place_order import CARDS
+
+MOST_NAMED = 50
+"""Changed invoices that the closing sentence names; the report as JSON names all."""
 
 
 class Command(RichCommand):
@@ -53,11 +56,13 @@ class Command(RichCommand):
             report = self._run(options, policy)
         except imports.UnreadableFile as unreadable:
             raise CommandError(f"Cannot import: {unreadable}.") from unreadable
-        except services.KeyReused as changed:
-            raise CommandError(
-                f"Invoice {changed} was imported before with other lines. What came before it is imported."
-            ) from changed
         self._show(report, options)
+        if changed := report.invoices_changed:
+            named = ", ".join(changed[:MOST_NAMED]) + (" and others" if len(changed) > MOST_NAMED else "")
+            raise CommandError(
+                f"{len(changed)} of the invoices had been imported before with other lines; "
+                f"their orders are left as they are: {named}."
+            )
 
     def _run(self, options: dict[str, Any], policy: imports.Options) -> imports.Report:
         report = imports.Report()
@@ -72,7 +77,7 @@ class Command(RichCommand):
             bar = progress.add_task("importing", total=options["limit"])
             began = time.monotonic()
             for report in imports.run(options["file"], policy):
-                orders = report.orders_placed + report.orders_repeated
+                orders = report.orders_placed + report.orders_repeated + len(report.invoices_changed)
                 progress.update(bar, completed=orders)
                 if options["rate"]:
                     time.sleep(max(0.0, began + orders / options["rate"] - time.monotonic()))
@@ -95,5 +100,6 @@ class Command(RichCommand):
         self.stdout.write(f"  {would}imported             {report.lines_imported:>8}")
         self.stdout.write(f"  merged               {report.lines_merged:>8}  same product on one invoice")
         self.stdout.write(f"  imported before      {report.lines_repeated:>8}")
+        self.stdout.write(f"  changed since        {report.lines_changed:>8}  not imported")
         for reason, lines in sorted(report.rejected.items()):
             self.stdout.write(f"  rejected             {lines:>8}  {reason}")
