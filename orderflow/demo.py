@@ -47,6 +47,11 @@ UNSHIPPABLE = "NOSHIP-PIANO"
 FLAKY_CARD = "pm_card_mastercard"
 """The payment provider's faults strike this card only, so that the others show the usual pace."""
 
+FAULTS: list[dict[str, Any]] = [
+    {"fault": "error", "status": 500, "times": 2, "match": FLAKY_CARD},
+    {"fault": "drop_after", "times": 1, "match": FLAKY_CARD},
+]
+
 NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Radia", "Leslie", "Frances", "Tony", "Margaret")
 
 
@@ -123,14 +128,7 @@ class Run:
 
 
 def begin() -> Run:
-    """
-    Make sure of the sandbox and of the products.
-
-    Raises:
-        SandboxMissing: if the sandbox does not answer.
-    """
-    _ask("POST", "/_control", fault="error", status=500, times=2, match=FLAKY_CARD)
-    _ask("POST", "/_control", fault="drop_after", times=1, match=FLAKY_CARD)
+    """Make sure of the products."""
     names = {**PRODUCTS, SOLD_OUT: ("Wall clock", 5200), UNSHIPPABLE: ("Upright piano", 189_900)}
     for sku, (name, price) in names.items():
         stock = 0 if sku == SOLD_OUT else STOCK
@@ -225,26 +223,36 @@ def _provoked(letter: DeadLetter) -> bool:
     return letter.consumer == "notifications.tasks.send_email" and letter.error_class == "RecipientRefused"
 
 
-def _ask(method: str, path: str, **body: Any) -> None:
+@contextlib.contextmanager
+def faults() -> Iterator[None]:
+    """
+    Let the payment provider fail as the demo wants it; at the end, whatever it was, only these faults go.
+
+    Raises:
+        SandboxMissing: if the sandbox does not answer.
+    """
+    ours: list[int] = []
+    try:
+        for fault in FAULTS:
+            ours.append(_ask("POST", "/_control", **fault)["id"])
+        yield
+    finally:
+        for fault_id in ours:
+            with contextlib.suppress(SandboxMissing):  # it went down, or somebody has cleared all faults
+                _ask("DELETE", f"/_control/{fault_id}")
+
+
+def _ask(method: str, path: str, **body: Any) -> dict[str, Any]:
     if not settings.STRIPE_API_BASE:
         raise SandboxMissing("STRIPE_API_BASE is not set: the demo never talks to a real provider")
     try:
         answer = _session().request(method, f"{settings.STRIPE_API_BASE}{path}", json=body, timeout=3)
         answer.raise_for_status()
+        return dict(answer.json())
     except requests.RequestException as failure:
         raise SandboxMissing(
             f"the sandbox at {settings.STRIPE_API_BASE} does not answer: {failure}"
         ) from failure
-
-
-@contextlib.contextmanager
-def no_faults() -> Iterator[None]:
-    """Take the demo's faults away at its end, whatever it was."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(SandboxMissing):
-            _ask("DELETE", "/_control")
 
 
 def _session() -> requests.Session:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
+from orderflow import demo
 from orders.models import Order
 from outbox import testing, verification
 from outbox.models import DeadLetter
@@ -68,3 +69,19 @@ def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings)
     assert "Break it and watch" in answer.out
     assert "replay_failures" in answer.out
     assert run("verify", "--providers").code == 0
+
+
+def test_only_the_demos_own_faults_go_with_it(world):
+    mine = world.payments.control(fault="slow", latency_ms=1, match="nobody")
+
+    with demo.faults():
+        assert len(world.payments.faults()) == 1 + len(demo.FAULTS)
+
+    assert [fault["id"] for fault in world.payments.faults()] == [mine["id"]]
+
+
+def test_faults_that_somebody_has_cleared_are_no_trouble(world):
+    with demo.faults():
+        world.payments.clear_faults()
+
+    assert world.payments.faults() == []

@@ -26,7 +26,7 @@ class Command(RichCommand):
         if options["orders"] < 1:
             raise CommandError("--orders must be at least 1.")
         try:
-            with demo.no_faults():
+            with demo.faults():
                 run = demo.begin()
                 self._work(run, options["orders"], options["timeout"])
         except demo.SandboxMissing as missing:
