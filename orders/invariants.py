@@ -436,9 +436,10 @@ INVARIANTS = [
                 GROUP BY line.product_id
             ) AS sent ON sent.product_id = product.id
             WHERE product.shipped <> coalesce(sent.quantity, 0)
-              AND (%(since)s::text = '-infinity' OR EXISTS (
-                  SELECT FROM orders_orderline AS line JOIN orders_order AS o ON o.id = line.order_id
-                  WHERE line.product_id = product.id AND o.finished_at >= %(since)s
+              AND (%(since)s::text = '-infinity' OR product.id IN (
+                  SELECT line.product_id
+                  FROM orders_orderline AS line JOIN orders_order AS o ON o.id = line.order_id
+                  WHERE o.finished_at >= %(since)s
               ))
         """,
         command="python manage.py outbox_status",

@@ -67,14 +67,22 @@ class Look:
 
     def once(self, key: Any, ask: Callable[[], Iterable[T]]) -> list[T]:
         """
-        What `ask` lists, asked once in a run.
+        What `ask` lists, asked once in a run; a failure is told again, without asking again.
 
         Raises:
             OutOfTime: if the list is longer than the run may last.
+            outbox.resilience.Transient: if nobody answers.
+            outbox.resilience.Permanent: if the question is refused.
         """
         if key not in self._told:
-            self._told[key] = list(self._in_time(ask()))
-        found: list[T] = self._told[key]
+            try:
+                self._told[key] = list(self._in_time(ask()))
+            except (OutOfTime, NotComparable, Transient, Permanent) as failure:
+                self._told[key] = failure
+        told = self._told[key]
+        if isinstance(told, Exception):
+            raise told
+        found: list[T] = told
         return found
 
     def _in_time(self, items: Iterable[T]) -> Iterator[T]:

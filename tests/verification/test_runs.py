@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from outbox import verification
 from outbox.models import OutboxMessage
+from outbox.resilience import Outage
 from outbox.verification import NotComparable
 from tests.verification.conftest import EXAMPLE
 
@@ -56,6 +57,20 @@ def test_a_list_that_is_too_long_is_out_of_time(db, only, monkeypatch):
 
     only({"compare": lambda rows, look: look.once("list", endless)})
     assert verdicts(verification.run(within=dt.timedelta(milliseconds=50))) == ["timed out"]
+
+
+def test_an_outside_that_fails_is_asked_once_in_a_run(db, only):
+    asked = []
+
+    def fails():
+        asked.append(1)
+        raise Outage("nobody answers")
+
+    only(*[{"compare": lambda rows, look: look.once("list", fails)}] * 3)
+    report = verification.run()
+
+    assert (verdicts(report), asked) == (["unanswered"] * 3, [1])
+    assert report.findings[0].note == "nobody answers"
 
 
 def test_what_cannot_be_compared_is_a_note_and_no_failure(db, only):
