@@ -11,7 +11,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from environs import Env
+from environs import Env, validate
 
 env = Env(eager=False)
 env.read_env(recurse=False)
@@ -87,6 +87,9 @@ LARGEST_ORDER_MINOR: int = env.int("LARGEST_ORDER_MINOR", 10_000_000)
 """The largest total that is taken without a person's approval, in minor units of the order's currency."""
 
 API_RATE_LIMIT: str = env.str("API_RATE_LIMIT", "600/minute")
+TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0))
+"""How many proxies of ours a request passes; the last ones of X-Forwarded-For are theirs. Too many let
+clients name any address they like."""
 
 _redirect_to_tls: bool = env.bool("SECURE_SSL_REDIRECT", default=True)
 

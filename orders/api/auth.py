@@ -7,6 +7,7 @@ from ninja.security import HttpBearer
 
 from orders import tokens
 from orders.api import limits
+from orders.api.addresses import client_address
 from orders.api.problems import Problem
 from orders.models import ApiToken
 
@@ -42,7 +43,7 @@ def token_of(request: HttpRequest) -> ApiToken:
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     token = tokens.find(secret.strip()) if kind.lower() == "bearer" and secret.strip() else None
     if token is None:
-        count("address", request.META.get("REMOTE_ADDR", ""))
+        count("address", client_address(request))
         challenge = 'Bearer realm="orderflow"' + (', error="invalid_token"' if secret else "")
         raise Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
     count("token", str(token.pk))
