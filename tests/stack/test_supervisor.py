@@ -98,6 +98,15 @@ def test_a_service_that_dies_again_and_again_is_given_up_alone(unit, monkeypatch
         assert len(running.watched["flower"].deaths) == 3
 
 
+def test_a_unit_may_die_as_often_as_it_is_told(unit):
+    broken = unit("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
+    with Supervisor([unit("web"), broken], restarts=1) as running:
+        running.start()
+        running.start_rest()
+        assert running.watched["flower"].state is State.GIVEN_UP
+        assert len(running.watched["flower"].deaths) == 2
+
+
 def test_the_death_of_a_server_ends_everything_and_shows_its_log(unit):
     def lose_the_database():
         with running:

@@ -1,0 +1,113 @@
+"""The drill's own stack, on a checkout whose processes are stand-ins; servers and proxy are real."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orderflow import chaos
+from orderflow.stack import drill, homes, rabbitmq
+from orderflow.stack import environment as stack_environment
+from orderflow.stack.homes import Home
+from orderflow.stack.problem import Problem
+from orderflow.stack.processes import Table
+from tests.stack.test_commands import STAND_IN, environment
+
+# As the command of a drill it kills the database, and sees that its address works again by way of the proxy.
+MANAGE = """
+import json, os, signal, sys, time
+if sys.argv[1] == "chaos":
+    import psycopg
+    from orderflow.chaos import proxy
+    home = sys.argv[sys.argv.index("--home") + 1]
+    read = lambda name: json.load(open(os.path.join(home, name)))
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1042 AS number")
+    killed = read("run.json")["units"]["postgres"]["pid"]
+    os.kill(killed, signal.SIGKILL)
+    while read("run.json")["units"]["postgres"]["pid"] in (None, killed) or \\
+            read("run.json")["units"]["postgres"]["state"] != "ready":
+        time.sleep(0.05)
+    direct = os.environ["DATABASE_URL"]
+    port = read("ports.json")
+    with psycopg.connect(direct.replace(str(port["postgres"]), str(port["database"]))) as connection:
+        print("kept", *connection.execute("SELECT number FROM kept").fetchone(), flush=True)
+    print("routes", *proxy.tell(port["proxy-control"]), flush=True)
+    print("units", *read("run.json")["units"], flush=True)
+    print("home", home, flush=True)
+    sys.exit(1)
+"""
+
+
+@pytest.fixture
+def checkout(folder):
+    (folder / "orderflow").mkdir()
+    (folder / "orderflow" / "__init__.py").touch()
+    shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    shutil.copytree(Path(chaos.__file__).parent, folder / "orderflow" / "chaos")
+    (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
+    for module in ("celery", "gunicorn"):
+        (folder / f"{module}.py").write_text(STAND_IN)
+    (folder / "manage.py").write_text(MANAGE)
+    return folder
+
+
+def test_a_drill_has_a_stack_of_its_own_that_comes_back_when_it_is_broken_and_then_goes(checkout):
+    done = subprocess.run(
+        [sys.executable, "-m", "orderflow.stack", "chaos", "--report", str(checkout / "told")],
+        cwd=checkout,
+        env=environment(DATABASE_URL="postgresql://somebody@example.com/else"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    said = {line.partition(" ")[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert said["kept"] == ["1042"], done.stdout + done.stderr
+    assert said["routes"] == ["database", "broker", "shared"]
+    assert {"postgres", "valkey", "proxy", "orders", "orders-2", "relay", "beat", "web"} <= set(said["units"])
+    assert not {"flower", "jobs"} & set(said["units"])
+    assert not Path(" ".join(said["home"])).exists(), "the throwaway home goes"
+    assert "database system was not properly shut down" in (checkout / "told/log/postgres.log").read_text()
+
+
+def test_the_state_of_a_stack_can_be_kept_elsewhere(folder):
+    home = Home(root=folder / "checkout", kept_in=folder / "drill")
+    home.prepare()
+    assert home.run == folder / "drill" / "run.json"
+    assert home.logs.is_dir()
+    assert not (folder / "checkout").exists()
+
+
+def test_more_workers_for_orders_share_the_queue_and_what_it_has_handed_out(folder, monkeypatch):
+    started = {}
+
+    def start(command, *, environment, **_):
+        started[command[command.index("-n") + 1]] = (command[command.index("-Q") + 1], environment)
+
+    monkeypatch.setattr("orderflow.stack.children.start", start)
+    port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
+    table = Table(home=Home(folder), environment={}, port=port, orders_workers=2)
+    for unit in table.units():
+        if unit.name in ("orders", "orders-2"):
+            unit.log.parent.mkdir(parents=True, exist_ok=True)
+            unit.start()
+    assert started == {
+        "orders@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
+        "orders-2@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
+    }
+
+
+def test_without_rabbitmq_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr(rabbitmq, "SCRIPTS", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Problem, match=r"RabbitMQ is not installed here.*or use --broker redis"):
+        rabbitmq.program()
+
+
+def test_an_address_is_changed_in_nothing_but_its_port():
+    url = "redis://:secret@127.0.0.1:6379/1"
+    assert drill._by(url, 7000) == "redis://:secret@127.0.0.1:7000/1"
