@@ -48,7 +48,8 @@ def _taken(channel: Channel, since: dt.datetime | None) -> Iterator[str]:
 
 def _is_sandbox(channel: Channel) -> bool:
     """Whether the channel ends in the sandbox of this machine."""
-    own = settings.EMAIL_HOST in HERE if channel is Channel.EMAIL else settings.FCM_API_BASE != GOOGLE
+    real_push = settings.FCM_API_BASE.startswith(GOOGLE)
+    own = settings.EMAIL_HOST in HERE if channel is Channel.EMAIL else not real_push
     return bool(settings.SANDBOX_URL) and own
 
 

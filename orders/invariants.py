@@ -12,6 +12,7 @@ import contextlib
 import datetime as dt
 from typing import Any
 
+from celery import current_app
 from kombu.exceptions import OperationalError as BrokerError
 
 from orders import contracts, moves, reconciliation, repairs
@@ -56,10 +57,15 @@ def patience() -> dict[str, Any]:
     explains no delay: then nothing moves.
     """
     waiting = 0
-    with contextlib.suppress(BrokerError, OSError):
+    with contextlib.suppress(*_broker_errors()):
         waiting = broker.waiting("orders")
     queue = dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK)
     return {"patience": LONGEST_PAUSE + STEP_DEADLINE + LEASE + queue}
+
+
+def _broker_errors() -> tuple[type[BaseException], ...]:
+    with current_app.connection_for_read() as link:
+        return (BrokerError, OSError, *link.connection_errors, *link.channel_errors)
 
 
 def _legal_moves() -> list[str]:

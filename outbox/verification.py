@@ -260,14 +260,14 @@ def run(
     began = time.monotonic()
     deadline = began + within.total_seconds()
     chosen = [invariant for invariant in invariants() if providers or not invariant.asks_providers]
-    values = {invariant.name: dict(invariant.values()) for invariant in chosen}
+    values = {ask: dict(ask()) for ask in {invariant.values for invariant in chosen}}
     with transaction.atomic(), connection.cursor() as cursor:
         if len(connection.atomic_blocks) == 1:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SELECT now()")
         look = Look(since=since, at=cursor.fetchone()[0], deadline=deadline)
         read = [
-            _read(cursor, invariant, look, values[invariant.name], statement_timeout) for invariant in chosen
+            _read(cursor, invariant, look, values[invariant.values], statement_timeout) for invariant in chosen
         ]
     findings = [
         _compared(invariant, found, look) if isinstance(found, list) else found

@@ -13,7 +13,7 @@ from orders import adapters
 from orders.adapters import http_warehouse, stripe
 from outbox.resilience import Transient
 
-pytestmark = pytest.mark.usefixtures("world", "transactional_db")
+pytestmark = pytest.mark.usefixtures("world")
 
 LONG_AGO = timezone.now() - dt.timedelta(hours=1)
 NEVER = timezone.now() + dt.timedelta(days=30)

@@ -9,11 +9,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from outbox import verification
+from outbox import broker, verification
 from outbox.models import OutboxMessage
 from outbox.resilience import Outage
 from outbox.verification import NotComparable
 from tests.verification.conftest import EXAMPLE
+from tests.verification.corruptions import CORRUPTIONS
 
 
 def verdicts(report):
@@ -117,3 +118,19 @@ def test_messages_that_outlived_their_retention_are_not_missed(books, db, settin
 
     assert verification.run().failed == []
     assert OutboxMessage.objects.exists()
+
+
+def test_a_broker_that_is_down_explains_no_delay_and_stops_no_run(books, db, no_broker):
+    assert verification.run().passed
+    with connection.cursor() as cursor:
+        cursor.execute(CORRUPTIONS["unfinished-orders-go-on"], {"waiting": str(books.waiting.pk)})
+
+    assert verification.run().failed == ["unfinished-orders-go-on"]
+
+
+def test_what_a_long_queue_explains_is_not_late(books, db, monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute(CORRUPTIONS["unfinished-orders-go-on"], {"waiting": str(books.waiting.pk)})
+    monkeypatch.setattr(broker, "waiting", lambda queue: 200_000)
+
+    assert verification.run().passed

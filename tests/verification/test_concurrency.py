@@ -1,0 +1,65 @@
+"""Repairs wait for the steps that are at work on the same rows."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connection, transaction
+
+from orders import moves, repairs, stock
+from orders.models import Order, Product
+from orders.transitions import move
+from tests.factories import ProductFactory, place
+from tests.processes import eventually
+
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+
+@pytest.fixture
+def reserving(transactional_db):
+    """An order whose reservation is made in a transaction that is still open, until told to commit."""
+    product = ProductFactory(stock=10)
+    order, reserved, may_commit = place(product, quantity=4), threading.Event(), threading.Event()
+
+    def validate():
+        with transaction.atomic():
+            stock.reserve(order)
+            move(Order.objects.get(pk=order.pk), to=moves.Status.VALIDATED)
+            reserved.set()
+            may_commit.wait(10)
+        connection.close()
+
+    step = threading.Thread(target=validate)
+    step.start()
+    reserved.wait(10)
+    yield product, may_commit
+    may_commit.set()
+    step.join(10)
+
+
+def test_stock_that_is_being_reserved_is_not_released(reserving):
+    product, may_commit = reserving
+    told = []
+
+    def repair():
+        with transaction.atomic():
+            told.append(repairs.RELEASE_STOCK.apply(product.sku))
+        connection.close()
+
+    repairing = threading.Thread(target=repair)
+    repairing.start()
+    eventually(is_waiting, "the repair waits for the step")
+    may_commit.set()
+    repairing.join(10)
+
+    assert told == [""]
+    assert Product.objects.values_list("reserved", "on_hand").get(pk=product.pk) == (4, 6)
+
+
+def is_waiting():
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING)
+        return cursor.fetchone()[0] == 1
