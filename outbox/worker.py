@@ -27,6 +27,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from kombu.transport import virtual
 
 from outbox import crash_points, dead_letters, publisher, telemetry
 from outbox.consumer import PUBLISH_WAIT, ConsumerTask
@@ -79,15 +80,14 @@ class GuardedConsumer(Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         if isinstance(exc, json.JSONDecodeError):
-            failure = dead_letters.Failure.of(
-                exc,
-                source=DeadLetter.Source.WORKER,
-                consumer=CONSUMER,
-                payload={"body": exc.doc[:BODY_KEPT]},
-                worker=self.hostname,
-            )
-            safely(functools.partial(bury, failure))
+            self.give_up_item(exc.doc, exc)
         super().on_connection_error_after_connected(exc)
+
+    def connect(self) -> Any:
+        link = super().connect()
+        if isinstance(link.transport, virtual.Transport):
+            link.transport._deliver = functools.partial(self._deliver_guarded, link.transport._deliver)
+        return link
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(
@@ -144,6 +144,35 @@ class GuardedConsumer(Consumer):
         failure = failure_of(message, error, worker=self.hostname)
         logger.error("Gave up a message for %s: %s", failure.consumer, failure.error)
         self._settle(message, functools.partial(bury, failure))
+
+    def give_up_item(self, item: Any, error: Exception) -> None:
+        """Keep as a dead letter what a broker's list held and is no message; the broker has it no more."""
+        text = item if isinstance(item, str) else json.dumps(item)
+        failure = dead_letters.Failure.of(
+            error,
+            source=DeadLetter.Source.WORKER,
+            consumer=CONSUMER,
+            payload={"body": text[:BODY_KEPT]},
+            worker=self.hostname,
+        )
+        logger.error("Gave up an item that is no message: %s", failure.error)
+        self._keep(functools.partial(bury, failure))
+
+    def _deliver_guarded(self, deliver: Callable[[Any, str], None], item: Any, queue: str) -> None:
+        """
+        Deliver what a broker's list held, which may be JSON of any shape.
+
+        kombu finds out by failing, which would end the worker or, for a KeyError, lose the item in a
+        new connection. What goes wrong after kombu has made a message of it never comes up to here.
+        """
+        try:
+            deliver(item, queue)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            self.give_up_item(item, error)
+
+    def _keep(self, note: Callable[[], None]) -> None:
+        if not safely(note):
+            self.timer.call_after(KEEP_AGAIN, self._keep, (note,))
 
     def _settle(self, message: Any, note: Callable[[], None]) -> None:
         if safely(note):

@@ -1,7 +1,8 @@
 """
-Real worker processes for tests: started with the test's database, broker and sandbox, ended by their id.
+Real processes for tests: workers on the test's database, broker and sandbox; servers and networks that fail.
 
-Each runs in a session of its own. `kill` ends the whole pool at once, as a lost machine would.
+Celery processes run in a session of their own. `kill` ends the whole pool at once, as a lost machine would;
+`freeze` stops it without ending it, as a machine does that swaps or sleeps.
 """
 
 from __future__ import annotations
@@ -14,28 +15,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
+from typing import TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
 
+import kombu
 import psutil
+import redis
 from django.conf import settings
 from django.db import connection
+
+from orderflow.stack import binaries, ports
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
 """Seconds to wait for anything before a test fails; a busy machine may need many, a quiet one few."""
 
 
-def eventually(condition: Callable[[], object], what: str, *, within: float = PATIENCE) -> None:
+def eventually(condition: Callable[[], T], what: str | Callable[[], object], *, within: float = PATIENCE) -> T:
     """
-    Wait until `condition` holds.
+    Wait until `condition` holds; return what it returned.
 
     Raises:
         AssertionError: naming `what`, if it does not within `within` seconds.
     """
     deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.05)
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s: {what() if callable(what) else what}"
+        time.sleep(0.03)
+    return found
 
 
 def environment() -> dict[str, str]:
@@ -50,8 +59,10 @@ def environment() -> dict[str, str]:
         "REDIS_URL": settings.REDIS_URL,
         "SECRET_KEY": settings.SECRET_KEY,
         "ORDERFLOW_ENV": "test",
+        "LOG_LEVEL": "INFO",
         "EMAIL_URL": f"smtp://{settings.EMAIL_HOST}:{settings.EMAIL_PORT}",
         "PROVIDER_TIMEOUT_SECONDS": str(settings.PROVIDER_TIMEOUT.total_seconds()),
+        "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         **{
             name: getattr(settings, name)
@@ -75,18 +86,20 @@ def environment() -> dict[str, str]:
 class Process:
     """One celery process and its children."""
 
-    def __init__(self, log: Path, *arguments: str, **extra: str) -> None:
+    def __init__(self, log: Path, *arguments: str, folder: Path = ROOT, **extra: str) -> None:
         self.log = log
         self._arguments = arguments
+        self._folder = folder
         self._extra = extra
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again."""
         with self.log.open("ab") as output:
+            self._said_before = output.tell()
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "orderflow", *self._arguments],
-                cwd=ROOT,
+                cwd=self._folder,
                 env=environment() | self._extra,
                 stdout=output,
                 stderr=output,
@@ -100,13 +113,19 @@ class Process:
     def is_alive(self) -> bool:
         return self._popen.poll() is None
 
-    def wait_until_ready(self, mark: str = " ready.") -> None:
+    def wait_until_ready(self) -> None:
         """Wait until its log says that it takes work."""
-        eventually(lambda: mark in self.output() or not self.is_alive(), f"{self._arguments} ready")
+        eventually(lambda: self.says(" ready.") or not self.is_alive(), f"{self._arguments} ready")
         assert self.is_alive(), self.output()[-3000:]
 
     def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it has said since it was last started."""
+        with self.log.open("rb") as log:
+            log.seek(self._said_before)
+            return log.read().decode(errors="replace")
+
+    def says(self, text: str, *, times: int = 1) -> bool:
+        return self.output().count(text) >= times
 
     def children(self) -> list[psutil.Process]:
         """The processes of its pool."""
@@ -118,9 +137,33 @@ class Process:
 
     def kill(self) -> None:
         """End it and its pool at once, without a warning."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._signal_all(signal.SIGKILL)
         self._popen.wait(10)
+
+    def freeze(self) -> None:
+        """Stop it and its pool where they are."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it and its pool go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def stop(self, *, within: float = 10) -> float:
+        """Ask it to stop, and kill it if it does not; return the seconds that took."""
+        began = time.monotonic()
+        self.ask_to_stop()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(within)
+        self.kill()
+        return time.monotonic() - began
+
+    def ask_to_stop(self) -> None:
+        """Ask it to stop; it finishes what it has begun."""
+        self._popen.terminate()
+
+    def _signal_all(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
 
 class Stack:
@@ -131,9 +174,15 @@ class Stack:
         self._running: list[Process] = []
 
     def worker(
-        self, name: str, *queues: str, pool: str = "prefork", concurrency: int = 1, **extra: str
+        self,
+        name: str,
+        *queues: str,
+        pool: str = "prefork",
+        concurrency: int = 1,
+        include: str = "",
+        **extra: str,
     ) -> Process:
-        """Start a worker pool for these queues."""
+        """Start a worker pool for these queues; `include` names further modules with tasks."""
         return self._add(
             name,
             "worker",
@@ -148,20 +197,21 @@ class Stack:
             "--loglevel=INFO",
             "--without-gossip",
             "--without-mingle",
-            ORDERFLOW_POOL=name,
-            **extra,
+            *(("-I", include) if include else ()),
+            **{"ORDERFLOW_POOL": name, **extra},
         )
 
-    def relay(self, **extra: str) -> Process:
-        """Start a relay."""
-        return self.worker("relay", "relay", pool="solo", **extra)
+    def relay(self, *queues: str, include: str = "", **extra: str) -> Process:
+        """Start a relay; it may work on other queues too."""
+        return self.worker("relay", "relay", *queues, pool="solo", include=include, **extra)
 
-    def beat(self, **extra: str) -> Process:
+    def beat(self, *, folder: Path = ROOT, **extra: str) -> Process:
         """Start the clock."""
-        return self._add("beat", "beat", "--loglevel=INFO", **extra)
+        return self._add("beat", "beat", "--loglevel=INFO", folder=folder, **extra)
 
-    def _add(self, name: str, *arguments: str, **extra: str) -> Process:
-        process = Process(self._logs / f"{name}-{len(self._running)}.log", *arguments, **extra)
+    def _add(self, name: str, *arguments: str, folder: Path = ROOT, **extra: str) -> Process:
+        log = self._logs / f"{name}-{len(self._running)}.log"
+        process = Process(log, *arguments, folder=folder, **extra)
         self._running.append(process)
         return process
 
@@ -179,3 +229,78 @@ def stack(logs: Path) -> Iterator[Stack]:
         yield started
     finally:
         started.stop()
+
+
+class RedisServer:
+    """A Redis-protocol server of a test's own, which can be killed and started again on the same port."""
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self.port = ports.choose()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._keeping = ["--appendonly", "yes" if durable else "no", "--save", ""]
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        self._popen = subprocess.Popen(
+            [binaries.valkey().path, *options, *self._keeping],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(self.answers, "the broker answers")
+
+    def answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError), self.client() as link:
+            return bool(link.ping())
+        return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port)
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait(10)
+
+
+class Network:
+    """A way to a server that can be cut, frozen or left half-open; see `tests.chaos.forwarder`."""
+
+    def __init__(self, url: str, *, port: int = 0) -> None:
+        known, self.port = urlsplit(url), ports.choose()
+        who = known.netloc.rpartition("@")[0]
+        here = f"127.0.0.1:{self.port}"
+        self.url = urlunsplit(known._replace(netloc=f"{who}@{here}" if who else here))
+        self._target = [str(self.port), known.hostname or "127.0.0.1", str(known.port or port)]
+        self.open()
+
+    def open(self) -> None:
+        """Let connections through, again on the same port."""
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.forwarder", *self._target], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        assert self._popen.stdout is not None
+        assert self._popen.stdout.readline(), "the forwarder did not start"
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def leave_half_open(self) -> None:
+        """Let the connections there are fall silent, without an end; new ones work."""
+        self._popen.send_signal(signal.SIGUSR1)
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones until it is opened again."""
+        self._popen.kill()
+        self._popen.wait(10)
+
+
+def answers(url: str) -> bool:
+    """Whether a broker answers at this address."""
+    try:
+        with kombu.Connection(url, connect_timeout=2) as link:
+            link.ensure_connection(max_retries=1, interval_start=0, timeout=3)
+    except Exception:
+        return False
+    return True

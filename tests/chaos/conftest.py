@@ -1,17 +1,10 @@
-"""Real workers in processes of their own, on the test database and the test brokers."""
+"""Real workers on the test database and the test brokers, and producers of messages of any shape."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import uuid
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import kombu
 import pytest
@@ -20,77 +13,13 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 import celeryconfig
-from outbox.models import OutboxMessage
+from outbox.models import InboxEntry, OutboxMessage
+from tests import processes
+from tests.chaos import tasks
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 AMQP_URL = os.environ.get("ORDERFLOW_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
-LONGEST_WAIT = 30
-
-
-def wait_for(condition, *, within=LONGEST_WAIT, what=""):
-    """Wait until `condition()` is true; return what it returned."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    what = what() if callable(what) else what
-    raise AssertionError(f"{what or condition} did not come true within {within} s")
-
-
-def database_url():
-    """The test database, for other processes."""
-    known = urlsplit(os.environ["DATABASE_URL"])
-    return urlunsplit(known._replace(path=f"/{connection.settings_dict['NAME']}"))
-
-
-class Process:
-    """A Celery process of this test's own, with its output in a file."""
-
-    def __init__(self, *arguments, broker, log):
-        self.log = log
-        environment = os.environ | {
-            "DATABASE_URL": database_url(),
-            "BROKER_URL": broker,
-            "LOG_LEVEL": "INFO",
-            "PYTHONUNBUFFERED": "1",
-        }
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "orderflow", *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def says(self, text):
-        return text in self.log.read_text(errors="replace")
-
-    def times_said(self, text):
-        return self.log.read_text(errors="replace").count(text)
-
-    @property
-    def lives(self):
-        return self.process.poll() is None
-
-    def wait_until_ready(self):
-        wait_for(lambda: self.says(" ready.") or not self.lives, what="a ready worker")
-        assert self.lives, self.log.read_text(errors="replace")[-4000:]
-
-    def stop(self):
-        """Ask it to stop; kill it, with its children, if it does not. Returns the seconds it took."""
-        started = time.monotonic()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(5)
-        return time.monotonic() - started
+NO_RABBITMQ = f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)"
+TASKS = "tests.chaos.tasks"
 
 
 class Broker:
@@ -128,7 +57,12 @@ class Broker:
         )
         return message_id
 
-    def waiting(self, queue):
+    def push(self, item, *, queue="orders"):
+        """Put anything at all into a list of Redis."""
+        with self.link.channel() as channel:
+            channel.client.lpush(queue, item)
+
+    def waiting(self, queue="orders"):
         with self.link.channel() as channel:
             if self.is_redis:
                 return channel.client.llen(queue)
@@ -152,24 +86,6 @@ class Broker:
         self.link.release()
 
 
-def answers(url):
-    try:
-        with kombu.Connection(url, connect_timeout=2) as link:
-            link.ensure_connection(max_retries=1, interval_start=0, timeout=3)
-    except Exception:
-        return False
-    return True
-
-
-def free_port():
-    """A port below the ephemeral ones, where a client cannot connect to itself."""
-    for port in range(20_100, 20_900):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
-
-
 def written_message(message_id=None, **fields):
     """A message that was published before."""
     return OutboxMessage.objects.create(
@@ -186,6 +102,10 @@ def written_message(message_id=None, **fields):
     )
 
 
+def has_run(message_id, *, witness=tasks.FINISHED):
+    return InboxEntry.objects.filter(consumer=witness, message_id=message_id).exists()
+
+
 @pytest.fixture(scope="module")
 def committed(django_db_setup, django_db_blocker):
     """The test database for all tests of a module together, emptied afterwards."""
@@ -197,36 +117,17 @@ def committed(django_db_setup, django_db_blocker):
 
 
 @pytest.fixture(scope="module")
-def start(committed, tmp_path_factory):
-    """Start Celery processes; they are stopped at the end."""
-    running = []
-    place = tmp_path_factory.mktemp("workers")
-
-    def start(*arguments, broker):
-        process = Process(*arguments, broker=broker, log=place / f"{len(running)}.log")
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        if process.lives:
-            process.process.send_signal(signal.SIGTERM)
-    for process in running:
-        process.stop()
+def stack(committed, tmp_path_factory):
+    """Start celery processes for all tests of a module."""
+    with processes.stack(tmp_path_factory.mktemp("workers")) as started:
+        yield started
 
 
 @pytest.fixture
-def start_briefly(start):
-    """Start Celery processes for one test only."""
-    running = []
-
-    def start_one(*arguments, broker):
-        running.append(start(*arguments, broker=broker))
-        return running[-1]
-
-    yield start_one
-    for process in running:
-        process.stop()
+def short_lived(committed, tmp_path):
+    """Start celery processes for one test."""
+    with processes.stack(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +142,7 @@ def redis_broker():
 @pytest.fixture(scope="module")
 def amqp_broker():
     """RabbitMQ, or None where none answers."""
-    if not answers(AMQP_URL):
+    if not processes.answers(AMQP_URL):
         yield None
         return
     broker = Broker(AMQP_URL)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 
 from celery import shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
@@ -20,6 +21,8 @@ ONE_ROUND = RetryPolicy(attempts=2, redelivery_waits=())
 
 FINISHED = "tests.finished"
 BEGUN = "tests.begun"
+DELIVERED = "tests.delivered."
+"""Of each delivery, with a name of its own behind it."""
 
 
 def note(witness, message_id):
@@ -69,3 +72,11 @@ def reject(*, message_id, **_):
 def retry_in_vain(self, *, message_id, **_):
     with Connection("redis://127.0.0.1:1/", transport_options={"max_retries": 1}) as nowhere:
         raise self.retry(exc=Transient("again"), countdown=1, connection=nowhere, retry=False)
+
+
+@shared_task(base=ConsumerTask)
+def linger(*, message_id, seconds=1.0, **_):
+    note(BEGUN, message_id)
+    InboxEntry.objects.create(consumer=f"{DELIVERED}{uuid.uuid4()}", message_id=message_id)
+    time.sleep(seconds)
+    return note(FINISHED, message_id)

@@ -1,61 +1,37 @@
-"""A broker that goes away and comes back."""
+"""A broker that goes away and comes back, and networks that cut it off or fall silent."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from outbox import relay
-from outbox.models import InboxEntry
-from tests.chaos.conftest import AMQP_URL, ROOT, Broker, answers, free_port, wait_for
+from tests.chaos import tasks
+from tests.chaos.conftest import NO_RABBITMQ, TASKS, Broker, has_run
+from tests.processes import ROOT, Network, Process, RedisServer, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db]
 
-FINISH = "tests.chaos.tasks.finish"
+FINISH, LINGER = f"{TASKS}.finish", f"{TASKS}.linger"
+PORTS = {"redis": 6379, "rabbitmq": 5672}
 
 
-@pytest.fixture
-def own_redis(tmp_path):
-    """Starts a Redis of this test's own, again and again on the same port."""
-    port, running = free_port(), []
-
-    def start():
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        running.append(
-            subprocess.Popen(["redis-server", *options, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
-        )
-        wait_for(lambda: answers(url), what="Redis")
-        return running[-1]
-
-    url = f"redis://127.0.0.1:{port}/0"
-    start.url = url
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def brokers(redis_broker, amqp_broker):
+    kinds = {"redis": redis_broker, "rabbitmq": amqp_broker}
+    return {kind: broker for kind, broker in kinds.items() if broker}
 
 
-def test_a_worker_is_back_within_three_seconds_of_its_broker(own_redis, start):
-    server = own_redis()
-    worker = start("worker", "-Q", "orders", "-c", "1", "-I", "tests.chaos.tasks", broker=own_redis.url)
-    worker.wait_until_ready()
-
-    server.kill()
-    server.wait()
-    wait_for(lambda: worker.times_said("Cannot connect to") >= 6, what="waits that have grown")
-    own_redis()
-    returned = time.monotonic()
-    broker = Broker(own_redis.url)
-    message_id = broker.send_task(FINISH)
-
-    wait_for(lambda: InboxEntry.objects.filter(message_id=message_id).exists(), what="the task")
-    assert time.monotonic() - returned < 3
-    broker.close()
+@pytest.fixture(params=["redis", "rabbitmq"])
+def kind(request, brokers):
+    if request.param not in brokers:
+        pytest.skip(NO_RABBITMQ)
+    return request.param
 
 
 PUBLISH_TWICE = """
@@ -77,38 +53,110 @@ for attempt in ("over the connection it has", "over a new one"):
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def silenced(redis_broker, amqp_broker):
+@pytest.fixture(scope="module")
+def silenced(brokers):
     """Programs that publish over a network which freezes; they take their time beside the other tests."""
-    running = {}
-    for broker in filter(None, (redis_broker, amqp_broker)):
-        known, port = urlsplit(broker.url), free_port()
-        target = [str(port), known.hostname, str(known.port or (6379 if broker.is_redis else 5672))]
-        forwarder = subprocess.Popen([sys.executable, "-m", "tests.chaos.forwarder", *target], cwd=ROOT)
-        who = known.netloc.rpartition("@")[0]
-        url = urlunsplit(known._replace(netloc=f"{who}@127.0.0.1:{port}" if who else f"127.0.0.1:{port}"))
-        wait_for(lambda url=url: answers(url), what="the forwarder")
-        environment = {"FORWARDER": str(forwarder.pid), "BROKER_URL": url}
-        publisher = subprocess.Popen(
+    running, networks = {}, []
+    for kind, broker in brokers.items():
+        networks.append(network := Network(broker.url, port=PORTS[kind]))
+        settings = {"FORWARDER": str(network.pid), "BROKER_URL": network.url}
+        running[kind] = subprocess.Popen(
             [sys.executable, "-c", PUBLISH_TWICE],
             cwd=ROOT,
-            env=os.environ | environment | {"DJANGO_SETTINGS_MODULE": "orderflow.settings"},
+            env=os.environ | settings | {"DJANGO_SETTINGS_MODULE": "orderflow.settings"},
             stdout=subprocess.PIPE,
             text=True,
         )
-        running["redis" if broker.is_redis else "rabbitmq"] = publisher, forwarder
-    yield {kind: publisher for kind, (publisher, _) in running.items()}
-    for process in (process for pair in running.values() for process in pair):
+    yield running
+    for process in running.values():
         process.kill()
         process.wait()
+    for network in networks:
+        network.cut()
 
 
-@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
-def test_the_relay_soon_gives_up_a_broker_that_has_fallen_silent(silenced, kind):
-    if kind not in silenced:
-        pytest.skip(f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)")
+@dataclasses.dataclass
+class Cut:
+    """A worker behind a network that has fallen silent under it, a task in its hands."""
+
+    broker: Broker
+    network: Network
+    worker: Process
+    held: str = ""
+    sent: str = ""
+    silent_since: float = 0
+
+    def fall_silent(self):
+        self.worker.wait_until_ready()
+        self.held = self.broker.send_task(LINGER)
+        eventually(lambda: has_run(self.held, witness=tasks.BEGUN), "the task has begun")
+        self.network.leave_half_open()
+        self.silent_since = time.monotonic()
+        self.sent = self.broker.send_task(FINISH)
+
+
+@pytest.fixture(scope="module")
+def half_open(brokers, silenced, stack):
+    """One worker on each broker whose connection has fallen silent; they take their time, too."""
+    cuts = {}
+    for kind, broker in brokers.items():
+        network = Network(broker.url, port=PORTS[kind])
+        worker = stack.worker(
+            f"cut-{kind}",
+            "orders",
+            include=f"{TASKS},tests.chaos.impatient",
+            BROKER_URL=network.url,
+            VISIBILITY_TIMEOUT="5",
+        )
+        cuts[kind] = Cut(broker, network, worker)
+    for cut in cuts.values():
+        cut.fall_silent()
+    yield cuts
+    for cut in cuts.values():
+        cut.network.cut()
+
+
+def test_a_worker_is_back_within_three_seconds_of_its_broker(half_open, stack, tmp_path):
+    server = RedisServer(tmp_path, durable=False)
+    worker = stack.worker("outage", "orders", include=TASKS, BROKER_URL=server.url)
+    worker.wait_until_ready()
+
+    server.kill()
+    eventually(lambda: worker.says("Cannot connect to", times=6), "waits that have grown")
+    server.start()
+    returned = time.monotonic()
+    broker = Broker(server.url)
+    message_id = broker.send_task(FINISH)
+
+    eventually(lambda: has_run(message_id), "the task")
+    assert time.monotonic() - returned < 3
+    broker.close()
+    worker.kill()
+    server.kill()
+
+
+def test_the_relay_soon_gives_up_a_broker_that_has_fallen_silent(half_open, silenced, kind):
     said, _ = silenced[kind].communicate(timeout=60)
     assert silenced[kind].returncode == 0
     over_the_old, over_a_new = (float(line) for line in said.split())
     assert over_the_old < relay.LEASE.total_seconds() / 2
     assert over_a_new < 5
+
+
+def test_a_worker_notices_a_connection_that_hangs_half_open(half_open, kind):
+    cut = half_open[kind]
+    eventually(lambda: has_run(cut.sent) and has_run(cut.held), "both tasks")
+    assert cut.worker.is_alive()
+
+
+def test_a_worker_survives_a_connection_that_is_cut(half_open, kind):
+    cut = half_open[kind]
+    eventually(lambda: has_run(cut.sent), "a connection that works")
+    held = cut.broker.send_task(LINGER)
+    eventually(lambda: has_run(held, witness=tasks.BEGUN), "the task has begun")
+    cut.network.cut()
+    eventually(lambda: cut.worker.says("Connection to broker lost"), "the loss")
+    cut.network.open()
+
+    eventually(lambda: has_run(held), "the task, delivered again", within=15)
+    assert cut.worker.is_alive()

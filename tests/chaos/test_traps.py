@@ -12,14 +12,16 @@ import uuid
 
 import pytest
 from celery import Celery
+from django.db import connection
 
-from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
-from tests.chaos import tasks
-from tests.chaos.conftest import AMQP_URL, Broker, Process, wait_for, written_message
+from outbox import worker
+from outbox.models import Attempt, DeadLetter, OutboxMessage
+from tests.chaos.conftest import NO_RABBITMQ, TASKS, Broker, has_run, written_message
+from tests.processes import Process, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db]
 
-HERE = "tests.chaos.tasks."
+HERE = f"{TASKS}."
 
 
 @dataclasses.dataclass
@@ -34,14 +36,20 @@ class Scene:
         return list(DeadLetter.objects.filter(message_id=self.ids[trap]))
 
     def finished(self, trap):
-        return InboxEntry.objects.filter(consumer=tasks.FINISHED, message_id=self.ids[trap]).exists()
+        return has_run(self.ids[trap])
 
     def open_ends(self):
         """The traps that have not come to their end yet."""
         lettered = [trap for trap in (*MALFORMED, *ENDED) if not self.letters(trap)]
         unfinished = [trap for trap in ("fail_once", *VICTIMS) if not self.finished(trap)]
         redelivered = OutboxMessage.objects.filter(pk=self.ids["retry_in_vain"], redeliveries=1).exists()
-        return [*lettered, *unfinished, *([] if redelivered else ["retry_in_vain"])]
+        unpruned = OutboxMessage.objects.filter(pk=self.ids["old"]).exists()
+        return [
+            *lettered,
+            *unfinished,
+            *([] if redelivered else ["retry_in_vain"]),
+            *(["old"] if unpruned else []),
+        ]
 
 
 VICTIMS = [f"victim {number}" for number in range(20)]
@@ -100,32 +108,49 @@ def set_traps(scene):
     ids["retry_in_vain"] = scene.broker.send_task(
         f"{HERE}retry_in_vain", message_id=written_message().pk, headers={"workflow": "tests.workflow"}
     )
+    ids["old"] = written_message(published_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)).pk
+    scene.broker.send_task("outbox.tasks.prune", queue="jobs")
     for victim in VICTIMS:
         ids[victim] = scene.broker.send_task(f"{HERE}finish")
     scene.broker.send_task("outbox.tasks.unpark", headers={"expires": past})
 
 
 @pytest.fixture(scope="module")
-def scenes(redis_broker, amqp_broker, start):
+def no_results(committed):
+    """The table of task results cannot be reached while all of this happens."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_celery_results_taskresult RENAME TO unreachable")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE unreachable RENAME TO django_celery_results_taskresult")
+
+
+@pytest.fixture(scope="module")
+def scenes(redis_broker, amqp_broker, no_results, stack):
     """The aftermath on each broker that answers."""
-    brokers = [broker for broker in (redis_broker, amqp_broker) if broker]
-    options = ("-Q", "orders", "-c", "2", "-I", "tests.chaos.tasks", "--without-gossip", "--without-mingle")
-    made = [
-        Scene(broker, start("worker", *options, "-n", f"traps{number}@%h", broker=broker.url))
-        for number, broker in enumerate(brokers)
-    ]
-    for scene in made:
+    brokers = {"redis": redis_broker, "rabbitmq": amqp_broker}
+    made = {
+        kind: Scene(
+            broker,
+            stack.worker(
+                f"traps-{kind}", "orders", "jobs", concurrency=2, include=TASKS, BROKER_URL=broker.url
+            ),
+        )
+        for kind, broker in brokers.items()
+        if broker
+    }
+    for scene in made.values():
         scene.worker.wait_until_ready()
         set_traps(scene)
-    for scene in made:
-        wait_for(lambda ends=scene.open_ends: not ends(), what=scene.open_ends)
-    return {"redis" if scene.broker.is_redis else "rabbitmq": scene for scene in made}
+    for scene in made.values():
+        eventually(lambda ends=scene.open_ends: not ends(), scene.open_ends)
+    return made
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def scene(request, scenes):
     if request.param not in scenes:
-        pytest.skip(f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)")
+        pytest.skip(NO_RABBITMQ)
     return scenes[request.param]
 
 
@@ -174,22 +199,49 @@ def test_a_tick_of_the_clock_that_expired_leaves_no_letter(scene):
     assert not DeadLetter.objects.filter(consumer="outbox.tasks.unpark").exists()
 
 
+def test_a_quick_retry_comes_back_by_the_broker(scene):
+    assert scene.finished("fail_once")
+    assert Attempt.objects.filter(message_id=scene.ids["fail_once"]).values_list(
+        "outcome", flat=True
+    ).get() == (Attempt.Outcome.RETRIED)
+
+
+def test_a_job_whose_result_cannot_be_kept_has_done_its_work_and_harms_no_worker(scene):
+    assert not OutboxMessage.objects.filter(pk=scene.ids["old"]).exists()
+    eventually(lambda: scene.worker.says("django_celery_results_taskresult"), "the result finds no table")
+    assert_goes_on(scene)
+
+
 def test_the_worker_outlives_all_of_it(scene):
-    again = scene.broker.send_task(f"{HERE}finish")
-    wait_for(lambda: InboxEntry.objects.filter(message_id=again).exists(), what="the next task")
-    assert scene.worker.lives
+    assert_goes_on(scene)
     assert not scene.worker.says("Frequent restarts")
-    wait_for(lambda: scene.broker.waiting("orders") == 0, what="an empty queue")
+    eventually(lambda: scene.broker.waiting() == 0, "an empty queue")
 
 
-def test_what_is_not_even_a_message_is_kept_too(scene):
+NO_MESSAGES = {
+    "no message at all": "JSONDecodeError",
+    "5": "TypeError",
+    "null": "TypeError",
+    "[1]": "TypeError",
+    "{}": "KeyError",
+    '{"properties": {"delivery_tag": "1"}}': "KeyError",
+    '{"properties": {"body_encoding": "base64"}, "body": "a"}': "Error",
+}
+
+
+@pytest.mark.parametrize(("item", "error_class"), NO_MESSAGES.items())
+def test_what_is_not_even_a_message_is_kept_too(scene, item, error_class):
     if not scene.broker.is_redis:
         pytest.skip("RabbitMQ holds messages only")
-    with scene.broker.link.channel() as channel:
-        channel.client.lpush("orders", "no message at all")
+    scene.broker.push(item)
 
-    wait_for(
-        lambda: DeadLetter.objects.filter(payload={"body": "no message at all"}).count() == 1, what="the letter"
-    )
+    letters = DeadLetter.objects.filter(consumer=worker.CONSUMER, payload={"body": item})
+    [letter] = eventually(lambda: list(letters.all()), "the letter")
+    assert letter.error_class == error_class
+    assert_goes_on(scene)
+
+
+def assert_goes_on(scene):
     again = scene.broker.send_task(f"{HERE}finish")
-    wait_for(lambda: InboxEntry.objects.filter(message_id=again).exists(), what="the next task")
+    eventually(lambda: has_run(again), "the next task")
+    assert scene.worker.is_alive()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 
+import kombu
 import pytest
 from django.db import connection, transaction
 
+import celeryconfig
 from outbox import publisher
-from outbox.models import DeadLetter, InboxEntry, RelayState
-from tests.chaos import tasks
-from tests.chaos.conftest import AMQP_URL, wait_for
+from outbox.models import DeadLetter, RelayState
+from tests.chaos.conftest import NO_RABBITMQ, has_run
 from tests.outbox.events import Happened
+from tests.processes import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
-WORKER = ("worker", "-P", "solo", "--without-gossip", "--without-mingle", "-I")
-RELAY = (*WORKER, "tests.chaos.workflows", "-Q", "relay,jobs")
-DEAF_RELAY = (*WORKER, "tests.chaos.workflows,tests.chaos.deaf", "-Q", "relay,jobs")
+WORKFLOWS = "tests.chaos.workflows"
 
 
 def is_asleep():
@@ -29,33 +29,28 @@ def publish():
         return publisher.publish(Happened())
 
 
-def has_run(message_id):
-    return InboxEntry.objects.filter(consumer=tasks.FINISHED, message_id=message_id).exists()
-
-
 @pytest.fixture(scope="module")
-def started():
-    return []
+def started(stack):
+    return stack.relay("jobs", include=WORKFLOWS)
 
 
 @pytest.fixture
-def relay(redis_broker, start, started):
+def relay(redis_broker, started):
     """A relay that listens and sleeps; it also works on what it publishes."""
-    if not started or not started[-1].lives:
-        started.append(start(*RELAY, broker=redis_broker.url))
-        started[-1].wait_until_ready()
-    wait_for(is_asleep, what="a sleeping relay")
-    return started[-1]
+    if not started.is_alive():
+        started.start()
+    eventually(is_asleep, "a sleeping relay")
+    return started
 
 
 def test_a_commit_wakes_the_sleeping_relay(relay):
     taken = []
     for _ in range(5):
-        wait_for(is_asleep, what="a sleeping relay")
+        eventually(is_asleep, "a sleeping relay")
         time.sleep(0.3)  # past its first quick looks: from here on only a notification is quick
         committed = time.monotonic()
         message_id = publish()
-        wait_for(lambda message_id=message_id: has_run(message_id), what="the task")
+        eventually(lambda message_id=message_id: has_run(message_id), "the task")
         taken.append(time.monotonic() - committed)
     assert sorted(taken)[2] < 0.15
 
@@ -66,11 +61,11 @@ def test_the_relay_listens_again_after_it_lost_its_session(relay):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    wait_for(lambda: relay.says("relay.interrupted"), what="the loss")
+    eventually(lambda: relay.says("relay.interrupted"), "the loss")
     message_id = publish()
-    wait_for(lambda: has_run(message_id), what="the task", within=5)
-    wait_for(is_asleep, what="a sleeping relay", within=5)
-    assert relay.lives
+    eventually(lambda: has_run(message_id), "the task", within=5)
+    eventually(is_asleep, "a sleeping relay", within=5)
+    assert relay.is_alive()
 
 
 def test_an_idle_relay_writes_nothing(relay):
@@ -84,31 +79,50 @@ def test_an_idle_relay_writes_nothing(relay):
     assert written() == before
 
 
-def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(relay, redis_broker, start_briefly):
+def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
+    relay, redis_broker, short_lived, tmp_path
+):
     assert relay.stop() < 5
     assert not is_asleep()  # nobody is notified in vain
 
-    start_briefly("beat", broker=redis_broker.url)
-    start_briefly(*DEAF_RELAY, broker=redis_broker.url)
+    folder = tmp_path / "beat"
+    folder.mkdir()
+    beat = short_lived.beat(folder=folder)
+    deaf = short_lived.relay("jobs", include=f"{WORKFLOWS},tests.chaos.deaf")
     message_id = publish()
 
-    wait_for(lambda: has_run(message_id), what="the task")
+    eventually(lambda: has_run(message_id), "the task")
     assert not is_asleep()
+    deaf.kill()
+    beat.kill()
+    assert list(folder.iterdir()) == []  # no schedule that a kill could have left half-written
+    redis_broker.purge()
+    beat.start()
+    eventually(lambda: redis_broker.waiting("relay"), "the next tick", within=10)
 
 
-def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, start_briefly):
+def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short_lived):
     if amqp_broker is None:
-        pytest.skip(f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)")
-    worker = start_briefly(*RELAY, broker=amqp_broker.url)
+        pytest.skip(NO_RABBITMQ)
+    worker = short_lived.relay("jobs", include=WORKFLOWS, BROKER_URL=amqp_broker.url)
     worker.wait_until_ready()
     message_id = publish()
-    wait_for(lambda: has_run(message_id), what="the task")  # and with it the declaration of queues
+    eventually(lambda: has_run(message_id), "the task")  # and with it the declaration of queues
 
-    given_up = amqp_broker.send_task("orders.tasks.charge", queue="orders.dead", headers={"workflow": "orders"})
+    poison = amqp_broker.send_task("orders.tasks.charge", headers={"workflow": "orders"})
+    for _ in range(celeryconfig.DELIVERY_LIMIT + 1):
+        die_with_a_message(amqp_broker.url)
     past = {"x-death": [{"reason": "expired", "queue": "jobs"}]}
     amqp_broker.send_task("outbox.tasks.drain", queue="jobs.dead", headers=past)
 
-    [letter] = wait_for(lambda: list(DeadLetter.objects.all()), what="the letter")
+    [letter] = eventually(lambda: list(DeadLetter.objects.all()), "the letter")
     assert (letter.source, letter.consumer) == (DeadLetter.Source.BROKER, "orders.tasks.charge")
-    assert (str(letter.message_id), letter.workflow) == (given_up, "orders")
-    wait_for(lambda: amqp_broker.waiting("jobs.dead") == 0, what="an empty dead letter queue")
+    assert (str(letter.message_id), letter.workflow) == (poison, "orders")
+    assert "delivery_limit" in letter.error
+    eventually(lambda: amqp_broker.waiting("jobs.dead") == 0, "an empty dead letter queue")
+
+
+def die_with_a_message(url):
+    """Take a message as a worker does that is lost before it can count anything."""
+    with kombu.Connection(url) as link, link.channel() as channel:
+        eventually(lambda: channel.basic_get("orders"), "the message comes back")
