@@ -11,8 +11,8 @@ class NotificationsConfig(AppConfig):
     def ready(self) -> None:
         from notifications import invariants, workflows
         from notifications.models import Notification
-        from outbox import registry, verification
+        from outbox import promises, registry
 
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Notification.objects.unfinished().values("message_id"))
-        verification.register(invariants.INVARIANTS)
+        promises.register(invariants.INVARIANTS)

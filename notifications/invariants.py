@@ -8,8 +8,8 @@ from notifications import providers, rendering
 from notifications.models import Channel
 from notifications.services import ADDRESSES
 from notifications.sweep import PATIENCE, WORKFLOW
+from outbox.promises import Invariant, written_at
 from outbox.relay import LEASE
-from outbox.verification import Invariant, written_at
 
 MISSING_AFTER = 10 * PATIENCE
 """How long the news of a message may be missing before somebody has to look: the sweep takes lost news up

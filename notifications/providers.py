@@ -17,7 +17,7 @@ from notifications import channels
 from notifications.channels.push import GOOGLE
 from notifications.channels.sms import SmsChannel
 from notifications.models import Channel
-from outbox.verification import Look, NotComparable, Row
+from outbox.promises import Look, NotComparable, Row
 
 HERE = ("127.0.0.1", "localhost", "::1")
 

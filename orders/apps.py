@@ -11,9 +11,9 @@ class OrdersConfig(AppConfig):
     def ready(self) -> None:
         from orders import contracts, invariants, workflows
         from orders.models import Order
-        from outbox import registry, verification
+        from outbox import promises, registry
 
         registry.register(contracts.EVENTS)
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Order.objects.unfinished().values("message_id"))
-        verification.register(invariants.INVARIANTS)
+        promises.register(invariants.INVARIANTS)

@@ -18,7 +18,7 @@ from orders import adapters, moves, ports
 from orders.models import Payment, Refund, Shipment
 from orders.services import LONGEST_PAUSE
 from orders.steps import KEY_WINDOW
-from outbox.verification import Look, Row
+from outbox.promises import Look, Row
 
 Listed = TypeVar("Listed", ports.ListedCharge, ports.ListedRefund, ports.ListedParcel)
 

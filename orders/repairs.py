@@ -18,7 +18,7 @@ from orders.steps import capture
 from orders.transitions import STEP_DEADLINE
 from outbox import publisher
 from outbox.models import OutboxMessage
-from outbox.verification import Repair
+from outbox.promises import Repair
 
 HOLDING_STOCK = frozenset(
     {moves.Status.VALIDATED, moves.Status.CHARGE_UNKNOWN, moves.Status.CHARGED, moves.Status.CANCELLING}

@@ -11,7 +11,7 @@ class OutboxConfig(AppConfig):
     def ready(self) -> None:
         from celery import current_app
 
-        from outbox import invariants, verification
+        from outbox import invariants, promises
 
         current_app.steps["worker"].add("outbox.listener:Listening")
-        verification.register(invariants.INVARIANTS)
+        promises.register(invariants.INVARIANTS)

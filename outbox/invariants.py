@@ -7,8 +7,8 @@ neither. Where something is in flight between transactions, the grace is built o
 
 from __future__ import annotations
 
+from outbox.promises import Invariant, written_at
 from outbox.relay import LEASE
-from outbox.verification import Invariant, written_at
 
 STALLED_AFTER = 10 * LEASE
 """How long a due message may wait before somebody has to look: ten relays in a row would have had to die,

@@ -1,7 +1,7 @@
 """
-Whether the system keeps what it promises: invariants, each one sentence and one query, and what they find.
+Whether the system keeps what it promises: examining the invariants that apps handed over (`promises`).
 
-Knows no order. Apps hand their invariants over in `apps.ready()`. All queries of a run read one
+Knows no order. All queries of a run read one
 snapshot of the database and write nothing; what has to be asked of the outside is asked between
 transactions, before the snapshot or after it. Repairs re-examine what they repair under its lock.
 """
@@ -12,17 +12,16 @@ import dataclasses
 import datetime as dt
 import enum
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
 
-from outbox import telemetry
+from outbox import promises, telemetry
 from outbox.models import RepairRecord, Verification
+from outbox.promises import Invariant, Look, NotComparable, OutOfTime, Row
 from outbox.resilience import Permanent, Transient
-
-T = TypeVar("T")
 
 STATEMENT_TIMEOUT = dt.timedelta(seconds=15)
 """How long one query may take; half of what other statements may (see settings)."""
@@ -40,97 +39,8 @@ QUERY_CANCELED = "57014"
 """SQLSTATE of a statement that ran into its timeout."""
 
 
-class NotComparable(Exception):
-    """The outside keeps no list to compare with. A note, not a violation."""
-
-
-class OutOfTime(Exception):
-    """The run has used up its time."""
-
-
-class Ambiguous(Exception):
-    """Two invariants share a name: a mistake in `apps.ready()`."""
-
-
 class ReasonMissing(Exception):
     """Somebody wants to repair without saying why."""
-
-
-@dataclasses.dataclass(kw_only=True)
-class Look:
-    """One look at the system: when its snapshot was taken, and since when rows count (None: all)."""
-
-    since: dt.datetime | None
-    at: dt.datetime
-    deadline: float
-    _told: dict[Any, Any] = dataclasses.field(default_factory=dict)
-
-    def once(self, key: Any, ask: Callable[[], Iterable[T]]) -> list[T]:
-        """
-        What `ask` lists, asked once in a run; a failure is told again, without asking again.
-
-        Raises:
-            OutOfTime: if the list is longer than the run may last.
-            outbox.resilience.Transient: if nobody answers.
-            outbox.resilience.Permanent: if the question is refused.
-        """
-        if key not in self._told:
-            try:
-                self._told[key] = list(self._in_time(ask()))
-            except (OutOfTime, NotComparable, Transient, Permanent) as failure:
-                self._told[key] = failure
-        told = self._told[key]
-        if isinstance(told, Exception):
-            raise told
-        found: list[T] = told
-        return found
-
-    def _in_time(self, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            if time.monotonic() > self.deadline:
-                raise OutOfTime
-            yield item
-
-
-Row = dict[str, Any]
-Compare = Callable[[list[Row], Look], Iterable[str]]
-"""What our books say and the look at hand in, the offending ids out. May ask the outside."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Repair:
-    """
-    A repair that is safe by construction.
-
-    `apply` gets an offending id, runs in a transaction, looks again under a lock, and returns what it
-    did in a sentence; empty when there was nothing left to do. A dry run rolls the transaction back.
-    With `ask`, which gets the id before the transaction, the outside's answer is its second argument.
-    """
-
-    what: str
-    apply: Callable[..., str]
-    ask: Callable[[str], Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Invariant:
-    """
-    One promise.
-
-    Every row of `sql` is a violation, its first column the id people look for. The query knows
-    `%(since)s`, `%(retained)s` (what was written later has not been pruned) and the `values`, which are
-    asked for before the snapshot is taken. With `compare`, the rows are our side of a comparison
-    instead. `command` is what to type next; `{id}` in it becomes the first offending id.
-    """
-
-    name: str
-    sentence: str
-    sql: str
-    command: str
-    values: Callable[[], Mapping[str, Any]] = dict
-    compare: Compare | None = None
-    asks_providers: bool = False
-    repair: Repair | None = None
 
 
 class Verdict(enum.StrEnum):
@@ -223,26 +133,6 @@ class Repaired:
     what: str
 
 
-_invariants: dict[str, Invariant] = {}
-
-
-def register(invariants: Iterable[Invariant]) -> None:
-    """
-    Let every run examine these invariants.
-
-    Raises:
-        Ambiguous: if another invariant has the name already.
-    """
-    for invariant in invariants:
-        if _invariants.setdefault(invariant.name, invariant) is not invariant:
-            raise Ambiguous(f"{invariant.name} is the name of two invariants")
-
-
-def invariants() -> list[Invariant]:
-    """All that are known, in the order in which they were handed over."""
-    return list(_invariants.values())
-
-
 def run(
     *,
     since: dt.datetime | None = None,
@@ -259,10 +149,11 @@ def run(
     """
     began = time.monotonic()
     deadline = began + within.total_seconds()
-    chosen = [invariant for invariant in invariants() if providers or not invariant.asks_providers]
+    chosen = [invariant for invariant in promises.invariants() if providers or not invariant.asks_providers]
     values = {ask: dict(ask()) for ask in {invariant.values for invariant in chosen}}
+    has_own_transaction = not connection.in_atomic_block
     with transaction.atomic(), connection.cursor() as cursor:
-        if len(connection.atomic_blocks) == 1:
+        if has_own_transaction:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SELECT now()")
         look = Look(since=since, at=cursor.fetchone()[0], deadline=deadline)
@@ -324,11 +215,6 @@ def repair(report: Report, *, by: str = "", reason: str = "", apply: bool = Fals
                 if what := _repair(finding.invariant, subject, by=by, reason=reason.strip(), apply=apply):
                     done.append(Repaired(invariant=finding.invariant.name, subject=subject, what=what))
     return done
-
-
-def written_at(column: str) -> str:
-    """SQL for when the UUIDv7 in `column` was made: its first 48 bits are milliseconds since 1970."""
-    return f"to_timestamp((('x' || left(replace({column}::text, '-', ''), 12))::bit(48)::bigint) / 1000.0)"
 
 
 def _read(

@@ -7,7 +7,7 @@ import re
 import pytest
 from django.core.management import get_commands
 
-from outbox import verification
+from outbox import promises
 from tests.processes import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
@@ -68,7 +68,7 @@ def test_every_promise_that_is_verified_has_a_line_for_when_it_fails():
     [section] = re.findall(r"^## Reading a failed verdict\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     told = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]
 
-    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in verification.invariants())
+    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in promises.invariants())
 
 
 def test_decisions_are_numbered_without_gaps():

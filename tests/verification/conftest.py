@@ -15,9 +15,9 @@ from django.test import override_settings
 
 from orders import adapters, services
 from orders.models import Order
-from outbox import dead_letters, inbox, testing, verification
+from outbox import dead_letters, inbox, promises, testing
 from outbox.models import DeadLetter, RelayState
-from outbox.verification import Invariant
+from outbox.promises import Invariant
 from tests.conftest import close_breakers, service_account
 from tests.factories import ProductFactory, place
 
@@ -114,7 +114,7 @@ def only(monkeypatch):
         chosen = [
             dataclasses.replace(EXAMPLE, name=f"example-{n}", **change) for n, change in enumerate(changes)
         ]
-        monkeypatch.setattr(verification, "_invariants", {one.name: one for one in chosen})
+        monkeypatch.setattr(promises, "_invariants", {one.name: one for one in chosen})
 
     return only
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
-from outbox import models, verification
+from outbox import models, promises, verification
 from tests.verification.corruptions import CORRUPTIONS
 
 pytestmark = pytest.mark.django_db
 
-NAMES = [invariant.name for invariant in verification.invariants() if not invariant.asks_providers]
+NAMES = [invariant.name for invariant in promises.invariants() if not invariant.asks_providers]
 
 
 def spoil(books, sql):

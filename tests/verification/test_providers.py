@@ -12,7 +12,7 @@ from django.conf import settings
 
 from orders import adapters, compensation, reconciliation
 from orders.models import Payment, Shipment
-from outbox import verification
+from outbox import promises, verification
 from outbox.models import OutboxMessage
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +147,7 @@ def test_providers_that_keep_no_list_cannot_be_compared(books, settings):
 
 
 def test_every_comparison_has_a_corruption():
-    asked = {invariant.name for invariant in verification.invariants() if invariant.asks_providers}
+    asked = {invariant.name for invariant in promises.invariants() if invariant.asks_providers}
     assert {name for name, _ in CORRUPTIONS} == asked
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from orders.models import Order, Payment, Product, Refund
-from outbox import telemetry, verification
+from outbox import promises, telemetry, verification
 from outbox.models import OutboxMessage, RepairRecord
 from tests.verification.corruptions import CORRUPTIONS
 from tests.verification.test_invariants import spoil
@@ -14,9 +14,7 @@ from tests.verification.test_invariants import spoil
 pytestmark = pytest.mark.django_db
 
 REPAIRABLE = [
-    invariant.name
-    for invariant in verification.invariants()
-    if invariant.repair and not invariant.asks_providers
+    invariant.name for invariant in promises.invariants() if invariant.repair and not invariant.asks_providers
 ]
 
 

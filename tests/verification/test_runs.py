@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from outbox import broker, verification
+from outbox import broker, promises, verification
 from outbox.models import OutboxMessage
+from outbox.promises import NotComparable
 from outbox.resilience import Outage
-from outbox.verification import NotComparable
 from tests.verification.conftest import EXAMPLE
 from tests.verification.corruptions import CORRUPTIONS
 
@@ -23,8 +23,8 @@ def verdicts(report):
 
 def test_a_name_belongs_to_one_invariant(only):
     only({})
-    with pytest.raises(verification.Ambiguous):
-        verification.register([dataclasses.replace(EXAMPLE, name="example-0")])
+    with pytest.raises(promises.Ambiguous):
+        promises.register([dataclasses.replace(EXAMPLE, name="example-0")])
 
 
 def test_offending_ids_are_capped_and_counted(db, only):

@@ -1,0 +1,141 @@
+"""Orders and the messages that move them, or tell of them."""
+
+from __future__ import annotations
+
+from orders import contracts, repairs
+from orders.invariants.patience import RECENT, TRACE, patience
+from orders.moves import Status
+from outbox.contracts import Event
+from outbox.promises import Invariant
+
+_KINDS: list[type[Event]] = contracts.EVENTS
+EVENTS = [event.name for event in _KINDS]
+
+ONCE_ONLY = [name for name in EVENTS if name not in (contracts.OrderPlaced.name, contracts.ChargeStranded.name)]
+"""OrderPlaced has a promise of its own; two workers may both find a charge stranded."""
+
+TOLD_AT_THE_END = [
+    (str(Status.FULFILLED), contracts.OrderFulfilled.name),
+    (str(Status.REJECTED), contracts.OrderRejected.name),
+    (str(Status.CANCELLED), contracts.OrderCancelled.name),
+]
+
+INVARIANTS = [
+    Invariant(
+        name="orders-were-published",
+        sentence="Every order has exactly one OrderPlaced, unless that has outlived its retention.",
+        sql=f"""
+            SELECT o.number FROM orders_order AS o
+            JOIN orders_ordertransition AS placed ON placed.order_id = o.id AND placed.from_status = ''
+            LEFT JOIN outbox_outboxmessage AS message
+              ON message.key = o.id::text AND message.event_name = '{contracts.OrderPlaced.name}'
+            WHERE {RECENT}
+            GROUP BY o.id, placed.at
+            HAVING count(message.id) > 1 OR (count(message.id) = 0 AND placed.at > %(retained)s)
+        """,  # noqa: S608 - names of our own
+        command=TRACE,
+    ),
+    Invariant(
+        name="no-event-was-published-twice",
+        sentence="No order has two messages of one event, but for a stranded charge that two workers found.",
+        sql="""
+            SELECT key FROM outbox_outboxmessage
+            WHERE event_name = ANY(%(events)s) AND created_at >= %(since)s
+            GROUP BY key, event_name HAVING count(*) > 1
+        """,
+        values=lambda: {"events": ONCE_ONLY},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="messages-belong-to-orders",
+        sentence="Every message and every open dead letter of an order belongs to an order that exists.",
+        sql="""
+            SELECT about.key FROM (
+                SELECT key FROM outbox_outboxmessage
+                WHERE event_name = ANY(%(events)s) AND created_at >= %(since)s
+                UNION
+                SELECT key FROM outbox_deadletter WHERE event_name = ANY(%(events)s) AND resolution = 'open'
+            ) AS about
+            WHERE NOT EXISTS (SELECT FROM orders_order WHERE id::text = about.key)
+        """,
+        values=lambda: {"events": EVENTS},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="unfinished-orders-go-on",
+        sentence="Every unfinished order has a step that is due, a message that waits, or an open dead letter.",
+        sql="""
+            SELECT o.number FROM orders_order AS o
+            WHERE o.due_at < now() - %(patience)s
+              AND (o.lease_until IS NULL OR o.lease_until < now())
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage WHERE id = o.message_id AND status <> 'published'
+              )
+              AND NOT EXISTS (
+                  SELECT FROM outbox_deadletter
+                  WHERE message_id = o.message_id AND resolution = 'open'
+                    AND (workflow = '' OR workflow LIKE 'orders.workflows.%%')
+              )
+        """,
+        values=patience,
+        command="python manage.py verify --repair",
+        repair=repairs.START_AGAIN,
+    ),
+    Invariant(
+        name="unfinished-orders-keep-their-message",
+        sentence="The message that moves an unfinished order on still exists.",
+        sql="""
+            SELECT o.number FROM orders_order AS o
+            WHERE o.finished_at IS NULL
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = o.message_id)
+        """,
+        command=TRACE,
+    ),
+    Invariant(
+        name="ended-orders-said-so",
+        sentence="Every order that ended published how: OrderFulfilled, OrderRejected or OrderCancelled.",
+        sql="""
+            SELECT o.number FROM orders_order AS o
+            JOIN unnest(%(statuses)s::text[], %(events)s::text[]) AS told (status, event)
+              ON told.status = o.status
+            WHERE o.finished_at > %(retained)s AND o.finished_at >= %(since)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage WHERE key = o.id::text AND event_name = told.event
+              )
+        """,
+        values=lambda: {
+            "statuses": [status for status, _ in TOLD_AT_THE_END],
+            "events": [event for _, event in TOLD_AT_THE_END],
+        },
+        command=TRACE,
+    ),
+    Invariant(
+        name="cancellations-were-published",
+        sentence="Every order that somebody asked to cancel has its CancellationRequested.",
+        sql=f"""
+            SELECT o.number FROM orders_order AS o
+            WHERE o.cancel_requested_at > %(retained)s AND {RECENT}
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage
+                  WHERE key = o.id::text AND event_name = '{contracts.CancellationRequested.name}'
+              )
+        """,  # noqa: S608 - names of our own
+        command=TRACE,
+    ),
+    Invariant(
+        name="refunds-were-published",
+        sentence="Every refund that was made was published as OrderRefunded.",
+        sql=f"""
+            SELECT o.number FROM orders_refund AS refund
+            JOIN orders_payment AS payment ON payment.id = refund.payment_id
+            JOIN orders_order AS o ON o.id = payment.order_id
+            WHERE refund.status = 'succeeded'
+              AND refund.resolved_at > %(retained)s AND refund.resolved_at >= %(since)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage
+                  WHERE key = o.id::text AND event_name = '{contracts.OrderRefunded.name}'
+              )
+        """,  # noqa: S608 - names of our own
+        command=TRACE,
+    ),
+]

@@ -1,0 +1,75 @@
+"""Shipments, and the stock they take from."""
+
+from __future__ import annotations
+
+from orders import repairs
+from orders.invariants.patience import RECENT, TRACE
+from outbox.promises import Invariant
+
+INVARIANTS = [
+    Invariant(
+        name="fulfilled-orders-are-shipped",
+        sentence="An order is fulfilled exactly when its shipment is shipped.",
+        sql=f"""
+            SELECT o.number FROM orders_order AS o
+            LEFT JOIN orders_shipment AS shipment ON shipment.order_id = o.id
+            WHERE (o.status = 'fulfilled') <> (coalesce(shipment.status, '') = 'shipped') AND {RECENT}
+        """,  # noqa: S608 - names of our own
+        command=TRACE,
+    ),
+    Invariant(
+        name="refused-shipments-are-compensated",
+        sentence="An order whose shipment was refused is on its way back or cancelled.",
+        sql=f"""
+            SELECT o.number FROM orders_order AS o
+            JOIN orders_shipment AS shipment ON shipment.order_id = o.id
+            WHERE shipment.status = 'refused' AND o.status NOT IN ('cancelling', 'cancelled') AND {RECENT}
+        """,  # noqa: S608 - names of our own
+        command=TRACE,
+    ),
+    Invariant(
+        name="stock-adds-up",
+        sentence="Of every product, stock on hand, reserved and shipped is all that was received.",
+        sql="""
+            SELECT sku FROM orders_product WHERE on_hand + reserved + shipped <> received
+        """,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="reservations-are-held",
+        sentence="Of every product, exactly as much is reserved as unfinished, validated orders hold.",
+        sql="""
+            SELECT product.sku FROM orders_product AS product
+            LEFT JOIN (
+                SELECT line.product_id, sum(line.quantity) AS quantity
+                FROM orders_order AS o JOIN orders_orderline AS line ON line.order_id = o.id
+                WHERE o.status = ANY(%(holding)s)
+                GROUP BY line.product_id
+            ) AS held ON held.product_id = product.id
+            WHERE product.reserved <> coalesce(held.quantity, 0)
+        """,
+        values=lambda: {"holding": [str(status) for status in repairs.HOLDING_STOCK]},
+        command="python manage.py verify --repair",
+        repair=repairs.RELEASE_STOCK,
+    ),
+    Invariant(
+        name="shipped-stock-left",
+        sentence="Of every product, exactly as much is shipped as fulfilled orders were sent.",
+        sql="""
+            SELECT product.sku FROM orders_product AS product
+            LEFT JOIN (
+                SELECT line.product_id, sum(line.quantity) AS quantity
+                FROM orders_order AS o JOIN orders_orderline AS line ON line.order_id = o.id
+                WHERE o.status = 'fulfilled'
+                GROUP BY line.product_id
+            ) AS sent ON sent.product_id = product.id
+            WHERE product.shipped <> coalesce(sent.quantity, 0)
+              AND (%(since)s::text = '-infinity' OR product.id IN (
+                  SELECT line.product_id
+                  FROM orders_orderline AS line JOIN orders_order AS o ON o.id = line.order_id
+                  WHERE o.finished_at >= %(since)s
+              ))
+        """,
+        command="python manage.py outbox_status",
+    ),
+]
