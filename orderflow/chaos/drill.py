@@ -109,7 +109,7 @@ class Drill:
 
     def _strike(self, fault: Fault) -> None:
         try:
-            act = faults.act_of(fault, stack=self.plan.stack, broker=self.plan.broker, seed=self.plan.seed)
+            act = faults.act_of(fault, stack=self.plan.stack, broker_kind=self.plan.broker, seed=self.plan.seed)
             self._carry_out(fault, act)
         except BaseException as failure:
             self._failures.append(failure)

@@ -13,20 +13,29 @@ import threading
 from typing import Any, ClassVar, Protocol
 
 import requests
+from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from orderflow.chaos.own_stack import NotRunning, OwnStack
 from orderflow.chaos.schedule import Fault
-from outbox import publisher, relay, testing
+from outbox import broker, publisher, relay, testing
 from outbox.models import OutboxMessage
 
 CONTROL_PATIENCE = 5.0
 """Seconds to wait for a page of switches."""
 
-COPIES = 3
+COPIES = 2
 """How many relays deliver the same messages at once when messages are duplicated."""
+
+MOST_DUPLICATED = 50
+"""Messages that are duplicated at once: the question is whether it does harm, not how much a machine bears."""
+
+SHORT_QUEUE = 10
+"""Steps that wait at most when what a fault has heaped up counts as worked off."""
 
 
 class Act(Protocol):
@@ -149,6 +158,13 @@ class _Network:
         return True
 
 
+class _Latency(_Network):
+    """Slow connections; over for others when what has heaped up behind them is worked off."""
+
+    def is_back(self) -> bool:
+        return _queue_is_short()
+
+
 class _DropAnswers:
     """A provider that acts and then closes the connection without a word, with some probability."""
 
@@ -186,7 +202,7 @@ class _DeliverAgain(_Momentary):
         rows = list(
             OutboxMessage.objects.filter(
                 status=OutboxMessage.Status.PUBLISHED, published_at__gt=timezone.now() - self.age
-            )
+            ).order_by("-published_at")[:MOST_DUPLICATED]
         )
         failures: list[str] = []
 
@@ -208,6 +224,9 @@ class _DeliverAgain(_Momentary):
         unsent = f"; the broker was down for {len(failures)} of them" if failures else ""
         return f"{len(rows)} messages, {COPIES} times and once redelivered{unsent}"
 
+    def is_back(self) -> bool:
+        return _queue_is_short()
+
 
 class _JumpClock(_Momentary):
     """Every time that something waits for is suddenly that much nearer, or over, leases among them."""
@@ -220,9 +239,9 @@ class _JumpClock(_Momentary):
         return f"{self.span.total_seconds():.0f} s"
 
 
-def act_of(fault: Fault, *, stack: OwnStack | None, broker: str, seed: int) -> Act:
+def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int) -> Act:
     """
-    Return what carries out a fault; `broker` is `redis` or `rabbitmq`.
+    Return what carries out a fault; `broker_kind` is `redis` or `rabbitmq`.
 
     Raises:
         NotRunning: if the fault needs processes of the drill's own and there are none.
@@ -236,7 +255,7 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker: str, seed: int) -> A
     if stack is None:
         raise NotRunning(f"{fault.kind} needs a stack of the drill's own")
     # On Redis, one server is both the broker and the memory that the workers share.
-    broker_routes = ("broker", "shared") if broker == "redis" else ("broker",)
+    broker_routes = ("broker", "shared") if broker_kind == "redis" else ("broker",)
     match fault.kind:
         case "kill-worker" | "kill-relay" | "kill-beat":
             return _KillUnit(stack, fault.target)
@@ -247,10 +266,17 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker: str, seed: int) -> A
         case "broker-down":
             return _Network(stack, broker_routes, {fault.target: True}, {fault.target: False})
         case "broker-restart":
-            return _KillUnit(stack, "valkey" if broker == "redis" else "rabbitmq")
+            return _KillUnit(stack, "valkey" if broker_kind == "redis" else "rabbitmq")
         case "db-restart":
             return _RestartDatabase(stack, fault.target)
         case "network-latency":
             routes = broker_routes if fault.target == "broker" else ("database",)
-            return _Network(stack, routes, {"latency": fault.strength}, {"latency": 0.0})
+            return _Latency(stack, routes, {"latency": fault.strength}, {"latency": 0.0})
     raise ValueError(f"no such fault: {fault.kind}")
+
+
+def _queue_is_short() -> bool:
+    try:
+        return broker.waiting("orders") <= SHORT_QUEUE
+    except (BrokerError, AMQPError, RedisError, OSError):
+        return False  # another fault is at work
