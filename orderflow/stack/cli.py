@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import control, drill, runs
+from . import bench, control, drill, runs
 from .homes import Home
 from .problem import Problem
 
@@ -17,6 +17,7 @@ python3 run.py up [--port N]                      start everything, without the 
 python3 run.py down | status | reset              stop it; look at it; remove its data
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
 python3 run.py chaos [--orders N] [--seed N] ...  break a stack of its own on purpose, and see what is lost
+python3 run.py bench [scenario ...] [--quick]     measure it against what people do today, on servers of its own
 python3 run.py COMMAND [arguments]                run a command of manage.py; `help` lists them
 
 DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name servers of yours to use instead of
@@ -53,6 +54,8 @@ def _dispatch(home: Home, words: list[str]) -> int:
         return {"down": control.down, "status": control.status, "reset": control.reset}[word](home)
     if word == "test":
         return runs.tests(home, os.environ, rest)
+    if word == "bench":
+        return bench.run(home, os.environ, rest)
     if word == "chaos" and not drill.is_for_another_stack(rest):
         return drill.run(home, os.environ, rest)
     if word == "up" or not word or word.startswith("-"):

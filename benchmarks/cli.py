@@ -1,0 +1,71 @@
+"""Runs the scenarios one after the other, prints what they found, and writes it down."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import options as command_line
+
+QUICK = ("counts", "relay", "pipeline", "relays", "backlog")
+NOT_BY_DEFAULT = ("soak",)
+
+
+def main(words: list[str]) -> int:
+    """Run what the words ask for; 1 when anything was incorrect or over its budget."""
+    wish = command_line.read(words)
+    import django
+
+    django.setup()
+
+    from benchmarks import report
+    from benchmarks.harness import Incorrect
+    from benchmarks.scenarios import load
+
+    began, results, problems = time.monotonic(), [], []
+    for name in _chosen(wish):
+        _say(f"{name} ...")
+        try:
+            result = load(name)(_options(wish), lambda text: _say(f"  {text}"))
+        except Incorrect as incorrect:
+            problems.append(f"{name}: {incorrect}")
+            _say(f"  INCORRECT: {incorrect}")
+            continue
+        results.append(result)
+        problems += [f"{name}: {failure}" for failure in result.failures]
+        print(report.table(result), flush=True)
+    path = Path(wish.report or ".orderflow/benchmark.json")
+    report.write(path, results, arguments=vars(wish))
+    _say(f"{time.monotonic() - began:.0f} s. Written to {path}")
+    for problem in problems:
+        print(f"FAILED  {problem}", flush=True)
+    return 1 if problems else 0
+
+
+def _chosen(wish: argparse.Namespace) -> list[str]:
+    if wish.scenarios:
+        return [name for name in command_line.SCENARIOS if name in wish.scenarios]
+    if wish.quick:
+        return list(QUICK)
+    return [name for name in command_line.SCENARIOS if name not in NOT_BY_DEFAULT]
+
+
+def _options(wish: argparse.Namespace) -> Any:
+    from benchmarks.scenarios import Options
+
+    return Options(
+        quick=wish.quick,
+        rounds=wish.rounds or (1 if wish.quick else command_line.ROUNDS),
+        size=wish.size,
+        broker=wish.broker,
+        minutes=wish.minutes,
+        published=wish.published or 1_000_000,
+    )
+
+
+def _say(text: str) -> None:
+    """Progress is talk: it goes to standard error, so that the tables can be piped."""
+    print(text, file=sys.stderr, flush=True)

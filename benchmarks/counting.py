@@ -1,0 +1,75 @@
+"""Counting what one order costs: statements, transactions, broker messages. In one process, without a clock."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from celery import Celery, current_app
+from django.db import connection
+
+from benchmarks.budget import Counts
+from outbox import relay, testing
+
+
+class Counter:
+    """Counts the statements and transactions of this process's session while it is watched."""
+
+    def __init__(self) -> None:
+        self.queries = self.transactions = self.messages = 0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count until the end of the block."""
+        ended = {name: getattr(connection, name) for name in ("commit", "rollback")}
+        for name, end in ended.items():
+            setattr(connection, name, self._counted(end))
+        try:
+            with connection.execute_wrapper(self._count):
+                yield
+        finally:
+            for name in ended:
+                delattr(connection, name)
+
+    def per(self, orders: int) -> Counts:
+        """What was counted, divided by orders."""
+        return Counts(
+            queries=self.queries / orders,
+            transactions=self.transactions / orders,
+            messages=self.messages / orders,
+        )
+
+    def _count(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.queries += 1
+        # Without an open block each statement is a transaction of its own.
+        self.transactions += not connection.in_atomic_block
+        return execute(sql, params, many, context)
+
+    def _counted(self, end: Callable[[], None]) -> Callable[[], None]:
+        def ending() -> None:
+            self.transactions += 1
+            end()
+
+        return ending
+
+
+def work_off(counter: Counter, *, app: Celery | None = None) -> None:
+    """Run everything that waits in the broker of `app`, or relay and run the project's own, counting it all."""
+    relays, app = app is None, app or current_app
+    with app.connection_for_read() as link:
+        queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]
+        for queue in queues:
+            queue.declare()
+        with counter.watching():
+            while (relays and relay.drain().published) or _run_waiting(counter, queues, app):
+                pass
+
+
+def _run_waiting(counter: Counter, queues: list[Any], app: Celery) -> int:
+    before = counter.messages
+    for queue in queues:
+        while message := queue.get():
+            testing.run(message, app=app)
+            counter.messages += 1
+    return counter.messages - before

@@ -1,0 +1,21 @@
+"""What one process of the benchmark finds in its environment; the only reader of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("BENCHMARK_FOLDER", ".orderflow"))
+"""Where the ledger of the stubs and the logs of the workers are."""
+
+ANSWER_SECONDS = float(os.environ.get("BENCHMARK_ANSWER_SECONDS", "0"))
+"""How long a stub provider takes to answer."""
+
+NOTES_TIMES = bool(os.environ.get("BENCHMARK_TIMES"))
+"""Whether workers note when steps begin and end, for the scenario `latency`."""
+
+IS_TUNED = bool(os.environ.get("BENCHMARK_TUNED"))
+"""Whether the naive system runs tuned."""
+
+BROKER_PROCESS = int(os.environ.get("BENCHMARK_BROKER_PID") or 0)
+"""The process of a broker that cannot be asked for its own; 0: it can."""

@@ -1,0 +1,21 @@
+"""The naive system's Celery application: everything at Celery's default, or tuned where told so."""
+
+from __future__ import annotations
+
+from celery import Celery, signals
+
+from benchmarks import environment
+from orderflow import settings as project
+from orderflow.celery import check_connections
+
+app = Celery("naive", broker=project.BROKER_URL, set_as_current=False, include=["benchmarks.naive.tasks"])
+app.conf.task_ignore_result = True
+app.conf.broker_connection_retry_on_startup = True
+
+if environment.IS_TUNED:
+    # Celery's fix-up opens a database session per task unless told otherwise.
+    app.conf["CELERY_DB_REUSE_MAX"] = 10_000
+    app.conf.worker_prefetch_multiplier = 16
+
+# The project's check of kept sessions costs a round trip per task; naive systems have none.
+signals.task_prerun.disconnect(check_connections)

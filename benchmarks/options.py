@@ -1,0 +1,57 @@
+"""The command line of the benchmark. Needs neither Django nor Celery: `run.py` reads it first."""
+
+from __future__ import annotations
+
+import argparse
+
+SCENARIOS = (
+    "counts",
+    "relay",
+    "pipeline",
+    "latency",
+    "intake",
+    "backlog",
+    "writers",
+    "relays",
+    "notifications",
+    "retention",
+    "importing",
+    "soak",
+)
+"""In the order they run; each is a module of `benchmarks.scenarios`."""
+
+ROUNDS = 3
+BROKERS = ("redis", "rabbitmq")
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments to `parser`."""
+    parser.add_argument(
+        "scenarios",
+        nargs="*",
+        metavar="scenario",
+        help=f"{', '.join(SCENARIOS)}; all of them but soak when none is named.",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="Small sizes, one round; fails on counts and correctness only."
+    )
+    parser.add_argument("--rounds", type=int, help=f"How often each contestant runs, in turns ({ROUNDS}).")
+    parser.add_argument("--size", type=float, default=1.0, help="Multiplies the sizes of all scenarios (1.0).")
+    parser.add_argument("--broker", choices=BROKERS, default="redis")
+    parser.add_argument("--minutes", type=float, default=10.0, help="How long the soak lasts (10).")
+    parser.add_argument("--published", type=int, help="Published rows beside the backlog (1,000,000).")
+    parser.add_argument("--report", metavar="FILE", help="Where to write the JSON (.orderflow/benchmark.json).")
+
+
+def read(words: list[str], prog: str = "python3 run.py bench") -> argparse.Namespace:
+    """Read the command line; what is wrong with it ends the program with a sentence."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    add_to(parser)
+    wish = parser.parse_args(words)
+    if unknown := sorted(set(wish.scenarios) - set(SCENARIOS)):
+        parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    if wish.rounds is not None and wish.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if wish.size <= 0:
+        parser.error("--size must be above 0")
+    return wish

@@ -1,0 +1,112 @@
+"""The worker processes of the systems: started for one round, measured as groups, ended with it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import environment
+from orderflow.stack import children
+
+ROOT = Path(__file__).resolve().parent.parent
+START_WITHIN = 60.0
+STOP_WITHIN = 8.0
+
+
+class NotReady(Exception):
+    """A process did not come up; its log says why."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One process to start. `ready` is what its log says when it takes work; empty: it is ready at once."""
+
+    name: str
+    command: Sequence[str]
+    ready: str = ""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Running:
+    """One process with its children."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.log = environment.FOLDER / f"{spec.name}.log"
+        self.log.unlink(missing_ok=True)
+        self.popen: subprocess.Popen[bytes] = children.start(
+            [sys.executable, *spec.command],
+            environment={**os.environ, **spec.environment},
+            log=self.log,
+            cwd=ROOT,
+        )
+
+    def wait_until_ready(self) -> None:
+        """
+        Wait until its log says that it takes work.
+
+        Raises:
+            NotReady: if it ends, or takes longer than `START_WITHIN`.
+        """
+        deadline = time.monotonic() + START_WITHIN
+        while self.spec.ready not in self.log.read_text(errors="replace"):
+            if self.popen.poll() is not None or time.monotonic() > deadline:
+                raise NotReady(f"{self.spec.name} did not come up:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it and its children: asked first, then by force."""
+        children.send(self.popen, signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(STOP_WITHIN)
+        children.end_group(self.popen.pid)
+        self.popen.wait()
+
+
+@contextlib.contextmanager
+def running(specs: Sequence[Spec]) -> Iterator[dict[str, list[int]]]:
+    """
+    Run processes for the time of the block; gives the ids of their groups, for a meter.
+
+    Raises:
+        NotReady: if one does not come up.
+    """
+    started: list[Running] = []
+    try:
+        for spec in specs:
+            started.append(Running(spec))
+        for process in started:
+            process.wait_until_ready()
+        groups: dict[str, list[int]] = {}
+        for process in started:
+            groups.setdefault(process.spec.name.rstrip("0123456789"), []).append(process.popen.pid)
+        yield groups
+    finally:
+        for process in started:
+            process.stop()
+        for process in started:
+            process.wait()
+
+
+def until(condition: Callable[[], bool], *, within: float, what: str, every: float = 0.1) -> None:
+    """
+    Wait until `condition` holds.
+
+    Raises:
+        TimeoutError: naming `what`, if it does not within `within` seconds.
+    """
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {within:.0f} s: {what}")
+        time.sleep(every)

@@ -1,0 +1,74 @@
+"""Orders from placing to their e-mail: throughput with real workers, against naive and tuned naive."""
+
+from __future__ import annotations
+
+from benchmarks import measure, systems
+from benchmarks.harness import Contestant, Result, Sample, alternate
+from benchmarks.scenarios import Options, Say
+from benchmarks.systems import NAIVE, OURS, TUNED, System
+
+WRITERS = 2
+SLOW = 0.05
+"""Seconds a provider takes where it takes any."""
+
+
+def run(options: Options, say: Say) -> Result:
+    """Compare at 0 ms, and with an eighth of the orders at 50 ms per provider call."""
+    orders = options.scaled(2_000, 40)
+    result = Result(scenario="pipeline", unit="orders/s")
+    for answer, count in ((0.0, orders),) if options.quick else ((0.0, orders), (SLOW, max(1, orders // 8))):
+        suffix = f", {1000 * answer:.0f} ms" if answer else ""
+        names = {system.name: system.name + suffix for system in (NAIVE, TUNED, OURS)}
+        contestants = [
+            _contestant(NAIVE, names, count, answer),
+            _contestant(TUNED, names, count, answer, baseline=names["naive"]),
+            _contestant(OURS, names, count, answer, baseline=names["naive"]),
+        ]
+        if options.quick:
+            del contestants[1]
+        result.rows += alternate(contestants, rounds=options.rounds, say=say)
+        if not answer:
+            _judge(result, options)
+    return result
+
+
+def _judge(result: Result, options: Options) -> None:
+    ours = result.row("orderflow")
+    result.judge("at least 4 x naive at default settings", ours.ratio or 0.0, least=4.0)
+    if not options.quick:
+        ratio = ours.median / result.row("tuned").median
+        result.judge("at least 1.5 x tuned naive", ratio, least=1.5)
+        result.judge("stretch: 2 x tuned naive", ratio, least=2.0)
+
+
+def _contestant(
+    system: System, names: dict[str, str], orders: int, answer: float, *, baseline: str = ""
+) -> Contestant:
+    return Contestant(
+        name=names[system.name], run=lambda: throughput(system, orders, answer=answer), baseline=baseline
+    )
+
+
+def throughput(system: System, orders: int, *, answer: float = 0.0) -> Sample:
+    """
+    Place orders as fast as it goes while the system works them off, and check all of them.
+
+    Raises:
+        Incorrect: if an order is not fulfilled, or anything was done twice.
+    """
+    with system.up(BENCHMARK_ANSWER_SECONDS=str(answer)) as groups:
+        warm = 2 * systems.POOL
+        systems.wait_a_moment()
+        meter = measure.Meter(systems.servers_and(groups))
+        report = systems.place(system.writer, orders, writers=WRITERS)
+        systems.wait_until_done(orders + warm)
+        took = systems.last_sent_at() - report["began"]
+        systems.wait_a_moment()
+        cpu, transactions = meter.read()
+        systems.check(orders + warm)
+    return Sample(
+        value=orders / took,
+        units=orders,
+        cpu={"client": report["cpu"], **cpu},
+        counts={"transactions": transactions / orders},
+    )

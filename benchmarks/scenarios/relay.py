@@ -1,0 +1,118 @@
+"""Draining committed `OrderPlaced` rows into chains, against the naive chain per order and the raw limits."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+
+import redis
+from celery import chain, current_app
+from django.conf import settings
+from django.db import connection
+
+from benchmarks import measure, tables
+from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
+from benchmarks.naive import tasks
+from benchmarks.naive.celery import app as naive
+from benchmarks.scenarios import Options, Say
+from outbox import relay
+
+NAIVE_QUEUE = "celery"
+
+
+def run(options: Options, say: Say) -> Result:
+    """Compare; the naive system publishes with confirms too where the broker is RabbitMQ."""
+    rows = options.scaled(10_000, 500)
+    on_redis = options.broker == "redis"
+    if not on_redis:
+        naive.conf.broker_transport_options = {"confirm_publish": True}
+    contestants = [
+        Contestant(name="naive", run=lambda: timed(rows, naive_chains, "celery")),
+        Contestant(name="orderflow", run=lambda: timed(rows, drain, "orders"), baseline="naive"),
+        Contestant(name="raw claims in SQL", run=lambda: timed(rows, claims, ""), baseline="naive"),
+        Contestant(name="raw commits", run=lambda: timed(rows, commits, ""), baseline="naive"),
+    ]
+    if on_redis:
+        contestants.insert(
+            2, Contestant(name="raw pipelined", run=lambda: timed(rows, pipelined, "raw"), baseline="naive")
+        )
+    result = Result(scenario="relay", unit="messages/s")
+    result.rows = alternate(contestants, rounds=options.rounds, say=say)
+    ratio = result.row("orderflow").ratio or 0.0
+    wanted = 6.0 if on_redis else 5.0
+    result.judge(f"at least {wanted:.0f} x naive", ratio, least=wanted)
+    return result
+
+
+def timed(rows: int, work: Callable[[int], float], queue: str) -> Sample:
+    """Run one way on clean tables with `rows` committed messages; check what arrived in its queue."""
+    tables.clean()
+    tables.write_messages(rows)
+    meter, before = measure.Meter(measure.servers()), time.process_time()
+    took = work(rows)
+    cpu = {"publisher": time.process_time() - before, **meter.read()[0]}
+    if queue and queue != "raw":
+        arrived = tables.waiting(naive if queue == NAIVE_QUEUE else current_app, queue)
+        if arrived != rows:
+            raise Incorrect(f"{rows} messages were published to {queue}, {arrived} arrived")
+    tables.clean_queues()
+    return Sample(value=rows / took, units=rows, cpu=cpu)
+
+
+def drain(rows: int) -> float:
+    """The relay, until nothing is due."""
+    began = time.perf_counter()
+    done = relay.drain()
+    took = time.perf_counter() - began
+    if done.published != rows or done.broker_down:
+        raise Incorrect(f"{done} of {rows} messages")
+    return took
+
+
+def naive_chains(rows: int) -> float:
+    """A chain per order, as `on_commit` sends it."""
+    ids = [str(uuid.uuid4()) for _ in range(rows)]
+    began = time.perf_counter()
+    for order in ids:
+        chain(tasks.validate.si(order), tasks.charge.si(order), tasks.fulfill.si(order)).delay()
+    return time.perf_counter() - began
+
+
+def pipelined(rows: int) -> float:
+    """The broker alone: as many messages of the size a chain has, 500 to a pipeline."""
+    chain(tasks.validate.si(""), tasks.charge.si(""), tasks.fulfill.si("")).delay()
+    with contextlib.closing(redis.Redis.from_url(settings.BROKER_URL)) as link:
+        message = link.lindex(NAIVE_QUEUE, 0)
+        if not isinstance(message, bytes):
+            raise Incorrect("the naive chain did not arrive")
+        began = time.perf_counter()
+        for first in range(0, rows, 500):
+            with link.pipeline(transaction=False) as pipeline:
+                for _ in range(first, min(rows, first + 500)):
+                    pipeline.lpush("raw", message)
+                pipeline.execute()
+        return time.perf_counter() - began
+
+
+def claims(rows: int) -> float:
+    """The database alone: claim and settle in batches, and send nothing."""
+    began = time.perf_counter()
+    while batch := relay.claim(relay.BATCH):
+        relay.settle(batch)
+    return time.perf_counter() - began
+
+
+def commits(rows: int) -> float:
+    """The disk alone: one row and one commit after the other."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS benchmark_row (at timestamptz)")
+        cursor.execute("DROP TABLE benchmark_row")
+        cursor.execute("CREATE TABLE IF NOT EXISTS benchmark_row (at timestamptz)")
+        began = time.perf_counter()
+        for _ in range(rows):
+            cursor.execute("INSERT INTO benchmark_row VALUES (now())")
+        took = time.perf_counter() - began
+        cursor.execute("DROP TABLE benchmark_row")
+    return took

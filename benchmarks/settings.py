@@ -1,0 +1,14 @@
+"""Django's settings for the benchmark: the project's own, with stub providers and the baselines' addresses."""
+
+from __future__ import annotations
+
+from orderflow.settings import *  # noqa: F403
+from orderflow.settings import INSTALLED_APPS as PROJECT_APPS
+
+# Before the project's apps: it narrows the news to one per order before they are handed over.
+INSTALLED_APPS = ["benchmarks", *PROJECT_APPS]
+ROOT_URLCONF = "benchmarks.urls"
+PAYMENT_GATEWAY = "benchmarks.stub.GuardedGateway"
+WAREHOUSE = "benchmarks.stub.GuardedWarehouse"
+EMAIL_BACKEND = "benchmarks.stub.MailBackend"
+API_RATE_LIMIT = "1000000/minute"

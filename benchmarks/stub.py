@@ -1,0 +1,92 @@
+"""
+Providers that answer after a given time and note what they were asked, the same for all systems.
+
+The guarded ones stand behind the project's breakers, as its real adapters do; the naive system calls the
+plain ones, as naive systems do.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.mail.backends.base import BaseEmailBackend
+
+from benchmarks import environment, ledger
+from orders import ports
+from outbox.resilience import breaker
+
+
+def answer(kind: str, key: str) -> None:
+    """Take the time of an answer, and note the call."""
+    if environment.ANSWER_SECONDS:
+        time.sleep(environment.ANSWER_SECONDS)
+    ledger.note(kind, key)
+
+
+class Gateway:
+    """`orders.ports.PaymentGateway` that approves everything."""
+
+    def charge(
+        self, *, amount_minor: int, currency: str, payment_method: str, order_id: str, idempotency_key: str
+    ) -> ports.Charge:
+        answer("charge", order_id)
+        return ports.Charge(id=f"ch_{order_id}", amount_minor=amount_minor, currency=currency, succeeded=True)
+
+    def look_up(self, *, idempotency_key: str) -> ports.Charge | None:
+        raise NotImplementedError("no answer of the stub is ever lost")
+
+    def refund(self, *, charge_id: str, amount_minor: int, idempotency_key: str) -> ports.RefundReceipt:
+        raise NotImplementedError("no order of the benchmark is cancelled")
+
+    def charges(self, *, since: dt.datetime | None) -> Iterator[ports.ListedCharge]:
+        raise NotImplementedError("the ledger is read directly")
+
+    def refunds(self, *, since: dt.datetime | None) -> Iterator[ports.ListedRefund]:
+        raise NotImplementedError("the ledger is read directly")
+
+
+class GuardedGateway(Gateway):
+    """The same behind the breaker, as `orders.adapters.stripe` stands."""
+
+    def charge(self, **charge: Any) -> ports.Charge:
+        with breaker("payments").guard():
+            return super().charge(**charge)
+
+
+class Warehouse:
+    """`orders.ports.Warehouse` that ships everything."""
+
+    def ship(
+        self,
+        *,
+        order_id: str,
+        order_number: str,
+        country: str,
+        lines: Sequence[tuple[str, int]],
+        idempotency_key: str,
+    ) -> ports.Parcel:
+        answer("ship", order_id)
+        return ports.Parcel(id=f"pa_{order_id}", carrier="Stub Parcel", tracking_number=order_number)
+
+    def shipments(self, *, since: dt.datetime | None) -> Iterator[ports.ListedParcel]:
+        raise NotImplementedError("the ledger is read directly")
+
+
+class GuardedWarehouse(Warehouse):
+    """The same behind the breaker, as `orders.adapters.http_warehouse` stands."""
+
+    def ship(self, **shipment: Any) -> ports.Parcel:
+        with breaker("warehouse").guard():
+            return super().ship(**shipment)
+
+
+class MailBackend(BaseEmailBackend):
+    """A mail server that takes everything."""
+
+    def send_messages(self, email_messages: Sequence[Any]) -> int:
+        for mail in email_messages:
+            answer("mail", mail.extra_headers["X-Order-Number"])
+        return len(email_messages)

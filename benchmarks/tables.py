@@ -1,0 +1,122 @@
+"""Clean tables and queues between rounds, and rows in bulk where a scenario needs many."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+import redis
+from celery import Celery, current_app
+from django.conf import settings
+from django.db import connection
+
+from benchmarks import ledger
+from orders.contracts import OrderPlaced
+from orders.models import Product
+from outbox.models import OutboxMessage
+
+PRODUCTS = 100
+"""So many that orders rarely wait for each other's rows of stock."""
+
+EMPTIED = (
+    "orders_order",
+    "orders_product",
+    "orders_apitoken",
+    "outbox_outboxmessage",
+    "outbox_inboxentry",
+    "outbox_attempt",
+    "outbox_deadletter",
+    "notifications_notification",
+)
+
+
+def clean() -> None:
+    """Empty the tables, the queues and the ledger, and put products on the shelf."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {', '.join(EMPTIED)} CASCADE")
+        cursor.execute("UPDATE outbox_relaystate SET sleeping = false")
+    stock = 10**9
+    Product.objects.bulk_create(
+        Product(sku=sku(number), name=f"Product {number}", price_minor=250, on_hand=stock, received=stock)
+        for number in range(PRODUCTS)
+    )
+    clean_queues()
+    ledger.clear()
+
+
+def sku(number: int) -> str:
+    """The name of one of the products."""
+    return f"BENCH-{number % PRODUCTS}"
+
+
+def clean_queues() -> None:
+    """Empty all queues of both systems; no worker runs."""
+    from benchmarks.naive.celery import app as naive
+
+    if settings.BROKER_URL.startswith("redis"):
+        with contextlib.closing(redis.Redis.from_url(settings.BROKER_URL)) as link:
+            # What tells which queue hangs on which exchange stays: producers remember to have said so.
+            if keys := [key for key in link.scan_iter(count=1000) if not key.startswith(b"_kombu.binding.")]:
+                link.delete(*keys)
+        return
+    for app in (current_app, naive):
+        with app.connection_for_write() as link:
+            for queue in app.amqp.queues.values():
+                bound = queue(link.default_channel)
+                bound.declare()
+                bound.purge()
+
+
+def waiting(app: Celery, queue: str) -> int:
+    """How many messages wait in one queue."""
+    with app.connection_for_read() as link:
+        bound = app.amqp.queues[queue](link.default_channel)
+        declared: Any = bound.queue_declare(passive=True)
+        return int(declared.message_count)
+
+
+def write_messages(count: int, *, published: bool = False) -> None:
+    """
+    Write `count` messages `OrderPlaced` of orders that do not exist, in one statement.
+
+    With `published`, as if they had been delivered within the last month.
+    """
+    event = OrderPlaced(
+        order_id=str(uuid.UUID(int=0)),
+        order_number="OF-1000000",
+        customer_name="Ada Example",
+        customer_email="ada@example.com",
+        customer_phone="",
+        customer_push_token="",
+        total_minor=500,
+        currency="GBP",
+    )
+    import json
+
+    state = (
+        "'published', now() - n * interval '30 days' / %(count)s, now() - n * interval '30 days' / %(count)s"
+        if published
+        else "'pending', now(), NULL"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0") if connection.in_atomic_block else cursor.execute(
+            "SET statement_timeout = 0"
+        )
+        cursor.execute(
+            f"""
+            INSERT INTO {OutboxMessage._meta.db_table}
+                (id, event_name, event_version, key, payload, correlation_id, causation_id, trace, workflows,
+                 redeliveries, attempts, last_error, status, not_before, published_at)
+            SELECT gen.id, %(name)s, %(version)s, gen.id::text,
+                   jsonb_set(%(payload)s::jsonb, '{{order_id}}', to_jsonb(gen.id::text)),
+                   gen.id::text, '', '{{}}', '{{}}', 0, 0, '', {state}
+            FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, %(count)s) AS n) AS gen
+            """,  # noqa: S608 - our own names
+            {
+                "name": event.name,
+                "version": event.version,
+                "payload": json.dumps(event.payload()),
+                "count": count,
+            },
+        )

@@ -1,0 +1,89 @@
+"""
+`run.py bench`: throwaway servers for the benchmark, which runs in the foreground.
+
+PostgreSQL writes to disk as in production: a commit that is not synced would flatter everybody.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import environment, homes, rabbitmq, servers
+from .environment import Given
+from .homes import Home, ServersHome
+from .ports import choose
+from .processes import Table
+from .supervisor import Supervisor
+
+REPORT = "benchmark.json"
+PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-names")
+
+
+def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+    """
+    Run the benchmark on servers of its own and return its exit code.
+
+    Raises:
+        Problem: if the servers do not come up.
+    """
+    from benchmarks import options
+
+    wish = options.read(list(words))
+    home.prepare()
+    report = Path(environment.called_from(caller), wish.report) if wish.report else home.state / REPORT
+    given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
+    caller = {name: value for name, value in caller.items() if name not in given}
+    with homes.servers_home(home, caller).throwaway() as place:
+        return _run(
+            Home(root=home.root, kept_in=place.path / "state"),
+            place,
+            caller,
+            wish.broker,
+            [*words, "--report", str(report)],
+        )
+
+
+def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, words: Sequence[str]) -> int:
+    own.prepare()
+    port: dict[str, int] = {}
+    for name in PORTS:
+        port[name] = choose(taken=port.values())
+    secret = environment.make_secrets()
+    needed = servers.private(place, logs=own.logs, port=port, secret=secret, given=Given("", "", ""))
+    units, addresses, label = list(needed.units), dict(needed.environment), needed.label
+    if broker == "rabbitmq":
+        rabbit = rabbitmq.RabbitMQ(
+            home=place,
+            program=rabbitmq.program(),
+            log=own.logs / "rabbitmq.log",
+            port=port["rabbitmq"],
+            distribution_port=port["rabbitmq-distribution"],
+            names_port=port["rabbitmq-names"],
+            password=secret["valkey"],
+        )
+        units += rabbit.units()
+        addresses["BROKER_URL"] = rabbit.url
+        label += f", {rabbit.program}"
+    variables = {
+        **environment.base(caller),
+        **addresses,
+        "SECRET_KEY": secret["django"],
+        "ORDERFLOW_ENV": "development",
+        "ALLOWED_HOSTS": "127.0.0.1,localhost",
+        "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+        "BENCHMARK_FOLDER": str(own.logs),
+        "PYTHONPATH": str(own.root),
+    }
+    migrate = Table(
+        home=own, environment=variables, port=port, servers=tuple(unit.name for unit in units)
+    ).migrate()
+    print(f"Servers of the benchmark's own: {label}", flush=True)
+    with Supervisor([*units, migrate]) as supervisor:
+        supervisor.start()
+        broker_process = supervisor.watched["rabbitmq" if broker == "rabbitmq" else "valkey"].process
+        return supervisor.run_foreground(
+            [sys.executable, "-m", "benchmarks", *words],
+            environment={**variables, "BENCHMARK_BROKER_PID": str(broker_process.pid if broker_process else 0)},
+            cwd=own.root,
+            owns_interrupt=True,
+        )
