@@ -15,6 +15,12 @@ MISSING_AFTER = 10 * PATIENCE
 """How long the news of a message may be missing before somebody has to look: the sweep takes lost news up
 after its patience, every few seconds, and each redelivery makes the message wait again."""
 
+MOST_REDELIVERIES = 8
+"""After so many, an hour and a half of the sweep's doubling waits, nobody seems to take the news at all."""
+
+DELIVERED_LONG_AGO = "message.status = 'published' AND message.published_at < now() - %(missing)s"
+DELIVERED_IN_VAIN = "message.redeliveries >= %(most)s AND message.created_at < now() - interval '1 hour'"
+
 STATUS = "python manage.py outbox_status"
 
 NEWS = sorted(event.name for event in rendering.TEMPLATES)
@@ -26,13 +32,12 @@ WAYS = ", ".join(
 """Channel, workflow and the customer's address, as rows of SQL."""
 
 
-def _news(told: str) -> str:
-    """Messages a broker took a while ago whose news is not `told`, though nobody gave it up."""
+def _news(told: str, when: str) -> str:
+    """Messages whose news is not `told`, though nobody gave it up and it is late, which is `when`."""
     return f"""
         SELECT message.id FROM outbox_outboxmessage AS message
         CROSS JOIN LATERAL (VALUES {WAYS}) AS way (channel, workflow, address)
-        WHERE message.status = 'published' AND message.event_name = ANY(%(news)s)
-          AND message.published_at < now() - %(missing)s AND message.published_at >= %(since)s
+        WHERE message.event_name = ANY(%(news)s) AND message.created_at >= %(since)s AND ({when})
           AND btrim(way.address) <> ''
           AND {told}
           AND NOT EXISTS (
@@ -62,22 +67,28 @@ INVARIANTS = [
     Invariant(
         name="customers-are-told",
         sentence="Every message for customers has a notification for each way the customer can be reached.",
-        sql=_news("""NOT EXISTS (
+        sql=_news(
+            told="""NOT EXISTS (
               SELECT FROM notifications_notification AS told
               WHERE told.message_id = message.id AND told.channel = way.channel
-          )"""),
-        values=lambda: {"missing": MISSING_AFTER, "news": NEWS},
+          )""",
+            when=f"{DELIVERED_LONG_AGO} OR {DELIVERED_IN_VAIN}",
+        ),
+        values=lambda: {"missing": MISSING_AFTER, "most": MOST_REDELIVERIES, "news": NEWS},
         command=STATUS,
     ),
     Invariant(
         name="notifications-come-to-an-end",
         sentence="Every notification is sent, suppressed or given up, or its message is delivered again.",
-        sql=_news("""EXISTS (
+        sql=_news(
+            told="""EXISTS (
               SELECT FROM notifications_notification AS told
               WHERE told.message_id = message.id AND told.channel = way.channel
                 AND told.status IN ('pending', 'sending')
                 AND (told.lease_until IS NULL OR told.lease_until < now())
-          )"""),
+          )""",
+            when=DELIVERED_LONG_AGO,
+        ),
         values=lambda: {"missing": MISSING_AFTER, "news": NEWS},
         command=STATUS,
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from orders import contracts, repairs
-from orders.invariants.patience import RECENT, TRACE, patience
+from orders.invariants.patience import RECENT, TRACE, patience, queued
 from orders.moves import Status
 from outbox.contracts import Event
 from outbox.promises import Invariant
@@ -19,6 +21,12 @@ TOLD_AT_THE_END = [
     (str(Status.REJECTED), contracts.OrderRejected.name),
     (str(Status.CANCELLED), contracts.OrderCancelled.name),
 ]
+
+MOST_RESUMPTIONS = 12
+"""With the sweep's doubling patience that is three quarters of an hour."""
+
+TAKEN_WITHIN = dt.timedelta(minutes=1)
+"""How long after its delivery a step has begun, failed or been put off, the length of the queue aside."""
 
 INVARIANTS = [
     Invariant(
@@ -83,13 +91,32 @@ INVARIANTS = [
     ),
     Invariant(
         name="unfinished-orders-keep-their-message",
-        sentence="The message that moves an unfinished order on still exists.",
+        sentence="The message that moves an unfinished order on exists, and was not given up for good.",
         sql="""
             SELECT o.number FROM orders_order AS o
+            LEFT JOIN outbox_outboxmessage AS message ON message.id = o.message_id
             WHERE o.finished_at IS NULL
-              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = o.message_id)
+              AND (message.id IS NULL OR message.status = 'buried' AND NOT EXISTS (
+                  SELECT FROM outbox_deadletter WHERE message_id = o.message_id AND resolution = 'open'
+              ))
         """,
         command=TRACE,
+    ),
+    Invariant(
+        name="started-orders-move",
+        sentence="No order is started again and again without anything coming of it.",
+        sql="""
+            SELECT o.number FROM orders_order AS o
+            JOIN outbox_outboxmessage AS message ON message.id = o.message_id
+            WHERE o.finished_at IS NULL AND o.resumptions >= %(most)s
+              AND (o.lease_until IS NULL OR o.lease_until < now())
+              AND message.status = 'published' AND message.published_at < now() - %(taken)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_deadletter WHERE message_id = message.id AND resolution = 'open'
+              )
+        """,
+        values=lambda: {"most": MOST_RESUMPTIONS, "taken": TAKEN_WITHIN + queued()},
+        command="python manage.py outbox_status",
     ),
     Invariant(
         name="ended-orders-said-so",

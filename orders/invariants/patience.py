@@ -24,14 +24,21 @@ def patience() -> dict[str, Any]:
     """
     How late an order, or the refund of a stranded charge, may be before somebody has to look.
 
-    The sweep's longest pause and a step, and what the queue needs. A broker that does not answer
-    explains no delay: then nothing moves.
+    The sweep's longest pause and a step, and what the queue needs.
+    """
+    return {"patience": LONGEST_PAUSE + STEP_DEADLINE + LEASE + queued()}
+
+
+def queued() -> dt.timedelta:
+    """
+    What the length of the queue explains, as the sweep sees it.
+
+    A broker that does not answer explains no delay: then nothing moves.
     """
     waiting = 0
     with contextlib.suppress(*_broker_errors()):
         waiting = broker.waiting("orders")
-    queue = dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK)
-    return {"patience": LONGEST_PAUSE + STEP_DEADLINE + LEASE + queue}
+    return dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK)
 
 
 def _broker_errors() -> tuple[type[BaseException], ...]:

@@ -85,6 +85,11 @@ IN_ORDERS = {
     "unfinished-orders-keep-their-message": """
         UPDATE orders_order SET message_id = %(unknown)s WHERE id = %(waiting)s
     """,
+    "started-orders-move": """
+        UPDATE orders_order SET resumptions = 12 WHERE id = %(waiting)s;
+        UPDATE outbox_outboxmessage SET status = 'published', published_at = now() - interval '2 minutes'
+        WHERE key = %(waiting)s
+    """,
     "ended-orders-said-so": """
         UPDATE outbox_outboxmessage SET event_name = 'another'
         WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
@@ -190,5 +195,45 @@ IN_NOTIFICATIONS = {
         WHERE order_id = %(shipped)s AND channel = 'sms'
     """,
 }
+
+MORE = [
+    (
+        "orders-were-published",
+        f"""
+        INSERT INTO outbox_outboxmessage (id, {COPIED}) SELECT gen_random_uuid(), {COPIED}
+        FROM outbox_outboxmessage WHERE key = %(plain)s AND {PLACED}
+    """,
+    ),
+    (
+        "unfinished-orders-keep-their-message",
+        """
+        UPDATE outbox_deadletter
+        SET resolution = 'discarded', resolved_by = 'x', reason = 'x', resolved_at = now()
+        WHERE key = %(stuck)s;
+        UPDATE outbox_outboxmessage SET status = 'buried', last_error = 'x' WHERE key = %(stuck)s
+    """,
+    ),
+    (
+        "customers-are-told",
+        f"""
+        DELETE FROM notifications_notification WHERE {TOLD_BY_SMS};
+        UPDATE outbox_outboxmessage SET redeliveries = 8, created_at = now() - interval '2 hours'
+        WHERE key = %(shipped)s AND {PLACED}
+    """,
+    ),
+    (
+        "notifications-tell-of-messages",
+        f"""
+        UPDATE notifications_notification SET message_id = %(unknown)s WHERE {TOLD_BY_SMS}
+    """,
+    ),
+    (
+        "resolved-letters-say-who-and-why",
+        """
+        UPDATE outbox_deadletter SET resolved_at = now() WHERE resolution = 'open'
+    """,
+    ),
+]
+"""Further ways to break some of them."""
 
 CORRUPTIONS = {**IN_THE_OUTBOX, **IN_ORDERS, **IN_NOTIFICATIONS}

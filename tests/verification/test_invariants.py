@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from outbox import models, promises, verification
-from tests.verification.corruptions import CORRUPTIONS
+from tests.verification.corruptions import CORRUPTIONS, MORE
 
 pytestmark = pytest.mark.django_db
 
@@ -32,9 +32,12 @@ def test_every_invariant_has_a_corruption():
     assert sorted(CORRUPTIONS) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_what_breaks_a_promise_makes_its_invariant_fail_and_no_other(books, name):
-    spoil(books, CORRUPTIONS[name])
+WAYS = [*CORRUPTIONS.items(), *MORE]
+
+
+@pytest.mark.parametrize(("name", "sql"), WAYS, ids=[name for name, _ in WAYS])
+def test_what_breaks_a_promise_makes_its_invariant_fail_and_no_other(books, name, sql):
+    spoil(books, sql)
     report = verification.run()
 
     assert (report.failed, report.passed) == ([name], False)
