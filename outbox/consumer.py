@@ -42,6 +42,9 @@ quorum queues is above it, for messages whose workers do not get as far as count
 LOSSES_COUNT_FOR = dt.timedelta(hours=1)
 """Older losses were other incidents: deployments, a machine that went away."""
 
+EARLY = dt.timedelta(seconds=1)
+"""How much sooner than planned a try may begin; the clocks of workers and of the database differ a little."""
+
 OUTAGE_SQLSTATES = ("08", "57P", "53", "58")
 """SQLSTATE classes that speak of the server, not of the statement (PostgreSQL manual, appendix A)."""
 
@@ -73,6 +76,9 @@ class ConsumerTask(Task):
             started = time.perf_counter()
             crash_points.reached("step.begun")
             try:
+                if planned := self._planned_wait(kwargs):
+                    self._wait_for_turn(kwargs, planned)
+                    raise Ignore
                 done = self.run(*args, **kwargs)
             except NotNow as wait:
                 self._wait_out(kwargs, wait)
@@ -133,6 +139,26 @@ class ConsumerTask(Task):
     def _wait_out(self, kwargs: dict[str, Any], wait: NotNow) -> None:
         telemetry.emit("step.waits", consumer=self.name, reason=str(wait), outage=isinstance(wait, Outage))
         self._postpone(kwargs, wait, Attempt.Outcome.WAITED, wait.retry_after or PUBLISH_WAIT)
+
+    def _planned_wait(self, kwargs: dict[str, Any]) -> dt.timedelta | None:
+        """
+        How long the wait after this consumer's last failed round still takes; None when it is over.
+
+        A message has one time of delivery. When two of its workflows wait, both start at the sooner one.
+        """
+        if not self._header("redeliveries"):
+            return None
+        postponed = self._tries(kwargs).filter(outcome=Attempt.Outcome.POSTPONED)
+        planned = postponed.order_by("-pk").values_list("next_try_at", flat=True).first()
+        wait = planned - timezone.now() if planned else dt.timedelta()
+        return wait if wait > EARLY else None
+
+    def _wait_for_turn(self, kwargs: dict[str, Any], wait: dt.timedelta) -> None:
+        telemetry.emit(
+            "step.waits", consumer=self.name, reason="its next try is planned for later", outage=False
+        )
+        publisher.redeliver([kwargs["message_id"]], workflow=self._header("workflow"), wait=wait)
+        crash_points.reached("step.postponed")
 
     def _postpone(
         self, kwargs: dict[str, Any], exc: Exception, outcome: Attempt.Outcome, wait: dt.timedelta

@@ -72,7 +72,8 @@ def redeliver(
     Let the relay deliver messages again, the same ids, after `wait`; return how many were found.
 
     `workflow` names the one workflow to start, or those that start with it; empty means all. A message that
-    waits for its delivery anyway keeps the earlier of the two times, and starts both workflows.
+    waits for its delivery anyway keeps the earlier of the two times, and starts both workflows; a consumer
+    whose own wait is not over then spends no try, and waits on.
     Clearing the claim tells a relay that is just settling the message that there is more to do.
     """
     values: dict[str, Any] = {"wait": wait, "workflow": workflow, "ids": list(message_ids)}

@@ -101,6 +101,7 @@ def _let_waits_shrink(span: dt.timedelta) -> None:
     _execute(
         "UPDATE outbox_outboxmessage SET not_before = not_before - %(span)s WHERE status = 'pending'", span
     )
+    _execute("UPDATE outbox_attempt SET next_try_at = next_try_at - %(span)s", span)
     if apps.is_installed("orders"):
         _execute(
             "UPDATE orders_order SET due_at = due_at - %(span)s, lease_until = lease_until - %(span)s", span
