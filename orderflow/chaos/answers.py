@@ -20,6 +20,9 @@ FLOOR = 0.1
 FEWEST = 5
 """Fewer answers than this have no median worth judging."""
 
+SILENT = ("pause-worker", "clock-jump")
+"""Faults that cost the API nothing: they touch no server and no processor."""
+
 SETTLES_WITHIN = 2.0
 """Seconds after a fault that still count as its time."""
 
@@ -47,14 +50,14 @@ class Answers:
 
 def judge(placed: Sequence[Placed], struck: Sequence[Struck]) -> Answers:
     """Compare the answers during outages of the broker alone with those while nothing was wrong."""
-    real = [one for one in struck if not one.problem]
+    real = [one for one in struck if not one.problem and one.fault.kind not in SILENT]
     outages = [one for one in real if one.fault.kind == "broker-down"]
     others = [one for one in real if one.fault.kind != "broker-down"]
     first = [one.tries[0] for one in placed if one.tries]
     usual = [one for one in first if not _during(one, real)]
     in_outage = [one for one in first if _during(one, outages, margin=0.0)]
-    # A database that is down at the same time is not the broker's fault.
-    alone = [one for one in in_outage if not _during(one, others, kinds=("db-restart", "network-latency"))]
+    # What another fault costs at the same time, such as the start of a process, is not the broker's fault.
+    alone = [one for one in in_outage if not _during(one, others, margin=0.0)]
     return Answers(
         usual=_median(usual),
         usual_p95=_p95(usual),
@@ -65,14 +68,8 @@ def judge(placed: Sequence[Placed], struck: Sequence[Struck]) -> Answers:
     )
 
 
-def _during(
-    one: Try, struck: Sequence[Struck], *, margin: float = SETTLES_WITHIN, kinds: Sequence[str] = ()
-) -> bool:
-    return any(
-        fault.began_at - one.seconds <= one.at <= fault.back_at + margin
-        for fault in struck
-        if not kinds or fault.fault.kind in kinds
-    )
+def _during(one: Try, struck: Sequence[Struck], *, margin: float = SETTLES_WITHIN) -> bool:
+    return any(fault.began_at - one.seconds <= one.at <= fault.back_at + margin for fault in struck)
 
 
 def _median(tries: Sequence[Try]) -> float | None:

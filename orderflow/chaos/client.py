@@ -152,7 +152,12 @@ class Client:
     def _post(
         self, path: str, *, key: str = "", body: dict[str, Any] | None = None
     ) -> requests.Response | Exception:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            # A connection that the server is just closing would look like an error of the API.
+            "Connection": "close",
+        }
         if key:
             headers["Idempotency-Key"] = key
         try:
