@@ -10,7 +10,7 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import requests
@@ -49,7 +49,6 @@ class Placed:
     tries: list[Try] = dataclasses.field(default_factory=list)
     order_id: str = ""
     order_number: str = ""
-    replayed: bool = False
     refused: str = ""
     cancellation: int = 0
     """The status of the answer to its cancellation; 0: not asked for, or not answered."""
@@ -61,10 +60,6 @@ class Placed:
     @property
     def is_answered(self) -> bool:
         return bool(self.order_id or self.refused)
-
-    @property
-    def answered_at(self) -> float:
-        return self.tries[-1].at + self.tries[-1].seconds if self.tries else 0.0
 
 
 class Client:
@@ -86,13 +81,9 @@ class Client:
             placed.cancellation = self._cancel(placed.order_id, until=until)
         return placed
 
-    def place_all(
-        self, wishes: Iterable[Wish], *, rate: float, until: float, note: Callable[[Placed], None]
-    ) -> list[Placed]:
+    def place_all(self, wishes: Iterable[Wish], *, rate: float, until: float) -> list[Placed]:
         """
-        Place all orders, `rate` of them a second however long the answers take, and return what became of them.
-
-        `note` hears of each order that has been dealt with, from several threads.
+        Place all orders, `rate` of them a second however long the answers take; return what became of them.
         """
         waiting: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
         done: list[Placed] = []
@@ -101,9 +92,7 @@ class Client:
         def work() -> None:
             try:
                 while (wish := waiting.get()) is not None:
-                    placed = self.place(wish, until=until)
-                    done.append(placed)
-                    note(placed)
+                    done.append(self.place(wish, until=until))
             except BaseException as failure:
                 failures.append(failure)
 
@@ -133,7 +122,6 @@ class Client:
         if answer.status_code == 201:
             order = answer.json()
             placed.order_id, placed.order_number = str(order["id"]), str(order["number"])
-            placed.replayed = answer.headers.get("Idempotent-Replayed") == "true"
         elif answer.status_code not in TRY_AGAIN:
             placed.refused = f"{answer.status_code}: {answer.text[:300]}"
 

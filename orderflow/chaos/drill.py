@@ -32,13 +32,14 @@ from outbox import verification
 from outbox.models import Attempt, DeadLetter, OutboxMessage
 from outbox.resilience import Outage
 
-LOOK_AGAIN = 0.05
+LOOK_AGAIN = 0.1
 """Seconds between two looks whether something is back: the precision of the recovery times."""
 
 BACK_PATIENCE = 60.0
 """Seconds within which what was broken must be back at all."""
 
-SETTLE_LOOK = 0.5
+SETTLE_LOOK = 1.0
+"""Seconds between two looks whether everything has come to its end."""
 
 NOT_A_PROVIDERS = (
     "OperationalError",
@@ -50,6 +51,10 @@ NOT_A_PROVIDERS = (
 """Errors of attempts that speak of the broker, the database or a worker: waiting for those is recovery."""
 
 SHORTEST_PLANNED_WAIT = 5.0
+"""Seconds; a step waits less than that for another one that is at work on its order."""
+
+WORKS_WHILE_IT_BEGINS = ("duplicate-delivery", "clock-jump")
+"""The faults that do something for a while; the others strike at one moment, at the end of their beginning."""
 
 Answer = TypeVar("Answer")
 
@@ -96,7 +101,6 @@ class Drill:
                 wishes.draw(plan.orders, seed=plan.seed, run=run),
                 rate=plan.orders / plan.duration,
                 until=until,
-                note=lambda one: None,
             )
         finally:
             for thread in threads:
@@ -127,9 +131,9 @@ class Drill:
             self._struck.append(struck)
             self._tell(f"{fault} did not strike: {nothing}")
             return
-        # What had to wait for another fault's end began later than planned.
-        if fault.kind not in ("duplicate-delivery", "clock-jump"):
-            struck.began_at = max(began_at, time.time() - LOOK_AGAIN)
+        if fault.kind not in WORKS_WHILE_IT_BEGINS:
+            # It may have waited for the end of another fault before it struck.
+            struck.began_at = time.time()
         self._tell(f"{fault.kind}: {struck.did}")
         try:
             time.sleep(fault.lasts)
@@ -184,8 +188,6 @@ class Drill:
         ids = [one.order_id for one in placed if one.is_accepted]
         lives = {"": _orders_lives(ids)} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
         return Report(
-            plan_orders=self.plan.orders,
-            duration=self.plan.duration,
             seed=self.plan.seed,
             broker=self.plan.broker,
             command=self.plan.command,

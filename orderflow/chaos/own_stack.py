@@ -44,11 +44,6 @@ class OwnStack:
         run = state.read(self._home)
         return (run.units if run else {}).get(name, {})
 
-    def names(self) -> list[str]:
-        """The processes there are."""
-        run = state.read(self._home)
-        return list(run.units if run else {})
-
     def process(self, name: str) -> int:
         """
         Return the id of a process that is up, waiting while it starts.

@@ -36,8 +36,6 @@ RULES = (
 class Report:
     """All that is known about one drill."""
 
-    plan_orders: int
-    duration: float
     seed: int
     broker: str
     command: str

@@ -40,8 +40,6 @@ def verified():
 def report():
     fault = struck()
     return Report(
-        plan_orders=1,
-        duration=10,
         seed=7,
         broker="redis",
         command="python3 run.py chaos --seed 7",
