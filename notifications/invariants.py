@@ -21,7 +21,7 @@ MOST_REDELIVERIES = 8
 DELIVERED_LONG_AGO = "message.status = 'published' AND message.published_at < now() - %(missing)s"
 DELIVERED_IN_VAIN = "message.redeliveries >= %(most)s AND message.created_at < now() - interval '1 hour'"
 
-STATUS = "python manage.py outbox_status"
+TRACE = "python manage.py order_trace {id}"
 
 NEWS = sorted(event.name for event in rendering.TEMPLATES)
 
@@ -35,7 +35,7 @@ WAYS = ", ".join(
 def _news(told: str, when: str) -> str:
     """Messages whose news is not `told`, though nobody gave it up and it is late, which is `when`."""
     return f"""
-        SELECT message.id FROM outbox_outboxmessage AS message
+        SELECT DISTINCT message.payload ->> 'order_number' FROM outbox_outboxmessage AS message
         CROSS JOIN LATERAL (VALUES {WAYS}) AS way (channel, workflow, address)
         WHERE message.event_name = ANY(%(news)s) AND message.created_at >= %(since)s AND ({when})
           AND btrim(way.address) <> ''
@@ -53,13 +53,13 @@ def _at_the_provider(channel: Channel) -> Invariant:
         name=f"{channel}-is-at-the-provider",
         sentence=f"Every notification sent by {channel.label} is in the provider's own list.",
         sql="""
-            SELECT id, provider_message_id FROM notifications_notification
+            SELECT order_number, provider_message_id FROM notifications_notification
             WHERE status = 'sent' AND channel = %(channel)s AND sent_at >= %(since)s
         """,
         values=lambda: {"channel": str(channel)},
         compare=lambda sent, look: providers.missing(channel, sent, look),
         asks_providers=True,
-        command=STATUS,
+        command=TRACE,
     )
 
 
@@ -75,7 +75,7 @@ INVARIANTS = [
             when=f"{DELIVERED_LONG_AGO} OR {DELIVERED_IN_VAIN}",
         ),
         values=lambda: {"missing": MISSING_AFTER, "most": MOST_REDELIVERIES, "news": NEWS},
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="notifications-come-to-an-end",
@@ -90,23 +90,23 @@ INVARIANTS = [
             when=DELIVERED_LONG_AGO,
         ),
         values=lambda: {"missing": MISSING_AFTER, "news": NEWS},
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="customers-are-told-once",
         sentence="There is one notification for each message, channel and recipient.",
         sql="""
-            SELECT message_id FROM notifications_notification
+            SELECT min(order_number) FROM notifications_notification
             WHERE created_at >= %(since)s
             GROUP BY message_id, channel, recipient HAVING count(*) > 1
         """,
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="notifications-tell-of-messages",
         sentence="Every notification tells of a message of its order, unless that has outlived its retention.",
         sql=f"""
-            SELECT told.id FROM notifications_notification AS told
+            SELECT DISTINCT told.order_number FROM notifications_notification AS told
             LEFT JOIN outbox_outboxmessage AS message ON message.id = told.message_id
             WHERE told.created_at >= %(since)s
               AND CASE WHEN message.id IS NULL
@@ -114,13 +114,13 @@ INVARIANTS = [
                   ELSE message.key <> told.order_id::text OR message.event_name <> ALL(%(news)s) END
         """,  # noqa: S608 - names of our own
         values=lambda: {"clocks": LEASE, "news": NEWS},
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="failed-notifications-have-letters",
         sentence="Every notification that was given up has a dead letter of its channel.",
         sql="""
-            SELECT told.id FROM notifications_notification AS told
+            SELECT DISTINCT told.order_number FROM notifications_notification AS told
             WHERE told.status = 'failed' AND told.created_at >= %(since)s
               AND NOT EXISTS (
                   SELECT FROM outbox_deadletter AS letter
@@ -128,27 +128,27 @@ INVARIANTS = [
                     AND letter.consumer = 'notifications.tasks.send_' || told.channel
               )
         """,
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="sent-notifications-name-their-record",
         sentence="Every sent notification says when, has the provider's id, and leaves no outcome open.",
         sql="""
-            SELECT id FROM notifications_notification
+            SELECT DISTINCT order_number FROM notifications_notification
             WHERE status = 'sent' AND created_at >= %(since)s
               AND (sent_at IS NULL OR provider_message_id = '' OR outcome_open)
         """,
-        command=STATUS,
+        command=TRACE,
     ),
     Invariant(
         name="provider-ids-are-told-apart",
         sentence="No two notifications of a channel claim the same record of the provider.",
         sql="""
-            SELECT min(id) FROM notifications_notification
+            SELECT min(order_number) FROM notifications_notification
             WHERE status = 'sent' AND provider_message_id <> '' AND created_at >= %(since)s
             GROUP BY channel, provider_message_id HAVING count(*) > 1
         """,
-        command=STATUS,
+        command=TRACE,
     ),
     *map(_at_the_provider, Channel),
 ]

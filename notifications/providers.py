@@ -24,7 +24,7 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 def missing(channel: Channel, sent: list[Row], look: Look) -> Iterable[str]:
     """
-    The notifications in `sent` that the provider of their channel knows nothing of.
+    The orders of those notifications in `sent` that the provider of their channel knows nothing of.
 
     Raises:
         NotComparable: if that provider keeps no list of what it took.
@@ -34,7 +34,7 @@ def missing(channel: Channel, sent: list[Row], look: Look) -> Iterable[str]:
     if not sent:
         return []
     known = set(look.once(("notifications", channel), lambda: _taken(channel, look.since)))
-    return [str(row["id"]) for row in sent if row["provider_message_id"] not in known]
+    return sorted({row["order_number"] for row in sent if row["provider_message_id"] not in known})
 
 
 def _taken(channel: Channel, since: dt.datetime | None) -> Iterator[str]:

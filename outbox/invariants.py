@@ -7,6 +7,7 @@ neither. Where something is in flight between transactions, the grace is built o
 
 from __future__ import annotations
 
+from outbox import repairs
 from outbox.promises import Invariant, written_at
 from outbox.relay import LEASE
 
@@ -17,7 +18,8 @@ or the broker is down, or no relay runs."""
 CLOCKS_DIFFER = LEASE
 """By how much a time that a statement took may be ahead of the snapshot's."""
 
-NO_READABLE = "python manage.py discard_failures --id {id} --dry-run"
+READ = "docs/operations.md, “Reading a failed verdict”"
+"""Where no command helps."""
 
 INVARIANTS = [
     Invariant(
@@ -43,7 +45,7 @@ INVARIANTS = [
               )
         """,
         values=lambda: {"clocks": CLOCKS_DIFFER},
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="claims-end",
@@ -53,7 +55,8 @@ INVARIANTS = [
             WHERE claim IS NOT NULL AND (status <> 'pending' OR not_before > now() + %(longest)s)
         """,
         values=lambda: {"longest": LEASE + CLOCKS_DIFFER},
-        command="python manage.py outbox_status",
+        command="python manage.py verify --repair",
+        repair=repairs.TAKE_CLAIM_BACK,
     ),
     Invariant(
         name="settled-messages-say-how",
@@ -63,7 +66,7 @@ INVARIANTS = [
             WHERE (status = 'published' AND published_at IS NULL)
                OR (status IN ('parked', 'buried') AND last_error = '')
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="buried-messages-have-letters",
@@ -73,7 +76,8 @@ INVARIANTS = [
             WHERE status = 'buried'
               AND NOT EXISTS (SELECT FROM outbox_deadletter WHERE message_id = message.id)
         """,
-        command="python manage.py outbox_status",
+        command="python manage.py verify --repair",
+        repair=repairs.DELIVER_BURIED,
     ),
     Invariant(
         name="attempts-are-sane",
@@ -85,7 +89,7 @@ INVARIANTS = [
                 OR (outcome IN ('postponed', 'waited')) <> (next_try_at IS NOT NULL)
             )
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="given-up-work-has-letters",
@@ -98,7 +102,7 @@ INVARIANTS = [
                   WHERE message_id = attempt.message_id AND consumer = attempt.consumer
               )
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="open-letters-can-be-replayed",
@@ -108,7 +112,7 @@ INVARIANTS = [
             WHERE resolution = 'open' AND message_id IS NOT NULL
               AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = letter.message_id)
         """,
-        command=NO_READABLE,
+        command="python manage.py discard_failures --id {id} --dry-run",
     ),
     Invariant(
         name="open-letters-keep-their-attempts",
@@ -132,7 +136,7 @@ INVARIANTS = [
                OR (resolution = 'open') <> (resolved_by = '')
                OR (resolution = 'open') <> (reason = '')
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="replayed-letters-were-delivered",
@@ -143,7 +147,8 @@ INVARIANTS = [
             WHERE letter.resolution = 'replayed' AND letter.resolved_at >= %(since)s
               AND message.redeliveries = 0
         """,
-        command="python manage.py outbox_status",
+        command="python manage.py verify --repair",
+        repair=repairs.DELIVER_REPLAYED,
     ),
     Invariant(
         name="inbox-knows-its-messages",
@@ -154,7 +159,7 @@ INVARIANTS = [
               AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = entry.message_id)
         """,  # noqa: S608 - a name of our own column
         values=lambda: {"clocks": CLOCKS_DIFFER},
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="causes-are-known",
@@ -172,6 +177,6 @@ INVARIANTS = [
               )
         """,  # noqa: S608 - a name of our own column
         values=lambda: {"clocks": CLOCKS_DIFFER},
-        command="python manage.py outbox_status",
+        command=READ,
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from orders import contracts, repairs
-from orders.invariants.patience import RECENT, TRACE, patience, queued
+from orders.invariants.patience import READ, RECENT, TRACE, patience, queued
 from orders.moves import Status
 from outbox.contracts import Event
 from outbox.promises import Invariant
@@ -47,12 +47,15 @@ INVARIANTS = [
         name="no-event-was-published-twice",
         sentence="No order has two messages of one event, but for a stranded charge that two workers found.",
         sql="""
-            SELECT key FROM outbox_outboxmessage
-            WHERE event_name = ANY(%(events)s) AND created_at >= %(since)s
-            GROUP BY key, event_name HAVING count(*) > 1
+            SELECT DISTINCT coalesce(o.number, twice.key) FROM (
+                SELECT key FROM outbox_outboxmessage
+                WHERE event_name = ANY(%(events)s) AND created_at >= %(since)s
+                GROUP BY key, event_name HAVING count(*) > 1
+            ) AS twice
+            LEFT JOIN orders_order AS o ON o.id::text = twice.key
         """,
         values=lambda: {"events": ONCE_ONLY},
-        command="python manage.py outbox_status",
+        command=TRACE,
     ),
     Invariant(
         name="messages-belong-to-orders",
@@ -67,7 +70,7 @@ INVARIANTS = [
             WHERE NOT EXISTS (SELECT FROM orders_order WHERE id::text = about.key)
         """,
         values=lambda: {"events": EVENTS},
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="unfinished-orders-go-on",

@@ -16,6 +16,9 @@ from outbox import broker
 
 TRACE = "python manage.py order_trace {id}"
 
+READ = "docs/operations.md, “Reading a failed verdict”"
+"""Where no command helps."""
+
 RECENT = "(o.finished_at IS NULL OR o.finished_at >= %(since)s)"
 """Orders that may have changed since."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orders import repairs
-from orders.invariants.patience import RECENT, TRACE
+from orders.invariants.patience import READ, RECENT, TRACE
 from outbox.promises import Invariant
 
 INVARIANTS = [
@@ -33,7 +33,7 @@ INVARIANTS = [
         sql="""
             SELECT sku FROM orders_product WHERE on_hand + reserved + shipped <> received
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
     Invariant(
         name="reservations-are-held",
@@ -70,6 +70,6 @@ INVARIANTS = [
                   WHERE o.finished_at >= %(since)s
               ))
         """,
-        command="python manage.py outbox_status",
+        command=READ,
     ),
 ]

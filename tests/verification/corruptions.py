@@ -30,7 +30,8 @@ IN_THE_OUTBOX = {
         UPDATE outbox_outboxmessage SET published_at = NULL WHERE key = %(plain)s
     """,
     "buried-messages-have-letters": """
-        UPDATE outbox_outboxmessage SET status = 'buried', last_error = 'why' WHERE key = %(plain)s
+        UPDATE outbox_outboxmessage SET status = 'buried', last_error = 'why'
+        WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
     """,
     "attempts-are-sane": """
         UPDATE outbox_attempt SET next_try_at = now() WHERE outcome = 'buried'
@@ -52,7 +53,8 @@ IN_THE_OUTBOX = {
         UPDATE outbox_deadletter SET reason = '' WHERE resolution = 'replayed'
     """,
     "replayed-letters-were-delivered": """
-        UPDATE outbox_outboxmessage SET redeliveries = 0 WHERE key = %(bounced)s
+        UPDATE outbox_outboxmessage SET redeliveries = 0
+        WHERE key = %(bounced)s AND event_name = 'orders.order_placed'
     """,
     "inbox-knows-its-messages": """
         UPDATE outbox_inboxentry SET message_id = %(unknown)s
