@@ -131,9 +131,10 @@ class Process:
         """The processes of its pool."""
         return psutil.Process(self.pid).children(recursive=True)
 
-    def kill_child(self) -> None:
-        """Take one process of the pool away without a warning."""
-        self.children()[0].kill()
+    def kill_children(self) -> None:
+        """Take the processes of its pool away without a warning."""
+        for child in self.children():
+            child.kill()
 
     def kill(self) -> None:
         """End it and its pool at once, without a warning."""

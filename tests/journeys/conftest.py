@@ -1,68 +1,70 @@
-"""Journeys run with real worker processes, and a broker of their own that may be taken away."""
+"""Journeys run with real worker processes, which all share; a broker and a network that may go away."""
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import time
+import datetime as dt
+import types
 
 import pytest
-import redis
 
-from orderflow.sandbox.launch import free_port
-from orderflow.stack import binaries
 from outbox import testing
 from tests import processes
+from tests.processes import Network, RedisServer, eventually
+
+UNACKED, UNACKED_SINCE = "unacked-orders", "unacked-index-orders"
 
 
-class Broker:
-    """A Redis-protocol server of the test's own, durable, that can be killed and started again."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self):
-        options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec".split()
-        self._popen = subprocess.Popen(
-            [binaries.valkey().path, *options, "--dir", self.folder],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        processes.eventually(self.answers, "the broker answers")
-
-    def answers(self):
-        with contextlib.suppress(redis.RedisError), redis.Redis(port=self.port) as link:
-            return link.ping()
-        return False
-
-    def kill(self):
-        self._popen.kill()
-        self._popen.wait(10)
-
-
-@pytest.fixture
-def broker(tmp_path):
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    server = Broker(folder)
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """A Redis of the journeys' own, which keeps nothing over a restart."""
+    server = RedisServer(tmp_path_factory.mktemp("broker"), durable=False)
     yield server
     server.kill()
 
 
+@pytest.fixture(scope="module")
+def shared(broker, tmp_path_factory):
+    """A place for the processes that all journeys share; `staff` starts them."""
+    with processes.stack(tmp_path_factory.mktemp("shared")) as started:
+        yield (shared := types.SimpleNamespace(stack=started, orders=None, relay=None, database=None))
+    if shared.database:
+        shared.database.cut()
+
+
 @pytest.fixture
-def stack(transactional_db, world, tmp_path):
-    """Start worker processes for the test; see `tests.processes.Stack`."""
-    testing.purge()
+def staff(transactional_db, world, broker, shared):
+    """A relay, a clock, and a worker for orders that reaches the database by way of `staff.database`."""
+    if shared.orders is None:
+        shared.database = Network(processes.environment()["DATABASE_URL"], port=5432)
+        shared.relay = shared.stack.relay(BROKER_URL=broker.url)
+        shared.stack.beat(BROKER_URL=broker.url)
+        shared.orders = shared.stack.worker(
+            "orders", "orders", concurrency=3, BROKER_URL=broker.url, DATABASE_URL=shared.database.url
+        )
+    elif not shared.orders.is_alive():
+        shared.orders.start()
+    shared.orders.wait_until_ready()
+    yield shared
+    with broker.client() as link:
+        eventually(lambda: not link.hlen(UNACKED) and not link.llen("orders"), "all is acknowledged")
+        link.flushall()
+
+
+@pytest.fixture
+def stack(tmp_path, staff, broker):
+    """Start further processes for one journey; see `tests.processes.Stack`."""
     with processes.stack(tmp_path) as started:
         yield started
-    testing.purge()
 
 
 @pytest.fixture
-def elapsed():
-    """Seconds since the test began."""
-    began = time.monotonic()
-    return lambda: time.monotonic() - began
+def pass_time(broker):
+    """Let a minute pass for the database, and for the broker's patience with those who do not acknowledge."""
+
+    def pass_time(span=dt.timedelta(minutes=1)):
+        testing.pass_time(span)
+        with broker.client() as link:
+            for tag in link.zrange(UNACKED_SINCE, 0, -1):
+                link.zincrby(UNACKED_SINCE, -span.total_seconds(), tag)
+
+    return pass_time

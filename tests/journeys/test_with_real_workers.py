@@ -1,13 +1,19 @@
-"""Whole journeys, with worker processes that are killed and a broker that goes away."""
+"""Whole journeys, with workers that are killed, and a broker, a network and a database that go away."""
 
 from __future__ import annotations
 
-import pytest
+import random
 
+import pytest
+from celery import current_app
+
+from notifications.models import Notification
 from orders import services
-from orders.models import Order, Payment, Product
+from orders.models import Order, OrderTransition, Payment, Product, Shipment
+from outbox import registry, verification
 from outbox.models import DeadLetter, OutboxMessage
 from tests.factories import ProductFactory, place
+from tests.journeys.conftest import UNACKED
 from tests.processes import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -33,10 +39,27 @@ def captured(world):
     return kept
 
 
-def test_orders_are_worked_off_by_real_workers_and_the_ledgers_agree(stack, world):
-    stack.worker("orders", "orders", concurrency=2)
-    stack.relay()
-    stack.beat()
+def is_struck(server, match):
+    return any(fault["struck"] and fault["match"] == match for fault in server.faults())
+
+
+def hold_charge(world, order, *, seconds):
+    """Let the provider think about the order's charge."""
+    world.payments.control(
+        fault="slow", latency_ms=int(seconds * 1000), times=1, match=f"order-{order.pk}-charge"
+    )
+
+
+def wait_for_charge(world, order):
+    eventually(lambda: is_struck(world.payments, f"order-{order.pk}-charge"), "charging")
+
+
+def assert_each_is_charged_once(world, *orders):
+    assert captured(world) == {str(order.pk): [order.total_minor] for order in orders}
+    assert not DeadLetter.objects.exists()
+
+
+def test_orders_are_worked_off_by_real_workers_and_the_ledgers_agree(staff, world):
     product = ProductFactory()
     shipped = [place(product) for _ in range(10)]
     declined = [place(product, payment_method="pm_card_visa_chargeDeclined") for _ in range(3)]
@@ -46,19 +69,14 @@ def test_orders_are_worked_off_by_real_workers_and_the_ledgers_agree(stack, worl
     eventually(lambda: all_are(shipped, Status.FULFILLED), "shipped")
     eventually(lambda: all_are(declined, Status.REJECTED), "rejected")
     eventually(lambda: all_are(refused, Status.CANCELLED), "cancelled")
-    assert captured(world) == {str(order.pk): [order.total_minor] for order in [*shipped, *refused]}
+    assert_each_is_charged_once(world, *shipped, *refused)
     assert world.payments.count(kind="refund") == 2
     assert world.warehouse.count(kind="shipment") == 10
-    assert not DeadLetter.objects.exists()
     product.refresh_from_db()
     assert (product.reserved, product.shipped) == (0, 20)
 
 
-def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(stack, world):
-    worker = stack.worker("orders", "orders", concurrency=3)
-    stack.relay()
-    stack.beat()
-    worker.wait_until_ready()
+def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(staff, world, pass_time):
     charging, shipping, refunding = place(), place(), place(ProductFactory(sku="NOSHIP-killed"))
     held = [
         (world.payments, f"order-{charging.pk}-charge"),
@@ -68,71 +86,121 @@ def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(stack, w
     for server, key in held:
         server.control(fault="slow", latency_ms=3000, times=1, match=key)
     for server, key in held:
-        eventually(lambda s=server, k=key: any(f["struck"] and f["match"] == k for f in s.faults()), key)
-    worker.kill()
-    worker.start()
+        eventually(lambda s=server, k=key: is_struck(s, k), key)
+    staff.orders.kill()
+    pass_time()
+    staff.orders.start()
 
     eventually(lambda: status(charging) == status(shipping) == Status.FULFILLED, "fulfilled")
     eventually(lambda: status(refunding) == Status.CANCELLED, "refunded")
-    assert captured(world) == {str(order.pk): [order.total_minor] for order in (charging, shipping, refunding)}
+    assert_each_is_charged_once(world, charging, shipping, refunding)
     assert world.payments.count(kind="refund") == 1
     assert world.warehouse.count(kind="shipment") == 2
-    assert not DeadLetter.objects.exists()
 
 
-def test_a_child_killed_in_a_step_is_made_good(stack, world):
-    worker = stack.worker("orders", "orders", concurrency=1)
-    stack.relay()
-    stack.beat()
-    worker.wait_until_ready()
+def test_a_child_killed_in_a_step_is_made_good(staff, world, pass_time):
     order = place()
-    world.payments.control(fault="slow", latency_ms=3000, times=1, match=f"order-{order.pk}-charge")
-    eventually(lambda: any(fault["struck"] for fault in world.payments.faults()), "charging")
-    worker.kill_child()
+    hold_charge(world, order, seconds=3)
+    wait_for_charge(world, order)
+    staff.orders.kill_children()
+    pass_time()
 
     eventually(lambda: status(order) == Status.FULFILLED, "fulfilled")
-    assert captured(world) == {str(order.pk): [order.total_minor]}
-    assert Payment.objects.get().calls <= 2
+    assert_each_is_charged_once(world, order)
 
 
-def test_orders_are_taken_while_the_broker_is_down_and_worked_off_when_it_is_back(stack, world, broker):
-    stack.worker("orders", "orders", concurrency=2, BROKER_URL=broker.url)
-    relay = stack.relay(BROKER_URL=broker.url)
-    stack.beat(BROKER_URL=broker.url)
-    before = place()
-    eventually(lambda: status(before) == Status.FULFILLED, "the first order")
+def test_a_message_that_a_dying_worker_swallowed_is_sent_again(staff, world, broker, pass_time):
+    def swallowed():
+        """Redis has handed the message out, and the worker has told nobody that it has it."""
+        staff.orders.freeze()
+        order = place()
+        eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "the broker has it")
+        with broker.client() as link:
+            if link.llen("orders") or link.hlen(UNACKED):
+                staff.orders.thaw()  # its read had just ended, so the message waits for the next one
+                return None
+        return order
+
+    order = eventually(swallowed, "a message in the hands of a frozen worker")
+    staff.orders.kill()
+    staff.orders.start()
+    staff.orders.wait_until_ready()
+    assert status(order) == Status.PLACED
+    pass_time()
+
+    eventually(lambda: all_are(Order.objects.all(), Status.FULFILLED), "fulfilled", within=10)
+    assert_each_is_charged_once(world, *Order.objects.all())
+
+
+def test_a_connection_that_drops_during_a_charge_charges_once(staff, world, broker, pass_time):
+    order = place()
+    hold_charge(world, order, seconds=2)
+    wait_for_charge(world, order)
+    with broker.client() as link:
+        link.client_kill_filter(_type="normal", skipme=True)
+    eventually(lambda: staff.orders.says("Connection to broker lost"), "the loss")
+    pass_time()
+
+    eventually(lambda: status(order) == Status.FULFILLED, "fulfilled")
+    assert_each_is_charged_once(world, order)
+
+
+def test_orders_are_taken_while_the_broker_is_down_and_worked_off_when_it_is_back(
+    staff, world, broker, pass_time
+):
+    charging = place()
+    hold_charge(world, charging, seconds=2)
+    wait_for_charge(world, charging)
+    staff.orders.freeze()
+    forgotten = [place() for _ in range(3)]
+    eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "the broker has them")
 
     broker.kill()
+    staff.orders.thaw()
     during = [place() for _ in range(5)]
-    eventually(lambda: "broker_down" in relay.output(), "the relay has noticed")
+    eventually(lambda: "broker_down" in staff.relay.output(), "the relay has noticed")
     assert set(OutboxMessage.objects.undelivered().values_list("attempts", flat=True)) == {0}
-    broker.start()
+    broker.start()  # and it remembers nothing
 
     eventually(lambda: all_are(during, Status.FULFILLED), "the orders of the outage")
-    assert captured(world) == {str(order.pk): [order.total_minor] for order in [before, *during]}
-    assert not DeadLetter.objects.exists()
+    pass_time()
+    eventually(lambda: all_are([charging, *forgotten], Status.FULFILLED), "what the broker has forgotten")
+    assert_each_is_charged_once(world, charging, *forgotten, *during)
 
 
-def test_two_relays_and_two_beats_start_nothing_twice(stack, world):
-    stack.worker("orders", "orders", concurrency=2)
-    for _ in range(2):
-        stack.relay()
-        stack.beat()
+def test_workers_outlive_a_database_that_goes_away(staff, world, pass_time):
+    before = place()
+    eventually(lambda: status(before) == Status.FULFILLED, "the first order")
+    charging = place()
+    hold_charge(world, charging, seconds=1)
+    wait_for_charge(world, charging)
+
+    staff.database.cut()
+    during = place()
+    eventually(lambda: staff.orders.says("step.database_down"), "a worker has noticed")
+    staff.database.open()
+
+    eventually(lambda: status(during) == Status.FULFILLED, "the order of the outage")
+    pass_time()
+    eventually(lambda: status(charging) == Status.FULFILLED, "the order that lost its worker's session")
+    assert_each_is_charged_once(world, before, charging, during)
+
+
+def test_two_relays_and_two_beats_start_nothing_twice(staff, stack, world, broker):
+    stack.relay(BROKER_URL=broker.url).wait_until_ready()
+    stack.beat(BROKER_URL=broker.url)
     orders = [place() for _ in range(20)]
 
     eventually(lambda: all_are(orders, Status.FULFILLED), "fulfilled")
-    assert captured(world) == {str(order.pk): [order.total_minor] for order in orders}
+    assert_each_is_charged_once(world, *orders)
     assert {intent["times_seen"] for intent in world.payments.ledger(kind="payment_intent")} == {1}
 
 
-def test_a_customer_who_cancels_during_the_charge_gets_the_money_back(stack, world):
-    stack.worker("orders", "orders", concurrency=2)
-    stack.relay()
-    stack.beat()
+def test_a_customer_who_cancels_during_the_charge_gets_the_money_back(staff, world):
     product = ProductFactory(stock=2)
     order = place(product)
-    world.payments.control(fault="slow", latency_ms=1500, times=1, match=f"order-{order.pk}-charge")
-    eventually(lambda: any(fault["struck"] for fault in world.payments.faults()), "charging")
+    hold_charge(world, order, seconds=1.5)
+    wait_for_charge(world, order)
     services.request_cancellation(order_id=order.pk, requested_by="customer")
 
     eventually(lambda: status(order) == Status.CANCELLED, "cancelled")
@@ -140,3 +208,68 @@ def test_a_customer_who_cancels_during_the_charge_gets_the_money_back(stack, wor
     assert intent["amount_refunded"] == intent["amount"] == order.total_minor
     assert Product.objects.values_list("on_hand", "reserved").get(pk=product.pk) == (2, 0)
     assert world.warehouse.count() == 0
+
+
+def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing(staff, stack, world, broker, pass_time):
+    order = place()
+    hold_charge(world, order, seconds=1)
+    wait_for_charge(world, order)
+    staff.orders.freeze()
+    pass_time()
+    stack.worker("others", "orders", concurrency=2, BROKER_URL=broker.url, ORDERFLOW_POOL="orders")
+    eventually(lambda: status(order) == Status.FULFILLED, "another worker has finished it")
+    eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "all is published")
+    before = all_that_is_known()
+
+    staff.orders.thaw()
+    with broker.client() as link:
+        eventually(lambda: not link.hlen(UNACKED), "the stopped worker has gone on and come to its end")
+    assert staff.orders.says("step.fenced")
+    assert all_that_is_known() == before
+    assert_each_is_charged_once(world, order)
+
+
+def all_that_is_known():
+    kept = [Order, OrderTransition, Payment, Shipment, OutboxMessage]
+    return {model: list(model.objects.order_by("pk").values()) for model in kept}
+
+
+def test_ten_deliveries_at_once_and_in_any_order_take_effect_once(staff, stack, world, broker):
+    stack.worker("others", "orders", "email", "sms", "push", concurrency=3, BROKER_URL=broker.url)
+    shipped = [place(), place()]
+    refused = place(ProductFactory(sku="NOSHIP-ten"))
+    declined = place(payment_method="pm_card_visa_chargeDeclined")
+    deliver_all_ten_times(broker)
+
+    eventually(lambda: not Order.objects.unfinished().exists(), "all orders are final")
+    eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "all is published")
+    deliver_all_ten_times(broker)
+    with broker.client() as link:
+        queues = ("orders", "email", "sms", "push", UNACKED)
+        eventually(lambda: not any(link.exists(name) for name in (*queues, "unacked-others")), "all is done")
+
+    assert (status(refused), status(declined)) == (Status.CANCELLED, Status.REJECTED)
+    assert_each_is_charged_once(world, *shipped, refused)
+    assert world.payments.count(kind="refund") == 1
+    assert world.warehouse.count(kind="shipment") == len(shipped)
+    assert world.smtp.count() == Notification.objects.count() > 0
+    assert verification.run(providers=True).failed == []
+
+
+def in_canvas(canvas):
+    return getattr(canvas, "tasks", [canvas])
+
+
+def deliver_all_ten_times(broker):
+    """Send every task of every message ten times, in any order."""
+    tasks = []
+    for row in OutboxMessage.objects.all():
+        message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+        for name, handler in registry.workflows_for(message.event).items():
+            if canvas := handler(message):
+                each = [task.clone(headers=message.headers(workflow=name)) for task in in_canvas(canvas)]
+                tasks += 10 * each
+    random.shuffle(tasks)
+    with current_app.connection_for_write(broker.url) as link, link.Producer() as producer:
+        for task in tasks:
+            task.apply_async(producer=producer)
