@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from django.db import connection
@@ -96,10 +98,24 @@ TUNED = System(
 )
 
 
-def place(writer: str, orders: int, *, writers: int = 1, rate: float = 0.0) -> dict[str, Any]:
+def place(
+    writer: str,
+    orders: int,
+    *,
+    writers: int = 1,
+    rate: float = 0.0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Place orders by processes of their own; return what `benchmarks.writers` reports."""
     command = [sys.executable, "-m", "benchmarks.writers", writer, str(orders), str(writers), str(rate)]
-    done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=processes.ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise Incorrect(f"placing orders failed: {done.stderr[-3000:]}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -158,10 +174,7 @@ def check(orders: int) -> None:
     }
     problems += [f"{what}: {count}" for what, count in counts.items() if count != orders]
     for kind in ("charge", "ship", "mail"):
-        calls = collections.Counter(line.key for line in ledger.read(kind))
-        if len(calls) != orders:
-            problems.append(f"orders in the ledger of {kind}: {len(calls)}")
-        problems += [f"{kind} of {key}: {count} times" for key, count in calls.items() if count > 1][:5]
+        check_ledger(kind, orders)
     shipped = sum(Product.objects.values_list("shipped", flat=True))
     lines = sum(OrderLine.objects.values_list("quantity", flat=True))
     if shipped != lines or Product.objects.exclude(reserved=0).exists():
@@ -170,6 +183,19 @@ def check(orders: int) -> None:
         problems.append("stock does not add up")
     if problems:
         raise Incorrect(f"of {orders} orders: " + "; ".join(problems))
+
+
+def check_ledger(kind: str, orders: int) -> None:
+    """
+    Compare a provider's own account with what it must be: one call for each order.
+
+    Raises:
+        Incorrect: if it is not.
+    """
+    calls = collections.Counter(line.key for line in ledger.read(kind))
+    twice = [f"{key} {count} times" for key, count in calls.items() if count > 1]
+    if twice or len(calls) != orders:
+        raise Incorrect(f"{kind}: of {orders} orders {len(calls)} were asked for; {', '.join(twice[:5])}")
 
 
 def servers_and(groups: Mapping[str, list[int]]) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
+import json
 from typing import Any
 
 import redis
@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from benchmarks import ledger
-from orders.contracts import OrderPlaced
+from orders.contracts import OrderEvent, OrderPlaced
 from orders.models import Product
 from outbox.models import OutboxMessage
 
@@ -76,14 +76,21 @@ def waiting(app: Celery, queue: str) -> int:
         return int(declared.message_count)
 
 
-def write_messages(count: int, *, published: bool = False) -> None:
+def write_messages(
+    count: int,
+    *,
+    of: type[OrderEvent] = OrderPlaced,
+    published: bool = False,
+    days_ago: int = 0,
+    **facts: str,
+) -> None:
     """
-    Write `count` messages `OrderPlaced` of orders that do not exist, in one statement.
+    Write `count` messages of orders that do not exist, in one statement; `facts` are the event's own.
 
-    With `published`, as if they had been delivered within the last month.
+    With `published`, as if they had been delivered, all of them `days_ago`.
     """
-    event = OrderPlaced(
-        order_id=str(uuid.UUID(int=0)),
+    event = of(
+        order_id="",
         order_number="OF-1000000",
         customer_name="Ada Example",
         customer_email="ada@example.com",
@@ -91,32 +98,29 @@ def write_messages(count: int, *, published: bool = False) -> None:
         customer_push_token="",
         total_minor=500,
         currency="GBP",
+        **facts,
     )
-    import json
-
-    state = (
-        "'published', now() - n * interval '30 days' / %(count)s, now() - n * interval '30 days' / %(count)s"
-        if published
-        else "'pending', now(), NULL"
-    )
+    at = "now() - %(days)s * interval '1 day'"
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL statement_timeout = 0") if connection.in_atomic_block else cursor.execute(
-            "SET statement_timeout = 0"
-        )
+        cursor.execute("SET statement_timeout = 0")
         cursor.execute(
             f"""
             INSERT INTO {OutboxMessage._meta.db_table}
                 (id, event_name, event_version, key, payload, correlation_id, causation_id, trace, workflows,
                  redeliveries, attempts, last_error, status, not_before, published_at)
-            SELECT gen.id, %(name)s, %(version)s, gen.id::text,
-                   jsonb_set(%(payload)s::jsonb, '{{order_id}}', to_jsonb(gen.id::text)),
-                   gen.id::text, '', '{{}}', '{{}}', 0, 0, '', {state}
-            FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, %(count)s) AS n) AS gen
+            SELECT made.id, %(name)s, %(version)s, made.id::text,
+                   jsonb_set(jsonb_set(%(payload)s::jsonb, '{{order_id}}', to_jsonb(made.id::text)),
+                             '{{order_number}}', to_jsonb('OF-' || made.n)),
+                   made.id::text, '', '{{}}', '{{}}', 0, 0, '',
+                   {f"'published', {at}, {at}" if published else "'pending', now(), NULL"}
+            FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, %(count)s) AS n) AS made
             """,  # noqa: S608 - our own names
             {
                 "name": event.name,
                 "version": event.version,
                 "payload": json.dumps(event.payload()),
                 "count": count,
+                "days": days_ago,
             },
         )
+        cursor.execute("RESET statement_timeout")

@@ -1,5 +1,44 @@
-"""The project's addresses, and those of the baselines of the scenario `intake`."""
+"""The project's addresses, and two baselines behind the same door: less work, and naive work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
 
 from django.urls import include, path
+from ninja import Header, NinjaAPI, Status
 
-urlpatterns = [path("", include("orderflow.urls"))]
+from benchmarks.naive import placing
+from orders import tokens
+from orders.api import door, pictures, schemas
+from orders.api.auth import BearerToken
+
+api = NinjaAPI(title="Baselines", urls_namespace="baselines", docs_url=None, openapi_url=None)
+KEY = Annotated[str, Header(alias="Idempotency-Key", pattern=schemas.IDEMPOTENCY_KEY)]
+OPTIONS: Any = {"auth": BearerToken(tokens.WRITE), "response": {201: schemas.OrderSummary}, "by_alias": True}
+
+
+@api.post("/only", **OPTIONS)
+def place_order_only(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
+    """Without outbox and without a record of the key."""
+    return Status(201, pictures.placed(placing.place_order_only(**_wish(order))))
+
+
+@api.post("/naive", **OPTIONS)
+def place_order_naively(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
+    """With `on_commit(chain.delay)`."""
+    return Status(201, pictures.placed(placing.place_order(**_wish(order))))
+
+
+def _wish(order: schemas.NewOrder) -> dict[str, Any]:
+    skus = [item.sku for item in order.items]
+    return {"skus": skus, "email": order.customer.email or "", "name": order.customer.name}
+
+
+def _guarded() -> tuple[list[Any], str, str]:
+    patterns, app_name, namespace = api.urls
+    for pattern in patterns:
+        pattern.callback = door.guarded(pattern.callback)  # type: ignore[union-attr, arg-type]
+    return patterns, app_name, namespace
+
+
+urlpatterns = [path("baselines/", _guarded()), path("", include("orderflow.urls"))]

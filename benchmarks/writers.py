@@ -1,20 +1,19 @@
 """
 Placing orders from processes of their own: `python -m benchmarks.writers KIND ORDERS WRITERS RATE`.
 
-Prints one line of JSON: how long it took, the median time of one order, and when each was committed.
+Prints one line of JSON: how long it took, the median time of one order, and, where a rate was asked for,
+when each order was committed.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 Place = Callable[[int], str]
 """Places the order of a number and returns its id."""
@@ -25,36 +24,22 @@ def main(words: list[str]) -> int:
     import django
 
     django.setup()
+
+    from benchmarks.forks import together
+
     kind, orders, writers, rate = words[0], int(words[1]), int(words[2]), float(words[3])
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(writers + 1), context.SimpleQueue()
     shares = [orders // writers + (number < orders % writers) for number in range(writers)]
-    workers = [
-        context.Process(target=_write, args=(kind, share, rate / writers, barrier, answers), daemon=True)
-        for share in shares
-    ]
-    for worker in workers:
-        worker.start()
-    barrier.wait(60)
-    began = time.time()
-    placed = [line for _ in workers for line in answers.get()]
-    ended = time.time()
-    for worker in workers:
-        worker.join()
-    if len(placed) != orders:
-        raise SystemExit(f"{len(placed)} of {orders} orders were placed")
+    done = together(lambda number: _write(kind, shares[number], rate / writers), count=writers)
+    placed = [line for lines in done.answers for line in lines]
     used = os.times()
-    print(
-        json.dumps(
-            {
-                "began": began,
-                "seconds": ended - began,
-                "median_seconds": statistics.median(took for _, took, _ in placed),
-                "cpu": used.children_user + used.children_system,
-                "committed": {order: at for order, _, at in placed} if rate else {},
-            }
-        )
-    )
+    report = {
+        "began": done.began,
+        "seconds": done.seconds,
+        "median_seconds": statistics.median(took for _, took, _ in placed),
+        "cpu": used.children_user + used.children_system,
+        "committed": {order: at for order, _, at in placed} if rate else {},
+    }
+    print(json.dumps(report))
     return 0
 
 
@@ -90,25 +75,30 @@ def placer(kind: str) -> Place:
     return {"orderflow": orderflow, "naive": naive, "only": only}[kind]
 
 
-def _write(kind: str, orders: int, rate: float, barrier: Any, answers: Any) -> None:
-    place = placer(kind)
-    first = os.getpid() * 100_000
-    _open_session()
-    barrier.wait(60)
-    placed, began = [], time.time()
+def _write(kind: str, orders: int, rate: float) -> list[tuple[str, float, float]]:
+    place, committed_at = placer(kind), _watch_commits()
+    first, began, placed = os.getpid() * 100_000, time.time(), []
     for number in range(orders):
         if rate:
             time.sleep(max(0.0, began + number / rate - time.time()))
         before = time.perf_counter()
         order = place(first + number)
-        placed.append((order, time.perf_counter() - before, time.time()))
-    answers.put(placed)
+        placed.append((order, time.perf_counter() - before, committed_at()))
+    return placed
 
 
-def _open_session() -> None:
+def _watch_commits() -> Callable[[], float]:
+    """Note when this process's session last committed: what is done on commit comes after that."""
     from django.db import connection
 
-    connection.ensure_connection()
+    commit, last = connection.commit, [0.0]
+
+    def noting() -> None:
+        commit()
+        last[0] = time.time()
+
+    connection.commit = noting  # type: ignore[method-assign]
+    return lambda: last[0]
 
 
 if __name__ == "__main__":

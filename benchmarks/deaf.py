@@ -1,0 +1,5 @@
+"""For a relay that has only the clock, as if every wake-up were lost: `-I benchmarks.deaf`."""
+
+from celery import current_app
+
+current_app.steps["worker"].discard("outbox.listener:Listening")

@@ -1,0 +1,27 @@
+"""Relays side by side: `python -m benchmarks.drainers RELAYS`. Prints one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+
+def main(words: list[str]) -> int:
+    """Drain in that many processes at once and report."""
+    import django
+
+    django.setup()
+
+    from benchmarks.forks import together
+    from outbox import relay
+
+    done = together(lambda number: relay.drain().published, count=int(words[0]))
+    used = os.times()
+    cpu = used.children_user + used.children_system
+    print(json.dumps({"seconds": done.seconds, "published": done.answers, "cpu": cpu}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

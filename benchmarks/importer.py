@@ -1,0 +1,37 @@
+"""Imports a file in a process of its own: `python -m benchmarks.importer FILE LIMIT`. Prints JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+EVERY = 50
+"""Orders between two looks at the memory."""
+
+
+def main(words: list[str]) -> int:
+    """Import, and note the memory on the way."""
+    import django
+
+    django.setup()
+
+    from benchmarks import measure
+    from orders import imports
+
+    options = imports.Options(limit=int(words[1]) or None)
+    report, memory = imports.Report(), []
+    began = time.perf_counter()
+    for growing in imports.run(Path(words[0]), options):
+        report = growing
+        if (report.orders_placed + report.orders_repeated) % EVERY == 0:
+            memory.append(measure.processes()[os.getpid()].memory)
+    seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "cpu": time.process_time(), "memory": memory, **report.as_dict()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

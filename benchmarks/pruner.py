@@ -1,0 +1,25 @@
+"""Prunes without end: `python -m benchmarks.pruner`."""
+
+from __future__ import annotations
+
+import time
+
+PAUSE = 0.1
+
+
+def main() -> None:
+    """Prune until ended."""
+    import django
+
+    django.setup()
+
+    from outbox import retention
+
+    print("pruning", flush=True)
+    while True:
+        retention.prune()
+        time.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The retailer's own file: orders written per second, and memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure, processes, systems, tables
+from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
+from benchmarks.scenarios import Options, Say
+from orders.models import Order
+from outbox.models import OutboxMessage
+
+FILE = Path(
+    os.environ.get("ORDERFLOW_DATA", processes.ROOT.parent / "shared/data/online-retail-2010-12.csv.gz")
+)
+FLAT = 1.1
+"""How much more memory the last quarter of the import may hold than the second."""
+
+
+def run(options: Options, say: Say) -> Result:
+    """Import the file into clean tables; there is nothing naive to compare it with."""
+    result = Result(scenario="importing", unit="orders/s")
+    if not FILE.is_file():
+        result.skipped = f"the retailer's file is not at {FILE}; name it in ORDERFLOW_DATA"
+        return result
+    limit = 50 if options.quick else 0
+    result.rows = alternate(
+        [Contestant(name="orderflow", run=lambda: imported(limit))], rounds=options.rounds, say=say
+    )
+    row = result.row("orderflow")
+    result.judge("at least 300 orders/s", row.median, least=300)
+    if not options.quick:
+        result.judge("memory flat, last quarter to second, ratio", row.counts["memory growth"], most=FLAT)
+    return result
+
+
+def imported(limit: int) -> Sample:
+    """
+    Import once.
+
+    Raises:
+        Incorrect: if an order or its message is missing.
+    """
+    tables.clean()
+    meter = measure.Meter(systems.servers_and({}))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.importer", str(FILE), str(limit)],
+        cwd=processes.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Incorrect(f"the import failed: {done.stderr[-3000:]}")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    cpu, transactions = meter.read()
+    placed = report["orders_placed"]
+    if not placed == Order.objects.count() == OutboxMessage.objects.count():
+        raise Incorrect(f"{placed} orders imported, {Order.objects.count()} there")
+    quarter = max(1, len(report["memory"]) // 4)
+    second, last = report["memory"][quarter : 2 * quarter], report["memory"][-quarter:]
+    return Sample(
+        value=placed / report["seconds"],
+        units=placed,
+        cpu={"import": report["cpu"], **cpu},
+        counts={
+            "transactions": transactions / placed,
+            "lines": report["lines_imported"] / placed,
+            "memory MB": max(report["memory"]) / 1e6,
+            "memory growth": max(last) / max(second) if second else 1.0,
+        },
+    )
