@@ -46,11 +46,13 @@ class Broker:
                 **properties,
             )
 
-    def send_task(self, name, *, message_id=None, task_id=None, queue="orders", headers=None, **properties):
+    def send_task(
+        self, name, *, message_id=None, task_id=None, queue="orders", headers=None, arguments=None, **properties
+    ):
         """Send a task as Celery would; returns the message id in its arguments."""
         message_id = str(message_id or uuid.uuid4())
         self.send(
-            [[], {"message_id": message_id, "order_id": "order-1"}, {}],
+            [[], {"message_id": message_id, "order_id": "order-1", **(arguments or {})}, {}],
             headers={"task": name, "id": task_id or str(uuid.uuid4()), "lang": "py", **(headers or {})},
             queue=queue,
             **properties,
