@@ -121,9 +121,11 @@ def place_order(
         UnknownProduct, MixedCurrencies: if the items cannot be ordered; nothing was written.
     """
     with context.ensure(actor=idempotency.scope), transaction.atomic(durable=True):
-        _take(idempotency)
+        is_ours = _take(idempotency)
         if before := _recall(idempotency):
-            return before
+            return before  # whoever holds the key only repeats it, too
+        if not is_ours:
+            raise KeyInUse(idempotency.key)
         lines = _lines(items, currency)
         order = Order(
             source=source,
@@ -239,15 +241,18 @@ def facts(order: Order) -> dict[str, Any]:
     }
 
 
-def _take(idempotency: IdempotencyKey) -> None:
-    """Hold the key until the transaction ends; a lock, not a row, so that a crash leaves nothing behind."""
+def _take(idempotency: IdempotencyKey) -> bool:
+    """
+    Hold the key until the transaction ends, unless another request does; return whether we hold it.
+
+    A lock, not a row, so that a crash leaves nothing behind.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
             [f"{idempotency.scope}\x1f{idempotency.key}"],
         )
-        if not cursor.fetchone()[0]:
-            raise KeyInUse(idempotency.key)
+        return bool(cursor.fetchone()[0])
 
 
 def _recall(idempotency: IdempotencyKey) -> Placement | None:
