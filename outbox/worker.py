@@ -85,8 +85,9 @@ class GuardedConsumer(Consumer):
 
     def connect(self) -> Any:
         link = super().connect()
-        if isinstance(link.transport, virtual.Transport):
-            link.transport._deliver = functools.partial(self._deliver_guarded, link.transport._deliver)
+        if isinstance(link.transport, virtual.Transport):  # the others hold nothing but messages
+            transport: Any = link.transport
+            transport._deliver = functools.partial(self._deliver_guarded, transport._deliver)
         return link
 
     def ensure_connected(self, conn: Any) -> Any:

@@ -1,13 +1,17 @@
 """
-For a worker that loses patience with others soon: `celery -A orderflow worker -I tests.chaos.impatient`.
+For a worker that loses patience soon: `celery -A orderflow worker -I tests.chaos.impatient`.
 
-After VISIBILITY_TIMEOUT seconds, instead of 32, it delivers again what nobody has acknowledged.
+VISIBILITY_TIMEOUT, in seconds, is after how long Redis delivers again what nobody has acknowledged;
+HEARTBEAT is that of connections to RabbitMQ.
 """
 
 import os
 
 from celery import current_app
 
-current_app.conf.broker_transport_options = current_app.conf.broker_transport_options | {
-    "visibility_timeout": float(os.environ["VISIBILITY_TIMEOUT"])
-}
+conf = current_app.conf
+if conf.broker_url.startswith("redis"):
+    visibility = {"visibility_timeout": float(os.environ["VISIBILITY_TIMEOUT"])}
+    conf.broker_transport_options = conf.broker_transport_options | visibility
+else:
+    conf.broker_heartbeat = int(os.environ["HEARTBEAT"])
