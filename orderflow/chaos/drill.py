@@ -7,6 +7,7 @@ The client, the faults and the clock run in threads of their own; each closes it
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from notifications.models import Notification
-from orderflow.chaos import answers, faults, promises, recovery, wishes
+from orderflow.chaos import answers, backlog, faults, promises, recovery, wishes
 from orderflow.chaos.client import Client, Placed
 from orderflow.chaos.faults import Act
 from orderflow.chaos.own_stack import NotRunning, OwnStack
@@ -26,6 +27,7 @@ from orderflow.chaos.promises import Finding, Ledgers
 from orderflow.chaos.recovery import Life, Struck
 from orderflow.chaos.report import Report
 from orderflow.chaos.schedule import Fault
+from orderflow.chaos.wishes import Wish
 from orders import tokens
 from orders.models import Order, OrderTransition
 from outbox import verification
@@ -79,6 +81,7 @@ class Drill:
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         self._begun = 0.0
+        self._watch = backlog.Watch()
         self._struck: list[Struck] = []
         self._failures: list[BaseException] = []
 
@@ -91,25 +94,27 @@ class Drill:
         client = Client(f"{settings.WEB_URL}/api/v1", secret)
         self._begun = time.time()
         until = self._begun + plan.duration + plan.settle
+        with self._watch:
+            placed = self._break_and_place(client, wishes.draw(plan.orders, seed=plan.seed, run=run), until)
+            settled_after = self._settle(placed, until=until)
+        return self._report(placed, settled_after)
+
+    def _break_and_place(self, client: Client, wanted: Sequence[Wish], until: float) -> list[Placed]:
         threads = [
-            threading.Thread(target=self._strike, args=(fault,), name=str(fault)) for fault in plan.schedule
+            threading.Thread(target=self._strike, args=(fault,), name=str(fault))
+            for fault in self.plan.schedule
         ]
         for thread in threads:
             thread.start()
         try:
-            placed = client.place_all(
-                wishes.draw(plan.orders, seed=plan.seed, run=run),
-                rate=plan.orders / plan.duration,
-                until=until,
-            )
+            placed = client.place_all(wanted, rate=self.plan.orders / self.plan.duration, until=until)
         finally:
             for thread in threads:
                 thread.join()
         if self._failures:
             raise self._failures[0]
         self._tell(f"all {len(placed)} orders placed, {sum(one.is_accepted for one in placed)} accepted")
-        settled_after = self._settle(placed, until=until)
-        return self._report(placed, settled_after)
+        return placed
 
     def _strike(self, fault: Fault) -> None:
         try:
@@ -180,13 +185,17 @@ class Drill:
             *promises.unanswered(placed),
             *promises.check(placed, ledgers),
             *promises.untold(placed),
-            *promises.letters(),
+            *promises.letters(since=dt.datetime.fromtimestamp(self._begun, dt.UTC)),
         ]
         real = [one for one in sorted(self._struck, key=lambda one: one.began_at) if not one.problem]
         never_back = [one for one in self._struck if one.problem.startswith("not back")]
         findings += [Finding(rule="not back", subject=str(one.fault), detail=one.problem) for one in never_back]
         ids = [one.order_id for one in placed if one.is_accepted]
-        lives = {"": _orders_lives(ids)} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
+        orders = _orders_lives(ids)
+        busy = backlog.worked_off(
+            self._watch.samples, sorted(at for life in orders.values() for at in life.moves)
+        )
+        lives = {"": orders} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
         return Report(
             seed=self.plan.seed,
             broker=self.plan.broker,
@@ -198,7 +207,7 @@ class Drill:
             statuses=_statuses(ids),
             settled_after=settled_after,
             answers=answers.judge(placed, real),
-            recoveries=[recovery.measure(one, lives[one.concerns], real) for one in real],
+            recoveries=[recovery.measure(one, lives[one.concerns], real, busy=busy) for one in real],
             repeats=promises.repeats(ledgers),
             findings=findings,
             verification=verification.run(providers=True),

@@ -13,16 +13,13 @@ import threading
 from typing import Any, ClassVar, Protocol
 
 import requests
-from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
 from orderflow.chaos.own_stack import NotRunning, OwnStack
 from orderflow.chaos.schedule import Fault
-from outbox import broker, publisher, relay, testing
+from outbox import publisher, relay, testing
 from outbox.models import OutboxMessage
 
 CONTROL_PATIENCE = 5.0
@@ -33,9 +30,6 @@ COPIES = 2
 
 MOST_DUPLICATED = 50
 """Messages that are duplicated at once: the question is whether it does harm, not how much a machine bears."""
-
-SHORT_QUEUE = 10
-"""Steps that wait at most when what a fault has heaped up counts as worked off."""
 
 
 class Act(Protocol):
@@ -158,13 +152,6 @@ class _Network:
         return True
 
 
-class _Latency(_Network):
-    """Slow connections; over for others when what has heaped up behind them is worked off."""
-
-    def is_back(self) -> bool:
-        return _queue_is_short()
-
-
 class _DropAnswers:
     """A provider that acts and then closes the connection without a word, with some probability."""
 
@@ -224,9 +211,6 @@ class _DeliverAgain(_Momentary):
         unsent = f"; the broker was down for {len(failures)} of them" if failures else ""
         return f"{len(rows)} messages, {COPIES} times and once redelivered{unsent}"
 
-    def is_back(self) -> bool:
-        return _queue_is_short()
-
 
 class _JumpClock(_Momentary):
     """Every time that something waits for is suddenly that much nearer, or over, leases among them."""
@@ -271,12 +255,5 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
             return _RestartDatabase(stack, fault.target)
         case "network-latency":
             routes = broker_routes if fault.target == "broker" else ("database",)
-            return _Latency(stack, routes, {"latency": fault.strength}, {"latency": 0.0})
+            return _Network(stack, routes, {"latency": fault.strength}, {"latency": 0.0})
     raise ValueError(f"no such fault: {fault.kind}")
-
-
-def _queue_is_short() -> bool:
-    try:
-        return broker.waiting("orders") <= SHORT_QUEUE
-    except (BrokerError, AMQPError, RedisError, OSError):
-        return False  # another fault is at work

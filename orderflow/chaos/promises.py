@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -112,10 +113,10 @@ def untold(placed: Sequence[Placed]) -> list[Finding]:
     ]
 
 
-def letters() -> list[Finding]:
+def letters(*, since: dt.datetime) -> list[Finding]:
     """
-    The dead letters. None is expected: every fault of a drill passes, and no order of it is meant to fail
-    for a technical reason.
+    The dead letters since then. None is expected: every fault of a drill passes, and no order of it is meant
+    to fail for a technical reason.
     """
     return [
         Finding(
@@ -123,7 +124,7 @@ def letters() -> list[Finding]:
             subject=letter.key or str(letter.message_id),
             detail=f"{letter.pk}: {letter.consumer}: {letter.error_class}: {letter.error[:200]}",
         )
-        for letter in DeadLetter.objects.unresolved().order_by("pk")
+        for letter in DeadLetter.objects.unresolved().filter(buried_at__gte=since).order_by("pk")
     ]
 
 

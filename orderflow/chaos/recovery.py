@@ -6,12 +6,15 @@ customer. What matters to a customer is the slowest of these. So the recovery ti
 
     from the moment that counts for its kind (see `FROM`)
     to the next move of the slowest thing that was under way at that moment,
-    less the time during which another fault was in force, and less what it waited for a provider on purpose.
+    less the time in which another fault was in force,
+    less what it waited for a provider on purpose,
+    less the time in which a long queue was being worked off.
 
 The last clauses are needed because drills let faults overlap: an order that waits for a dead worker while the
-database is down waits for the database; and an open breaker, or a charge that cannot be looked up yet, is
-waited for by design. `first` is the quickest thing's: when the system was seen to work. `longest` is the
-slowest thing's without these clauses: what a customer saw, whoever was to blame.
+database is down waits for the database; an open breaker, or a charge that cannot be looked up yet, is waited
+for by design; and how fast a queue gets shorter is a matter of capacity. `first` is the quickest thing's: when
+the system was seen to work. `longest` is the slowest thing's without these clauses: what a customer saw,
+whoever was to blame.
 """
 
 from __future__ import annotations
@@ -131,8 +134,18 @@ class Life:
     waits: Sequence[tuple[float, float]] = ()
 
 
-def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck]) -> Recovery:
-    """Measure one fault by what was under way when its time began to count."""
+def measure(
+    struck: Struck,
+    lives: Mapping[str, Life],
+    others: Sequence[Struck],
+    *,
+    busy: Sequence[tuple[float, float]] = (),
+) -> Recovery:
+    """
+    Measure one fault by what was under way when its time began to count.
+
+    `busy` are the spans in which a long queue was being worked off.
+    """
     since = struck.counts_from
     troubles = [other.in_force for other in others if other is not struck and not other.problem]
     waits: list[tuple[float, str]] = []
@@ -144,7 +157,9 @@ def measure(struck: Struck, lives: Mapping[str, Life], others: Sequence[Struck])
         following = next((at for at in life.moves if at > since), None)
         if following is not None:
             longest = max(longest, following - since)
-            waits.append((following - since - _covered(since, following, [*troubles, *life.waits]), name))
+            waits.append(
+                (following - since - _covered(since, following, [*troubles, *life.waits, *busy]), name)
+            )
         elif not life.is_over:
             stuck.append(name)
     slowest, name = max(waits, default=(0.0, ""))

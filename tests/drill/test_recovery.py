@@ -1,6 +1,6 @@
 """How recovery is measured and judged: pure arithmetic on moments."""
 
-from orderflow.chaos import recovery
+from orderflow.chaos import backlog, recovery
 from orderflow.chaos.recovery import Life, Struck
 from orderflow.chaos.schedule import Fault
 
@@ -49,6 +49,22 @@ def test_what_an_order_waits_for_a_provider_on_purpose_is_no_recovery():
     waiting = Life(moves=(9, 80), is_over=True, waits=[(12, 72)])
     measured = recovery.measure(fault, {"order": waiting}, [fault])
     assert (measured.slowest, measured.longest) == (10, 70)
+
+
+def test_the_time_in_which_a_long_queue_is_worked_off_is_no_recovery():
+    fault = struck(began=10)
+    measured = recovery.measure(fault, {"order": life(9, 40)}, [fault], busy=[(12, 30)])
+    assert (measured.slowest, measured.longest) == (12, 30)
+
+
+def test_a_queue_explains_a_wait_only_while_it_is_long_and_something_moves():
+    samples = [(10, 5), (11, 200), (12, 180), (13, 180), (14, 100), (15, 3), (16, 0)]
+    moves = [10.5, 11.5, 12.5, 14.5, 15.5]
+    assert backlog.worked_off(samples, moves) == [(11, 12), (12, 13), (14, 15)]
+
+
+def test_a_queue_that_nobody_could_look_at_explains_nothing():
+    assert backlog.worked_off([(10, 200), (20, 200)], [15]) == []
 
 
 def test_what_never_moves_again_is_told():
