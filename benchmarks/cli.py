@@ -26,10 +26,10 @@ def main(words: list[str]) -> int:
     from benchmarks.scenarios import load
 
     began, results, problems = time.monotonic(), [], []
-    for name in _chosen(wish):
+    for name in chosen(wish):
         _say(f"{name} ...")
         try:
-            result = load(name)(_options(wish), lambda text: _say(f"  {text}"))
+            result = load(name)(options_of(wish), lambda text: _say(f"  {text}"))
         except Incorrect as incorrect:
             problems.append(f"{name}: {incorrect}")
             _say(f"  INCORRECT: {incorrect}")
@@ -45,7 +45,8 @@ def main(words: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _chosen(wish: argparse.Namespace) -> list[str]:
+def chosen(wish: argparse.Namespace) -> list[str]:
+    """The scenarios to run, in their own order."""
     if wish.scenarios:
         return [name for name in command_line.SCENARIOS if name in wish.scenarios]
     if wish.quick:
@@ -53,7 +54,8 @@ def _chosen(wish: argparse.Namespace) -> list[str]:
     return [name for name in command_line.SCENARIOS if name not in NOT_BY_DEFAULT]
 
 
-def _options(wish: argparse.Namespace) -> Any:
+def options_of(wish: argparse.Namespace) -> Any:
+    """What the scenarios get to know of the command line."""
     from benchmarks.scenarios import Options
 
     return Options(

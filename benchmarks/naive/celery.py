@@ -17,5 +17,8 @@ if environment.IS_TUNED:
     app.conf["CELERY_DB_REUSE_MAX"] = 10_000
     app.conf.worker_prefetch_multiplier = 16
 
-# The project's check of kept sessions costs a round trip per task; naive systems have none.
-signals.task_prerun.disconnect(check_connections)
+
+@signals.worker_init.connect
+def keep_sessions_unchecked(**_: object) -> None:
+    """The project's check of kept sessions costs a round trip per task; naive systems have none."""
+    signals.task_prerun.disconnect(check_connections)

@@ -1,0 +1,49 @@
+"""The command line is read before anything starts, without Django."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import cli, options, scenarios
+from tests.processes import ROOT
+
+
+def test_every_scenario_can_be_loaded():
+    assert all(callable(scenarios.load(name)) for name in options.SCENARIOS)
+
+
+def test_a_scenario_that_does_not_exist_is_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        options.read(["pipelines"])
+    assert ended.value.code == 2
+    assert "no such scenario: pipelines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--size", "0"], ["--broker", "kafka"]])
+def test_what_makes_no_sense_is_refused(words):
+    with pytest.raises(SystemExit) as ended:
+        options.read(words)
+    assert ended.value.code == 2
+
+
+def test_scenarios_run_in_their_own_order_whatever_was_typed():
+    assert cli.chosen(options.read(["relay", "counts"])) == ["counts", "relay"]
+
+
+def test_the_soak_runs_only_when_it_is_named():
+    assert "soak" not in cli.chosen(options.read([]))
+    assert cli.chosen(options.read(["soak"])) == ["soak"]
+
+
+def test_a_quick_run_is_small():
+    wish = options.read(["--quick"])
+    assert cli.options_of(wish).scaled(10_000, 500) == 500
+    assert cli.options_of(wish).rounds == 1
+
+
+def test_reading_the_command_line_needs_no_django():
+    code = "import sys, benchmarks.options; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,0 +1,93 @@
+"""The baseline is honest: it leaves the same rows behind, and asks the providers for the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import counting, environment, ledger, systems, tables
+from benchmarks.harness import Incorrect
+from benchmarks.naive.celery import app as naive
+from benchmarks.writers import placer
+from notifications.models import Notification
+from orders.models import Order, Product
+
+ORDERS = 2
+
+
+@pytest.fixture(autouse=True)
+def stubs(transactional_db, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    ledger._descriptor.cache_clear()
+    settings.PAYMENT_GATEWAY = "benchmarks.stub.GuardedGateway"
+    settings.WAREHOUSE = "benchmarks.stub.GuardedWarehouse"
+    settings.EMAIL_BACKEND = "benchmarks.stub.MailBackend"
+    yield
+    ledger._descriptor.cache_clear()
+
+
+def work_off(writer, app):
+    tables.clean()
+    place, counter = placer(writer), counting.Counter()
+    for number in range(ORDERS):
+        place(number)
+    counting.work_off(counter, app=app)
+    # In the benchmark OrderFlow sends this one mail only (benchmarks.apps), as the baseline does.
+    Notification.objects.exclude(template="fulfilled").delete()
+    return counter.per(ORDERS)
+
+
+def outcome():
+    """What the orders came to, without ids and times."""
+    return [
+        (
+            order.status,
+            order.total_minor,
+            order.customer_email,
+            sorted(order.lines.values_list("product__sku", "quantity", "unit_price_minor")),
+            list(order.transitions.order_by("id").values_list("from_status", "to_status")),
+            list(order.payments.values_list("status", "amount_minor", "currency")),
+            (order.shipment.status, order.shipment.carrier),
+            list(
+                Notification.objects.filter(order_id=order.pk).values_list(
+                    "status", "channel", "recipient", "template"
+                )
+            ),
+        )
+        for order in Order.objects.order_by("number")
+    ]
+
+
+def test_both_systems_leave_the_same_rows():
+    work_off("naive", naive)
+    theirs, their_stock = outcome(), list(Product.objects.order_by("sku").values("on_hand", "shipped"))
+    work_off("orderflow", None)
+    assert outcome() == theirs
+    assert list(Product.objects.order_by("sku").values("on_hand", "shipped")) == their_stock
+
+
+def test_both_systems_ask_the_providers_once():
+    for writer, app in (("naive", naive), ("orderflow", None)):
+        work_off(writer, app)
+        assert len(ledger.read("charge")) == len(ledger.read("ship")) == ORDERS
+
+
+def test_a_naive_order_passes_the_broker_four_times():
+    assert work_off("naive", naive).messages == 4
+
+
+def test_what_is_right_is_found_right():
+    work_off("naive", naive)
+    systems.check(ORDERS)
+
+
+def test_a_card_charged_twice_is_noticed():
+    work_off("naive", naive)
+    ledger.note("charge", ledger.read("charge")[0].key)
+    with pytest.raises(Incorrect, match="2 times"):
+        systems.check(ORDERS)
+
+
+def test_a_lost_order_is_noticed():
+    work_off("naive", naive)
+    with pytest.raises(Incorrect):
+        systems.check(ORDERS + 1)
