@@ -26,7 +26,7 @@ from kombu.exceptions import OperationalError
 from notifications.models import Notification
 from orders import services
 from orders.models import Order, Product
-from outbox import registry, relay
+from outbox import dispatch, registry
 from outbox.models import Attempt, DeadLetter, OutboxMessage
 
 STOCK = 500
@@ -214,7 +214,7 @@ def _notifications_of(row: OutboxMessage) -> int:
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     handlers = registry.workflows_for(message.event, only=["notifications."]).values()
     canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]
-    return sum(len(list(relay.signatures_in(canvas))) for canvas in canvases)
+    return sum(len(list(dispatch.signatures_in(canvas))) for canvas in canvases)
 
 
 def _provoked(letter: DeadLetter) -> bool:

@@ -1,9 +1,9 @@
 """
 From the outbox to Celery: claim, start the workflows, settle; postpone, park or bury what cannot start.
 
-The only place in the project that publishes work to the broker. Claiming and settling are short
-transactions of their own; the broker is talked to in between, with no row locked. A claim carries a
-token, so a relay that was frozen and wakes up late settles nothing that another one took over.
+Claiming and settling are short transactions of their own; the broker is talked to in between, by way of
+`dispatch` and for a whole batch at once, with no row locked. A claim carries a token, so a relay that was
+frozen and wakes up late settles nothing that another one took over.
 """
 
 from __future__ import annotations
@@ -11,20 +11,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
-from celery.canvas import Signature
-from celery.canvas import _chain as Chain
-from celery.canvas import group as Group
 from django.db import connection, transaction
 from django.db.models import Value
 from django.db.models.functions import Now
-from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import crash_points, dead_letters, registry, telemetry
-from outbox.contracts import Message, UnreadableEvent
+from outbox import crash_points, dead_letters, dispatch, registry, telemetry
+from outbox.contracts import UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
 
 CONSUMER = "outbox.relay"
@@ -59,10 +54,6 @@ class Drained:
             buried=self.buried + other.buried,
             broker_down=self.broker_down or other.broker_down,
         )
-
-
-class BrokerDown(Exception):
-    """The broker did not take a message; whatever the message was, it is not to blame."""
 
 
 def drain(*, batch: int = BATCH, most: int | None = None) -> Drained:
@@ -107,66 +98,85 @@ def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[OutboxMessage]:
 
 def deliver(rows: list[OutboxMessage]) -> Drained:
     """Start the workflows of claimed messages and settle each one by how that went."""
-    result, published = Drained(), []
-    for position, row in enumerate(rows):
+    result, ready, sendings = Drained(), [], []
+    for row in rows:
         try:
-            start(row)
-        except BrokerDown as down:
-            crash_points.reached("relay.broker_down")
-            release(rows[position:])
-            result.broker_down = True
-            telemetry.emit("relay.broker_down", error=str(down), waiting=len(rows) - position)
-            break
-        except (registry.UnknownEvent, UnreadableEvent) as unknown:
-            result.parked += _park(row, unknown)
+            sendings += build(row)
         except Exception as error:
-            buried = _postpone_or_bury(row, error)
-            result.buried += buried
-            result.postponed += not buried
+            _set_aside(row, error, result)
         else:
-            published.append(row)
-    result.published = settle(published)
+            ready.append(row)
+    try:
+        dispatch.send_all(sendings, app=current_app)
+        crash_points.reached("relay.sent")
+    except dispatch.BrokerDown as down:
+        _release_all(ready, down, result)
+        return result
+    except Exception:
+        ready = _start_one_by_one(ready, result)
+    result.published = settle(ready)
     return result
+
+
+def build(row: OutboxMessage) -> list[dispatch.Sending]:
+    """
+    What has to be sent to start all of a message's workflows.
+
+    Raises:
+        Exception: whatever a handler raises; that is the message's own failure.
+    """
+    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+    workflows = registry.workflows_for(message.event, only=row.workflows)
+    return [
+        dispatch.Sending(canvas, message.headers(workflow=name))
+        for name, handler in workflows.items()
+        if (canvas := handler(message)) is not None
+    ]
 
 
 def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
     """
-    Send all of a message's workflows to the broker.
+    Start all of one message's workflows.
 
     Raises:
-        BrokerDown: if the broker did not take one of them.
+        outbox.dispatch.BrokerDown: if the broker did not take one of them.
         Exception: whatever a handler raises; that is the message's own failure.
     """
-    app = app or current_app
-    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
-    workflows = registry.workflows_for(message.event, only=row.workflows)
-    canvases = [
-        (name, canvas) for name, handler in workflows.items() if (canvas := handler(message)) is not None
-    ]
-    for name, canvas in canvases:
-        send(canvas, message, workflow=name, app=app)
-        crash_points.reached("relay.sent")
+    dispatch.send_all(build(row), app=app or current_app)
 
 
-def send(canvas: Signature, message: Message, *, workflow: str, app: Celery) -> None:
-    """Publish one canvas, every signature in it carrying the message's headers."""
-    headers = message.headers(workflow=workflow)
-    for signature in signatures_in(canvas):
-        signature.set(headers=headers)  # type: ignore[arg-type]
-    try:
-        with app.producer_or_acquire() as producer:
-            canvas.apply_async(producer=producer, retry=False)
-    except _broker_errors(app) as error:
-        raise BrokerDown(repr(error)) from error
+def _start_one_by_one(rows: list[OutboxMessage], result: Drained) -> list[OutboxMessage]:
+    """Find out which message of a batch cannot be sent; return those that were."""
+    started: list[OutboxMessage] = []
+    for position, row in enumerate(rows):
+        try:
+            start(row)
+            crash_points.reached("relay.sent")
+        except dispatch.BrokerDown as down:
+            _release_all(rows[position:], down, result)
+            break
+        except Exception as error:
+            _set_aside(row, error, result)
+        else:
+            started.append(row)
+    return started
 
 
-def signatures_in(canvas: Signature) -> Iterable[Signature]:
-    """The tasks of a canvas: a chain's headers would reach its first task only."""
-    if isinstance(canvas, Chain | Group):
-        for part in canvas.tasks:
-            yield from signatures_in(part)
-    else:
-        yield canvas
+def _release_all(rows: list[OutboxMessage], down: dispatch.BrokerDown, result: Drained) -> None:
+    crash_points.reached("relay.broker_down")
+    release(rows)
+    result.broker_down = True
+    telemetry.emit("relay.broker_down", error=str(down), waiting=len(rows))
+
+
+def _set_aside(row: OutboxMessage, error: Exception, result: Drained) -> None:
+    """Park, postpone or bury a message for its own failure."""
+    if isinstance(error, registry.UnknownEvent | UnreadableEvent):
+        result.parked += _park(row, error)
+        return
+    buried = _postpone_or_bury(row, error)
+    result.buried += buried
+    result.postponed += not buried
 
 
 def settle(rows: list[OutboxMessage]) -> int:
@@ -253,8 +263,3 @@ def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
 def _held(rows: list[OutboxMessage]) -> Any:
     """The rows as far as their claim is still ours."""
     return OutboxMessage.objects.filter(pk__in=[row.pk for row in rows], claim=rows[0].claim)
-
-
-def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
-    with app.connection_for_write() as link:
-        return (BrokerError, *link.connection_errors, *link.channel_errors, OSError)

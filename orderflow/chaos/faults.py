@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from orderflow.chaos.own_stack import NotRunning, OwnStack
 from orderflow.chaos.schedule import Fault
-from outbox import publisher, relay, testing
+from outbox import dispatch, publisher, relay, testing
 from outbox.models import OutboxMessage
 
 CONTROL_PATIENCE = 5.0
@@ -197,7 +197,7 @@ class _DeliverAgain(_Momentary):
             try:
                 for row in rows:
                     relay.start(row)
-            except relay.BrokerDown as down:
+            except dispatch.BrokerDown as down:
                 failures.append(str(down))
             finally:
                 connections.close_all()

@@ -20,7 +20,7 @@ from django.conf import settings
 from notifications.models import Notification
 from orderflow.chaos.client import Placed
 from orders.models import Order
-from outbox import registry, relay
+from outbox import dispatch, registry
 from outbox.models import DeadLetter, OutboxMessage
 
 PATIENCE = 30.0
@@ -207,7 +207,7 @@ def _notifications_of(row: OutboxMessage) -> int:
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     handlers = registry.workflows_for(message.event, only=["notifications."]).values()
     canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]
-    return sum(len(list(relay.signatures_in(canvas))) for canvas in canvases)
+    return sum(len(list(dispatch.signatures_in(canvas))) for canvas in canvases)
 
 
 def _by_order(entries: Sequence[dict[str, Any]]) -> collections.defaultdict[str, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery, chain, current_app, shared_task
 from django.db import connection, transaction
 
-from outbox import publisher, registry, relay, testing
+from outbox import dispatch, publisher, registry, relay, testing
 from outbox.models import DeadLetter, OutboxMessage
 from tests.outbox.events import Happened
 
@@ -126,10 +126,10 @@ def test_a_broker_that_is_down_spends_no_attempts(drain, subscribed, monkeypatch
     publish("a", "b")
 
     def refuse(*_, **__):
-        raise relay.BrokerDown("connection refused")
+        raise dispatch.BrokerDown("connection refused")
 
     with monkeypatch.context() as outage:
-        outage.setattr(relay, "send", refuse)
+        outage.setattr(dispatch, "send_all", refuse)
         for _ in range(20):
             assert relay.drain().broker_down
     assert set(OutboxMessage.objects.values_list("status", "attempts", "claim")) == {("pending", 0, None)}
@@ -148,8 +148,8 @@ def test_a_broker_that_refuses_connections_is_seen_as_down_within_seconds(transa
     row = OutboxMessage.objects.get(pk=message_id)
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     canvas = elsewhere.signature("tests.note", kwargs={"about": "a"}, queue="jobs")
-    with pytest.raises(relay.BrokerDown):
-        relay.send(canvas, message, workflow="tests", app=elsewhere)
+    with pytest.raises(dispatch.BrokerDown):
+        dispatch.send_all([dispatch.Sending(canvas, message.headers(workflow="tests"))], app=elsewhere)
 
 
 def test_a_claim_that_ran_out_settles_nothing(transactional_db, subscribed):

@@ -97,6 +97,7 @@ class Lives(RuleBasedStateMachine):
         close_breakers()
         services.resume_overdue()
         sweep.resume_lost()
+        relay.drain()
 
     @rule(server=strategies.sampled_from(FAULTY), fault=strategies.sampled_from(FAULTS))
     def fail(self, server, fault):

@@ -1,0 +1,140 @@
+"""The fast way to the broker sends what Celery sends: a worker cannot tell them apart."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+
+import pytest
+from celery import Celery, chain, group
+
+import celeryconfig
+from outbox import dispatch
+from tests.chaos.conftest import AMQP_URL
+from tests.processes import answers, eventually
+
+HEADERS = {
+    "message_id": "m-1",
+    "x_correlation_id": "c-1",
+    "causation_id": "",
+    "workflow": "tests.workflow",
+    "redeliveries": 3,
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "baggage": "sentry-environment=test,sentry-sampled=true",
+}
+STEP = {"message_id": "m-1", "order_id": "o-1"}
+
+
+def work(*_, **__):
+    """What the tasks are made of; nobody runs them."""
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def app(request, settings):
+    """An app of this test's own with one queue, on each broker."""
+    url = {"redis": settings.BROKER_URL, "rabbitmq": AMQP_URL}[request.param]
+    if not answers(url):
+        pytest.skip(f"no broker answers at {url}")
+    made = Celery("dispatch", broker=url, set_as_current=False)
+    queue = f"dispatch-{uuid.uuid4()}"
+    made.conf.update(
+        task_default_queue=queue, task_ignore_result=True, broker_transport_options={"confirm_publish": True}
+    )
+    for name in ("one", "two", "three"):
+        made.task(work, name=f"tests.{name}", shared=False)
+    made.finalize()
+    yield made
+    with made.connection_for_write() as link:
+        made.amqp.queues[queue](link.default_channel).delete()
+    made.close()
+
+
+@pytest.fixture
+def take(app):
+    """Take so many messages, as the broker hands them out."""
+
+    def take(how_many):
+        with app.connection_for_read() as link:
+            queue = app.amqp.queues[app.conf.task_default_queue](link.default_channel)
+            queue.declare()
+            found = []
+            while len(found) < how_many:
+                message = eventually(lambda: queue.get(no_ack=True), "a message", within=5)
+                properties = {
+                    name: value for name, value in message.properties.items() if name != "delivery_tag"
+                }
+                found.append((message.body, message.headers, properties, message.delivery_info["routing_key"]))
+            assert queue.get(no_ack=True) is None
+            return found
+
+    return take
+
+
+def single(app):
+    return app.tasks["tests.one"].si(**STEP)
+
+
+def three(app):
+    return chain(*(app.tasks[f"tests.{name}"].si(**STEP) for name in ("one", "two", "three")))
+
+
+def blind(messages):
+    """Messages with their task ids replaced by their order: each way draws them in an order of its own."""
+    text = json.dumps(messages, sort_keys=True, default=repr)
+    for position, drawn in enumerate(dict.fromkeys(IDS.findall(text))):
+        text = text.replace(drawn, f"id {position}")
+    return text
+
+
+IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@pytest.mark.parametrize("canvas", [single, three])
+def test_both_ways_send_the_same_bytes(app, take, canvas):
+    dispatch.send(dispatch.Sending(canvas(app), HEADERS))
+    slow = take(1)
+    dispatch.send_all([dispatch.Sending(canvas(app), HEADERS)], app=app)
+    fast = take(1)
+
+    assert blind(fast) == blind(slow)
+
+
+def test_a_template_is_filled_anew_for_each_message(app, take):
+    sendings = [
+        dispatch.Sending(
+            app.tasks["tests.one"].si(order_id=f"o-{number}"),
+            {"message_id": f"m-{number}", "redeliveries": number},
+        )
+        for number in range(50)
+    ]
+    dispatch.send_all(sendings, app=app)
+
+    sent = take(50)
+    assert [json.loads(body)[1]["order_id"] for body, *_ in sent] == [f"o-{number}" for number in range(50)]
+    assert [headers["redeliveries"] for _, headers, *_ in sent] == list(range(50))
+    assert len({headers["id"] for _, headers, *_ in sent}) == 50
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        lambda app: app.tasks["tests.one"].si(order_id='said "so"'),
+        lambda app: app.tasks["tests.one"].si(order_id="é"),
+        lambda app: app.tasks["tests.one"].si(number=5),
+        lambda app: app.tasks["tests.one"].si("positional"),
+        lambda app: app.tasks["tests.one"].si(**STEP).set(countdown=60),
+        lambda app: group([single(app), single(app)]),
+    ],
+    ids=["quotes", "not ascii", "number", "positional", "countdown", "group"],
+)
+def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
+    sending = dispatch.Sending(strange(app), HEADERS)
+    assert dispatch._Shape.of(sending) is None
+
+    dispatch.send_all([dispatch.Sending(single(app), HEADERS), sending], app=app)
+    take(1 + len(list(dispatch.signatures_in(sending.canvas))))
+
+
+def test_names_of_slots_do_not_occur_in_what_is_configured():
+    assert "--slot-" not in json.dumps(celeryconfig.task_routes)
