@@ -98,7 +98,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         figure(row.median),
         f"{figure(row.low)}-{figure(row.high)}",
         ratio,
-        " ".join(f"{name} {used:.1f}" for name, used in row.cpu.items()),
+        " ".join(f"{name} {figure(used)}" for name, used in row.cpu.items()),
         " ".join(f"{name} {figure(count)}" for name, count in row.counts.items()),
     )
 
