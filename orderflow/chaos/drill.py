@@ -206,6 +206,7 @@ class Drill:
             placed=placed,
             statuses=_statuses(ids),
             settled_after=settled_after,
+            busy_seconds=sum(end - begin for begin, end in busy),
             answers=answers.judge(placed, real),
             recoveries=[recovery.measure(one, lives[one.concerns], real, busy=busy) for one in real],
             repeats=promises.repeats(ledgers),

@@ -45,6 +45,8 @@ class Report:
     placed: Sequence[Placed]
     statuses: dict[str, int]
     settled_after: float | None
+    busy_seconds: float
+    """How long a long queue was being worked off, in seconds; in that time recovery is not measured."""
     answers: Answers
     recoveries: Sequence[Recovery]
     repeats: dict[str, int]
@@ -86,6 +88,7 @@ class Report:
             "orders": {"placed": len(self.placed), "accepted": self._accepted(), "statuses": self.statuses},
             "tries": sum(len(one.tries) for one in self.placed),
             "settled_after_seconds": None if self.settled_after is None else round(self.settled_after, 1),
+            "busy_seconds": round(self.busy_seconds, 1),
             "schedule": [fault.as_json() for fault in self.schedule],
             "timeline": [self._event(one) for one in self.struck],
             "recovery": recovery.by_kind(self.recoveries),
@@ -183,7 +186,7 @@ class Report:
         answers = self.answers
         lines = [
             f"{len(self.placed)} orders wanted, {self._accepted()} accepted, {tries} requests: {ends}",
-            f"settled {settled}",
+            f"settled {settled}; a long queue was being worked off for {self.busy_seconds:.0f} s",
             f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); "
             f"with the broker down {_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, "
             f"{answers.outage_count} answers)",

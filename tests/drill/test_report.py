@@ -49,6 +49,7 @@ def report():
         placed=[answered(1001)],
         statuses={"fulfilled": 1},
         settled_after=1.5,
+        busy_seconds=3.0,
         answers=Answers(
             usual=0.02, usual_p95=0.03, outage=None, outage_p95=None, outage_count=0, outage_errors=()
         ),
