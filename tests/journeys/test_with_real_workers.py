@@ -100,7 +100,7 @@ def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(staff, w
 
 def test_a_child_killed_in_a_step_is_made_good(staff, world, pass_time):
     order = place()
-    hold_charge(world, order, seconds=3)
+    hold_charge(world, order, seconds=1)
     wait_for_charge(world, order)
     staff.orders.kill_children()
     pass_time()

@@ -1,0 +1,54 @@
+"""Values of celeryconfig that must agree with each other, or a trap opens that no single value shows."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import pytest
+
+import celeryconfig
+from orderflow.celery import app
+from outbox.consumer import MOST_LOSSES, ConsumerTask
+from outbox.relay import LEASE
+
+HOUR = 3600
+OUR_TASKS = [name for name in app.tasks if name.split(".")[0] in ("orders", "outbox", "notifications")]
+CONSUMERS = [task for task in app.tasks.values() if isinstance(task, ConsumerTask)]
+
+
+@pytest.mark.parametrize("task", OUR_TASKS)
+def test_every_task_has_a_queue_that_exists(task):
+    pattern = next(pattern for pattern in celeryconfig.task_routes if fnmatch.fnmatch(task, pattern))
+    assert celeryconfig.task_routes[pattern]["queue"] in celeryconfig.QUEUES
+
+
+def test_a_retried_task_without_a_route_finds_a_queue():
+    assert celeryconfig.task_default_queue in celeryconfig.QUEUES
+    assert celeryconfig.task_create_missing_queues is False
+
+
+@pytest.mark.parametrize("task", CONSUMERS, ids=lambda task: task.name)
+def test_no_countdown_is_shorter_than_rabbitmq_can_delay(task):
+    assert min(task.policy.quick_wait(retries) for retries in range(10) for _ in range(20)) >= 1
+
+
+@pytest.mark.parametrize("task", CONSUMERS, ids=lambda task: task.name)
+def test_a_step_keeps_no_result_and_is_acknowledged_when_it_is_done(task):
+    assert (task.ignore_result, task.acks_late, task.reject_on_worker_lost) == (True, True, True)
+
+
+@pytest.mark.parametrize("name", celeryconfig.beat_schedule)
+def test_a_tick_that_nobody_takes_expires_so_that_none_pile_up(name):
+    entry = celeryconfig.beat_schedule[name]
+    spacing = entry["schedule"] if isinstance(entry["schedule"], float) else HOUR
+    assert 0 < entry["options"]["expires"] <= 2 * spacing
+    assert entry["options"]["queue"] in celeryconfig.QUEUES
+
+
+def test_beat_keeps_its_schedule_in_memory():
+    assert celeryconfig.beat_scheduler == "celery.beat:Scheduler"
+
+
+def test_limits_follow_each_other():
+    assert celeryconfig.SOFT_TIME_LIMIT < celeryconfig.TIME_LIMIT < LEASE.total_seconds()
+    assert MOST_LOSSES < celeryconfig.DELIVERY_LIMIT
