@@ -17,8 +17,8 @@ QUEUE = "orders"
 LOOK_EVERY = 1.0
 """Seconds between two looks."""
 
-LONG = 20
-"""Waiting steps from which a queue counts as long: two workers need most of a second for them."""
+LONG = 60
+"""Waiting steps from which a queue counts as long: the workers of a drill need a second or two for them."""
 
 Sample = tuple[float, int]
 """When (Unix time), and how many steps waited."""
