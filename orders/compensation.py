@@ -14,9 +14,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from orders import contracts, moves, ports, stock
-from orders.models import Order, Payment, Refund
+from orders.models import Order, Payment, Refund, Shipment
 from orders.services import facts
-from orders.steps import capture
+from orders.steps import capture, note_shipped
 from orders.transitions import LEASE, fence, held, move
 from outbox import crash_points, publisher
 from outbox.resilience import NotNow, Permanent
@@ -30,9 +30,11 @@ class RefundImpossible(Permanent):
     """The order is to be refunded but no captured charge of it is known."""
 
 
-def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
+def cancel(*, order_id: str, gateway: ports.PaymentGateway, warehouse: ports.Warehouse) -> bool:
     """
     Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
+
+    What a step that died may have done is looked up first: a parcel that has left stays shipped.
 
     Raises:
         NotNow: while a step is at work on the order, or a charge may not be found yet.
@@ -48,6 +50,9 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
             if found is None:
                 _wait_until_findable(payment)
             return _cancel_looked_up(order, payment, found)
+        shipment = Shipment.objects.filter(order=order, status=Shipment.Status.REQUESTED).first()
+        if shipment and (parcel := warehouse.look_up(idempotency_key=shipment.idempotency_key)):
+            return note_shipped(order, shipment, parcel)
         return _end(order)
 
 

@@ -156,6 +156,10 @@ class Warehouse(Protocol):
         """
         ...
 
+    def look_up(self, *, idempotency_key: str) -> Parcel | None:
+        """The parcel shipped under this key, or None if the warehouse knows of none."""
+        ...
+
     def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
         """
         All shipments made since then, or ever, fetched page by page.

@@ -215,7 +215,7 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
         order = Order.objects.claim(order_id, only_from=frozenset({moves.Status.CHARGED}), lease=LEASE)
         if order is None:
             return False
-        shipment, _ = Shipment.objects.get_or_create(
+        shipment, is_new = Shipment.objects.get_or_create(
             order=order, defaults={"idempotency_key": f"order-{order_id}-shipment"}
         )
         lines = list(
@@ -237,7 +237,17 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
             )
         except ports.ShipmentRefused as refused:
             return _compensate(order, shipment, reason=str(refused))
+        except (Transient, Permanent) as failure:
+            if is_new and not ports.may_have_acted(failure):
+                crash_points.reached("fulfill.without_effect")
+                shipment.delete()  # nothing was asked for, so there is nothing to look up
+            raise
     crash_points.reached("fulfill.answered")
+    return note_shipped(order, shipment, parcel)
+
+
+def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool:
+    """Note that the warehouse has shipped the order; return False if somebody else moved it on."""
     with fence("fulfill"), transaction.atomic(durable=True):
         Shipment.objects.filter(pk=shipment.pk).update(
             status=Shipment.Status.SHIPPED,

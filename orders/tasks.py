@@ -37,7 +37,9 @@ def fulfill(*, message_id: str, order_id: str, **_: Any) -> bool:
 
 @shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
 def cancel(*, message_id: str, order_id: str, **_: Any) -> bool:
-    return compensation.cancel(order_id=order_id, gateway=adapters.payment_gateway())
+    return compensation.cancel(
+        order_id=order_id, gateway=adapters.payment_gateway(), warehouse=adapters.warehouse()
+    )
 
 
 @shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())

@@ -49,7 +49,13 @@ class HttpWarehouse:
         }
         with breaker("warehouse").guard():
             answer = _json(self._ask("POST", json=body, headers={"Idempotency-Key": idempotency_key}))
-        return Parcel(id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"])
+        return _parcel(answer)
+
+    def look_up(self, *, idempotency_key: str) -> Parcel | None:
+        """See `orders.ports.Warehouse.look_up`."""
+        with breaker("warehouse").guard():
+            found = _json(self._ask("GET", params={"key": idempotency_key}))["data"]
+        return _parcel(found[0]) if found else None
 
     def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
         """See `orders.ports.Warehouse.shipments`."""
@@ -84,6 +90,10 @@ class HttpWarehouse:
             raise OutcomeUnknown("the warehouse did not answer in time") from failure
         _check(response)
         return response
+
+
+def _parcel(answer: dict[str, Any]) -> Parcel:
+    return Parcel(id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"])
 
 
 def _check(response: requests.Response) -> None:

@@ -8,6 +8,7 @@ outside system may have acted on. Which function of the project stood behind it 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import smtplib
 import sys
@@ -20,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from outbox import crash_points, testing
+from outbox import crash_points, dispatch, testing
 
 WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.IGNORECASE)
 LOCK = re.compile(r"FOR (NO KEY )?UPDATE", re.IGNORECASE)
@@ -100,16 +101,20 @@ def watching(monkeypatch):
         rollback(self)
 
     def then(method, describe):
-        def wrapped(self, *args, **kwargs):
+        def wrapped(*args, **kwargs):
             try:
-                return method(self, *args, **kwargs)
+                return method(*args, **kwargs)
             finally:
                 if what := describe(*args, **kwargs):
                     watch.effect(what)
 
         return wrapped
 
-    def posted(request, **_):
+    def published(producer, *_, **options):
+        recording = isinstance(producer, dispatch._Recorder)
+        return "" if recording else f"publish to {options['routing_key']}"
+
+    def posted(adapter, request, **_):
         acted = request.method == "POST" and not request.path_url.endswith(SILENT_PATHS)
         return f"POST {request.path_url}" if acted else ""
 
@@ -117,12 +122,15 @@ def watching(monkeypatch):
         patch.setattr(BaseDatabaseWrapper, "commit", committing)
         patch.setattr(BaseDatabaseWrapper, "rollback", rolling_back)
         for owner, name, describe in (
-            (kombu.messaging.Producer, "publish", lambda *_, **options: f"publish to {options['routing_key']}"),
+            (kombu.messaging.Producer, "publish", published),
+            (dispatch._ToRedis, "put", lambda *_: "publish a batch"),
             (kombu.message.Message, "ack", lambda *_, **__: ACKNOWLEDGE),
             (requests.adapters.HTTPAdapter, "send", posted),
             (smtplib.SMTP, "sendmail", lambda *_, **__: "an e-mail"),
         ):
-            patch.setattr(owner, name, then(getattr(owner, name), describe))
+            wrapped = then(getattr(owner, name), describe)
+            static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+            patch.setattr(owner, name, staticmethod(wrapped) if static else wrapped)
         crash_points.arm(lambda name: watch.seen.append(("point", name)))
         try:
             yield watch

@@ -170,6 +170,12 @@ def met_an_outage(story):
     fault(story.world.sms, fault="error", status=503, times=1)
 
 
+@story(work=drain_all)
+def met_an_outage_of_the_warehouse(story):
+    story.order = place()
+    fault(story.world.warehouse, fault="error", status=503, times=1)
+
+
 @story(work=drain)
 def charged_after_it_was_cancelled(story):
     """A worker is overtaken: it freezes before its charge, and the order is cancelled meanwhile."""
@@ -191,7 +197,7 @@ def charge_too_late(story):
         def charge(self, **request):
             testing.pass_time(compensation.LOOK_UP_LAG)
             request_cancellation(story)
-            compensation.cancel(order_id=str(story.order.pk), gateway=gateway)
+            compensation.cancel(order_id=str(story.order.pk), gateway=gateway, warehouse=adapters.warehouse())
             crash_points.reached("another process has done that")
             return gateway.charge(**request)
 

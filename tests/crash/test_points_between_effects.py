@@ -28,6 +28,7 @@ WRITES_ALONE = {
     "outbox.listener.": "a flag that is set again; it makes work sooner, not sure",
     "outbox.verification": "one transaction per repair, one row per report",
     "outbox.worker.": "in a worker's own process: test_worker_points",
+    "outbox.repairs.": "one transaction per repair, opened by outbox.verification",
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
 }
 """Functions that write and are in no story, by how their names begin, and why that is right."""

@@ -6,6 +6,7 @@ import datetime as dt
 
 import pytest
 
+from orders import services
 from orders.models import Order, Payment
 from outbox import dead_letters, testing
 from outbox.models import DeadLetter
@@ -110,6 +111,18 @@ def test_what_certainly_had_no_effect_may_be_asked_for_at_any_time(drain, world)
     replay()
     wait(drain, dt.timedelta())
     assert status(refused) == status(waiting) == Order.Status.FULFILLED
+
+
+def test_a_parcel_that_left_before_its_worker_died_stays_shipped_although_the_order_was_cancelled(drain, world):
+    order = place()
+    with world.warehouse.failing(fault="drop_after", match=f"order-{order.pk}-shipment"):
+        drain()
+    assert status(order) == Order.Status.CHARGED
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain, dt.timedelta(minutes=1))
+
+    assert status(order) == Order.Status.FULFILLED
+    assert world.payments.count(kind="refund") == 0
 
 
 def test_two_hours_without_the_provider_bury_nothing(drain, world):
