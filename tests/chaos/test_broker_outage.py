@@ -124,7 +124,7 @@ def test_a_worker_is_back_within_three_seconds_of_its_broker(half_open, stack, t
     worker.wait_until_ready()
 
     server.kill()
-    eventually(lambda: worker.says("Cannot connect to", times=6), "waits that have grown")
+    eventually(lambda: worker.says("Cannot connect to", times=5), "waits that have grown")
     server.start()
     returned = time.monotonic()
     broker = Broker(server.url)

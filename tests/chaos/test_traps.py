@@ -230,9 +230,8 @@ NO_MESSAGES = {
 
 
 @pytest.mark.parametrize(("item", "error_class"), NO_MESSAGES.items())
-def test_what_is_not_even_a_message_is_kept_too(scene, item, error_class):
-    if not scene.broker.is_redis:
-        pytest.skip("RabbitMQ holds messages only")
+def test_what_is_not_even_a_message_is_kept_too(scenes, item, error_class):
+    scene = scenes["redis"]  # RabbitMQ holds messages only
     scene.broker.push(item)
 
     letters = DeadLetter.objects.filter(consumer=worker.CONSUMER, payload={"body": item})
