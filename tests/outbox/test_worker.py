@@ -174,6 +174,32 @@ def test_a_message_waits_unacknowledged_until_the_database_takes_its_letter(cons
 
 
 @pytest.mark.django_db
+def test_an_item_that_is_no_message_waits_for_the_database_too(consumer, monkeypatch):
+    def down(*_):
+        raise OperationalError("the server is starting up")
+
+    def deliver(item, queue):
+        return item["properties"]
+
+    with monkeypatch.context() as outage:
+        outage.setattr(worker.dead_letters, "bury", down)
+        consumer._deliver_guarded(deliver, 5, "orders")
+        assert not DeadLetter.objects.exists()
+
+    consumer.timer.ring()
+
+    assert DeadLetter.objects.get().payload == {"body": "5"}
+
+
+def test_a_connection_lost_while_an_item_is_delivered_is_left_to_celery(consumer):
+    def deliver(item, queue):
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        consumer._deliver_guarded(deliver, {}, "orders")
+
+
+@pytest.mark.django_db
 def test_a_letter_keeps_bytes_that_are_no_text_and_values_that_are_no_json(consumer):
     consumer.give_up(message_of(b"\xff\xfe", {"task": "t", "id": "1", "odd": {1, 2}}), ValueError("bytes"))
     consumer.give_up(message_of([[], {"n": float("nan")}, {}], {"task": "t", "id": "1"}), ValueError("nan"))
