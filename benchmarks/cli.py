@@ -40,9 +40,7 @@ def main(words: list[str]) -> int:
     path = Path(wish.report or ".orderflow/benchmark.json")
     report.write(path, results, arguments=vars(wish))
     if wish.quick:
-        print(
-            "A quick run judges correctness and counts; its times are of too few orders.", flush=True
-        )
+        print("A quick run judges correctness and counts; its times are of too few orders.", flush=True)
     _say(f"{time.monotonic() - began:.0f} s. Written to {path}")
     for problem in problems:
         print(f"FAILED  {problem}", flush=True)

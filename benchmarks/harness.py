@@ -77,6 +77,11 @@ class Result:
         """The row of one contestant."""
         return next(row for row in self.rows if row.name == name)
 
+    def ratio(self, name: str, baseline: str) -> float:
+        """The median of the ratios of two contestants within each round."""
+        pairs = zip(self.row(name).values, self.row(baseline).values, strict=False)
+        return statistics.median([value / other for value, other in pairs if other])
+
     def judge(
         self, requirement: str, measured: float, *, least: float | None = None, most: float | None = None
     ) -> None:

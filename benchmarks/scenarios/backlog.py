@@ -31,7 +31,7 @@ def run(options: Options, say: Say) -> Result:
     contestants = [
         Contestant(
             name=f"{size:,} waiting",
-            run=lambda size=size: drained(size, published, most),  # type: ignore[misc]
+            run=lambda size=size: drained(size, most),  # type: ignore[misc]
             baseline=f"{sizes[0]:,} waiting" if size != sizes[0] else "",
         )
         for size in sizes
@@ -40,11 +40,13 @@ def run(options: Options, say: Say) -> Result:
     contestants.append(
         Contestant(
             name=pinned,
-            run=lambda: drained(sizes[0], published, most, snapshot=True),
+            run=lambda: drained(sizes[0], most, snapshot=True),
             baseline=f"{sizes[0]:,} waiting",
         )
     )
     result = Result(scenario="backlog", unit="messages/s")
+    tables.clean()
+    tables.write_messages(published, published=True)
     result.rows = alternate(contestants, rounds=1 if options.quick else options.rounds, say=say)
     flat = result.rows[: len(sizes)]
     result.judge("rows/s flat within 15 %, spread", spread([row.median for row in flat]), most=0.15)
@@ -57,12 +59,10 @@ def run(options: Options, say: Say) -> Result:
     return result
 
 
-def drained(waiting: int, published: int, most: int, *, snapshot: bool = False) -> Sample:
-    """Drain `most` of `waiting` messages beside `published` ones, with or without an old snapshot open."""
-    tables.clean()
-    tables.write_messages(published, published=True)
+def drained(waiting: int, most: int, *, snapshot: bool = False) -> Sample:
+    """Drain `most` of `waiting` messages beside the published ones, with or without an old snapshot open."""
     tables.write_messages(waiting)
-    _analyze()
+    _vacuum()
     with psycopg.connect(**_parameters()) as link:
         if snapshot:
             link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -73,9 +73,10 @@ def drained(waiting: int, published: int, most: int, *, snapshot: bool = False) 
         if done.published < min(most, waiting):
             raise Incorrect(f"{done} of {most} messages")
         claims = _claims_per_second()
-        _settle_the_rest()
+        _remove_the_rest()
         look = _empty_look()
         link.execute("ROLLBACK")
+    tables.clean_queues()
     return Sample(value=done.published / took, counts={"empty look ms": look, "claims/s": claims})
 
 
@@ -88,7 +89,7 @@ def _claims_per_second() -> float:
     return count / (time.perf_counter() - began)
 
 
-def _settle_the_rest() -> None:
+def _remove_the_rest() -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM outbox_outboxmessage WHERE status = 'pending'")
 
@@ -105,7 +106,7 @@ def _empty_look() -> float:
     return statistics.median(times)
 
 
-def _analyze() -> None:
+def _vacuum() -> None:
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE outbox_outboxmessage")
 

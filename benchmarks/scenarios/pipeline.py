@@ -36,7 +36,7 @@ def _judge(result: Result, options: Options) -> None:
     ours = result.row("orderflow")
     result.judge("at least 4 x naive at default settings", ours.ratio or 0.0, least=4.0)
     if not options.quick:
-        ratio = ours.median / result.row("tuned").median
+        ratio = result.ratio("orderflow", "tuned")
         result.judge("at least 1.5 x tuned naive", ratio, least=1.5)
         result.judge("stretch: 2 x tuned naive", ratio, least=2.0)
 
