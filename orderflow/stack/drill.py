@@ -60,13 +60,9 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
         own = Home(root=home.root, kept_in=place.path / "state")
         with state.hold(own, WHAT):
             try:
-                code = _drill(own, place, caller, wish.broker, [*words, "--report", str(report)])
-            except BaseException:
+                return _drill(own, place, caller, wish.broker, [*words, "--report", str(report)])
+            finally:
                 _keep_logs(own, report)
-                raise
-            if code:
-                _keep_logs(own, report)
-            return code
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:
@@ -217,10 +213,10 @@ def _proxy(
 
 
 def _keep_logs(own: Home, report: Path) -> None:
-    """Save the logs of a drill that did not pass, before the throwaway home goes."""
+    """Save the logs of all processes before the throwaway home goes."""
     kept = report / "log"
     shutil.rmtree(kept, ignore_errors=True)
     if own.logs.is_dir():
         report.mkdir(parents=True, exist_ok=True)
         shutil.copytree(own.logs, kept)
-        print(f"The logs of all processes: {kept}", flush=True)
+        print(f"The report and the logs of all processes: {report}", flush=True)
