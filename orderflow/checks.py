@@ -27,6 +27,9 @@ PROVIDERS = {
 PAYING = ("orders.tasks.charge", "orders.tasks.refund", "orders.tasks.refund_stranded")
 """Tasks whose calls the payment provider tells apart by a key that it forgets."""
 
+CONNECTING = dt.timedelta(seconds=2)
+"""How long adapters wait for a connection, besides the time for the answer."""
+
 REPLAYABLE_FOR = dt.timedelta(days=2)
 """How long people have at least to replay what was given up before anything that makes it safe may go."""
 
@@ -105,11 +108,12 @@ def _times() -> Iterator[checks.CheckMessage]:
                 hint=f"Let the waits of its policy end within {_hours(steps.KEY_WINDOW)}.",
                 id="orderflow.E008",
             )
-    # A step makes two calls at most; see orders.transitions.LEASE.
-    if 2 * settings.PROVIDER_TIMEOUT >= transitions.LEASE:
+    # Connecting may take 2 seconds more; see orders.transitions.LEASE.
+    if settings.PROVIDER_TIMEOUT + CONNECTING >= transitions.LEASE:
         yield checks.Error(
             f"PROVIDER_TIMEOUT_SECONDS is {settings.PROVIDER_TIMEOUT / dt.timedelta(seconds=1):g}.",
-            hint=f"Two calls must end within a step's lease of {transitions.LEASE.seconds} seconds.",
+            hint=f"A call must end within a step's lease of {transitions.LEASE.seconds} seconds, of which "
+            f"connecting may take {CONNECTING.seconds}.",
             id="orderflow.E007",
         )
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from orders import contracts, moves, ports, stock
 from orders.models import Order, OrderLine, Payment, Shipment
 from orders.services import facts
-from orders.transitions import LEASE, fence, held, let_go, move
+from orders.transitions import LEASE, extend, fence, held, let_go, move
 from outbox import crash_points, publisher, telemetry
 from outbox.resilience import Permanent, Transient
 
@@ -98,12 +98,13 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
         )
     crash_points.reached("charge.intended")
     asked_before = not is_new and payment.first_asked_at is not None
-    with held(order):
+    done = None
+    with fence("charge"), held(order):
         try:
             done = gateway.look_up(idempotency_key=key) if asked_before else None
             if done is None:
                 if not is_new:
-                    _prepare_to_ask_again(payment)
+                    _prepare_to_ask_again(order, payment)
                 done = _ask_for_charge(gateway, order, payment)
         except ports.PaymentDeclined as declined:
             done = ports.Charge(
@@ -120,12 +121,13 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
             elif not asked_before:
                 _note_without_effect(payment)
             raise
-    return _finish_charge(order, payment, done)
+    return bool(done) and _finish_charge(order, payment, done)
 
 
-def _prepare_to_ask_again(payment: Payment) -> None:
+def _prepare_to_ask_again(order: Order, payment: Payment) -> None:
     """
     Raises:
+        orders.transitions.Fenced: if the look-up took so long that somebody else has taken the order.
         ChargeUntraceable: if an earlier call may have acted so long ago that its key is forgotten.
     """
     if payment.first_asked_at and timezone.now() - payment.first_asked_at > KEY_WINDOW:
@@ -133,9 +135,11 @@ def _prepare_to_ask_again(payment: Payment) -> None:
             f"{payment.idempotency_key} was first asked for at {payment.first_asked_at:%Y-%m-%d %H:%M} UTC; "
             "find it at the provider by hand, then replay or discard"
         )
-    Payment.objects.filter(pk=payment.pk).update(
-        calls=F("calls") + 1, first_asked_at=Coalesce("first_asked_at", Now()), last_asked_at=Now()
-    )
+    with transaction.atomic(durable=True):
+        extend(order)
+        Payment.objects.filter(pk=payment.pk).update(
+            calls=F("calls") + 1, first_asked_at=Coalesce("first_asked_at", Now()), last_asked_at=Now()
+        )
     crash_points.reached("charge.asking_again")
 
 

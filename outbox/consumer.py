@@ -104,6 +104,9 @@ class ConsumerTask(Task):
         if options.get("countdown") is not None:
             options["countdown"] = self.policy.quick_wait(self.request.retries)
             if wished:
+                # Never longer than the policy's longest: on Redis a task that waits in a worker is
+                # delivered again once the visibility timeout passes (see celeryconfig).
+                wished = min(wished, self.policy.longest_wait)
                 options["countdown"] = max(options["countdown"], round(wished.total_seconds()))
         return super().retry(*args, **options)
 

@@ -7,15 +7,17 @@ neither. Where something is in flight between transactions, the grace is built o
 
 from __future__ import annotations
 
+import datetime as dt
+
 from outbox import repairs
 from outbox.promises import Invariant, written_at
 from outbox.relay import LEASE
 
-STALLED_AFTER = 10 * LEASE
-"""How long a due message may wait before somebody has to look: ten relays in a row would have had to die,
+STALLED_AFTER = dt.timedelta(minutes=5)
+"""How long a due message may wait before somebody has to look: many relays in a row would have had to die,
 or the broker is down, or no relay runs."""
 
-CLOCKS_DIFFER = LEASE
+CLOCKS_DIFFER = dt.timedelta(seconds=30)
 """By how much a time that a statement took may be ahead of the snapshot's."""
 
 READ = "docs/operations.md, “Reading a failed verdict”"

@@ -28,9 +28,10 @@ BATCH = 200
 """Messages a relay claims at a time: large enough to make the two transactions cheap, small enough to
 be sent well within `LEASE`."""
 
-LEASE = dt.timedelta(seconds=30)
-"""How long a claim keeps other relays away. A batch takes well under a second; publishing gives up on
-a hanging broker within seconds (see celeryconfig)."""
+LEASE = dt.timedelta(seconds=8)
+"""How long a claim keeps other relays away, and how long messages wait whose relay died holding them. A
+batch takes well under a second; publishing gives up on a hanging broker within seconds (see
+celeryconfig). One that takes longer is sent again by another relay, which is harmless."""
 
 POSTPONEMENTS = tuple(dt.timedelta(seconds=seconds) for seconds in (1, 10, 60, 600))
 """The waits after a message's own failures to start; after the last one it is buried."""

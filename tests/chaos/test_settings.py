@@ -7,9 +7,9 @@ import fnmatch
 import pytest
 
 import celeryconfig
+from notifications.services import LEASE
 from orderflow.celery import app
 from outbox.consumer import MOST_LOSSES, ConsumerTask
-from outbox.relay import LEASE
 
 HOUR = 3600
 OUR_TASKS = [name for name in app.tasks if name.split(".")[0] in ("orders", "outbox", "notifications")]
