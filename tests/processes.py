@@ -110,6 +110,10 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        return self._popen.poll()
+
     def is_alive(self) -> bool:
         return self._popen.poll() is None
 
