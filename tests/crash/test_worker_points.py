@@ -8,6 +8,7 @@ import uuid
 import kombu
 import pytest
 from celery import Celery, current_app
+from django.db import connections
 
 from outbox import topology
 from outbox.models import DeadLetter
@@ -83,13 +84,18 @@ def test_a_relay_that_dies_over_the_brokers_dead_letter_keeps_one(transactional_
 
     def empty(stopping):
         topology.bury_undeliverable(app, stopping)
+        connections.close_all()
+
+    def waiting():
+        return queue.queue_declare(passive=True).message_count
 
     assert die_at("broker.letter_kept", lambda: empty(threading.Event()))
 
     stopping = threading.Event()
     emptying = threading.Thread(target=empty, args=[stopping])
     emptying.start()
-    processes.eventually(lambda: queue.queue_declare(passive=True).message_count == 0, "an empty queue")
+    processes.eventually(lambda: not waiting(), "an empty queue")
     stopping.set()
     emptying.join()
+    assert not waiting()
     assert DeadLetter.objects.get().source == DeadLetter.Source.BROKER
