@@ -14,8 +14,7 @@ from outbox import topology
 from outbox.models import DeadLetter
 from tests import processes
 from tests.chaos.conftest import AMQP_URL, NO_RABBITMQ
-from tests.crash.conftest import die_at, restore_unacknowledged
-from tests.crash.dying import DIED
+from tests.crash.conftest import DIED, die_at, restore_unacknowledged
 
 pytestmark = pytest.mark.processes
 
@@ -41,7 +40,12 @@ def test_a_worker_that_dies_over_a_letter_keeps_one_and_lets_go_of_its_message_l
         queue = current_app.amqp.queues["orders"](link.default_channel)
         queue.declare()
         send(link, "orders")
-        settings = {"pool": "solo", "include": "tests.crash.dying", "ORDERFLOW_POOL": "default"}
+        settings = {
+            "pool": "solo",
+            "include": "tests.crash.dying",
+            "ORDERFLOW_POOL": "default",
+            "DIE_WITH": str(DIED),
+        }
         dying = stack.worker("orders", "orders", DIE_AT="worker.letter_kept", **settings)
         processes.eventually(lambda: not dying.is_alive(), "the worker's death")
         assert (dying.exit_code, DeadLetter.objects.count()) == (DIED, 1)
@@ -90,6 +94,7 @@ def test_a_relay_that_dies_over_the_brokers_dead_letter_keeps_one(transactional_
         return queue.queue_declare(passive=True).message_count
 
     assert die_at("broker.letter_kept", lambda: empty(threading.Event()))
+    processes.eventually(waiting, "the message that the dead relay held")
 
     stopping = threading.Event()
     emptying = threading.Thread(target=empty, args=[stopping])

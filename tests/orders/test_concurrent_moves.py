@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 
@@ -30,11 +31,8 @@ def test_writers_that_ignore_the_version_still_move_an_order_along_the_table():
         for status in itertools.islice(itertools.cycle(moves.Status), first, first + 2 * len(moves.Status)):
             final = status in moves.FINAL
             changes = {"due_at": None if final else Now(), "finished_at": Now() if final else None}
-            try:
-                with transaction.atomic():
-                    Order.objects.filter(pk=order.pk).update(status=status, **changes)
-            except IntegrityError as refused:
-                assert "cannot move" in str(refused)
+            with contextlib.suppress(IntegrityError), transaction.atomic():
+                Order.objects.filter(pk=order.pk).update(status=status, **changes)
         connection.close()
 
     writers = [threading.Thread(target=write, args=[number]) for number in range(WRITERS)]
