@@ -14,6 +14,13 @@ ANSWER_SECONDS = float(os.environ.get("BENCHMARK_ANSWER_SECONDS", "0"))
 NOTES_TIMES = bool(os.environ.get("BENCHMARK_TIMES"))
 """Whether workers note when steps begin and end, for the scenario `latency`."""
 
+DATA = Path(
+    os.environ.get(
+        "ORDERFLOW_DATA", Path(__file__).parents[2] / "shared" / "data" / "online-retail-2010-12.csv.gz"
+    )
+)
+"""The retailer's file, for the scenario `importing`."""
+
 IS_TUNED = bool(os.environ.get("BENCHMARK_TUNED"))
 """Whether the naive system runs tuned."""
 

@@ -27,6 +27,9 @@ from orders.models import Order, OrderLine, OrderTransition, Payment, Product, S
 POOL = 2
 """Processes that work on steps, in every system; the default of `run.py` and of Celery on two processors."""
 
+ALL = 3
+"""OrderFlow's processes for steps and e-mails together: what the others get too where calls take their time."""
+
 STEPS = [Order.Status.PLACED, Order.Status.VALIDATED, Order.Status.CHARGED, Order.Status.FULFILLED]
 
 
@@ -79,23 +82,22 @@ OURS = System(
     writer="orderflow",
     specs=(_own_worker("orders", EARLY_POOLS["orders"]), RELAY, EMAIL, BEAT),
 )
-NAIVE = System(
-    name="naive", writer="naive", specs=(_celery("benchmarks.naive", "worker", "worker", "-c", str(POOL)),)
-)
-TUNED = System(
-    name="tuned",
-    writer="naive",
-    specs=tuple(
-        _celery(
-            "benchmarks.naive",
-            f"worker{number}",
-            *("worker", "-n", f"naive{number}@bench", "-P", "solo"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        )
-        for number in range(POOL)
-    ),
-    environment={"BENCHMARK_TUNED": "1"},
-)
+
+
+def naive(*, pool: int = POOL) -> System:
+    """The naive system at Celery's default settings."""
+    worker = _celery("benchmarks.naive", "worker", "worker", "-c", str(pool))
+    return System(name="naive", writer="naive", specs=(worker,))
+
+
+def tuned(*, pool: int = POOL) -> System:
+    """The naive system with sessions kept, and the pool that was fastest: solo workers, one per processor."""
+    options = ("-P", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
+    workers = [
+        _celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
+        for number in range(pool)
+    ]
+    return System(name="tuned", writer="naive", specs=tuple(workers), environment={"BENCHMARK_TUNED": "1"})
 
 
 def place(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, processes, systems, tables
+from benchmarks import environment, measure, processes, systems, tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
 from orders.models import Order
 from outbox.models import OutboxMessage
 
-FILE = Path(
-    os.environ.get("ORDERFLOW_DATA", processes.ROOT.parent / "shared/data/online-retail-2010-12.csv.gz")
-)
 FLAT = 1.1
 """How much more memory the last quarter of the import may hold than the second."""
 
@@ -25,8 +20,8 @@ FLAT = 1.1
 def run(options: Options, say: Say) -> Result:
     """Import the file into clean tables; there is nothing naive to compare it with."""
     result = Result(scenario="importing", unit="orders/s")
-    if not FILE.is_file():
-        result.skipped = f"the retailer's file is not at {FILE}; name it in ORDERFLOW_DATA"
+    if not environment.DATA.is_file():
+        result.skipped = f"the retailer's file is not at {environment.DATA}; name it in ORDERFLOW_DATA"
         return result
     limit = 50 if options.quick else 0
     result.rows = alternate(
@@ -49,7 +44,7 @@ def imported(limit: int) -> Sample:
     tables.clean()
     meter = measure.Meter(systems.servers_and({}))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.importer", str(FILE), str(limit)],
+        [sys.executable, "-m", "benchmarks.importer", str(environment.DATA), str(limit)],
         cwd=processes.ROOT,
         capture_output=True,
         text=True,

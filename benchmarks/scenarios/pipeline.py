@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import measure, systems
 from benchmarks.harness import Contestant, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
-from benchmarks.systems import NAIVE, OURS, TUNED, System
+from benchmarks.systems import OURS, System
 
 WRITERS = 2
 SLOW = 0.05
@@ -16,20 +16,32 @@ def run(options: Options, say: Say) -> Result:
     """Compare at 0 ms, and with an eighth of the orders at 50 ms per provider call."""
     orders = options.scaled(2_000, 40)
     result = Result(scenario="pipeline", unit="orders/s")
-    for answer, count in ((0.0, orders),) if options.quick else ((0.0, orders), (SLOW, max(1, orders // 8))):
-        suffix = f", {1000 * answer:.0f} ms" if answer else ""
-        names = {system.name: system.name + suffix for system in (NAIVE, TUNED, OURS)}
-        contestants = [
-            _contestant(NAIVE, names, count, answer),
-            _contestant(TUNED, names, count, answer, baseline=names["naive"]),
-            _contestant(OURS, names, count, answer, baseline=names["naive"]),
-        ]
-        if options.quick:
-            del contestants[1]
-        result.rows += alternate(contestants, rounds=options.rounds, say=say)
-        if not answer:
-            _judge(result, options)
+    contestants = _contestants(orders, pool=systems.POOL)
+    if options.quick:
+        contestants = [contestant for contestant in contestants if contestant.name != "tuned"]
+    result.rows = alternate(contestants, rounds=options.rounds, say=say)
+    _judge(result, options)
+    if not options.quick:
+        waiting = _contestants(max(1, orders // 8), pool=systems.ALL, answer=SLOW)
+        result.rows += alternate(waiting, rounds=options.rounds, say=say)
     return result
+
+
+def _contestants(orders: int, *, pool: int, answer: float = 0.0) -> list[Contestant]:
+    suffix = f", {1000 * answer:.0f} ms" if answer else ""
+
+    def contestant(system: System, baseline: str = "") -> Contestant:
+        return Contestant(
+            name=system.name + suffix,
+            run=lambda: throughput(system, orders, answer=answer),
+            baseline=baseline and baseline + suffix,
+        )
+
+    return [
+        contestant(systems.naive(pool=pool)),
+        contestant(systems.tuned(pool=pool), "naive"),
+        contestant(OURS, "naive"),
+    ]
 
 
 def _judge(result: Result, options: Options) -> None:
@@ -39,14 +51,6 @@ def _judge(result: Result, options: Options) -> None:
         ratio = result.ratio("orderflow", "tuned")
         result.judge("at least 1.5 x tuned naive", ratio, least=1.5)
         result.judge("stretch: 2 x tuned naive", ratio, least=2.0)
-
-
-def _contestant(
-    system: System, names: dict[str, str], orders: int, answer: float, *, baseline: str = ""
-) -> Contestant:
-    return Contestant(
-        name=names[system.name], run=lambda: throughput(system, orders, answer=answer), baseline=baseline
-    )
 
 
 def throughput(system: System, orders: int, *, answer: float = 0.0) -> Sample:
