@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -104,3 +105,10 @@ def test_dying_twice_in_a_row_with_a_broker_that_forgets_changes_nothing(begin, 
     story.afterwards(story)
     recover()
     assert_nothing_is_lost_or_done_twice(story)
+
+
+def test_every_point_is_told_in_the_document_of_guarantees():
+    told = (ROOT / "docs" / "guarantees.md").read_text()
+    table = told[told.index("## Where a process may die") :]
+
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", table)) == set(DIES_IN)
