@@ -23,6 +23,7 @@ def main(words: list[str]) -> int:
 
     from benchmarks import report
     from benchmarks.harness import Incorrect
+    from benchmarks.processes import NotReady
     from benchmarks.scenarios import load
 
     began, results, problems = time.monotonic(), [], []
@@ -30,9 +31,8 @@ def main(words: list[str]) -> int:
         _say(f"{name} ...")
         try:
             result = load(name)(options_of(wish), lambda text: _say(f"  {text}"))
-        except Incorrect as incorrect:
-            problems.append(f"{name}: {incorrect}")
-            _say(f"  INCORRECT: {incorrect}")
+        except (Incorrect, NotReady, TimeoutError) as failure:
+            problems.append(f"{name}: {failure}")
             continue
         results.append(result)
         problems += [f"{name}: {failure}" for failure in result.failures]

@@ -98,9 +98,15 @@ def _cells(row: Row) -> tuple[str, ...]:
         figure(row.median),
         f"{figure(row.low)}-{figure(row.high)}",
         ratio,
-        " ".join(f"{name} {figure(used)}" for name, used in row.cpu.items()),
+        _cpu(row),
         " ".join(f"{name} {figure(count)}" for name, count in row.counts.items()),
     )
+
+
+def _cpu(row: Row) -> str:
+    """All processes together, then each."""
+    parts = " ".join(f"{name} {figure(used)}" for name, used in row.cpu.items())
+    return f"{figure(sum(row.cpu.values()))}: {parts}" if parts else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

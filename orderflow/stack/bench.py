@@ -4,6 +4,7 @@
 PostgreSQL writes to disk as in production: a commit that is not synced would flatter everybody.
 """
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from .ports import choose
 from .processes import Table
 from .supervisor import Supervisor
 
-REPORT = "benchmark.json"
+REPORT, LOGS = "benchmark.json", "benchmark-log"
 PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-names")
 
 
@@ -34,13 +35,18 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
     with homes.servers_home(home, caller).throwaway() as place:
-        return _run(
-            Home(root=home.root, kept_in=place.path / "state"),
-            place,
-            caller,
-            wish.broker,
-            [*words, "--report", str(report)],
-        )
+        own = Home(root=home.root, kept_in=place.path / "state")
+        code = _run(own, place, caller, wish.broker, [*words, "--report", str(report)])
+        if code:
+            _keep_logs(own, home.state / LOGS)
+        return code
+
+
+def _keep_logs(own: Home, kept: Path) -> None:
+    """Save the logs of a run in which something was wrong, before the throwaway home goes."""
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(own.logs, kept)
+    print(f"The logs of all processes: {kept}", flush=True)
 
 
 def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, words: Sequence[str]) -> int:
