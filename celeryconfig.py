@@ -136,7 +136,7 @@ beat_scheduler = "celery.beat:Scheduler"  # in memory: there is no schedule file
 beat_enable_remote_control = True  # `celery inspect ping` answers for beat too,
 beat_remote_control_max_tick_age = 10  # unless it has stopped ticking
 
-DRAIN_INTERVAL, SWEEP_INTERVAL, NEWS_SWEEP_INTERVAL = 1.0, 2.0, 15.0  # seconds
+DRAIN_INTERVAL, SWEEP_INTERVAL, NEWS_SWEEP_INTERVAL = 1.0, 1.0, 15.0  # seconds
 beat_schedule = {
     # Expired entries are dropped: an outage leaves no pile of drains behind.
     "drain the outbox": {

@@ -65,6 +65,26 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         )
         return next(iter(rows), None)
 
+    def write_claimed(self, *, lease: dt.timedelta, **known: Any) -> Notification | None:
+        """
+        Write a notification down as taken for its first try; None if it was written down before.
+
+        One statement, because that is how nearly all notifications begin.
+        """
+        values: dict[str, Any] = known | {"lease": lease}
+        rows = self.raw(
+            f"""
+            INSERT INTO {self.model._meta.db_table} ({", ".join(known)}, status, version, attempts,
+                outcome_open, lease_until, provider_message_id, error)
+            VALUES ({", ".join(f"%({name})s" for name in known)}, 'sending', 1, 1,
+                TRUE, statement_timestamp() + %(lease)s, '', '')
+            ON CONFLICT (message_id, channel, recipient) DO NOTHING
+            RETURNING *, FALSE AS was_open
+            """,  # noqa: S608 - names of our own columns
+            values,
+        )
+        return next(iter(rows), None)
+
 
 class Notification(models.Model):
     """One text for one recipient through one channel, because of one message. Never sent twice knowingly."""
@@ -100,7 +120,7 @@ class Notification(models.Model):
     objects = NotificationQuerySet.as_manager()
 
     was_open: bool
-    """Set by `claim` only."""
+    """Set by `claim` and `write_claimed` only."""
 
     class Meta:
         constraints: ClassVar = [

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.db import transaction
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
 from notifications import channels, ports, rendering
@@ -80,12 +81,15 @@ def _event_of(message_id: str) -> OrderEvent:
 
 def _claim(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification | None:
     """Take the notification for one try, after writing it down if this is the first."""
+    which = {"message_id": message_id, "channel": channel, "recipient": recipient}
+    written = _describe(event, channel=channel)
+    if _is_wanted(event, channel=channel):
+        if first := Notification.objects.write_claimed(lease=LEASE, **which, **written):
+            return first
+    else:
+        _suppress(which, written)
     with transaction.atomic(durable=True):
-        notification = Notification.objects.filter(
-            message_id=message_id, channel=channel, recipient=recipient
-        ).first()
-        if notification is None:
-            notification = _write(event, channel=channel, message_id=message_id, recipient=recipient)
+        notification = Notification.objects.get(**which)
         if _given_up(notification):
             return None
         claimed = Notification.objects.claim(notification.pk, lease=LEASE)
@@ -110,28 +114,31 @@ def _given_up(notification: Notification) -> bool:
     return last in (DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED)
 
 
-def _write(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification:
-    wanted = not Preference.objects.filter(
-        email__iexact=event.customer_email, channel=channel, enabled=False
-    ).exists()
-    rendered = rendering.render(event, channel=channel)
-    notification, is_new = Notification.objects.get_or_create(
-        message_id=message_id,
-        channel=channel,
-        recipient=recipient,
-        defaults={
-            "order_id": event.order_id,
-            "order_number": event.order_number,
-            "template": rendering.TEMPLATES[type(event)],
-            "status": Notification.Status.PENDING if wanted else Notification.Status.SUPPRESSED,
-            "subject": rendered.subject,
-            "text": rendered.text,
-            "html": rendered.html,
-        },
+def _is_wanted(event: OrderEvent, *, channel: str) -> bool:
+    # As the index has it; iexact would compare upper case and look at every row.
+    its_customers = Exact(Lower("email"), event.customer_email.lower())
+    return not Preference.objects.filter(its_customers, channel=channel, enabled=False).exists()
+
+
+def _suppress(which: dict[str, str], written: dict[str, str]) -> None:
+    """Write down that the customer did not want to hear it, unless it was begun when they did."""
+    _, is_new = Notification.objects.get_or_create(
+        **which, defaults={**written, "status": Notification.Status.SUPPRESSED}
     )
-    if is_new and not wanted:
-        telemetry.emit("notification.suppressed", channel=channel, message_id=message_id)
-    return notification
+    if is_new:
+        telemetry.emit("notification.suppressed", channel=which["channel"], message_id=which["message_id"])
+
+
+def _describe(event: OrderEvent, *, channel: str) -> dict[str, str]:
+    rendered = rendering.render(event, channel=channel)
+    return {
+        "order_id": event.order_id,
+        "order_number": event.order_number,
+        "template": rendering.TEMPLATES[type(event)],
+        "subject": rendered.subject,
+        "text": rendered.text,
+        "html": rendered.html,
+    }
 
 
 def _sent_before(adapter: ports.Channel, claimed: Notification) -> str:

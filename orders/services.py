@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from orders import contracts, moves
 from orders.models import IdempotencyRecord, Order, OrderLine, Product
-from orders.transitions import STEP_DEADLINE, record
+from orders.transitions import STEP_DEADLINE, record_placing
 from outbox import context, crash_points, publisher, telemetry
 
 LONGEST_PAUSE = dt.timedelta(minutes=5)
@@ -148,7 +148,7 @@ def place_order(
         for line in lines:
             line.order = order
         OrderLine.objects.bulk_create(lines)
-        record(order, before="", after=moves.Status.PLACED)
+        record_placing(order)
         stored = answer(order)
         IdempotencyRecord.objects.create(
             scope=idempotency.scope,

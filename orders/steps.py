@@ -86,16 +86,18 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
         order = Order.objects.claim(order_id, only_from=moves.CHARGEABLE, lease=LEASE)
         if order is None:
             return False
-        payment, is_new = Payment.objects.get_or_create(
-            idempotency_key=key,
-            defaults={
-                "order": order,
-                "amount_minor": order.total_minor,
-                "currency": order.currency,
-                "first_asked_at": Now(),
-                "last_asked_at": Now(),
-            },
-        )
+        # Nobody else can write one meanwhile: the claim holds the order's row.
+        payment = Payment.objects.filter(idempotency_key=key).first()
+        is_new = payment is None
+        if payment is None:
+            payment = Payment.objects.create(
+                order=order,
+                idempotency_key=key,
+                amount_minor=order.total_minor,
+                currency=order.currency,
+                first_asked_at=Now(),
+                last_asked_at=Now(),
+            )
     crash_points.reached("charge.intended")
     asked_before = not is_new and payment.first_asked_at is not None
     done = None
@@ -219,9 +221,10 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
         order = Order.objects.claim(order_id, only_from=frozenset({moves.Status.CHARGED}), lease=LEASE)
         if order is None:
             return False
-        shipment, is_new = Shipment.objects.get_or_create(
-            order=order, defaults={"idempotency_key": f"order-{order_id}-shipment"}
-        )
+        shipment = Shipment.objects.filter(order=order).first()
+        is_new = shipment is None
+        if shipment is None:
+            shipment = Shipment.objects.create(order=order, idempotency_key=f"order-{order_id}-shipment")
         lines = list(
             OrderLine.objects.filter(order=order)
             .values("product__sku")

@@ -8,7 +8,6 @@ orders that share products cannot deadlock.
 from __future__ import annotations
 
 from django.db import connection
-from django.db.models import Sum
 
 from orders.models import Order, OrderLine, Product
 
@@ -28,43 +27,40 @@ def reserve(order: Order) -> None:
     Raises:
         OutOfStock: if one of them is short; then nothing is reserved.
     """
-    lines = OrderLine.objects.filter(order=order).values("product_id")
-    wanted = dict(lines.annotate(wanted=Sum("quantity")).values_list("product_id", "wanted"))
-    products = Product.objects.filter(pk__in=wanted).order_by("pk").select_for_update(no_key=True)
-    short = [product.sku for product in products if product.on_hand < wanted[product.pk]]
-    if short:
-        raise OutOfStock(short)
     _shift(order, "on_hand", "reserved")
 
 
 def release(order: Order) -> None:
     """Take back what was promised to the order."""
-    _lock(order)
     _shift(order, "reserved", "on_hand")
 
 
 def ship(order: Order) -> None:
     """Hand over what was promised to the order."""
-    _lock(order)
     _shift(order, "reserved", "shipped")
 
 
-def _lock(order: Order) -> None:
-    products = Product.objects.filter(pk__in=OrderLine.objects.filter(order=order).values("product_id"))
-    list(products.order_by("pk").select_for_update(no_key=True).values_list("pk"))
-
-
 def _shift(order: Order, giver: str, taker: str) -> None:
+    """Lock, look and move in one statement: it is the busiest one of an order's life."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            UPDATE {Product._meta.db_table} AS product
-            SET {giver} = product.{giver} - line.quantity, {taker} = product.{taker} + line.quantity
-            FROM (
+            WITH wanted AS (
                 SELECT product_id, sum(quantity) AS quantity FROM {OrderLine._meta.db_table}
                 WHERE order_id = %s GROUP BY product_id
-            ) AS line
-            WHERE line.product_id = product.id
-            """,  # noqa: S608 - names of our own columns
+            ), locked AS MATERIALIZED (
+                SELECT product.id, product.sku, wanted.quantity, product.{giver} < wanted.quantity AS is_short
+                FROM {Product._meta.db_table} AS product JOIN wanted ON wanted.product_id = product.id
+                ORDER BY product.id FOR NO KEY UPDATE OF product
+            ), moved AS (
+                UPDATE {Product._meta.db_table} AS product
+                SET {giver} = product.{giver} - locked.quantity, {taker} = product.{taker} + locked.quantity
+                FROM locked
+                WHERE locked.id = product.id AND NOT EXISTS (SELECT FROM locked WHERE is_short)
+            )
+            SELECT sku FROM locked WHERE is_short ORDER BY sku
+            """,  # noqa: S608 - names of our own tables and columns
             [order.pk],
         )
+        if short := [sku for (sku,) in cursor.fetchall()]:
+            raise OutOfStock(short)

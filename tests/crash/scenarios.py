@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 
 from notifications import sweep
-from notifications.models import Notification
+from notifications.models import Notification, Preference
 from orders import adapters, compensation, services, steps
 from orders.models import Order, Product
 from outbox import crash_points, dead_letters, publisher, relay, retention, testing
@@ -281,6 +281,12 @@ def discard_all(story):
 @story(work=drain_all, afterwards=discard_all)
 def news_for_a_mailbox_that_is_none(story):
     story.order = place(contact=services.Contact(email="bounce@example.com"))
+
+
+@story(work=drain)
+def news_that_nobody_wants(story):
+    Preference.objects.create(email="ada@example.com", channel="sms", enabled=False)
+    story.order = place(contact=EVERY_WAY)
 
 
 # relay ---------------------------------------------------------------------------------------------
