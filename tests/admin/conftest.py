@@ -25,6 +25,8 @@ LISTS = {
     "outbox_inboxentry": {"root", "on-call"},
     "outbox_attempt": {"root", "on-call"},
     "outbox_deadletter": {"root", "on-call"},
+    "outbox_verification": {"root", "on-call"},
+    "outbox_repairrecord": {"root", "on-call"},
 }
 """The lists, and who may open each."""
 
