@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.django_db]
 
 FINISH, LINGER = f"{TASKS}.finish", f"{TASKS}.linger"
 SOON = 15
-"""Seconds for a publish over a connection that has fallen silent: its reads time out, and it is tried once more."""
+"""Seconds for a publish over a connection that has fallen silent: a read times out, and it is tried again."""
 PORTS = {"redis": 6379, "rabbitmq": 5672}
 
 
