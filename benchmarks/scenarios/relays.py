@@ -19,7 +19,7 @@ QUEUE = "orders"
 
 def run(options: Options, say: Say) -> Result:
     """Compare; every message's id must be in the queue exactly once."""
-    rows = options.scaled(5_000, 400)
+    rows = options.scaled(10_000, 400)
     counts = (2,) if options.quick else (1, 2, 4)
     contestants = [
         Contestant(
