@@ -10,10 +10,11 @@ A step that finds nothing to do returns False.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Sum
+from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -225,13 +226,9 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
         is_new = shipment is None
         if shipment is None:
             shipment = Shipment.objects.create(order=order, idempotency_key=f"order-{order_id}-shipment")
-        lines = list(
-            OrderLine.objects.filter(order=order)
-            .values("product__sku")
-            .annotate(ordered=Sum("quantity"))
-            .order_by("product__sku")
-            .values_list("product__sku", "ordered")
-        )
+        ordered: Counter[str] = Counter()
+        for sku, quantity in OrderLine.objects.filter(order=order).values_list("product__sku", "quantity"):
+            ordered[sku] += quantity
     crash_points.reached("fulfill.intended")
     with held(order):
         try:
@@ -239,7 +236,7 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
                 order_id=str(order.pk),
                 order_number=order.number,
                 country=order.country,
-                lines=lines,
+                lines=sorted(ordered.items()),
                 idempotency_key=shipment.idempotency_key,
             )
         except ports.ShipmentRefused as refused:
