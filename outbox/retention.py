@@ -4,35 +4,99 @@ What is deleted, when, and what never is.
 Never: open dead letters, the messages and attempts they speak of, and whatever an app holds
 (`registry.hold`), for example the messages of orders that are not final. Resolved dead letters and
 records of repairs stay too.
+
+Where the message table is divided (see `partitions`), old messages go with their partition, and what must
+stay of it moves into the default one. Rows are deleted one by one elsewhere.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from outbox import crash_points, registry, telemetry
+from outbox import crash_points, partitions, registry, telemetry
 from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage, Verification
+from outbox.partitions import Partition
 
 BATCH = 1000
 """Rows deleted in one transaction: short enough to hold up nobody."""
 
+MOST_MOVED = 1000
+"""Messages that may move out of a partition to be dropped: nobody can write meanwhile. Of a partition of which
+more must stay, the others are deleted row by row."""
+
 
 def prune(*, batch: int = BATCH) -> dict[str, int]:
     """Delete old published messages, attempts and inbox entries in batches; return the counts by table."""
-    before = timezone.now() - dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS)
+    now = timezone.now()
+    before = now - dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS)
+    _maintain(now)
+    dropped, waiting = _drop_partitions(before)
     pruned = {
-        "messages": _delete(_spent_messages(before), batch),
+        "partitions": dropped,
+        "messages": _delete(_spent_messages(before).filter(partitions.without(waiting)), batch),
         "attempts": _delete(_spent_attempts(before), batch),
         "inbox entries": _delete(InboxEntry.objects.filter(taken_at__lt=before) & _forgettable_inbox(), batch),
         "verifications": _delete(Verification.objects.filter(ran_at__lt=before), batch),
     }
     telemetry.emit("retention.pruned", **{name.replace(" ", "_"): count for name, count in pruned.items()})
     return pruned
+
+
+def _maintain(now: dt.datetime) -> None:
+    try:
+        partitions.maintain(now=now)
+    except partitions.Busy as busy:
+        telemetry.emit("retention.postponed", error=str(busy))
+
+
+def _drop_partitions(before: dt.datetime) -> tuple[int, list[Partition]]:
+    """Drop what is old as a whole; return how many, and those whose rows wait for that day."""
+    dropped, waiting = 0, []
+    for partition in partitions.partitions():
+        if partition.ends_at >= before:
+            waiting.append(partition)
+        elif len(_staying(partition, before)) <= MOST_MOVED:
+            try:
+                partitions.drop(partition, stay=lambda one=partition: _staying(one, before))  # type: ignore[misc]
+            except partitions.Busy as busy:
+                telemetry.emit("retention.postponed", error=str(busy), partition=partition.name)
+                waiting.append(partition)
+            else:
+                dropped += 1
+                telemetry.emit("retention.partition_dropped", partition=partition.name)
+                crash_points.reached("retention.batch_deleted")
+    return dropped, waiting
+
+
+def _staying(partition: Partition, before: dt.datetime) -> set[uuid.UUID]:
+    """The messages of a partition that must stay; no more than one above `MOST_MOVED` of each kind."""
+    messages = OutboxMessage.objects.filter(partition.rows)
+    kinds = (messages.filter(kind).values_list("pk", flat=True)[: MOST_MOVED + 1] for kind in _needed(before))
+    return {pk for kind in kinds for pk in kind}
+
+
+def _needed(before: dt.datetime) -> Iterator[Q]:
+    """
+    All reasons to keep a message, each of which an index answers.
+
+    Together they are what `_spent_messages` leaves. Buried messages are found by their letters, without
+    which none is buried.
+    """
+    yield Q(status=OutboxMessage.Status.PENDING)
+    yield Q(status=OutboxMessage.Status.PARKED)
+    yield Q(status=OutboxMessage.Status.BURIED, pk__in=DeadLetter.objects.values("message_id"))
+    yield Q(status=OutboxMessage.Status.PUBLISHED, published_at__gte=before)
+    yield Q(status=OutboxMessage.Status.PUBLISHED, published_at=None)
+    yield Q(pk__in=DeadLetter.objects.unresolved().values("message_id"))
+    for query in registry.holds():
+        yield Q(pk__in=query)
 
 
 def _spent_messages(before: dt.datetime) -> QuerySet[OutboxMessage]:

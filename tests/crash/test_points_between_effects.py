@@ -26,6 +26,8 @@ WRITES_ALONE = {
     "orders.tokens.": "one row for a person who waits",
     "orders.repairs.": "one transaction per repair, opened by outbox.verification",
     "outbox.listener.": "a flag that is set again; it makes work sooner, not sure",
+    "outbox.partitions.": "the shape of a table: one transaction per step, each of which can be repeated",
+    "outbox.partitioning.": "the same",
     "outbox.verification": "one transaction per repair, one row per report",
     "outbox.worker.": "in a worker's own process: test_worker_points",
     "outbox.repairs.": "one transaction per repair, opened by outbox.verification",
