@@ -8,6 +8,7 @@ import types
 import pytest
 
 from outbox import testing
+from outbox.models import OutboxMessage
 from tests import processes
 from tests.processes import Network, RedisServer, eventually
 
@@ -47,9 +48,22 @@ def staff(transactional_db, world, broker, shared):
     yield shared
     shared.orders.thaw()  # whatever became of the journey
     with broker.client() as link:
-        end_patience(link)
-        eventually(lambda: not link.hlen(UNACKED) and not link.llen("orders"), "all is acknowledged")
-        forget_messages(link)
+        try:
+            assert shared.orders.is_alive(), shared.orders.output()[-5000:]
+            end_patience(link)
+            eventually(
+                lambda: (
+                    not (
+                        link.hlen(UNACKED)
+                        or link.llen("orders")
+                        or OutboxMessage.objects.undelivered().exists()
+                    )
+                ),
+                lambda: f"all is acknowledged; the worker said: {shared.orders.output()[-5000:]}",
+                within=30,
+            )
+        finally:
+            forget_messages(link)
 
 
 @pytest.fixture
