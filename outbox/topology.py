@@ -32,11 +32,18 @@ class Undeliverable(Exception):
 
 
 class DeadQueues(bootsteps.StartStopStep):
-    """Declares the dead letter queues of what this worker consumes, before it consumes."""
+    """
+    Declares the dead letter queues of what this worker consumes, before it consumes.
+
+    And the exchanges of all queues: Celery binds each to those of its delayed delivery, and gives up with
+    a loud complaint at the first that nobody has declared yet, as on a new broker.
+    """
 
     requires = (Connection,)
 
     def start(self, c: Any) -> None:
+        for queue in c.app.amqp.queues.values():
+            queue.exchange(c.connection.default_channel).declare()
         for queue in dead_queues(c.app, c.app.amqp.queues.consume_from):
             queue(c.connection.default_channel).declare()
 
