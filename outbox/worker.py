@@ -88,7 +88,24 @@ class GuardedConsumer(Consumer):
         if isinstance(link.transport, virtual.Transport):  # the others hold nothing but messages
             transport: Any = link.transport
             transport._deliver = functools.partial(self._deliver_guarded, transport._deliver)
+        self._let_the_pool_see_who_died()
         return link
+
+    def _let_the_pool_see_who_died(self) -> None:
+        """
+        Replace children that ended while the connection was lost, before the event loop starts anew.
+
+        Celery ends the children of running tasks when the connection is lost, and the loop that would have
+        noticed has ended too. Meeting such a child, the next loop ends the worker: it watches a file that
+        is closed.
+        """
+        pool = getattr(self.pool, "_pool", None)
+        if not hasattr(pool, "_pool"):  # only prefork pools have children
+            return
+        pool.maintain_pool()
+        for child in pool._pool:
+            if getattr(child, "_sentinel_poll", True) is None:
+                del child._sentinel_poll  # so that it is watched by a new copy of its file
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(
