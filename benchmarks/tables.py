@@ -33,7 +33,8 @@ EMPTIED = (
 
 
 NEW_ID = """(
-    lpad(to_hex((1000 * extract(epoch FROM now() - %(days)s * interval '1 day'))::bigint - %(count)s + n), 12, '0')
+    lpad(to_hex(
+        (1000 * extract(epoch FROM now() - %(days)s * interval '1 day'))::bigint - %(count)s + n), 12, '0')
     || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid"""
 """A UUIDv7, a millisecond after the one before, as SQL. So messages lie in indexes as real ones do."""
 
