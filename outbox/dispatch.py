@@ -70,13 +70,17 @@ def send_all(sendings: Sequence[Sending], *, app: Celery) -> None:
     """
     with _broker_failures(app), app.producer_or_acquire() as producer:
         transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
-        filled, slow = [], []
+        filled, slow, used = [], [], set()
         for sending in sendings:
             shape = _Shape.of(sending)
             if transport is None or shape is None:
                 slow.append(sending)
             else:
-                filled.append(_template(shape, transport, app, producer).fill(shape))
+                template = _template(shape, transport, app, producer.channel)
+                used.add(template)
+                filled.append(template.fill(shape))
+        for entity in {entity for template in used for entity in template.recorded.declare}:
+            producer.maybe_declare(entity)
         if transport and filled:
             transport.put(producer, filled)
         for sending in slow:
@@ -236,12 +240,10 @@ class _Template(abc.ABC):
 _templates: dict[tuple[Celery, type[_Template], _Shape], _Template] = {}
 
 
-def _template(shape: _Shape, transport: type[_Template], app: Celery, producer: Any) -> _Template:
+def _template(shape: _Shape, transport: type[_Template], app: Celery, channel: Any) -> _Template:
     key = (app, transport, shape)
     if key not in _templates:
-        _templates[key] = transport(shape, app, producer.channel)
-    for entity in _templates[key].recorded.declare:
-        producer.maybe_declare(entity)
+        _templates[key] = transport(shape, app, channel)
     return _templates[key]
 
 
