@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from celery import current_app
 from django.conf import settings
 from django.core import checks
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from orders import steps, transitions
@@ -30,6 +31,9 @@ PAYING = ("orders.tasks.charge", "orders.tasks.refund", "orders.tasks.refund_str
 CONNECTING = dt.timedelta(seconds=2)
 """How long adapters wait for a connection, besides the time for the answer."""
 
+MOST_SESSIONS = 0.8
+"""Of those that the server allows: the rest is for people, backups, deployments with twice the processes."""
+
 REPLAYABLE_FOR = dt.timedelta(days=2)
 """How long people have at least to replay what was given up before anything that makes it safe may go."""
 
@@ -37,11 +41,36 @@ REPLAYABLE_FOR = dt.timedelta(days=2)
 def connect() -> None:
     """Let Django run the checks."""
     checks.register(check_settings)
+    checks.register(check_sessions, checks.Tags.database)
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """All findings at once."""
     return [*_servers(), *_adapters(), *_providers(), *_times()]
+
+
+def check_sessions(*, databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """Whether the server allows what all processes together open. Asks it, so only when told to."""
+    if "default" not in (databases or ()):
+        return []
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            "SELECT sum(setting::int) FILTER (WHERE name = 'max_connections')"
+            " - sum(setting::int) FILTER (WHERE name <> 'max_connections') FROM pg_settings"
+            " WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+        )
+        allowed = int(cursor.fetchone()[0])
+    wanted = settings.DATABASE_SESSIONS
+    if wanted <= MOST_SESSIONS * allowed:
+        return []
+    return [
+        checks.Warning(
+            f"The processes open {wanted} database sessions, and the server allows {allowed}.",
+            hint="Put PgBouncer in front of it, for all but the relay, or raise max_connections; see "
+            "docs/scaling.md. DATABASE_SESSIONS says how many there are.",
+            id="orderflow.W003",
+        )
+    ]
 
 
 def _servers() -> Iterator[checks.CheckMessage]:

@@ -33,6 +33,8 @@ REDIS_URL: str = env.str("REDIS_URL", "") or (BROKER_URL if str(BROKER_URL).star
 """Where the workers share breaker states and rate limits. Empty: each process keeps its own."""
 
 _database: dict[str, Any] = env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
+DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
+"""How many sessions all processes together open on PostgreSQL; unless told, those of docker-compose.yml."""
 
 # Providers -------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
     }
 )
-DISABLE_SERVER_SIDE_CURSORS = True
+DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # they end with the transaction behind a pooler
 
 globals().update({name: value for name, value in _email.items() if name.startswith("EMAIL_")})
 EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 
 import pytest
+import yaml
 from celery import current_app
 from django.conf import settings
+from django.core.checks import registry
+from django.db import connection
 
-from orderflow import checks
+from orderflow import capacity, checks
 from orders import tasks
+from tests.processes import ROOT
 
 
 class Overridden:
@@ -53,6 +58,36 @@ def test_tries_that_outlast_the_providers_memory_of_a_key_are_found(monkeypatch)
 
     [finding] = [message for message in checks.check_settings() if message.id == "orderflow.E008"]
     assert "orders.tasks.charge" in finding.msg
+
+
+def test_more_sessions_than_the_server_has_to_give_are_found(db, monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW max_connections")
+        allowed = int(cursor.fetchone()[0])
+    monkeypatch.setattr(checks, "settings", Overridden("DATABASE_SESSIONS", allowed))
+
+    [finding] = checks.check_sessions(databases=["default"])
+    assert (finding.id, "PgBouncer" in finding.hint) == ("orderflow.W003", True)
+    assert str(allowed) in finding.msg
+    assert checks.check_sessions(databases=None) == [], "without being told to, no check asks a server"
+
+
+def test_the_sessions_of_the_containers_fit_a_server_as_it_comes(db):
+    assert checks.check_sessions(databases=["default"]) == []
+    assert checks.check_sessions in registry.registry.get_checks(include_deployment_checks=False)
+
+
+def test_unless_told_the_sessions_are_those_of_the_containers():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    workers = [words for service in services.values() if "-Q" in (words := service.get("command") or [])]
+    pools = [int(words[words.index("-c") + 1]) for words in workers if "-c" in words]
+    relays = [words for words in workers if "relay" in words]
+    web = re.search(r'"--workers=(\d+)", "--threads=(\d+)"', (ROOT / "Dockerfile").read_text())
+    opened = sum(pools) + capacity.RELAY_SESSIONS * len(relays) + int(web[1]) * int(web[2])
+
+    default = re.search(r'"DATABASE_SESSIONS", (\d+)', (ROOT / "orderflow" / "settings.py").read_text())
+    assert int(default[1]) == opened
+    assert int(web[2]) == capacity.WEB_THREADS
 
 
 def test_good_settings_give_no_errors(world):

@@ -23,8 +23,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         span = parser.add_mutually_exclusive_group()
-        span.add_argument("--daily", action="store_const", dest="span", const=Span.DAILY, help="The default.")
-        span.add_argument("--weekly", action="store_const", dest="span", const=Span.WEEKLY)
+        span.add_argument(
+            "--daily",
+            action="store_const",
+            dest="span",
+            const=Span.DAILY,
+        )
+        span.add_argument("--weekly", action="store_const", dest="span", const=Span.WEEKLY, help="The default.")
         parser.add_argument("--undo", action="store_true", help="Put the table together again.")
         parser.add_argument("--dry-run", action="store_true", help="Say what would be done, change nothing.")
         parser.add_argument(
@@ -35,7 +40,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        span, patience = options["span"] or Span.DAILY, dt.timedelta(seconds=options["patience"])
+        span, patience = options["span"] or Span.WEEKLY, dt.timedelta(seconds=options["patience"])
         try:
             if options["dry_run"]:
                 self._show(span, undo=options["undo"])

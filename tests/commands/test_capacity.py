@@ -1,0 +1,106 @@
+"""The capacity model: checked against runs of the benchmark, and told by a command."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+
+import pytest
+
+from orderflow import capacity
+from orderflow.capacity import MEASURED, Load
+from tests.processes import ROOT
+
+POINTS = json.loads((ROOT / "tests" / "commands" / "capacity_points.json").read_text())
+"""Real runs, shortened to what the model speaks of. The load is that of the whole machine, which was shared."""
+
+MONTH = dt.timedelta(days=30)
+
+
+def pipeline(point):
+    [row] = [row for result in point["results"] if result["scenario"] == "pipeline" for row in result["rows"]]
+    return row
+
+
+def most_of(point, costs):
+    """What the model says the run could have done: its orders were written directly, not by way of the web."""
+    costs = dataclasses.replace(costs, web=pipeline(point)["cpu"]["client"])
+    return capacity.most(cores=point["machine"]["processors"], costs=costs)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point["measured_at"])
+def test_no_run_was_faster_than_the_model_allows(point):
+    assert pipeline(point)["median"] <= most_of(point, capacity.costs_of(point))
+
+
+def test_where_little_else_ran_the_model_is_right_by_a_factor_of_one_and_a_half():
+    quiet = [
+        point for point in POINTS if point["machine"]["load_average"][0] <= 2 * point["machine"]["processors"]
+    ]
+    assert quiet
+    for point in quiet:
+        predicted = most_of(point, MEASURED[point["arguments"]["broker"]])
+        assert predicted / 1.5 <= pipeline(point)["median"] <= predicted
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point["measured_at"])
+def test_what_an_order_costs_is_known_within_half_even_when_the_machine_is_busy(point):
+    known, measured = MEASURED[point["arguments"]["broker"]], capacity.costs_of(point)
+
+    assert known.all_in / 1.5 <= measured.all_in <= known.all_in * 1.5
+
+
+def test_twice_the_orders_take_twice_the_processors_messages_and_disk():
+    one, two = (capacity.needed(Load(orders_per_second=rate), retention=MONTH) for rate in (500, 1000))
+
+    assert [role.busy for role in two.roles] == pytest.approx([2 * role.busy for role in one.roles])
+    assert two.broker_messages_per_second == 2 * one.broker_messages_per_second
+    assert two.bytes_a_day == pytest.approx(2 * one.bytes_a_day)
+
+
+def test_processes_wait_for_providers_and_so_must_be_many():
+    def processes(milliseconds):
+        load = Load(orders_per_second=100, provider=dt.timedelta(milliseconds=milliseconds))
+        return {role.name: role.processes for role in capacity.needed(load, retention=MONTH).roles}
+
+    at_once, slow = processes(0), processes(200)
+    assert slow["orders"] > 10 * at_once["orders"]
+    assert slow["relay"] == at_once["relay"]
+
+
+def test_an_idle_system_still_has_one_process_of_each_role():
+    idle = capacity.needed(Load(orders_per_second=0), retention=MONTH)
+
+    assert {role.processes for role in idle.roles if role.sessions} == {1}
+
+
+def test_the_command_tells_what_five_thousand_orders_a_second_take(run):
+    answer = run("capacity", "--orders-per-second", "5000", "--format", "json")
+    told = json.loads(answer.out)
+
+    assert told["cores"] == sum(role["cores"] for role in told["roles"])
+    assert told["database_sessions"] == sum(role["sessions"] for role in told["roles"]) > 100
+    assert told["broker_messages_per_second"] == 5000 * (3 + 2)
+    assert set(told["disk_bytes_per_day"]) >= {"orders_order", "outbox_outboxmessage"}
+    for word in ("relay", "broker messages/s", "GB a day", "sessions"):
+        assert word in run("capacity", "--orders-per-second", "5000").out
+
+
+def test_a_report_of_the_benchmark_replaces_what_was_measured_before(run, tmp_path):
+    point = max(POINTS, key=lambda point: pipeline(point)["cpu"]["orders"])
+    report = tmp_path / "benchmark.json"
+    report.write_text(json.dumps(point))
+    told = json.loads(run("capacity", orders_per_second=100, format="json", report=report).out)
+
+    busy = {role["name"]: role["busy"] for role in told["roles"]}
+    assert busy["orders"] == pytest.approx(100 * pipeline(point)["cpu"]["orders"] / 1000)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"results": [], "arguments": {"broker": "redis"}}'])
+def test_a_report_that_lacks_the_pipeline_is_refused_with_a_sentence(run, tmp_path, content):
+    report = tmp_path / "benchmark.json"
+    report.write_text(content)
+
+    assert "no report that can be used" in run("capacity", orders_per_second=1, report=report).error
+    assert "must be 0 or more" in run("capacity", orders_per_second=-1).error
