@@ -62,23 +62,23 @@ ROLES_OF_BENCHMARK = {
 """The roles, and what the benchmark calls their processes."""
 
 BYTES_OF_ORDER = {
-    "orders_order": 717,
+    "orders_order": 737,
     "orders_orderline": 225,
     "orders_ordertransition": 963,
     "orders_payment": 553,
     "orders_shipment": 492,
-    "orders_idempotencyrecord": 307,
+    "orders_idempotencyrecord": 328,
 }
 """On disk with indexes and room for updates, of an order with one line; kept for good. 400 orders in four
 batches on PostgreSQL 18, a vacuum after each."""
 
-BYTES_OF_MESSAGES = 1_393
+BYTES_OF_MESSAGES = 1_372
 """The two messages of an order, measured likewise; kept for `OUTBOX_RETENTION_DAYS`."""
 
-BYTES_OF_NOTIFICATION = 2_200
+BYTES_OF_NOTIFICATION = 2_314
 """One e-mail, measured likewise; kept for good."""
 
-WAL_OF_ORDER, WAL_OF_NOTIFICATION = 19_006, 4_000
+WAL_OF_ORDER, WAL_OF_NOTIFICATION = 19_006, 5_088
 """Bytes that are written ahead, shipped to replicas and archived; measured likewise, full pages included."""
 
 

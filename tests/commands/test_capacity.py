@@ -104,3 +104,31 @@ def test_a_report_that_lacks_the_pipeline_is_refused_with_a_sentence(run, tmp_pa
 
     assert "no report that can be used" in run("capacity", orders_per_second=1, report=report).error
     assert "must be 0 or more" in run("capacity", orders_per_second=-1).error
+
+
+def test_the_document_says_what_the_model_says():
+    answers = [
+        capacity.needed(Load(orders_per_second=rate, notifications_per_order=2), retention=MONTH)
+        for rate in (100, 1000, 5000)
+    ]
+    document = (ROOT / "docs" / "scaling.md").read_text()
+
+    for name, value in (
+        *((f"{role.name}, cores", cores_of(role.name)) for role in answers[0].roles),
+        *((f"{name}, processes", processes_of(name)) for name in ("orders", "notifications")),
+        ("database sessions", lambda answer: answer.sessions),
+        ("broker messages/s", lambda answer: answer.broker_messages_per_second),
+        ("tables, GB a day", lambda answer: answer.bytes_a_day / 1e9),
+        ("of these the outbox, GB in 30 days", lambda answer: 30 * answer.tables[-1].a_day / 1e9),
+        ("write-ahead log, GB a day", lambda answer: answer.wal_bytes_a_day / 1e9),
+    ):
+        row = " | ".join(f"{value(answer):,.0f}" for answer in answers)
+        assert f"| {name} | {row} |" in document
+
+
+def cores_of(name):
+    return lambda answer: next(role.cores for role in answer.roles if role.name == name)
+
+
+def processes_of(name):
+    return lambda answer: next(role.processes for role in answer.roles if role.name == name)
