@@ -43,9 +43,11 @@ def shared_breaker(name: str) -> SharedBreaker:
 
 
 class _CountsTransient:
-    """Only technical failures count: a declined card is an answer."""
+    """Only technical failures count: a declined card is an answer, and so is "not now" about one order."""
 
     def is_failure(self, *, result: object, exception: Exception | None) -> bool:
+        if isinstance(exception, NotNow):
+            return isinstance(exception, Outage)
         return isinstance(exception, Transient)
 
 

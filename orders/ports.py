@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from outbox.resilience import Permanent, Transient
+from outbox.resilience import NotNow, Permanent, Transient
 
 
 class PaymentDeclined(Exception):
@@ -27,11 +27,20 @@ class OutcomeUnknown(Transient):
     """The provider may or may not have acted: look it up under the same key, never call with a new one."""
 
 
+class CallInFlight(NotNow):
+    """An earlier call with this key is not over yet, so what it will have done is not known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=dt.timedelta(seconds=2))
+
+
 def may_have_acted(failure: BaseException) -> bool:
     """Whether the outside may have done what was asked although the call failed."""
     if isinstance(failure.__cause__, OutcomeUnknown):
         return True  # the breaker wraps what opened it
-    return isinstance(failure, OutcomeUnknown) or not isinstance(failure, Permanent | Transient)
+    if isinstance(failure, OutcomeUnknown | CallInFlight):
+        return True
+    return not isinstance(failure, Permanent | Transient)
 
 
 class ShipmentRefused(Exception):

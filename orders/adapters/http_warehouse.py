@@ -9,8 +9,8 @@ from typing import Any
 import requests
 from django.conf import settings
 
-from orders.ports import ListedParcel, OutcomeUnknown, Parcel, ShipmentRefused
-from outbox.resilience import Outage, Permanent, Transient, breaker
+from orders.ports import CallInFlight, ListedParcel, OutcomeUnknown, Parcel, ShipmentRefused
+from outbox.resilience import Outage, Permanent, breaker
 
 PAGE = 500
 """Shipments in one page of a list."""
@@ -105,7 +105,7 @@ def _check(response: requests.Response) -> None:
         wait = dt.timedelta(seconds=int(seconds)) if seconds.isdigit() else None
         raise Outage(f"the warehouse answered {status}", retry_after=wait)
     if status == 409:
-        raise Transient("a request with this key is in flight at the warehouse")
+        raise CallInFlight("a request with this key is in flight at the warehouse")
     if status >= 500:
         raise OutcomeUnknown(f"the warehouse answered {status}")
     refusal = _json(response)

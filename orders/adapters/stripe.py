@@ -19,6 +19,7 @@ import stripe
 from django.conf import settings
 
 from orders.ports import (
+    CallInFlight,
     Charge,
     ListedCharge,
     ListedRefund,
@@ -186,7 +187,7 @@ def _calling(*, acts: bool) -> Iterator[None]:
             if failure.http_status == 503:
                 raise Outage("Stripe is not available", retry_after=_retry_after(failure)) from failure
             if failure.http_status == 409:
-                raise Transient("a request with this key is in flight at Stripe") from failure
+                raise CallInFlight("a request with this key is in flight at Stripe") from failure
             if acts:
                 raise OutcomeUnknown(f"Stripe answered {failure.http_status}") from failure
             raise Transient(f"Stripe answered {failure.http_status}") from failure

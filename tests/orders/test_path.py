@@ -141,6 +141,8 @@ def test_a_charge_whose_answer_is_lost_is_looked_up_and_not_made_again(drain, wo
 def test_a_gateway_that_fails_a_few_times_is_tried_again(drain, world):
     order = place()
     world.payments.control(fault="error", status=500, times=2, match=f"order-{order.pk}-charge")
+    drain()
+    close_breakers()
     drain(redeliveries=True)
 
     assert reload(order).status == Order.Status.FULFILLED

@@ -9,7 +9,8 @@ import pytest
 from orders import services
 from orders.models import Order, Payment
 from outbox import dead_letters, testing
-from outbox.models import DeadLetter
+from outbox.models import Attempt, DeadLetter
+from outbox.resilience import breaker
 from tests.conftest import close_breakers
 from tests.factories import place
 
@@ -123,6 +124,18 @@ def test_a_parcel_that_left_before_its_worker_died_stays_shipped_although_the_or
 
     assert status(order) == Order.Status.FULFILLED
     assert world.payments.count(kind="refund") == 0
+
+
+def test_a_call_that_is_still_under_way_is_waited_for_and_opens_no_breaker(drain, world):
+    order = place()
+    world.payments.control(fault="error", status=409, times=5, match=key(order))
+    for _ in range(6):
+        drain()
+        testing.pass_time(dt.timedelta(seconds=5))
+
+    assert status(order) == Order.Status.FULFILLED
+    assert set(Attempt.objects.values_list("outcome", flat=True)) == {Attempt.Outcome.WAITED}
+    assert breaker("payments").state() == "closed"
 
 
 def test_two_hours_without_the_provider_bury_nothing(drain, world):
