@@ -190,7 +190,7 @@ def drop(
     """
     Drop a partition and all of its messages but those that `stay` names, which move into the default one.
 
-    `stay` is asked while nobody can write, so it has to be quick.
+    `stay` is asked while nobody can write, so it has to be quick. What it raises leaves everything as it was.
 
     Raises:
         Busy: if the table was in use all the time, or `stay` was slow.
@@ -236,7 +236,7 @@ def withdraw_bound(*, patience: dt.timedelta = PATIENCE) -> None:
     )
 
 
-def maintain(*, now: dt.datetime) -> None:
+def maintain(*, now: dt.datetime, patience: dt.timedelta = PATIENCE) -> None:
     """
     What has to be done from time to time: partitions ahead, or an unfinished division taken back in time.
 
@@ -244,9 +244,9 @@ def maintain(*, now: dt.datetime) -> None:
         Busy: if the table was in use all the time.
     """
     if is_partitioned():
-        create_ahead(now=now)
+        create_ahead(now=now, patience=patience)
     elif (boundary := bound()) and boundary - now < WITHDRAWN_BEFORE:
-        withdraw_bound()
+        withdraw_bound(patience=patience)
 
 
 def briefly(work: Callable[[Any], T], *, patience: dt.timedelta) -> T:

@@ -31,6 +31,10 @@ MOST_MOVED = 1000
 """Messages that may move out of a partition to be dropped: nobody can write meanwhile. Of a partition of which
 more must stay, the others are deleted row by row."""
 
+PATIENCE = dt.timedelta(seconds=2)
+"""How long to wait for a moment in which a partition can be dropped; the next prune tries again. The task has
+15 seconds for everything."""
+
 
 def prune(*, batch: int = BATCH) -> dict[str, int]:
     """Delete old published messages, attempts and inbox entries in batches; return the counts by table."""
@@ -49,9 +53,13 @@ def prune(*, batch: int = BATCH) -> dict[str, int]:
     return pruned
 
 
+class _TooManyStay(Exception):
+    """More of a partition must stay than may move."""
+
+
 def _maintain(now: dt.datetime) -> None:
     try:
-        partitions.maintain(now=now)
+        partitions.maintain(now=now, patience=PATIENCE)
     except partitions.Busy as busy:
         telemetry.emit("retention.postponed", error=str(busy))
 
@@ -60,26 +68,43 @@ def _drop_partitions(before: dt.datetime) -> tuple[int, list[Partition]]:
     """Drop what is old as a whole; return how many, and those whose rows wait for that day."""
     dropped, waiting = 0, []
     for partition in partitions.partitions():
-        if partition.ends_at >= before:
-            waiting.append(partition)
-        elif len(_staying(partition, before)) <= MOST_MOVED:
-            try:
-                partitions.drop(partition, stay=lambda one=partition: _staying(one, before))  # type: ignore[misc]
-            except partitions.Busy as busy:
-                telemetry.emit("retention.postponed", error=str(busy), partition=partition.name)
+        try:
+            if partition.ends_at >= before:
                 waiting.append(partition)
             else:
+                _drop(partition, before)
                 dropped += 1
-                telemetry.emit("retention.partition_dropped", partition=partition.name)
-                crash_points.reached("retention.batch_deleted")
+        except _TooManyStay:
+            continue  # its rows go one by one
+        except partitions.Busy as busy:
+            telemetry.emit("retention.postponed", error=str(busy), partition=partition.name)
+            waiting.append(partition)
     return dropped, waiting
 
 
+def _drop(partition: Partition, before: dt.datetime) -> None:
+    def stay() -> set[uuid.UUID]:
+        return _staying(partition, before)
+
+    stay()  # a look that keeps nobody waiting; the one that counts is taken under the lock
+    partitions.drop(partition, stay=stay, patience=PATIENCE)
+    telemetry.emit("retention.partition_dropped", partition=partition.name)
+    crash_points.reached("retention.batch_deleted")
+
+
 def _staying(partition: Partition, before: dt.datetime) -> set[uuid.UUID]:
-    """The messages of a partition that must stay; no more than one above `MOST_MOVED` of each kind."""
-    messages = OutboxMessage.objects.filter(partition.rows)
-    kinds = (messages.filter(kind).values_list("pk", flat=True)[: MOST_MOVED + 1] for kind in _needed(before))
-    return {pk for kind in kinds for pk in kind}
+    """
+    The messages of a partition that must stay.
+
+    Raises:
+        _TooManyStay: if they are more than `MOST_MOVED`.
+    """
+    messages, found = OutboxMessage.objects.filter(partition.rows), set[uuid.UUID]()
+    for kind in _needed(before):
+        found.update(messages.filter(kind).values_list("pk", flat=True)[: MOST_MOVED + 1])
+        if len(found) > MOST_MOVED:
+            raise _TooManyStay
+    return found
 
 
 def _needed(before: dt.datetime) -> Iterator[Q]:

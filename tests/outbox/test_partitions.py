@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import threading
@@ -218,8 +219,9 @@ def test_writers_still_wake_a_sleeping_relay():
             listener._set_sleeping(link, False)
 
 
-def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
-    publish("a")
+@contextlib.contextmanager
+def somebody_reading():
+    """Inside the block a transaction of somebody else's has the table in use."""
     holding, done = threading.Event(), threading.Event()
 
     def hold():
@@ -230,17 +232,43 @@ def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
 
     [thread], _ = in_threads(hold)
     assert holding.wait(60)
-    with pytest.raises(CommandError, match="Run it again") as busy:
-        call_command("partition_outbox", patience=0)
-    assert busy.value.returncode == 3
-    assert not partitions.is_partitioned()
-    publish("b")
-    done.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
+    publish("a")
+    with somebody_reading():
+        with pytest.raises(CommandError, match="Run it again") as busy:
+            call_command("partition_outbox", patience=0)
+        assert busy.value.returncode == 3
+        assert not partitions.is_partitioned()
 
     call_command("partition_outbox", "--daily")
     assert partitions.is_partitioned()
-    assert OutboxMessage.objects.count() == 2
+    assert OutboxMessage.objects.count() == 1
+
+
+def test_writers_do_not_queue_behind_a_division_that_waits():
+    given_up = []
+
+    def wait_for_the_table():
+        with pytest.raises(partitions.Busy) as busy:
+            divide(patience=dt.timedelta(seconds=1))
+        given_up.append(busy)
+
+    with somebody_reading():
+        [thread], failures = in_threads(wait_for_the_table)
+        while thread.is_alive():
+            with transaction.atomic():
+                rows("SELECT set_config('lock_timeout', '2s', true)")  # eight times what may be needed
+                publisher.publish(Happened())
+    assert given_up
+    assert not failures
+    assert OutboxMessage.objects.count() > 1
 
 
 def test_an_unfinished_division_is_gone_on_with_or_taken_back_before_its_boundary():
@@ -355,25 +383,39 @@ def test_a_partition_of_which_too_much_must_stay_is_pruned_row_by_row(monkeypatc
     assert partitions.partitions()[0].name == partitioning.FIRST
 
 
+def test_what_is_redelivered_between_the_look_and_the_lock_stays(monkeypatch):
+    monkeypatch.setattr(retention, "MOST_MOVED", 1)
+    divided_long_ago()
+    many = {published(at=LONG_AGO) for _ in range(2)}
+    drop = partitions.drop
+
+    def redelivered_first(message_ids):
+        def redeliver_and_drop(partition, **options):
+            publisher.redeliver(message_ids)
+            drop(partition, **options)
+
+        return redeliver_and_drop
+
+    monkeypatch.setattr(partitions, "drop", redelivered_first(list(many)))
+    retention.prune()
+    assert set(OutboxMessage.objects.values_list("pk", flat=True)) == many
+    assert partitions.partitions()[0].name == partitioning.FIRST, "too many to move: nothing was dropped"
+
+    OutboxMessage.objects.filter(pk__in=many).update(status="published", published_at=LONG_AGO)
+    few = many.pop()
+    monkeypatch.setattr(partitions, "drop", redelivered_first([few]))
+    assert retention.prune()["partitions"] > 0
+    assert OutboxMessage.objects.get().pk == few
+
+
 def test_retention_waits_for_those_at_work_and_holds_up_nobody(monkeypatch):
-    monkeypatch.setattr(partitions.drop, "__kwdefaults__", {"patience": dt.timedelta(0)})
+    monkeypatch.setattr(retention, "PATIENCE", dt.timedelta(0))
     divided_long_ago()
     spent = published(at=LONG_AGO)
-    holding, done = threading.Event(), threading.Event()
+    with somebody_reading():
+        pruned = retention.prune()
+        assert (pruned["partitions"], OutboxMessage.objects.filter(pk=spent).count()) == (0, 1)
 
-    def hold():
-        with transaction.atomic():
-            OutboxMessage.objects.filter(pk=spent).exists()
-            holding.set()
-            done.wait(60)
-
-    [thread], _ = in_threads(hold)
-    assert holding.wait(60)
-    pruned = retention.prune()
-    assert (pruned["partitions"], OutboxMessage.objects.filter(pk=spent).count()) == (0, 1)
-
-    done.set()
-    thread.join()
     assert retention.prune()["partitions"] > 0
     assert not OutboxMessage.objects.filter(pk=spent).exists()
 
