@@ -46,8 +46,8 @@ class Costs:
 
 
 MEASURED = {
-    "redis": Costs(web=6.33, relay=2.48, orders=14.4, notifications=4.78, database=7.40, broker=1.03),
-    "rabbitmq": Costs(web=6.33, relay=3.73, orders=15.6, notifications=4.85, database=9.05, broker=6.78),
+    "redis": Costs(web=5.27, relay=1.84, orders=12.7, notifications=3.94, database=6.45, broker=0.863),
+    "rabbitmq": Costs(web=5.53, relay=2.19, orders=11.3, notifications=3.59, database=6.83, broker=4.69),
 }
 """`run.py bench pipeline intake` on two processors of an AMD EPYC; tests/commands/capacity_points.json has the
 runs. The relay's is that of small batches, and falls when it has more to do at a time."""

@@ -35,8 +35,9 @@ def test_no_run_was_faster_than_the_model_allows(point):
 
 
 def test_where_little_else_ran_the_model_is_right_by_a_factor_of_one_and_a_half():
+    # A run takes less than a minute: the load of five minutes tells of what else there was.
     quiet = [
-        point for point in POINTS if point["machine"]["load_average"][0] <= 2 * point["machine"]["processors"]
+        point for point in POINTS if point["machine"]["load_average"][1] <= 2 * point["machine"]["processors"]
     ]
     assert quiet
     for point in quiet:
@@ -45,10 +46,10 @@ def test_where_little_else_ran_the_model_is_right_by_a_factor_of_one_and_a_half(
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point["measured_at"])
-def test_what_an_order_costs_is_known_within_half_even_when_the_machine_is_busy(point):
+def test_what_an_order_costs_drifts_by_less_than_three_quarters_on_a_busy_machine(point):
     known, measured = MEASURED[point["arguments"]["broker"]], capacity.costs_of(point)
 
-    assert known.all_in / 1.5 <= measured.all_in <= known.all_in * 1.5
+    assert known.all_in / 1.75 <= measured.all_in <= known.all_in * 1.75
 
 
 def test_twice_the_orders_take_twice_the_processors_messages_and_disk():
