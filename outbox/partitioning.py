@@ -87,7 +87,7 @@ def divide(*, span: Span, now: dt.datetime, patience: dt.timedelta) -> list[str]
             is taken back by the hourly prune before it can do harm.
     """
     if not partitions.is_partitioned():
-        refuse_what_is_in_the_way(boundary=plan(span=span, now=now))
+        look_for_obstacles(boundary=plan(span=span, now=now))
         boundary = _bind(span=span, now=now, patience=patience)
         _validate()
         partitions.briefly(lambda cursor: _swap(cursor, boundary, span), patience=patience)
@@ -103,9 +103,9 @@ def plan(*, span: Span, now: dt.datetime) -> dt.datetime:
     return span.boundary_after(now + MARGIN)
 
 
-def refuse_what_is_in_the_way(*, boundary: dt.datetime) -> None:
+def look_for_obstacles(*, boundary: dt.datetime | None = None) -> None:
     """
-    Look for what the swap would break.
+    Look for what a swap of tables would break, and for ids that do not lie below a boundary.
 
     Raises:
         CannotDivide: naming it.
@@ -115,6 +115,8 @@ def refuse_what_is_in_the_way(*, boundary: dt.datetime) -> None:
             cursor.execute(statement, [TABLE])
             if found := [name for (name,) in cursor.fetchall()]:
                 raise CannotDivide(f"{what} is in the way: {', '.join(found)}")
+        if boundary is None:
+            return
         cursor.execute(f"SELECT count(*) FROM {TABLE} WHERE id >= %s", [partitions.id_at(boundary)])  # noqa: S608
         if beyond := cursor.fetchone()[0]:
             raise CannotDivide(f"{beyond} messages have ids that are no UUIDv7 of a time before {boundary}")
@@ -129,6 +131,7 @@ def undo(*, patience: dt.timedelta) -> None:
         outbox.partitions.Busy: if the table was in use all the time.
     """
     if partitions.is_partitioned():
+        look_for_obstacles()
         partitions.briefly(_join, patience=patience)
     else:
         partitions.withdraw_bound(patience=patience)
@@ -243,7 +246,7 @@ def _describe(cursor: Any) -> _Described:
         """,
         [TABLE],
     )
-    indexes = [(name, statement.replace(" ON ONLY ", " ON ")) for name, statement in cursor.fetchall()]
+    indexes = cursor.fetchall()
     cursor.execute(
         "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal",
         [TABLE],

@@ -291,6 +291,17 @@ def test_ids_that_name_no_time_are_refused_before_anything_is_changed():
     assert partitions.bound() is None
 
 
+def test_a_view_that_would_go_on_showing_the_old_table_is_in_the_way():
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE VIEW somebodys_view AS SELECT id FROM {partitions.TABLE}")
+        try:
+            with pytest.raises(CommandError, match="a view is in the way: somebodys_view"):
+                call_command("partition_outbox")
+        finally:
+            cursor.execute("DROP VIEW somebodys_view")
+    assert shape() == SHAPE
+
+
 def test_a_dry_run_changes_nothing(capsys):
     call_command("partition_outbox", "--weekly", "--dry-run")
     assert "Would divide outbox_outboxmessage, weekly" in capsys.readouterr().out

@@ -70,7 +70,7 @@ class Command(BaseCommand):
             )
         else:
             boundary = partitioning.plan(span=span, now=timezone.now())
-            partitioning.refuse_what_is_in_the_way(boundary=boundary)
+            partitioning.look_for_obstacles(boundary=boundary)
             self.stdout.write(
                 f"Would divide {partitions.TABLE}, {span.name.lower()}. What is there, and what comes until "
                 f"{boundary:%Y-%m-%d %H:%M} UTC, stays in the first partition."
