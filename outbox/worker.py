@@ -27,6 +27,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from kombu.common import ignore_errors
 from kombu.transport import virtual
 
 from outbox import crash_points, dead_letters, publisher, telemetry
@@ -54,6 +55,11 @@ HEADER_KEPT = 2 * 1024
 logger = logging.getLogger(__name__)
 
 
+EVENTS_SENT_WITHIN = 0.5
+"""Seconds after which Flower is told of what tasks do, or as soon as there are 24 events. Celery tells it in
+every turn of the worker's loop, which takes half of the main process' time."""
+
+
 class Revoked(Exception):
     """Somebody revoked the task, so it never ran."""
 
@@ -69,6 +75,9 @@ class GuardedConsumer(Consumer):
     connection_errors: Any
     channel_errors: Any
     event_dispatcher: Any
+    hub: Any
+    pool: Any
+    _flush_events: Any
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc, valid-type]
         default_steps: ClassVar = [*Consumer.Blueprint.default_steps, "outbox.topology:DeadQueues"]
@@ -77,6 +86,7 @@ class GuardedConsumer(Consumer):
         super().__init__(*args, **kwargs)
         # What Redis holds may be no message of any kind; the worker connects anew instead of ending.
         self.connection_errors = (*self.connection_errors, json.JSONDecodeError)
+        self._flush_is_planned = False
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         if isinstance(exc, json.JSONDecodeError):
@@ -89,7 +99,22 @@ class GuardedConsumer(Consumer):
             transport: Any = link.transport
             transport._deliver = functools.partial(self._deliver_guarded, transport._deliver)
         self._let_the_pool_see_who_died()
+        self._flush_is_planned = False  # timers ended with the last connection
         return link
+
+    def on_send_event_buffered(self) -> Any:
+        if self.hub and not self._flush_is_planned:
+            self._flush_is_planned = True
+            self.hub.call_later(EVENTS_SENT_WITHIN, self._flush_planned)
+
+    def _flush_planned(self) -> None:
+        self._flush_is_planned = False
+        self._flush_events()
+
+    def stop(self) -> None:
+        links: Any = self  # it tells which errors are those of the connection
+        ignore_errors(links, self._flush_events)
+        super().stop()
 
     def _let_the_pool_see_who_died(self) -> None:
         """
@@ -99,7 +124,7 @@ class GuardedConsumer(Consumer):
         noticed has ended too. Meeting such a child, the next loop ends the worker: it watches a file that
         is closed.
         """
-        pool = getattr(self.pool, "_pool", None)
+        pool: Any = getattr(self.pool, "_pool", None)
         if not hasattr(pool, "_pool"):  # only prefork pools have children
             return
         pool.maintain_pool()

@@ -16,8 +16,9 @@ from .homes import Home
 from .ports import LOOPBACK
 from .units import Kind, Process, StopRank, Unit
 
-# A pool has the name of its queue. The relay does one thing at a time by design.
-EARLY_POOLS = {"orders": ("-c", "2"), "relay": ("-P", "solo")}
+# A pool has the name of its queue. The relay does one thing at a time by design. Steps wait for commits and
+# answers most of the time: two processes left a third of two processors idle.
+EARLY_POOLS = {"orders": ("-c", "4"), "relay": ("-P", "solo")}
 LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
 EARLY_SANDBOX = ("payments", "warehouse")
 LATER_SANDBOX = ("smtp", "sms", "push")
