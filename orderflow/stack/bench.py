@@ -9,15 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import environment, homes, rabbitmq, servers
-from .environment import Given
+from . import environment, homes, throwaway
 from .homes import Home, ServersHome
 from .ports import choose
 from .processes import Table
 from .supervisor import Supervisor
 
 REPORT, LOGS = "benchmark.json", "benchmark-log"
-PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-names")
 
 
 def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
@@ -52,27 +50,13 @@ def _keep_logs(own: Home, kept: Path) -> None:
 def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, words: Sequence[str]) -> int:
     own.prepare()
     port: dict[str, int] = {}
-    for name in PORTS:
+    for name in throwaway.PORTS:
         port[name] = choose(taken=port.values())
     secret = environment.make_secrets()
-    needed = servers.private(place, logs=own.logs, port=port, secret=secret, given=Given("", "", ""))
-    units, addresses, label = list(needed.units), dict(needed.environment), needed.label
-    if broker == "rabbitmq":
-        rabbit = rabbitmq.RabbitMQ(
-            home=place,
-            program=rabbitmq.program(),
-            log=own.logs / "rabbitmq.log",
-            port=port["rabbitmq"],
-            distribution_port=port["rabbitmq-distribution"],
-            names_port=port["rabbitmq-names"],
-            password=secret["valkey"],
-        )
-        units += rabbit.units()
-        addresses["BROKER_URL"] = rabbit.url
-        label += f", {rabbit.program}"
+    chosen = throwaway.choose(broker, place=place, logs=own.logs, port=port, secret=secret)
     variables = {
         **environment.base(caller),
-        **addresses,
+        **chosen.addresses,
         "SECRET_KEY": secret["django"],
         "ORDERFLOW_ENV": "development",
         "ALLOWED_HOSTS": "127.0.0.1,localhost",
@@ -81,12 +65,12 @@ def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, 
         "PYTHONPATH": str(own.root),
     }
     migrate = Table(
-        home=own, environment=variables, port=port, servers=tuple(unit.name for unit in units)
+        home=own, environment=variables, port=port, servers=tuple(unit.name for unit in chosen.units)
     ).migrate()
-    print(f"Servers of the benchmark's own: {label}", flush=True)
-    with Supervisor([*units, migrate]) as supervisor:
+    print(f"Servers of the benchmark's own: {chosen.label}", flush=True)
+    with Supervisor([*chosen.units, migrate]) as supervisor:
         supervisor.start()
-        broker_process = supervisor.watched["rabbitmq" if broker == "rabbitmq" else "valkey"].process
+        broker_process = supervisor.watched[chosen.broker].process
         return supervisor.run_foreground(
             [sys.executable, "-m", "benchmarks", *words],
             environment={**variables, "BENCHMARK_BROKER_PID": str(broker_process.pid if broker_process else 0)},

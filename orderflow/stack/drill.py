@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from . import children, environment, homes, rabbitmq, servers, state
-from .environment import Given
+from . import children, environment, homes, state, throwaway
 from .homes import Home, ServersHome
 from .ports import LOOPBACK, choose
 from .processes import Table
@@ -89,24 +88,9 @@ def _drill(
     secret = environment.load_secrets(own)
     port = _choose_ports()
     own.ports.write_text(json.dumps(port, indent=1))
-    needed = servers.private(place, logs=own.logs, port=port, secret=secret, given=Given("", "", ""))
-    units, target, addresses = list(needed.units), dict(port), dict(needed.environment)
-    label = needed.label
-    if broker_kind == "rabbitmq":
-        rabbit = rabbitmq.RabbitMQ(
-            home=place,
-            program=rabbitmq.program(),
-            log=own.logs / "rabbitmq.log",
-            port=port["rabbitmq"],
-            distribution_port=port["rabbitmq-distribution"],
-            names_port=port["rabbitmq-names"],
-            password=secret["valkey"],
-        )
-        units += rabbit.units()
-        addresses["BROKER_URL"] = rabbit.url
-        label += f", {rabbit.program}"
-    broker = "rabbitmq" if broker_kind == "rabbitmq" else "valkey"
-    leads_to = {"database": target["postgres"], "broker": target[broker], "shared": target["valkey"]}
+    chosen = throwaway.choose(broker_kind, place=place, logs=own.logs, port=port, secret=secret)
+    addresses = chosen.addresses
+    leads_to = {"database": port["postgres"], "broker": port[chosen.broker], "shared": port["valkey"]}
     direct = {**environment.base(caller), **_managed(own, secret, port, addresses)}
     proxied = {
         **direct,
@@ -114,7 +98,8 @@ def _drill(
         "BROKER_URL": _by(addresses["BROKER_URL"], port["broker"]),
         "REDIS_URL": _by(addresses["REDIS_URL"], port["shared"]),
     }
-    units.append(_proxy(own, direct, port, leads_to, after=tuple(unit.name for unit in units)))
+    names = tuple(unit.name for unit in chosen.units)
+    units = [*chosen.units, _proxy(own, direct, port, leads_to, after=names)]
     table = Table(
         home=own,
         environment=proxied,
@@ -129,7 +114,7 @@ def _drill(
         report=screen.hear,
         restarts=RESTARTS,
     )
-    print(f"A stack of the drill's own: {label}", flush=True)
+    print(f"A stack of the drill's own: {chosen.label}", flush=True)
     screen.hold()  # from here on deaths are no news
     try:
         with supervisor:
@@ -151,14 +136,11 @@ def _drill(
 def _choose_ports() -> dict[str, int]:
     names = (
         "web",
-        *environment.SERVERS,
+        *throwaway.PORTS,
         *environment.SANDBOX,
         "flower",
         *ROUTES,
         "proxy-control",
-        "rabbitmq",
-        "rabbitmq-distribution",
-        "rabbitmq-names",
     )
     port: dict[str, int] = {}
     for name in names:
