@@ -71,7 +71,10 @@ def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = 
             # The frequent entries would be check-ins by the thousand; the sweep and the drain have
             # facts of their own.
             CeleryIntegration(
-                monitor_beat_tasks=True, exclude_beat_tasks=["drain.*", "resume.*", "read what.*"]
+                # Messages carry the trace of what published them; the relay's own would take its place.
+                propagate_traces=False,
+                monitor_beat_tasks=True,
+                exclude_beat_tasks=["drain.*", "resume.*", "read what.*"],
             ),
         ],
         before_send=_redact_event,

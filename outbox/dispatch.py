@@ -72,13 +72,13 @@ def send_all(sendings: Sequence[Sending], *, app: Celery) -> None:
         transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
         filled, slow, used = [], [], set()
         for sending in sendings:
-            shape = _Shape.of(sending)
-            if transport is None or shape is None:
-                slow.append(sending)
-            else:
-                template = _template(shape, transport, app, producer.channel)
+            shape = _Shape.of(sending) if transport else None
+            template = _template(shape, transport, app, producer.channel) if transport and shape else None
+            if shape and template and template.is_usable:
                 used.add(template)
                 filled.append(template.fill(shape))
+            else:
+                slow.append(sending)
         for entity in {entity for template in used for entity in template.recorded.declare}:
             producer.maybe_declare(entity)
         if transport and filled:
@@ -220,6 +220,7 @@ class _Template(abc.ABC):
         next(iter(signatures_in(sending.canvas))).set(producer=recorder)
         send(sending)
         self.recorded = recorder.recorded
+        self.is_usable = _adds_nothing(self.recorded.rest["headers"], sending.headers)
         self.body = _Text(self.recorded.body)
         self.first_free_slot = len(shape.values) + len(shape.tasks)
 
@@ -235,6 +236,23 @@ class _Template(abc.ABC):
     @abc.abstractmethod
     def put(producer: Any, messages: Sequence[Any]) -> None:
         """Send all of them."""
+
+
+def _adds_nothing(sent: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """
+    Whether nobody but Celery and we have a hand in the headers.
+
+    A tracing library may write its own into each message; a template would repeat those of the first.
+    """
+    return sent.keys() - ours.keys() <= CELERYS_HEADERS and all(sent[name] == ours[name] for name in ours)
+
+
+CELERYS_HEADERS = {
+    "argsrepr", "eta", "expires", "group", "group_index", "id", "ignore_result", "kwargsrepr", "lang", "origin",
+    "parent_id", "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task",
+    "timelimit",
+}  # fmt: skip
+"""Those of Celery's message protocol, version 2."""
 
 
 _templates: dict[tuple[Celery, type[_Template], _Shape], _Template] = {}

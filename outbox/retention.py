@@ -101,7 +101,7 @@ def _staying(partition: Partition, before: dt.datetime) -> set[uuid.UUID]:
     """
     messages, found = OutboxMessage.objects.filter(partition.rows), set[uuid.UUID]()
     for kind in _needed(before):
-        found.update(messages.filter(kind).values_list("pk", flat=True)[: MOST_MOVED + 1])
+        found |= set(messages.filter(kind).values_list("pk", flat=True)[: MOST_MOVED + 1])
         if len(found) > MOST_MOVED:
             raise _TooManyStay
     return found

@@ -36,7 +36,7 @@ def sentry(settings):
     observability.connect_sentry("https://key@sentry.example/1", transport=transport)
     yield transport
     sentry_sdk.get_client().close()
-    sentry_sdk.init(dsn="")
+    sentry_sdk.init(dsn="", default_integrations=False, auto_enabling_integrations=False)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import uuid
 
 import pytest
-from celery import Celery, chain, group
+from celery import Celery, Task, chain, group
 
 import celeryconfig
 from outbox import dispatch
@@ -134,6 +135,28 @@ def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
 
     dispatch.send_all([dispatch.Sending(single(app), HEADERS), sending], app=app)
     take(1 + len(list(dispatch.signatures_in(sending.canvas))))
+
+
+def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, monkeypatch):
+    """As Sentry's does: it wraps apply_async and adds the headers of the moment."""
+    moments = itertools.count()
+    sends = Task.apply_async
+
+    def traced(self, *args, headers=None, **options):
+        return sends(self, *args, headers={**(headers or {}), "x-trace": f"moment {next(moments)}"}, **options)
+
+    monkeypatch.setattr(Task, "apply_async", traced)
+    dispatch.send_all([dispatch.Sending(single(app), HEADERS) for _ in range(3)], app=app)
+
+    assert len({headers["x-trace"] for _, headers, *_ in take(3)}) == 3
+
+
+@pytest.mark.parametrize("canvas", [single, three])
+def test_the_usual_canvases_go_the_fast_way(app, canvas):
+    shape = dispatch._Shape.of(dispatch.Sending(canvas(app), HEADERS))
+    with app.producer_or_acquire() as producer:
+        [transport] = [fast for kind, fast in dispatch.FAST if isinstance(producer.channel, kind)]
+        assert transport(shape, app, producer.channel).is_usable
 
 
 def test_names_of_slots_do_not_occur_in_what_is_configured():
