@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from . import bench, control, drill, runs
 from .homes import Home
 from .problem import Problem
+from .supervisor import Interrupted
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 USAGE = """\
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Problem as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return 130
     except OSError as error:
         if error.errno not in DISK_ERRORS:
