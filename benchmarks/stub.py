@@ -7,9 +7,8 @@ plain ones, as naive systems do.
 
 from __future__ import annotations
 
-import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.mail.backends.base import BaseEmailBackend
@@ -27,25 +26,17 @@ def answer(kind: str, key: str) -> None:
 
 
 class Gateway:
-    """`orders.ports.PaymentGateway` that approves everything."""
+    """
+    As much of `orders.ports.PaymentGateway` as the benchmark's orders need: all are approved.
+
+    No answer is ever lost and no order cancelled; a look-up or a refund would be a mistake, and fails.
+    """
 
     def charge(
         self, *, amount_minor: int, currency: str, payment_method: str, order_id: str, idempotency_key: str
     ) -> ports.Charge:
         answer("charge", order_id)
         return ports.Charge(id=f"ch_{order_id}", amount_minor=amount_minor, currency=currency, succeeded=True)
-
-    def look_up(self, *, idempotency_key: str) -> ports.Charge | None:
-        raise NotImplementedError("no answer of the stub is ever lost")
-
-    def refund(self, *, charge_id: str, amount_minor: int, idempotency_key: str) -> ports.RefundReceipt:
-        raise NotImplementedError("no order of the benchmark is cancelled")
-
-    def charges(self, *, since: dt.datetime | None) -> Iterator[ports.ListedCharge]:
-        raise NotImplementedError("the ledger is read directly")
-
-    def refunds(self, *, since: dt.datetime | None) -> Iterator[ports.ListedRefund]:
-        raise NotImplementedError("the ledger is read directly")
 
 
 class GuardedGateway(Gateway):
@@ -57,7 +48,7 @@ class GuardedGateway(Gateway):
 
 
 class Warehouse:
-    """`orders.ports.Warehouse` that ships everything."""
+    """As much of `orders.ports.Warehouse` as the benchmark's orders need: all are shipped."""
 
     def ship(
         self,
@@ -70,9 +61,6 @@ class Warehouse:
     ) -> ports.Parcel:
         answer("ship", order_id)
         return ports.Parcel(id=f"pa_{order_id}", carrier="Stub Parcel", tracking_number=order_number)
-
-    def shipments(self, *, since: dt.datetime | None) -> Iterator[ports.ListedParcel]:
-        raise NotImplementedError("the ledger is read directly")
 
 
 class GuardedWarehouse(Warehouse):

@@ -17,7 +17,7 @@ from celery import Celery, bootsteps
 from celery.worker.consumer.connection import Connection
 from kombu import Exchange, Queue
 
-from outbox import crash_points, worker
+from outbox import crash_points, letters
 from outbox.consumer import ConsumerTask
 from outbox.models import DeadLetter
 
@@ -91,10 +91,10 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
         message.ack()  # a tick of the clock that nobody needs any more
         return
     error = Undeliverable(f"{death.get('queue', 'a queue')} gave the message up: {reason}")
-    failure = worker.failure_of(message, error, source=DeadLetter.Source.BROKER, attempts=_deliveries(headers))
+    failure = letters.failure_of(message, error, source=DeadLetter.Source.BROKER, attempts=_deliveries(headers))
     kwargs = failure.payload.get("kwargs")
-    note = functools.partial(worker.bury, failure, task if kwargs else None, kwargs)
-    while not worker.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
+    note = functools.partial(letters.bury, failure, task if kwargs else None, kwargs)
+    while not letters.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
         if stopping.wait(PAUSE):
             return
     crash_points.reached("broker.letter_kept")

@@ -12,12 +12,10 @@ because children are forked from it, and it never raises.
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from celery import signals
@@ -26,16 +24,13 @@ from celery.utils.time import timezone
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
-from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from kombu.common import ignore_errors
 from kombu.transport import virtual
 
 from outbox import crash_points, dead_letters, publisher, telemetry
 from outbox.consumer import PUBLISH_WAIT, ConsumerTask
+from outbox.letters import BODY_KEPT, CONSUMER, bury, check_readable, failure_of, safely
 from outbox.models import DeadLetter
-
-CONSUMER = "outbox.worker"
-"""Whom a letter names whose message does not say which task it is for."""
 
 GUARDED_REQUEST = "outbox.worker:GuardedRequest"
 
@@ -46,18 +41,11 @@ KEEP_AGAIN = 5.0
 """Seconds after which a letter is written again that found the database down. Its message stays
 unacknowledged meanwhile, so that the broker has it if the worker goes away."""
 
-BODY_KEPT = 16 * 1024
-"""Characters of an unreadable body that its letter keeps."""
-
-HEADER_KEPT = 2 * 1024
-"""Characters of one header that a letter keeps."""
-
-logger = logging.getLogger(__name__)
-
-
 EVENTS_SENT_WITHIN = 0.5
 """Seconds after which Flower is told of what tasks do, or as soon as there are 24 events. Celery tells it in
 every turn of the worker's loop, which takes half of the main process' time."""
+
+logger = logging.getLogger(__name__)
 
 
 class Revoked(Exception):
@@ -320,116 +308,3 @@ class GuardedRequest(Request):
             failure = failure_of(self._message, error, worker=self.hostname)
             safely(functools.partial(bury, failure, self.task, self.kwargs))
         super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
-
-
-def check_readable(message: Any) -> None:
-    """
-    Check that Celery can make a request of the message.
-
-    Raises:
-        InvalidTaskError: if it cannot.
-        Exception: whatever decoding its body raises.
-    """
-    headers = message.headers
-    if not isinstance(headers, Mapping):
-        raise InvalidTaskError("the message has no headers")
-    for name in ("task", "id"):
-        if not isinstance(headers.get(name), str):
-            raise InvalidTaskError(f"the message has no header {name!r}")
-    body = message.payload
-    if not isinstance(body, list | tuple) or len(body) != 3:
-        raise InvalidTaskError("the body is not a list of arguments, keyword arguments and options")
-    args, kwargs, options = body
-    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
-        raise InvalidTaskError("the arguments are not a list and a mapping")
-    if not isinstance(options, dict | None):
-        raise InvalidTaskError("the options of the task are not a mapping")
-    limits = headers.get("timelimit")
-    if limits and (not isinstance(limits, list | tuple) or len(limits) != 2):
-        raise InvalidTaskError("the time limits are not a pair")
-
-
-def failure_of(
-    message: Any,
-    error: BaseException,
-    *,
-    worker: str = "",
-    source: DeadLetter.Source = DeadLetter.Source.WORKER,
-    attempts: int = 1,
-) -> dead_letters.Failure:
-    """Describe what failed as far as its message can be read."""
-    headers = message.headers if isinstance(message.headers, Mapping) else {}
-    task = headers.get("task") if isinstance(headers.get("task"), str) else ""
-    kwargs = _kwargs(message)
-    body = _text(message.body)
-    readable: dict[str, Any] = {"task": task, "kwargs": kwargs} if kwargs is not None else {"body": body}
-    return dead_letters.Failure.of(
-        error,
-        source=source,
-        consumer=task or CONSUMER,
-        message_id=str(headers.get("message_id") or (kwargs or {}).get("message_id") or ""),
-        key=str((kwargs or {}).get("order_id") or ""),
-        workflow=str(headers.get("workflow") or ""),
-        task_id=str(headers.get("id") or ""),
-        payload=readable,
-        headers={str(name): _short(value) for name, value in headers.items() if value is not None},
-        attempts=attempts,
-        worker=worker,
-        body=f"{type(error).__name__}|{body}",
-    )
-
-
-def bury(failure: dead_letters.Failure, task: Any = None, kwargs: Mapping[str, Any] | None = None) -> None:
-    """Bury what failed, and tell its task, if it is known, in the same transaction."""
-    with transaction.atomic():
-        dead_letters.bury(failure)
-        if isinstance(task, ConsumerTask) and task.on_buried:
-            type(task).on_buried(**(kwargs or {}))  # type: ignore[misc]
-
-
-def safely(note: Callable[[], None]) -> bool:
-    """
-    Note something in the database from the main process; return False if it must be tried again.
-
-    An error that is not the database's own would come back each time. It is logged with its
-    traceback and counts as done.
-    """
-    try:
-        note()
-    except (OperationalError, InterfaceError):
-        logger.exception("The worker could not reach the database to note a failure")
-        return False
-    except Exception:
-        logger.critical("The worker could not note a failure", exc_info=True)
-    finally:
-        if not connection.in_atomic_block:
-            connections.close_all()
-    return True
-
-
-def _kwargs(message: Any) -> dict[str, Any] | None:
-    """The keyword arguments of a message, or None if it has none that could be stored."""
-    try:
-        kwargs = message.payload[1]
-        json.dumps(kwargs, allow_nan=False)
-    except Exception:
-        return None
-    return kwargs if isinstance(kwargs, dict) else None
-
-
-def _text(body: Any) -> str:
-    if isinstance(body, str):
-        return body[:BODY_KEPT]
-    raw = bytes(body or b"")
-    try:
-        return raw.decode()[:BODY_KEPT]
-    except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(raw[:BODY_KEPT]).decode()
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, bool | int):
-        return value
-    if isinstance(value, dt.datetime):
-        return value.isoformat()
-    return str(value)[:HEADER_KEPT]

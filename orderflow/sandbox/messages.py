@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -11,11 +12,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 
-class Refusal(Exception):
+class Refusal(abc.ABC, Exception):
     """A provider's refusal on its way to the client. Each provider derives its own, with its shape of error."""
 
+    @abc.abstractmethod
     def answer(self) -> Answer:
-        raise NotImplementedError
+        """What the client gets."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from django.db import connection
 
-from outbox import worker
+from outbox import letters
 from outbox.models import Attempt, DeadLetter, OutboxMessage
 from tests.chaos.conftest import NO_RABBITMQ, TASKS, Broker, has_run, written_message
 from tests.processes import Process, eventually
@@ -234,8 +234,8 @@ def test_what_is_not_even_a_message_is_kept_too(scenes, item, error_class):
     scene = scenes["redis"]  # RabbitMQ holds messages only
     scene.broker.push(item)
 
-    letters = DeadLetter.objects.filter(consumer=worker.CONSUMER, payload={"body": item})
-    [letter] = eventually(lambda: list(letters.all()), "the letter")
+    kept = DeadLetter.objects.filter(consumer=letters.CONSUMER, payload={"body": item})
+    [letter] = eventually(lambda: list(kept.all()), "the letter")
     assert letter.error_class == error_class
     assert_goes_on(scene)
 

@@ -29,7 +29,7 @@ WRITES_ALONE = {
     "outbox.partitions.": "the shape of a table: one transaction per step, each of which can be repeated",
     "outbox.partitioning.": "the same",
     "outbox.verification": "one transaction per repair, one row per report",
-    "outbox.worker.": "in a worker's own process: test_worker_points",
+    "outbox.letters.": "in a worker's own process: test_worker_points",
     "outbox.repairs.": "one transaction per repair, opened by outbox.verification",
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
 }
