@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from django.db import close_old_connections
+
+from outbox import inline
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
 
@@ -23,6 +25,7 @@ def configure_logging(**_: object) -> None:
 
 
 @signals.task_prerun.connect
-def check_connections(**_: object) -> None:
-    """Kept sessions are health-checked before each task, so a database restart harms none of them."""
-    close_old_connections()
+def check_connections(task: Task, **_: object) -> None:
+    """Kept sessions are health-checked before each delivery, so a database restart harms none of them."""
+    if not inline.is_inline(task):  # else the step before it has just used the session
+        close_old_connections()

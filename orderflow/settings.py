@@ -65,6 +65,11 @@ BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.breakers.shared_bre
 PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.0))
 """How long one call to a provider may take. The step's lease and the task's time limit are longer."""
 
+CHAIN_INLINE_SECONDS: float = env.float("CHAIN_INLINE_SECONDS", 1.0, validate=validate.Range(min=0, max=5))
+"""How long after its delivery a chain may go on in the same process, while its next link belongs to the same
+pool; later it goes by way of the broker. With the longest step after it, it stays below the soft time
+limit. 0: always by way of the broker."""
+
 # Windows ---------------------------------------------------------------------------------------------
 
 WEB_URL: str = env.str("ORDERFLOW_WEB_URL", "http://127.0.0.1:8000")

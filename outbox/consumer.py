@@ -23,7 +23,7 @@ from django.db import InterfaceError, OperationalError, connection, connections,
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import context, crash_points, dead_letters, publisher, telemetry
+from outbox import context, crash_points, dead_letters, inline, publisher, telemetry
 from outbox.models import Attempt, DeadLetter
 from outbox.resilience import NotNow, Outage, RetryPolicy, Transient
 
@@ -65,13 +65,20 @@ class ConsumerTask(Task):
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True
+    resultrepr_maxsize = 16 * 1024  # what followed inline is told in it
     Request = "outbox.worker:GuardedRequest"
 
     policy: ClassVar[RetryPolicy] = RetryPolicy()
     on_buried: ClassVar[Callable[..., None] | None] = None
     """Called with the task's keyword arguments in the transaction that buries its message."""
+    runs_inline: ClassVar[bool] = True
+    """Whether it may run in the process that has finished the link before it in a chain (see `inline`)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        return inline.follow(self, self._take(*args, **kwargs), began=began)
+
+    def _take(self, *args: Any, **kwargs: Any) -> Any:
         with context.bind(self._context(kwargs)), self._counting_losses(kwargs):
             started = time.perf_counter()
             crash_points.reached("step.begun")

@@ -27,7 +27,7 @@ from celery.worker.request import Request
 from kombu.common import ignore_errors
 from kombu.transport import virtual
 
-from outbox import crash_points, dead_letters, publisher, telemetry
+from outbox import crash_points, dead_letters, inline, publisher, telemetry
 from outbox.consumer import PUBLISH_WAIT, ConsumerTask
 from outbox.letters import BODY_KEPT, CONSUMER, bury, check_readable, failure_of, safely
 from outbox.models import DeadLetter
@@ -233,7 +233,9 @@ class GuardedConsumer(Consumer):
 class GuardedRequest(Request):
     """Celery's request; what ends without the task's own hooks leaves a dead letter or a redelivery."""
 
+    eventer: Any
     kwargs: Any
+    root_id: str | None
     task: Any
     _already_revoked: bool
     _context: Any
@@ -256,6 +258,16 @@ class GuardedRequest(Request):
             super().on_timeout(soft, timeout)
         finally:
             self.task.request_stack.pop()
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
+        """Tell Flower of the task; when it ends well, of those, too, that followed it in its process."""
+        links: list[inline.Ended] = []
+        if type == "task-succeeded":
+            fields["result"], seconds, links = inline.read(fields["result"])
+            fields["runtime"] = fields["runtime"] if seconds is None else seconds
+        super().send_event(type, **fields)
+        for link in links:
+            inline.tell(self.eventer, link, root_id=self.root_id)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cancel without noting a retry: the broker was lost, which is not a failure of the message."""

@@ -95,6 +95,12 @@ def close_breakers() -> None:
                 shared.delete(*names)
 
 
+@pytest.fixture(params=[60, 0], ids=["inline", "by the broker"])
+def either_way(request: pytest.FixtureRequest, settings) -> None:
+    """Let chains go on in the process that has finished a link, and then by way of the broker; see `inline`."""
+    settings.CHAIN_INLINE_SECONDS = request.param
+
+
 @pytest.fixture
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no connection to a broker come about. Celery's configuration is shared by all tests: left alone."""

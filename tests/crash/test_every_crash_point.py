@@ -84,6 +84,10 @@ def test_every_point_has_a_story_that_dies_there():
     assert points_in_the_code() == set(DIES_IN)
 
 
+CHAINED = [point for point, story in DIES_IN.items() if story == "fulfilled"]
+"""Where a process dies on the way of a chain, which goes on inline or by way of the broker."""
+
+
 @pytest.mark.parametrize("point", [point for point, story in DIES_IN.items() if story])
 def test_a_process_that_dies_at_a_point_loses_nothing_and_does_nothing_twice(begin, point):
     story = begin(DIES_IN[point])
@@ -105,6 +109,12 @@ def test_dying_twice_in_a_row_with_a_broker_that_forgets_changes_nothing(begin, 
     story.afterwards(story)
     recover()
     assert_nothing_is_lost_or_done_twice(story)
+
+
+@pytest.mark.parametrize("point", CHAINED)
+def test_the_same_holds_for_chains_that_go_by_way_of_the_broker(begin, point, settings):
+    settings.CHAIN_INLINE_SECONDS = 0
+    test_a_process_that_dies_at_a_point_loses_nothing_and_does_nothing_twice(begin, point)
 
 
 def test_every_point_is_told_in_the_document_of_guarantees():

@@ -13,7 +13,7 @@ from outbox.models import Attempt, DeadLetter, OutboxMessage
 from tests.conftest import close_breakers
 from tests.factories import ProductFactory, place
 
-pytestmark = pytest.mark.usefixtures("world")
+pytestmark = pytest.mark.usefixtures("world", "either_way")
 
 STEPS = ["orders.tasks.validate", "orders.tasks.charge", "orders.tasks.fulfill"]
 

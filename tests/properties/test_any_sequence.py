@@ -40,7 +40,7 @@ FAULTY = ["payments", "warehouse", "sms"]
 class Lives(RuleBasedStateMachine):
     """Orders, customers, operators, workers, providers and the clock, each doing what they may do."""
 
-    world = None
+    world = settings = None
 
     @initialize()
     def begin_anew(self):
@@ -69,8 +69,9 @@ class Lives(RuleBasedStateMachine):
     def relay(self):
         relay.drain()
 
-    @rule(how_many=strategies.integers(1, 4), redelivered=strategies.booleans())
-    def deliver(self, how_many, redelivered):
+    @rule(how_many=strategies.integers(1, 4), redelivered=strategies.booleans(), inline=strategies.booleans())
+    def deliver(self, how_many, redelivered, inline):
+        self.settings.CHAIN_INLINE_SECONDS = 60 if inline else 0
         deliver(how_many, redelivered=redelivered)
 
     @precondition(lambda self: OutboxMessage.objects.exists())
@@ -147,14 +148,14 @@ def told(report):
 
 
 @pytest.fixture
-def live(drain, world):
+def live(drain, world, settings):
     """Run sequences of events, as many as asked for."""
 
     def live(*, examples, steps, derandomize):
         class Machine(Lives):
             pass
 
-        Machine.world = world
+        Machine.world, Machine.settings = world, settings
         options = hypothesis.settings(
             max_examples=examples,
             stateful_step_count=steps,
