@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
-from celery import current_app
+from celery import Celery, current_app
 
 from notifications.models import Notification
 from orders import services
@@ -272,3 +273,35 @@ def deliver_all_ten_times(broker):
     with current_app.connection_for_write(broker.url) as link, link.Producer() as producer:
         for task in tasks:
             task.apply_async(producer=producer)
+
+
+def test_flower_hears_of_every_step_of_a_chain_that_stays_in_one_process(staff, world, broker):
+    events: list[dict[str, object]] = []
+    watcher = Celery("watcher", broker=broker.url, set_as_current=False)
+    with watcher.connection() as link:
+        receiver = watcher.events.Receiver(link, handlers={"*": events.append})
+        with receiver.consumer_context() as (link, _, _):
+            order = place(ProductFactory(stock=5))
+            eventually(lambda: heard(link, events, order) == TOLD, lambda: f"all events; so far {events}")
+    received = [event for event in told_of(events, order) if event["type"] == "task-received"]
+    assert [event["root_id"] for event in received] == [received[0]["uuid"]] * 3
+    assert [event["parent_id"] for event in received] == [None, received[0]["uuid"], received[1]["uuid"]]
+
+
+TOLD = {
+    (f"orders.tasks.{step}", event)
+    for step in ("validate", "charge", "fulfill")
+    for event in ("task-received", "task-started", "task-succeeded")
+}
+
+
+def heard(link, events, order):
+    """Which events of which tasks of the order have come by now."""
+    with contextlib.suppress(TimeoutError):
+        link.drain_events(timeout=0.1)
+    names = {event["uuid"]: event["name"] for event in told_of(events, order)}
+    return {(names[event["uuid"]], event["type"]) for event in events if event.get("uuid") in names}
+
+
+def told_of(events, order):
+    return [event for event in events if str(order.pk) in str(event.get("kwargs"))]
