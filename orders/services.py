@@ -10,16 +10,16 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from django.db import connection, transaction
 from django.db.models import Value
 from django.db.models.functions import Now
 
-from orders import contracts, moves
+from orders import contracts, moves, placing
 from orders.models import IdempotencyRecord, Order, OrderLine, Product
-from orders.transitions import STEP_DEADLINE, record_placing
+from orders.transitions import STEP_DEADLINE, placed
 from outbox import context, crash_points, publisher, telemetry
 
 LONGEST_PAUSE = dt.timedelta(minutes=5)
@@ -88,12 +88,37 @@ class IdempotencyKey:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """An order as somebody asks for it, under a key."""
+
+    items: Sequence[Item]
+    currency: str
+    payment_method: str
+    contact: Contact
+    idempotency: IdempotencyKey
+    country: str = ""
+    source: str = "api"
+    client_reference: str = ""
+    placed_at: dt.datetime | None = None
+    """None: now. Said for orders that were taken elsewhere."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
     """The order a key stands for, the answer it got, and whether this call only repeated it."""
 
     order: Order
     answer: dict[str, Any]
     replayed: bool
+
+
+Answer: TypeAlias = Callable[[Order, Sequence[OrderLine]], dict[str, Any]]
+"""What the client of an order that is about to be written will be told; it has no lines in the database yet."""
+
+
+def no_answer(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
+    """For those who need none."""
+    return {}
 
 
 def place_order(
@@ -107,58 +132,68 @@ def place_order(
     source: str = "api",
     client_reference: str = "",
     placed_at: dt.datetime | None = None,
-    answer: Callable[[Order], dict[str, Any]] = lambda order: {},
+    answer: Answer = no_answer,
 ) -> Placement:
     """
     Place an order, or return the one this key placed before.
 
-    The order, its lines, the idempotency record with `answer(order)` and `OrderPlaced` are written in
-    one transaction. Items of the same product at the same price merge.
+    The order, its lines, its history, the idempotency record with what `answer` says and `OrderPlaced`
+    are written in one transaction. Items of the same product at the same price merge.
 
     Raises:
         KeyInUse: if a request with the same key is in flight; trying again shortly is safe.
         KeyReused: if the key was used for a different request.
         UnknownProduct, MixedCurrencies: if the items cannot be ordered; nothing was written.
     """
-    with context.ensure(actor=idempotency.scope), transaction.atomic(durable=True):
-        is_ours = _take(idempotency)
-        if before := _recall(idempotency):
-            return before  # whoever holds the key only repeats it, too
-        if not is_ours:
-            raise KeyInUse(idempotency.key)
-        lines = _lines(items, currency)
-        order = Order(
-            source=source,
-            client_reference=client_reference,
-            customer_name=contact.name,
-            customer_email=contact.email,
-            customer_phone=contact.phone,
-            customer_push_token=contact.push_token,
-            country=country,
-            payment_method=payment_method,
-            currency=currency,
-            total_minor=sum(line.total_minor for line in lines),
-            correlation_id=context.current().correlation_id,
-            due_at=Now() + Value(STEP_DEADLINE),
-            **({"placed_at": placed_at} if placed_at else {}),
-        )
-        order.number = _next_number()
-        order.message_id = publisher.publish(contracts.OrderPlaced(**facts(order)))
-        order.save(force_insert=True)
-        for line in lines:
-            line.order = order
-        OrderLine.objects.bulk_create(lines)
-        record_placing(order)
-        stored = answer(order)
-        IdempotencyRecord.objects.create(
-            scope=idempotency.scope,
-            key=idempotency.key,
-            fingerprint=idempotency.fingerprint,
-            order=order,
-            answer=stored,
-        )
+    wish = Wish(
+        items=items,
+        currency=currency,
+        payment_method=payment_method,
+        contact=contact,
+        idempotency=idempotency,
+        country=country,
+        source=source,
+        client_reference=client_reference,
+        placed_at=placed_at,
+    )
+    try:
+        placement = _place_alone(wish, answer)
+    except placing.KeyTaken:
+        placement = _place_alone(wish, answer)
     crash_points.reached("order.placed")
-    return Placement(order=order, answer=stored, replayed=False)
+    return placement
+
+
+def place_orders(wishes: Sequence[Wish], *, answer: Answer = no_answer) -> list[Placement]:
+    """
+    Place orders as `place_order` does, all of them within the caller's transaction, or none.
+
+    Their keys must differ. What is refused loses the transaction.
+
+    Raises:
+        orders.placing.KeyTaken: if a key was used at this very moment; in a new transaction it is found.
+        KeyInUse, KeyReused, UnknownProduct, MixedCurrencies: as `place_order` does.
+    """
+    known = placing.ask(
+        [(wish.idempotency.scope, wish.idempotency.key) for wish in wishes],
+        {item.sku for wish in wishes for item in wish.items},
+    )
+    placements, drafts = [], []
+    for wish, key in zip(wishes, known.keys, strict=True):
+        if key.record:
+            placements.append(_recall(wish.idempotency, key.record))
+        elif key.held:
+            with context.ensure(actor=wish.idempotency.scope):
+                draft = _draft(wish, key, known, answer)
+            drafts.append(draft)
+            placements.append(Placement(order=draft.order, answer=draft.record.answer, replayed=False))
+        else:
+            raise KeyInUse(wish.idempotency.key)
+    if drafts:
+        placing.write(drafts)
+    for draft in drafts:
+        telemetry.emit("order.moved", order_id=str(draft.order.pk), before="", after=str(draft.order.status))
+    return placements
 
 
 def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
@@ -241,54 +276,62 @@ def facts(order: Order) -> dict[str, Any]:
     }
 
 
-def _take(idempotency: IdempotencyKey) -> bool:
-    """
-    Hold the key until the transaction ends, unless another request does; return whether we hold it.
-
-    A lock, not a row, so that a crash leaves nothing behind.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
-            [f"{idempotency.scope}\x1f{idempotency.key}"],
-        )
-        return bool(cursor.fetchone()[0])
+def _place_alone(wish: Wish, answer: Answer) -> Placement:
+    with context.ensure(actor=wish.idempotency.scope), transaction.atomic(durable=True):
+        return place_orders([wish], answer=answer)[0]
 
 
-def _recall(idempotency: IdempotencyKey) -> Placement | None:
-    before = (
-        IdempotencyRecord.objects.select_related("order")
-        .filter(scope=idempotency.scope, key=idempotency.key)
-        .first()
-    )
-    if before is None:
-        return None
-    if before.fingerprint != idempotency.fingerprint:
+def _recall(idempotency: IdempotencyKey, record: placing.Record) -> Placement:
+    if record.fingerprint != idempotency.fingerprint:
         raise KeyReused(idempotency.key)
-    return Placement(order=before.order, answer=before.answer, replayed=True)
+    return Placement(order=Order.objects.get(pk=record.order_id), answer=record.answer, replayed=True)
 
 
-def _lines(items: Sequence[Item], currency: str) -> list[OrderLine]:
-    products = {
-        product.sku: product for product in Product.objects.filter(sku__in=[item.sku for item in items])
-    }
-    unknown = sorted({item.sku for item in items} - set(products))
-    if unknown:
+def _draft(wish: Wish, key: placing.Key, known: placing.Known, answer: Answer) -> placing.Draft:
+    lines = _lines(wish, known.products)
+    order = Order(
+        number=f"OF-{key.number}",
+        source=wish.source,
+        client_reference=wish.client_reference,
+        customer_name=wish.contact.name,
+        customer_email=wish.contact.email,
+        customer_phone=wish.contact.phone,
+        customer_push_token=wish.contact.push_token,
+        country=wish.country,
+        payment_method=wish.payment_method,
+        currency=wish.currency,
+        total_minor=sum(line.total_minor for line in lines),
+        correlation_id=context.current().correlation_id,
+        placed_at=wish.placed_at or known.now,
+        due_at=known.now + STEP_DEADLINE,
+    )
+    for line in lines:
+        line.order = order
+    [message] = publisher.messages([contracts.OrderPlaced(**facts(order))])
+    order.message_id = message.pk
+    record = IdempotencyRecord(
+        scope=wish.idempotency.scope,
+        key=wish.idempotency.key,
+        fingerprint=wish.idempotency.fingerprint,
+        order=order,
+        answer=answer(order, lines),
+    )
+    return placing.Draft(order=order, lines=lines, transition=placed(order), message=message, record=record)
+
+
+def _lines(wish: Wish, products: Mapping[str, Product]) -> list[OrderLine]:
+    if unknown := sorted({item.sku for item in wish.items} - products.keys()):
         raise UnknownProduct(unknown)
     lines: dict[tuple[str, int], OrderLine] = {}
-    for item in items:
+    for item in wish.items:
         product = products[item.sku]
-        if product.currency != currency:
-            raise MixedCurrencies(f"{product.sku} is priced in {product.currency}, the order in {currency}")
+        if product.currency != wish.currency:
+            raise MixedCurrencies(
+                f"{product.sku} is priced in {product.currency}, the order in {wish.currency}"
+            )
         price = product.price_minor if item.unit_price_minor is None else item.unit_price_minor
         line = lines.setdefault(
             (item.sku, price), OrderLine(product=product, quantity=0, unit_price_minor=price)
         )
         line.quantity += item.quantity
     return list(lines.values())
-
-
-def _next_number() -> str:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT nextval('orders_number')")
-        return f"OF-{cursor.fetchone()[0]}"

@@ -92,17 +92,16 @@ SELECT id, %(before)s, %(to)s, %(cause)s, %(task)s, %(actor)s, %(note)s FROM mov
 """  # noqa: S608 - our own tables
 
 
-def record_placing(order: Order) -> None:
-    """Begin the history of an order that is being placed."""
+def placed(order: Order) -> OrderTransition:
+    """The beginning of the history of an order that is being placed, to be written with it."""
     work = context.current()
-    OrderTransition.objects.create(
+    return OrderTransition(
         order=order,
         to_status=order.status,
         message_id=uuid.UUID(work.causation_id) if work.causation_id else None,
         task=work.task,
         actor=work.actor,
     )
-    telemetry.emit("order.moved", order_id=str(order.pk), before="", after=str(order.status))
 
 
 def extend(order: Order) -> None:

@@ -44,11 +44,25 @@ def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = No
     Raises:
         NotInTransaction: if no transaction is open.
     """
+    rows = messages(events, not_before=not_before)
+    OutboxMessage.objects.bulk_create(rows)
+    return [row.id for row in rows]
+
+
+def messages(events: Iterable[Event], *, not_before: dt.datetime | None = None) -> list[OutboxMessage]:
+    """
+    The rows of events, unsaved, for a caller who writes them with rows of its own in one statement.
+
+    They are published when the current transaction commits with them in it.
+
+    Raises:
+        NotInTransaction: if no transaction is open.
+    """
     if not connection.in_atomic_block:
         raise NotInTransaction("publish inside `with transaction.atomic(durable=True):`, beside the change")
     work = context.current()
     schedule = {"not_before": not_before} if not_before else {}
-    rows = [
+    return [
         OutboxMessage(
             event_name=event.name,
             event_version=event.version,
@@ -61,8 +75,6 @@ def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = No
         )
         for event in events
     ]
-    OutboxMessage.objects.bulk_create(rows)
-    return [row.id for row in rows]
 
 
 def redeliver(

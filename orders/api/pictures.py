@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.urls import reverse
 
 from orders import queries
-from orders.models import Order
+from orders.models import Order, OrderLine
 
 
 def summary(order: Order) -> dict[str, Any]:
-    """The order as placed, in JSON's own types: it is also what a repeated request is answered with."""
+    """The order and its lines, in JSON's own types."""
+    return placed(order, sorted(order.lines.all(), key=lambda line: line.pk))
+
+
+def placed(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
+    """The same of an order that is about to be written; a repeated request is answered with it, too."""
     return {
         "id": str(order.pk),
         "number": order.number,
@@ -26,18 +32,12 @@ def summary(order: Order) -> dict[str, Any]:
                 "unit_price_minor": line.unit_price_minor,
                 "total_minor": line.total_minor,
             }
-            for line in sorted(order.lines.all(), key=lambda line: line.pk)
+            for line in lines
         ],
         "client_reference": order.client_reference,
         "placed_at": order.placed_at.isoformat(),
         "links": links(order),
     }
-
-
-def placed(order: Order) -> dict[str, Any]:
-    """The answer to the request that placed the order, within its transaction."""
-    order.refresh_from_db(fields=["placed_at"])
-    return summary(order)
 
 
 def detail(order: Order) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""
+The two statements that place orders, one or many: what must be known first, and all that is written.
+
+What an order is allowed to be is decided in `services`; here is only how it is asked for and stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from django.db import IntegrityError, connection
+
+from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition, Product
+from orders.rows import Table
+from outbox.models import OutboxMessage
+
+
+class KeyTaken(Exception):
+    """A request with the same key was committed between our look and our lock. Look again: it is there now."""
+
+
+class Record(NamedTuple):
+    """What an idempotency key has done before."""
+
+    order_id: str
+    fingerprint: str
+    answer: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Key:
+    """An idempotency key: whether we hold it, what it did before, and the number for its order if nothing."""
+
+    held: bool
+    record: Record | None
+    number: int | None
+    """None as well if a product is missing: numbers are not to be wasted on what cannot be ordered."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the database says before orders are placed."""
+
+    now: dt.datetime
+    products: dict[str, Product]
+    """By SKU; without their stock, which other transactions move."""
+    keys: list[Key]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draft:
+    """All the rows of one order, unsaved."""
+
+    order: Order
+    lines: Sequence[OrderLine]
+    transition: OrderTransition
+    message: OutboxMessage
+    record: IdempotencyRecord
+
+
+PRODUCT = ("id", "sku", "name", "price_minor", "currency")
+
+ASK = f"""
+WITH product AS MATERIALIZED (
+    SELECT {", ".join(PRODUCT)} FROM {Product._meta.db_table} WHERE sku = ANY(%(skus)s)
+), wanted AS MATERIALIZED (
+    SELECT scope, key, position, pg_try_advisory_xact_lock(hashtextextended(lock, 0)) AS held
+    FROM unnest(%(scopes)s::text[], %(keys)s::text[], %(locks)s::text[])
+        WITH ORDINALITY AS wanted (scope, key, lock, position)
+)
+SELECT
+    statement_timestamp(),
+    (SELECT json_agg(json_build_array({", ".join(PRODUCT)})) FROM product),
+    (
+        SELECT json_agg(json_build_array(
+            held, record.order_id, record.fingerprint, record.answer,
+            CASE WHEN held AND record.id IS NULL AND (SELECT count(*) FROM product) = %(products)s
+                 THEN nextval('orders_number') END
+        ) ORDER BY position)
+        FROM wanted LEFT JOIN {IdempotencyRecord._meta.db_table} AS record
+            ON record.scope = wanted.scope AND record.key = wanted.key
+    )
+"""  # noqa: S608 - our own tables
+
+MESSAGES, ORDERS = Table(OutboxMessage), Table(Order, frozenset({"placed_at"}))
+LINES, TRANSITIONS, RECORDS = Table(OrderLine), Table(OrderTransition), Table(IdempotencyRecord)
+
+WRITE = f"""
+WITH messages AS ({MESSAGES.insert("messages")}),
+    orders AS ({ORDERS.insert("orders")}),
+    lines AS ({LINES.insert("lines")}),
+    transitions AS ({TRANSITIONS.insert("transitions")})
+{RECORDS.insert("records")}
+"""
+
+
+def ask(keys: Sequence[tuple[str, str]], skus: Iterable[str]) -> Known:
+    """
+    Try to hold the keys, pairs of scope and key, until the transaction ends, and look up what they stand for.
+
+    Locks, not rows, so that a crash leaves nothing behind. The look is as old as the statement, so somebody
+    else may have used and let go of a key that we then hold; `write` finds that out.
+    """
+    wanted = sorted(set(skus))
+    values: dict[str, Any] = {
+        "scopes": [scope for scope, _ in keys],
+        "keys": [key for _, key in keys],
+        "locks": [f"{scope}\x1f{key}" for scope, key in keys],
+        "skus": wanted,
+        "products": len(wanted),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(ASK, values)
+        now, products, found = cursor.fetchone()
+    return Known(
+        now=now,
+        products={row[1]: Product.from_db(connection.alias, PRODUCT, row) for row in products or ()},
+        keys=[
+            Key(held=held, record=Record(order, fingerprint, answer) if order else None, number=number)
+            for held, order, fingerprint, answer, number in found
+        ],
+    )
+
+
+def write(drafts: Sequence[Draft]) -> None:
+    """
+    Write all rows of all orders.
+
+    Raises:
+        KeyTaken: if a key was used since it was asked for; the transaction is lost.
+    """
+    values = {
+        "messages": MESSAGES.as_json(draft.message for draft in drafts),
+        "orders": ORDERS.as_json(draft.order for draft in drafts),
+        "lines": LINES.as_json(line for draft in drafts for line in draft.lines),
+        "transitions": TRANSITIONS.as_json(draft.transition for draft in drafts),
+        "records": RECORDS.as_json(draft.record for draft in drafts),
+    }
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(WRITE, values)
+    except IntegrityError as error:
+        if _constraint(error) == "one_order_per_key":
+            raise KeyTaken from error
+        raise
+    for draft in drafts:
+        draft.order._state.adding, draft.order._state.db = False, connection.alias
+
+
+def _constraint(error: IntegrityError) -> str | None:
+    """The name of the constraint that a statement broke."""
+    name: str | None = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
+    return name
