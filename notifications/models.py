@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.models.functions import Lower, Now
 
+from outbox.sql import columns
+
 
 class Channel(models.TextChoices):
     """The ways to reach a customer. Each has its own queue, breaker and task."""
@@ -59,7 +61,7 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
                 FOR UPDATE
             ) AS before
             WHERE notification.id = before.id
-            RETURNING notification.*, before.was_open
+            RETURNING {columns(self.model, of="notification")}, before.was_open
             """,  # noqa: S608 - the table's own name
             values,
         )
@@ -79,7 +81,7 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
             VALUES ({", ".join(f"%({name})s" for name in known)}, 'sending', 1, 1,
                 TRUE, statement_timestamp() + %(lease)s, '', '')
             ON CONFLICT (message_id, channel, recipient) DO NOTHING
-            RETURNING *, FALSE AS was_open
+            RETURNING {columns(self.model)}, FALSE AS was_open
             """,  # noqa: S608 - names of our own columns
             values,
         )

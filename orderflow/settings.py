@@ -35,6 +35,9 @@ REDIS_URL: str = env.str("REDIS_URL", "") or (BROKER_URL if str(BROKER_URL).star
 _database: dict[str, Any] = env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
 DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
 """How many sessions all processes together open on PostgreSQL; unless told, those of docker-compose.yml."""
+DATABASE_PREPARE_AFTER: int = env.int("DATABASE_PREPARE_AFTER", 5, validate=validate.Range(min=0))
+"""How often a session sends a statement before it has the server prepare it: most of what PostgreSQL does
+for a step is planning. 0: never, for poolers that cannot (see docs/scaling.md)."""
 
 # Providers -------------------------------------------------------------------------------------------
 
@@ -164,6 +167,8 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "keepalives_idle": 10,
         "keepalives_interval": 2,
         "keepalives_count": 3,
+        "server_side_binding": True,
+        "prepare_threshold": DATABASE_PREPARE_AFTER or None,
         "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
     }
 )

@@ -17,6 +17,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from orders.moves import FINAL, Status
+from outbox.sql import columns
 
 
 def new_id() -> uuid.UUID:
@@ -76,7 +77,7 @@ class OrderQuerySet(models.QuerySet["Order"]):
             WHERE id = %(id)s AND status = ANY(%(only_from)s)
               AND (lease_until IS NULL OR lease_until < statement_timestamp())
               AND (cancel_requested_at IS NULL OR %(cancelling)s)
-            RETURNING *
+            RETURNING {columns(self.model)}
             """,  # noqa: S608 - the table's own name
             {
                 "id": order_id,

@@ -91,9 +91,10 @@ class Invariant:
     One promise.
 
     Every row of `sql` is a violation, its first column the id people look for. The query knows
-    `%(since)s`, `%(retained)s` (what was written later has not been pruned) and the `values`, which are
-    asked for before the snapshot is taken. With `compare`, the rows are our side of a comparison
-    instead. `command` is what to type next; `{id}` in it becomes the first offending id.
+    `%(since)s`, `%(is_partial)s` (whether that was given), `%(retained)s` (what was written later has
+    not been pruned) and the `values`, which are asked for before the snapshot is taken. With `compare`,
+    the rows are our side of a comparison instead. `command` is what to type next; `{id}` in it becomes
+    the first offending id.
     """
 
     name: str

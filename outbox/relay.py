@@ -21,6 +21,7 @@ from django.db.models.functions import Now
 from outbox import crash_points, dead_letters, dispatch, registry, telemetry
 from outbox.contracts import UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
+from outbox.sql import columns
 
 CONSUMER = "outbox.relay"
 
@@ -90,7 +91,7 @@ def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[OutboxMessage]:
                 UPDATE {table} AS message
                 SET claim = %s, not_before = statement_timestamp() + %s
                 FROM due WHERE message.id = due.id
-                RETURNING message.*
+                RETURNING {columns(OutboxMessage, of="message")}
                 """,  # noqa: S608 - the table's own name
                 [limit, uuid.uuid4(), lease],
             )

@@ -35,6 +35,9 @@ SHOWN = 20
 REPAIRED_AT_ONCE = 500
 """Offending ids that one run repairs; the next run finds the rest."""
 
+LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
+"""Before anything that is looked at."""
+
 QUERY_CANCELED = "57014"
 """SQLSTATE of a statement that ran into its timeout."""
 
@@ -225,7 +228,12 @@ def _read(
     if left <= 0:
         return Finding(invariant=invariant, verdict=Verdict.TIMED_OUT, note="the run was out of time")
     retention = dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS)
-    parameters = {"since": look.since or "-infinity", "retained": look.at - retention, **values}
+    parameters = {
+        "since": look.since or LONG_AGO,
+        "is_partial": bool(look.since),
+        "retained": look.at - retention,
+        **values,
+    }
     # The savepoint ends in a rollback either way: it undoes the timeout, and nothing else was done.
     cursor.execute("SAVEPOINT invariant")
     try:

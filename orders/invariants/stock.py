@@ -64,7 +64,7 @@ INVARIANTS = [
                 GROUP BY line.product_id
             ) AS sent ON sent.product_id = product.id
             WHERE product.shipped <> coalesce(sent.quantity, 0)
-              AND (%(since)s::text = '-infinity' OR product.id IN (
+              AND (NOT %(is_partial)s OR product.id IN (
                   SELECT line.product_id
                   FROM orders_orderline AS line JOIN orders_order AS o ON o.id = line.order_id
                   WHERE o.finished_at >= %(since)s

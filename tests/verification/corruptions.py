@@ -7,6 +7,11 @@ is allowed first, in the test's own transaction.
 
 from __future__ import annotations
 
+import psycopg
+from django.db import connection
+
+from outbox import models
+
 PLACED = "event_name = 'orders.order_placed'"
 COPIED = (
     "event_name, event_version, key, payload, correlation_id, causation_id, trace, created_at, status, "
@@ -239,3 +244,12 @@ MORE = [
 """Further ways to break some of them."""
 
 CORRUPTIONS = {**IN_THE_OUTBOX, **IN_ORDERS, **IN_NOTIFICATIONS}
+
+
+def spoil(books, sql):
+    """Break something in the test's transaction."""
+    ids = {name: str(order.pk) for name, order in vars(books).items()}
+    # Corruptions are scripts; only this kind of cursor takes several statements with values at once.
+    with psycopg.ClientCursor(connection.connection) as cursor:
+        cursor.execute(sql, {**ids, "unknown": str(models.new_message_id())})
+        assert cursor.rowcount, "the corruption changed nothing"

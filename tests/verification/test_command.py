@@ -10,8 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from outbox.models import OutboxMessage, RepairRecord, Verification
-from tests.verification.corruptions import CORRUPTIONS
-from tests.verification.test_invariants import spoil
+from tests.verification.corruptions import CORRUPTIONS, spoil
 
 pytestmark = pytest.mark.django_db
 

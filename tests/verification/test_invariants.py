@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
 
-from outbox import models, promises, verification
-from tests.verification.corruptions import CORRUPTIONS, MORE
+from outbox import promises, verification
+from tests.verification.corruptions import CORRUPTIONS, MORE, spoil
 
 pytestmark = pytest.mark.django_db
 
 NAMES = [invariant.name for invariant in promises.invariants() if not invariant.asks_providers]
-
-
-def spoil(books, sql):
-    """Break something in the test's transaction."""
-    ids = {name: str(order.pk) for name, order in vars(books).items()}
-    with connection.cursor() as cursor:
-        cursor.execute(sql, {**ids, "unknown": str(models.new_message_id())})
-        assert cursor.rowcount, "the corruption changed nothing"
 
 
 def test_a_world_in_order_passes(books):

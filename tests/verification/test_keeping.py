@@ -13,8 +13,7 @@ from django.utils import timezone
 import celeryconfig
 from outbox import retention, tasks, verification
 from outbox.models import RepairRecord, Verification
-from tests.verification.corruptions import CORRUPTIONS
-from tests.verification.test_invariants import spoil
+from tests.verification.corruptions import CORRUPTIONS, spoil
 
 pytestmark = pytest.mark.django_db
 

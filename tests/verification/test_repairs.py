@@ -8,8 +8,7 @@ from django.db import connection
 from orders.models import Order, Payment, Product, Refund
 from outbox import promises, telemetry, verification
 from outbox.models import OutboxMessage, RepairRecord
-from tests.verification.corruptions import CORRUPTIONS
-from tests.verification.test_invariants import spoil
+from tests.verification.corruptions import CORRUPTIONS, spoil
 
 pytestmark = pytest.mark.django_db
 

@@ -14,7 +14,7 @@ from outbox.models import OutboxMessage
 from outbox.promises import NotComparable
 from outbox.resilience import Outage
 from tests.verification.conftest import EXAMPLE
-from tests.verification.corruptions import CORRUPTIONS
+from tests.verification.corruptions import CORRUPTIONS, spoil
 
 
 def verdicts(report):
@@ -122,15 +122,13 @@ def test_messages_that_outlived_their_retention_are_not_missed(books, db, settin
 
 def test_a_broker_that_is_down_explains_no_delay_and_stops_no_run(books, db, no_broker):
     assert verification.run().passed
-    with connection.cursor() as cursor:
-        cursor.execute(CORRUPTIONS["unfinished-orders-go-on"], {"waiting": str(books.waiting.pk)})
+    spoil(books, CORRUPTIONS["unfinished-orders-go-on"])
 
     assert verification.run().failed == ["unfinished-orders-go-on"]
 
 
 def test_what_a_long_queue_explains_is_not_late(books, db, monkeypatch):
-    with connection.cursor() as cursor:
-        cursor.execute(CORRUPTIONS["unfinished-orders-go-on"], {"waiting": str(books.waiting.pk)})
+    spoil(books, CORRUPTIONS["unfinished-orders-go-on"])
     monkeypatch.setattr(broker, "waiting", lambda queue: 200_000)
 
     assert verification.run().passed
