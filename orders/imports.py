@@ -3,111 +3,30 @@ Importing orders that were taken elsewhere, from the CSV of a UK online retailer
 
 One invoice is one order; its number is the idempotency key, so importing a file twice changes nothing,
 not even at the same moment. An invoice that was imported before with other lines is left as it was.
-The file is read line by line, an invoice at a time, and every line read is accounted for in the report.
+A chunk of invoices is one transaction: an import that dies has done its last chunk or not, and goes on from
+there when it is run again. The file is read as it is imported, and every line read is accounted for.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import csv
 import dataclasses
-import datetime as dt
-import gzip
-import itertools
-import re
-from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-from django.db import connection
-from django.db.models import F
+from django.db import connection, transaction
 
-from orders import services
+from orders import services, stock
+from orders.invoices import Invoices, Row
 from orders.models import IdempotencyRecord, Product
+from outbox import crash_points
 
-COLUMNS = [
-    "InvoiceNo",
-    "StockCode",
-    "Description",
-    "Quantity",
-    "InvoiceDate",
-    "UnitPrice",
-    "CustomerID",
-    "Country",
-]
 SCOPE = "import:online-retail"
 CURRENCY = "GBP"
-PRODUCT = re.compile(r"\d{5}[A-Za-z]{0,2}|DCGS[A-Za-z0-9]{1,10}", re.ASCII)
-"""What a stock code of a product looks like, DCGS… being a supplier's own. POST, DOT, M, BANK CHARGES and
-gift vouchers are none."""
+CHUNK = 100
+"""Invoices of one transaction: enough to share its costs, and done in less than a second."""
 
-COUNTRIES = {
-    "Australia": "AU",
-    "Austria": "AT",
-    "Bahrain": "BH",
-    "Belgium": "BE",
-    "Brazil": "BR",
-    "Canada": "CA",
-    "Channel Islands": "JE",
-    "Cyprus": "CY",
-    "Czech Republic": "CZ",
-    "Denmark": "DK",
-    "EIRE": "IE",
-    "European Community": "ZZ",
-    "Finland": "FI",
-    "France": "FR",
-    "Germany": "DE",
-    "Greece": "GR",
-    "Hong Kong": "HK",
-    "Iceland": "IS",
-    "Israel": "IL",
-    "Italy": "IT",
-    "Japan": "JP",
-    "Lebanon": "LB",
-    "Lithuania": "LT",
-    "Malta": "MT",
-    "Netherlands": "NL",
-    "Norway": "NO",
-    "Poland": "PL",
-    "Portugal": "PT",
-    "RSA": "ZA",
-    "Saudi Arabia": "SA",
-    "Singapore": "SG",
-    "Spain": "ES",
-    "Sweden": "SE",
-    "Switzerland": "CH",
-    "USA": "US",
-    "United Arab Emirates": "AE",
-    "United Kingdom": "GB",
-    "Unspecified": "ZZ",
-}
-"""The retailer's names as ISO 3166 codes; ZZ is the code for "not known". All that the data set has."""
-
-CUSTOMER = re.compile(r"(\d{1,12}(\.0)?)?", re.ASCII)
-LONGEST_INVOICE = 50
-LARGEST_QUANTITY = 1_000_000
-LARGEST_PRICE = 1_000_000
-"""In pounds; far above every real one, so that whatever is read fits the columns it is written to."""
 ENOUGH, SCARCE_STOCK = "enough", 100
-
-
-class UnreadableFile(Exception):
-    """The file as a whole cannot be imported; says why and what is expected."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of an invoice that can be ordered."""
-
-    invoice: str
-    sku: str
-    name: str
-    quantity: int
-    price_minor: int
-    customer: str
-    country: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,6 +38,7 @@ class Options:
     stock: str = ENOUGH
     limit: int | None = None
     dry_run: bool = False
+    chunk: int = CHUNK
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -151,188 +71,153 @@ class Report:
         return {**dataclasses.asdict(self), "rejected": dict(self.rejected)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Invoice:
+    """An invoice of the file, and what it is as an order."""
+
+    rows: Sequence[Row]
+    key: services.IdempotencyKey
+    items: Sequence[Row]
+    """Its rows, those of the same product at the same price added up."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Invoice:
+        """Read its lines as an order."""
+        key = services.IdempotencyKey.of(scope=SCOPE, key=rows[0].invoice, request=rows)
+        return cls(rows, key, _merged(rows))
+
+    @property
+    def number(self) -> str:
+        return self.key.key
+
+    def wish(self, options: Options) -> services.Wish:
+        """The order to be placed for it."""
+        first = self.rows[0]
+        return services.Wish(
+            items=[
+                services.Item(sku=row.sku, quantity=row.quantity, unit_price_minor=row.price_minor)
+                for row in self.items
+            ],
+            currency=CURRENCY,
+            payment_method=options.card,
+            contact=services.Contact(
+                name=f"Customer {first.customer}" if first.customer else "Guest",
+                email=f"customer-{first.customer}@example.com" if first.customer else "",
+            ),
+            country=first.country,
+            source="import",
+            client_reference=self.number,
+            idempotency=self.key,
+        )
+
+
 def run(path: Path, options: Options) -> Iterator[Report]:
     """
-    Import the file, yielding the growing report after every invoice.
+    Import the file, yielding the growing report after every chunk; of lines rejected it tells at the end.
 
     Raises:
-        UnreadableFile: if the file is not a CSV of this shape.
+        orders.invoices.UnreadableFile: if the file is not a CSV of this shape. The chunks before stay.
     """
-    report = Report()
-    with _open(path) as text:
-        lines = _lines(text, report, options)
-        for invoices, (invoice, rows) in enumerate(itertools.groupby(lines, key=lambda row: row.invoice)):
-            if options.limit is not None and invoices >= options.limit:
-                # groupby has read the first line of the next invoice already; it is not part of this import.
-                report.lines_read -= 1
-                break
-            _import(invoice, list(rows), report, options)
-            yield report
+    report, invoices = Report(), Invoices(path, guests=options.guests, limit=options.limit)
+    for chunk in _chunks(map(Invoice.of, invoices), options.chunk):
+        before = _look(chunk) if options.dry_run else _import(chunk, options)
+        _count(report, chunk, before)
+        yield report
+    report.lines_read, report.rejected = invoices.lines_read, invoices.rejected
     report.check()
     yield report
 
 
-def _open(path: Path) -> IO[str]:
-    try:
-        if path.suffix == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8", newline="")
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise UnreadableFile(f"{path}: {error.strerror or error}") from error
+def _chunks(invoices: Iterable[Invoice], size: int) -> Iterator[list[Invoice]]:
+    """So many at a time; an invoice that comes again begins a new chunk, and finds what it was before."""
+    chunk: dict[str, Invoice] = {}
+    for invoice in invoices:
+        if len(chunk) == size or invoice.number in chunk:
+            yield list(chunk.values())
+            chunk = {}
+        chunk[invoice.number] = invoice
+    if chunk:
+        yield list(chunk.values())
 
 
-def _lines(text: IO[str], report: Report, options: Options) -> Iterator[Row]:
-    reader = csv.reader(text)
-    try:
-        header = next(reader, [])
-        if header != COLUMNS:
-            raise UnreadableFile(f"the first line must be {','.join(COLUMNS)}, it is {','.join(header)[:200]}")
-        for fields in reader:
-            report.lines_read += 1
-            row = _row(fields, options)
-            if isinstance(row, str):
-                report.rejected[row] += 1
-            else:
-                yield row
-    except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise UnreadableFile(f"after {report.lines_read} lines: {error}") from error
+def _import(chunk: Sequence[Invoice], options: Options) -> dict[str, str]:
+    """Place the orders of the invoices that are new; return which were there before, as `_look` does."""
+    with transaction.atomic(durable=True):
+        _wait_for_other_imports()
+        before = _look(chunk)
+        new = [invoice for invoice in chunk if invoice.number not in before]
+        if new:
+            _create_products(new, options)
+            services.place_orders([invoice.wish(options) for invoice in new])
+            if options.stock == ENOUGH:
+                stock.receive(_quantities(new))
+    crash_points.reached("import.chunk_placed")
+    return before
 
 
-def _row(fields: list[str], options: Options) -> Row | str:
-    """The line as a row, or the reason why it is rejected."""
-    if len(fields) != len(COLUMNS):
-        return "unreadable row"
-    invoice, sku, name, quantity_text, date, price_text, customer, country = (field.strip() for field in fields)
-    try:
-        quantity, price = int(quantity_text), Decimal(price_text)
-        dt.datetime.fromisoformat(date)
-    except (ValueError, InvalidOperation):
-        return "unreadable row"
-    if not price.is_finite() or abs(price) > LARGEST_PRICE or price * 100 % 1:
-        return "unreadable row"
-    if not 0 < len(invoice) <= LONGEST_INVOICE or not CUSTOMER.fullmatch(customer) or "\x00" in name:
-        return "unreadable row"
-    if invoice.upper().startswith("C"):
-        return "cancellation"
-    if not PRODUCT.fullmatch(sku):
-        return "no product"
-    if not 0 < quantity <= LARGEST_QUANTITY:
-        return "no quantity"
-    if price <= 0:
-        return "no price"
-    if country not in COUNTRIES:
-        return "unknown country"
-    if not customer and not options.guests:
-        return "no customer"
-    return Row(
-        invoice=invoice,
-        sku=sku.upper(),
-        name=name[:200],
-        quantity=quantity,
-        price_minor=int(price * 100),
-        customer=customer.removesuffix(".0"),
-        country=COUNTRIES[country],
+def _wait_for_other_imports() -> None:
+    """Let one import write at a time, so that each finds what the other has placed."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"import {SCOPE}"])
+
+
+def _look(chunk: Sequence[Invoice]) -> dict[str, str]:
+    """The invoices that were imported before, by number, with the fingerprints of what they said then."""
+    keys = [invoice.number for invoice in chunk]
+    before = IdempotencyRecord.objects.filter(scope=SCOPE, key__in=keys)
+    return dict(before.values_list("key", "fingerprint"))
+
+
+def _create_products(invoices: Sequence[Invoice], options: Options) -> None:
+    """Create the products that are new, at the price they are first sold for."""
+    rows = {row.sku: row for invoice in reversed(invoices) for row in reversed(invoice.items)}
+    known = set(Product.objects.filter(sku__in=rows).values_list("sku", flat=True))
+    start = 0 if options.stock == ENOUGH else SCARCE_STOCK
+    Product.objects.bulk_create(
+        [
+            Product(
+                sku=sku,
+                name=row.name or sku,
+                price_minor=row.price_minor,
+                currency=CURRENCY,
+                on_hand=start,
+                received=start,
+            )
+            for sku, row in sorted(rows.items())
+            if sku not in known
+        ],
+        ignore_conflicts=True,
     )
 
 
-def _import(invoice: str, rows: list[Row], report: Report, options: Options) -> None:
-    merged = _merge(rows)
-    total = sum(row.quantity * row.price_minor for row in merged)
-    if options.dry_run:
-        _count(report, rows, merged, total, replayed=False)
-        return
-    with _alone(invoice):
-        try:
-            replayed = _place(invoice, rows, merged, options)
-        except services.KeyReused:
-            report.invoices_changed.append(invoice)
-            report.lines_changed += len(rows)
-            return
-    _count(report, rows, merged, total, replayed=replayed)
+def _quantities(invoices: Sequence[Invoice]) -> collections.Counter[str]:
+    wanted: collections.Counter[str] = collections.Counter()
+    for invoice in invoices:
+        for row in invoice.items:
+            wanted[row.sku] += row.quantity
+    return wanted
 
 
-@contextlib.contextmanager
-def _alone(invoice: str) -> Iterator[None]:
-    """Let other imports wait with this invoice, until both its stock and its order are written."""
-    name = [f"import {SCOPE} {invoice}"]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
-        try:
-            yield
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", name)
-
-
-def _place(invoice: str, rows: list[Row], merged: list[Row], options: Options) -> bool:
-    """
-    Place the order of an invoice; return whether that was done before.
-
-    Raises:
-        services.KeyReused: if it was done before, with other lines.
-    """
-    if not IdempotencyRecord.objects.filter(scope=SCOPE, key=invoice).exists():
-        _stock(merged, options)
-    first = rows[0]
-    return services.place_order(
-        items=[
-            services.Item(sku=row.sku, quantity=row.quantity, unit_price_minor=row.price_minor)
-            for row in merged
-        ],
-        currency=CURRENCY,
-        payment_method=options.card,
-        contact=services.Contact(
-            name=f"Customer {first.customer}" if first.customer else "Guest",
-            email=f"customer-{first.customer}@example.com" if first.customer else "",
-        ),
-        country=first.country,
-        source="import",
-        client_reference=invoice,
-        idempotency=services.IdempotencyKey.of(
-            scope=SCOPE, key=invoice, request=[dataclasses.astuple(row) for row in rows]
-        ),
-    ).replayed
-
-
-def _merge(rows: list[Row]) -> list[Row]:
-    """Add up the lines of one product at one price."""
+def _merged(rows: Sequence[Row]) -> list[Row]:
     merged: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = (row.sku, row.price_minor)
         before = merged.get(key)
-        merged[key] = dataclasses.replace(row, quantity=before.quantity + row.quantity) if before else row
+        merged[key] = row._replace(quantity=before.quantity + row.quantity) if before else row
     return list(merged.values())
 
 
-def _count(report: Report, rows: list[Row], merged: list[Row], total: int, *, replayed: bool) -> None:
-    if replayed:
-        report.orders_repeated += 1
-        report.lines_repeated += len(rows)
-        return
-    report.orders_placed += 1
-    report.lines_imported += len(merged)
-    report.lines_merged += len(rows) - len(merged)
-    report.total_minor += total
-
-
-def _stock(rows: list[Row], options: Options) -> None:
-    """Create the products that are new; with enough stock, receive what this invoice takes."""
-    known = set(Product.objects.filter(sku__in=[row.sku for row in rows]).values_list("sku", flat=True))
-    start = 0 if options.stock == ENOUGH else SCARCE_STOCK
-    new = {
-        row.sku: Product(
-            sku=row.sku,
-            name=row.name or row.sku,
-            price_minor=row.price_minor,
-            currency=CURRENCY,
-            on_hand=start,
-            received=start,
-        )
-        for row in rows
-        if row.sku not in known
-    }
-    Product.objects.bulk_create(new.values(), ignore_conflicts=True)
-    if options.stock == ENOUGH:
-        for row in sorted(rows, key=lambda row: row.sku):
-            Product.objects.filter(sku=row.sku).update(
-                on_hand=F("on_hand") + row.quantity, received=F("received") + row.quantity
-            )
+def _count(report: Report, chunk: Sequence[Invoice], before: dict[str, str]) -> None:
+    for invoice in chunk:
+        lines = len(invoice.rows)
+        if invoice.number not in before:
+            report.orders_placed += 1
+            report.lines_imported += len(invoice.items)
+            report.lines_merged += lines - len(invoice.items)
+            report.total_minor += sum(row.quantity * row.price_minor for row in invoice.items)
+        elif before[invoice.number] == invoice.key.fingerprint:
+            report.orders_repeated += 1
+            report.lines_repeated += lines
+        else:
+            report.invoices_changed.append(invoice.number)
+            report.lines_changed += lines

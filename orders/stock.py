@@ -7,6 +7,8 @@ orders that share products cannot deadlock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.db import connection
 
 from orders.models import Order, OrderLine, Product
@@ -38,6 +40,25 @@ def release(order: Order) -> None:
 def ship(order: Order) -> None:
     """Hand over what was promised to the order."""
     _shift(order, "reserved", "shipped")
+
+
+def receive(quantities: Mapping[str, int]) -> None:
+    """Take in so many of each product, by SKU."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH locked AS MATERIALIZED (
+                SELECT product.id, incoming.quantity
+                FROM {Product._meta.db_table} AS product
+                JOIN unnest(%s::text[], %s::bigint[]) AS incoming (sku, quantity) ON incoming.sku = product.sku
+                ORDER BY product.id FOR NO KEY UPDATE OF product
+            )
+            UPDATE {Product._meta.db_table} AS product
+            SET on_hand = on_hand + locked.quantity, received = received + locked.quantity
+            FROM locked WHERE locked.id = product.id
+            """,  # noqa: S608 - our own table
+            [list(quantities), list(quantities.values())],
+        )
 
 
 def _shift(order: Order, giver: str, taker: str) -> None:

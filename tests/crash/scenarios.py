@@ -7,11 +7,14 @@ client or an operator does when it is over (`afterwards`).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime as dt
 import functools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import kombu.pools
 from celery import current_app
@@ -20,7 +23,7 @@ from django.db import transaction
 
 from notifications import sweep
 from notifications.models import Notification, Preference
-from orders import adapters, compensation, services, steps
+from orders import adapters, compensation, imports, invoices, services, steps
 from orders.models import Order, Product
 from outbox import crash_points, dead_letters, publisher, relay, retention, testing
 from outbox.contracts import Event
@@ -108,6 +111,21 @@ def place_with_a_key(story):
 @story(work=place_with_a_key, afterwards=place_with_a_key)
 def placed(story):
     ProductFactory()
+
+
+def import_orders(story):
+    """An invoice a chunk: whoever dies after the first has not begun the second."""
+    with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write(",".join(invoices.COLUMNS) + "\n")
+        for invoice, quantity in ((536365, 6), (536366, 2)):
+            file.write(f"{invoice},85123A,HEART,{quantity},2010-12-01 08:26:00,2.55,17850,United Kingdom\n")
+        file.flush()
+        collections.deque(imports.run(Path(file.name), imports.Options(chunk=1)), maxlen=0)
+
+
+@story(work=import_orders, afterwards=import_orders)
+def imported(story):
+    pass
 
 
 def request_cancellation(story):

@@ -31,6 +31,7 @@ DIES_IN = {
     "fulfill.intended": "fulfilled",
     "fulfill.refused": "refused_by_the_warehouse",
     "fulfill.without_effect": "met_an_outage_of_the_warehouse",
+    "import.chunk_placed": "imported",
     "letters.discarded": "discarded",
     "letters.replayed": "replayed",
     "news.resumed": "news_the_broker_lost",

@@ -21,7 +21,6 @@ WRITES = {
 
 WRITES_ALONE = {
     "orders.admin.": "a person's click: one transaction",
-    "orders.imports.": "one order at a time through services.place_order",
     "orders.management.": "one statement for a person who waits",
     "orders.tokens.": "one row for a person who waits",
     "orders.repairs.": "one transaction per repair, opened by outbox.verification",

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orders import imports
+from orders import imports, invoices
 from orders.management.commands.place_order import CARDS
 
 MOST_NAMED = 50
@@ -51,10 +51,11 @@ class Command(RichCommand):
             stock=options["stock"],
             limit=options["limit"],
             dry_run=options["dry_run"],
+            chunk=max(1, min(imports.CHUNK, int(options["rate"] or imports.CHUNK))),
         )
         try:
             report = self._run(options, policy)
-        except imports.UnreadableFile as unreadable:
+        except invoices.UnreadableFile as unreadable:
             raise CommandError(f"Cannot import: {unreadable}.") from unreadable
         self._show(report, options)
         if changed := report.invoices_changed:
