@@ -21,6 +21,9 @@ DATA = Path(
 )
 """The retailer's file, for the scenario `importing`."""
 
+IS_NAIVE = bool(os.environ.get("BENCHMARK_NAIVE"))
+"""Whether the process belongs to a baseline, which has Django's own way with its database session."""
+
 IS_TUNED = bool(os.environ.get("BENCHMARK_TUNED"))
 """Whether the naive system runs tuned."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks import environment
 from orderflow.settings import *  # noqa: F403
+from orderflow.settings import DATABASES as PROJECT_DATABASES
 from orderflow.settings import INSTALLED_APPS as PROJECT_APPS
 
 # Before the project's apps: it narrows the news to one per order before they are handed over.
@@ -12,3 +14,6 @@ PAYMENT_GATEWAY = "benchmarks.stub.GuardedGateway"
 WAREHOUSE = "benchmarks.stub.GuardedWarehouse"
 EMAIL_BACKEND = "benchmarks.stub.MailBackend"
 API_RATE_LIMIT = "1000000/minute"
+
+if environment.IS_NAIVE:  # nobody has statements prepared who does not know that they cost most of the time
+    PROJECT_DATABASES["default"]["OPTIONS"] |= {"server_side_binding": False, "prepare_threshold": None}

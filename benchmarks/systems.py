@@ -84,10 +84,13 @@ OURS = System(
 )
 
 
+NAIVE = {"BENCHMARK_NAIVE": "1"}
+
+
 def naive(*, pool: int = POOL) -> System:
     """The naive system at Celery's default settings."""
     worker = _celery("benchmarks.naive", "worker", "worker", "-c", str(pool))
-    return System(name="naive", writer="naive", specs=(worker,))
+    return System(name="naive", writer="naive", specs=(worker,), environment=NAIVE)
 
 
 def tuned(*, pool: int = POOL) -> System:
@@ -97,7 +100,7 @@ def tuned(*, pool: int = POOL) -> System:
         _celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
         for number in range(pool)
     ]
-    return System(name="tuned", writer="naive", specs=tuple(workers), environment={"BENCHMARK_TUNED": "1"})
+    return System(name="tuned", writer="naive", specs=tuple(workers), environment={**NAIVE, "BENCHMARK_TUNED": "1"})
 
 
 def place(
@@ -113,7 +116,7 @@ def place(
     done = subprocess.run(
         command,
         cwd=processes.ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **({} if writer == "orderflow" else NAIVE), **environment},
         capture_output=True,
         text=True,
         check=False,
