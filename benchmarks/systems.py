@@ -100,7 +100,8 @@ def tuned(*, pool: int = POOL) -> System:
         _celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
         for number in range(pool)
     ]
-    return System(name="tuned", writer="naive", specs=tuple(workers), environment={**NAIVE, "BENCHMARK_TUNED": "1"})
+    environment = {**NAIVE, "BENCHMARK_TUNED": "1"}
+    return System(name="tuned", writer="naive", specs=tuple(workers), environment=environment)
 
 
 def place(
