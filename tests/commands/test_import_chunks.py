@@ -1,0 +1,173 @@
+"""Importing in chunks: each is all or nothing, an interrupted import goes on, two at once are one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import json
+import threading
+
+import pytest
+from django.db import connection
+
+from orders import imports, invoices, services, steps
+from orders.models import IdempotencyRecord, Order, Product
+from outbox.models import OutboxMessage
+from tests.factories import ProductFactory, place
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LINE = "{},{},WHITE HEART,{},2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n"
+
+
+@pytest.fixture
+def file_of(tmp_path):
+    """Write lines of (invoice, sku, quantity) into a file and return its path."""
+    numbers = itertools.count()
+
+    def file_of(*lines):
+        path = tmp_path / f"{next(numbers)}.csv"
+        path.write_text(",".join(invoices.COLUMNS) + "\n" + "".join(LINE.format(*line) for line in lines))
+        return path
+
+    return file_of
+
+
+def taken(path, **options):
+    *_, report = imports.run(path, imports.Options(**options))
+    return report
+
+
+def test_every_chunk_is_one_transaction_and_the_report_grows_by_it(file_of):
+    path = file_of(*((invoice, "85123A", 1) for invoice in range(5)))
+
+    seen = [
+        (report.orders_placed, Order.objects.count()) for report in imports.run(path, imports.Options(chunk=2))
+    ]
+
+    assert seen == [(2, 2), (4, 4), (5, 5), (5, 5)]
+
+
+def test_an_import_that_ended_half_way_goes_on_from_there(file_of):
+    path = file_of(*((invoice, "85123A", 2) for invoice in range(5)))
+    half = imports.run(path, imports.Options(chunk=2))
+    next(half)
+    half.close()
+    report = taken(path, chunk=2)
+
+    assert (report.orders_repeated, report.orders_placed) == (2, 3)
+    assert Order.objects.count() == OutboxMessage.objects.count() == 5
+    assert Product.objects.get().received == 5 * 2
+
+
+def test_a_chunk_that_cannot_be_placed_leaves_nothing_behind(file_of):
+    ProductFactory(sku="71053", currency="EUR")
+    before = list(Product.objects.values())
+    with pytest.raises(services.MixedCurrencies):
+        taken(file_of((1, "85123A", 1), (2, "71053", 1)))
+
+    assert list(Product.objects.values()) == before
+    for model in (Order, OutboxMessage, IdempotencyRecord):
+        assert not model.objects.exists()
+
+
+def test_an_invoice_that_comes_again_in_one_file_is_repeated_or_changed(file_of):
+    path = file_of((1, "85123A", 1), (2, "85123A", 1), (1, "85123A", 1), (3, "85123A", 1), (2, "85123A", 9))
+    report = taken(path)
+
+    assert (report.orders_placed, report.orders_repeated, report.invoices_changed) == (3, 1, ["2"])
+    assert report.lines_read == 5
+    assert Product.objects.get().received == 3
+
+
+def test_a_dry_run_notices_what_was_imported_before(run, file_of):
+    run("import_orders", str(file_of((1, "85123A", 1), (2, "85123A", 1))))
+    path = file_of((1, "85123A", 1), (2, "85123A", 9), (3, "85123A", 1))
+    dry = run("import_orders", str(path), "--dry-run", "--format", "json")
+    assert Order.objects.count() == 2
+
+    wet = run("import_orders", str(path), "--format", "json")
+    assert (dry.code, json.loads(dry.out)) == (wet.code, json.loads(wet.out))
+    assert (json.loads(dry.out)["orders_placed"], json.loads(dry.out)["invoices_changed"]) == (1, ["2"])
+
+
+def test_what_an_import_remembers_of_an_invoice_never_changes(file_of):
+    """Otherwise every invoice imported by an earlier release would count as changed."""
+    taken(file_of((536365, "85123A", 6)))
+
+    assert IdempotencyRecord.objects.get().fingerprint == (
+        services.IdempotencyKey.of(
+            scope="import:online-retail",
+            key="536365",
+            request=[["536365", "85123A", "WHITE HEART", 6, 255, "17850", "GB"]],
+        ).fingerprint
+    )
+
+
+def test_a_product_is_created_as_it_is_first_sold_and_only_receives_afterwards(file_of, tmp_path):
+    ProductFactory(sku="71053", name="LANTERN", price_minor=339, stock=7)
+    path = tmp_path / "two.csv"
+    first = "1,85123A,FIRST NAME,1,2010-12-01 08:26:00,2.55,17850,France\n"
+    second = "2,85123A,SECOND NAME,4,2010-12-01 08:26:00,2.10,17850,France\n"
+    path.write_text(",".join(invoices.COLUMNS) + "\n" + first + second + LINE.format(3, "71053", 5))
+    taken(path)
+
+    columns = ("sku", "name", "price_minor", "on_hand", "received")
+    assert list(Product.objects.order_by("sku").values_list(*columns)) == [
+        ("71053", "LANTERN", 339, 12, 12),
+        ("85123A", "FIRST NAME", 255, 5, 5),
+    ]
+
+
+@pytest.mark.parametrize("chunks", [(3, 3), (1, 5)])
+def test_two_imports_whose_chunks_overlap_both_end_well(file_of, chunks):
+    """Opposite orders of the same invoices and products, so that neither waits for the other by chance."""
+    lines = [(invoice, f"8512{invoice % 5}A", 2) for invoice in range(30)]
+    files, start = [file_of(*lines), file_of(*reversed(lines))], threading.Barrier(2)
+
+    def take(path, chunk):
+        try:
+            start.wait(timeout=30)
+            return taken(path, chunk=chunk)
+        finally:
+            connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(take, files, chunks))
+
+    assert sum(report.orders_placed for report in reports) == 30
+    assert sum(report.orders_repeated for report in reports) == 30
+    assert Order.objects.count() == OutboxMessage.objects.count() == 30
+    assert sum(Product.objects.values_list("received", flat=True)) == 30 * 2
+
+
+def test_an_import_and_orders_that_reserve_its_products_do_not_deadlock(file_of, world):
+    """Products are there in the opposite order of their SKUs; both lock them in the order of their ids."""
+    skus = [f"{number}A" for number in range(10020, 10000, -1)]
+    for sku in skus:
+        ProductFactory(sku=sku)
+    placed = [place(items=[services.Item(sku=sku, quantity=1) for sku in skus]) for _ in range(20)]
+    path = file_of(*((invoice, sku, 1) for invoice in range(40) for sku in skus))
+
+    def reserve():
+        try:
+            for order in placed:
+                steps.validate(order_id=str(order.pk))
+        finally:
+            connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        reserving = pool.submit(reserve)
+        report = taken(path, chunk=2)
+        reserving.result(timeout=60)
+
+    assert report.orders_placed == 40
+    assert set(Product.objects.values_list("reserved", "received")) == {(20, 1040)}
+
+
+def test_a_slow_import_writes_what_a_second_may_bring(run, file_of):
+    run("import_orders", str(file_of(*((invoice, "85123A", 1) for invoice in range(5)))), "--rate", "2.9")
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM orders_order GROUP BY xmin::text ORDER BY min(client_reference)")
+        assert cursor.fetchall() == [(2,), (2,), (1,)]
