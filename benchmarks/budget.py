@@ -21,6 +21,6 @@ class Counts:
     """That went through the broker."""
 
 
-PLACING = Counts(queries=9, transactions=1, messages=0)
-WHOLE_ORDER = Counts(queries=30.45, transactions=10.45, messages=4)
+PLACING = Counts(queries=2, transactions=1, messages=0)
+WHOLE_ORDER = Counts(queries=23.45, transactions=10.45, messages=4)
 """With what the relay needs per batch shared by 20 orders."""

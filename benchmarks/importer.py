@@ -8,12 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-EVERY = 50
-"""Orders between two looks at the memory."""
-
 
 def main(words: list[str]) -> int:
-    """Import, and note the memory on the way."""
+    """Import, and note the memory after every chunk."""
     import django
 
     django.setup()
@@ -26,8 +23,7 @@ def main(words: list[str]) -> int:
     began = time.perf_counter()
     for growing in imports.run(Path(words[0]), options):
         report = growing
-        if (report.orders_placed + report.orders_repeated) % EVERY == 0:
-            memory.append(measure.processes()[os.getpid()].memory)
+        memory.append(measure.processes()[os.getpid()].memory)
     seconds = time.perf_counter() - began
     print(json.dumps({"seconds": seconds, "cpu": time.process_time(), "memory": memory, **report.as_dict()}))
     return 0
