@@ -178,21 +178,24 @@ def place_orders(wishes: Sequence[Wish], *, answer: Answer = no_answer) -> list[
         [(wish.idempotency.scope, wish.idempotency.key) for wish in wishes],
         {item.sku for wish in wishes for item in wish.items},
     )
-    placements, drafts = [], []
+    placements: list[Placement] = []
+    drafts: list[tuple[placing.Draft, context.Context]] = []
     for wish, key in zip(wishes, known.keys, strict=True):
         if key.record:
             placements.append(_recall(wish.idempotency, key.record))
         elif key.held:
-            with context.ensure(actor=wish.idempotency.scope):
+            with context.ensure(actor=wish.idempotency.scope) as work:
                 draft = _draft(wish, key, known, answer)
-            drafts.append(draft)
+            drafts.append((draft, work))
             placements.append(Placement(order=draft.order, answer=draft.record.answer, replayed=False))
         else:
             raise KeyInUse(wish.idempotency.key)
     if drafts:
-        placing.write(drafts)
-    for draft in drafts:
-        telemetry.emit("order.moved", order_id=str(draft.order.pk), before="", after=str(draft.order.status))
+        placing.write([draft for draft, _ in drafts])
+    for draft, work in drafts:
+        order = draft.order
+        with context.bind(work):
+            telemetry.emit("order.moved", order_id=str(order.pk), before="", after=str(order.status))
     return placements
 
 
