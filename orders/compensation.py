@@ -13,11 +13,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from orders import contracts, moves, ports, stock
+from orders import claims, contracts, moves, ports, stock
 from orders.models import Order, Payment, Refund, Shipment
 from orders.services import facts
 from orders.steps import capture, note_shipped
-from orders.transitions import LEASE, fence, held, move
+from orders.transitions import fence, held, move
 from outbox import crash_points, publisher
 from outbox.resilience import NotNow, Permanent
 
@@ -39,7 +39,7 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway, warehouse: ports.War
     Raises:
         NotNow: while a step is at work on the order, or a charge may not be found yet.
     """
-    order = Order.objects.claim(order_id, only_from=moves.CANCELLABLE, lease=LEASE, cancelling=True)
+    order = claims.claim(order_id, only_from=moves.CANCELLABLE, cancelling=True)
     if order is None:
         return _wait_for_step(order_id)
     crash_points.reached("cancel.claimed")
@@ -105,9 +105,7 @@ def _move_to_end(order: Order) -> bool:
 def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     """Give the charge of a cancelling order back once, free its stock, and end it."""
     with transaction.atomic(durable=True):
-        order = Order.objects.claim(
-            order_id, only_from=frozenset({moves.Status.CANCELLING}), lease=LEASE, cancelling=True
-        )
+        order = claims.claim(order_id, only_from=frozenset({moves.Status.CANCELLING}), cancelling=True)
         if order is None:
             return False
         payment = Payment.objects.filter(order=order, status=Payment.Status.SUCCEEDED).first()

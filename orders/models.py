@@ -7,7 +7,6 @@ stock, a second captured charge, and any change to the past (see the migrations)
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from typing import Any, ClassVar
 
@@ -17,7 +16,6 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from orders.moves import FINAL, Status
-from outbox.sql import columns
 
 
 def new_id() -> uuid.UUID:
@@ -49,7 +47,7 @@ class Product(models.Model):
 
 
 class OrderQuerySet(models.QuerySet["Order"]):
-    """Selections of orders, and the claim that guards a step."""
+    """Selections of orders."""
 
     def unfinished(self) -> OrderQuerySet:
         """Orders that something must still happen to."""
@@ -58,35 +56,6 @@ class OrderQuerySet(models.QuerySet["Order"]):
     def overdue(self) -> OrderQuerySet:
         """Unfinished orders whose next step is late."""
         return self.unfinished().filter(due_at__lt=Now())
-
-    def claim(
-        self, order_id: str, *, only_from: frozenset[Status], lease: dt.timedelta, cancelling: bool = False
-    ) -> Order | None:
-        """
-        Take an order for one step, or return None when its status is another or somebody holds it.
-
-        The version that comes back is the fencing token: whoever finishes with an older one changes
-        nothing. A step towards shipping is not begun once cancellation was asked for.
-        """
-        rows = self.raw(
-            f"""
-            UPDATE {self.model._meta.db_table}
-            SET version = version + 1,
-                lease_until = statement_timestamp() + %(lease)s,
-                due_at = statement_timestamp() + %(lease)s
-            WHERE id = %(id)s AND status = ANY(%(only_from)s)
-              AND (lease_until IS NULL OR lease_until < statement_timestamp())
-              AND (cancel_requested_at IS NULL OR %(cancelling)s)
-            RETURNING {columns(self.model)}
-            """,  # noqa: S608 - the table's own name
-            {
-                "id": order_id,
-                "only_from": [str(status) for status in only_from],
-                "lease": lease,
-                "cancelling": cancelling,
-            },
-        )
-        return next(iter(rows), None)
 
 
 class Order(models.Model):

@@ -10,18 +10,17 @@ A step that finds nothing to do returns False.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from orders import contracts, moves, ports, stock
-from orders.models import Order, OrderLine, Payment, Shipment
+from orders import claims, contracts, moves, ports, stock
+from orders.models import Order, Payment, Shipment
 from orders.services import facts
-from orders.transitions import LEASE, extend, fence, held, let_go, move
+from orders.transitions import Also, extend, fence, held, let_go, move
 from outbox import crash_points, publisher, telemetry
 from outbox.resilience import Permanent, Transient
 
@@ -40,10 +39,10 @@ class ChargeUntraceable(Permanent):
 def validate(*, order_id: str) -> bool:
     """Check the order and reserve its stock, or reject it with the reason."""
     with fence("validate"), transaction.atomic(durable=True):
-        order = Order.objects.get(pk=order_id)
+        order, lines = claims.read_to_validate(order_id)
         if order.status != moves.Status.PLACED or order.cancel_requested_at:
             return False
-        problem = _problem_with(order)
+        problem = _problem_with(order, lines)
         if not problem:
             try:
                 stock.reserve(order)
@@ -57,13 +56,12 @@ def validate(*, order_id: str) -> bool:
     return False
 
 
-def _problem_with(order: Order) -> str:
-    lines = list(OrderLine.objects.filter(order=order).select_related("product"))
-    if not lines:
+def _problem_with(order: Order, lines: claims.Lines) -> str:
+    if not lines.number:
         return "the order has no lines"
-    if any(line.product.currency != order.currency for line in lines):
+    if lines.have_other_currencies:
         return f"not all products are sold in {order.currency}"
-    if sum(line.total_minor for line in lines) != order.total_minor:
+    if lines.total_minor != order.total_minor:
         return "the total is not the sum of the lines"
     if order.total_minor <= 0:
         return "the total is zero"
@@ -83,22 +81,10 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     order waits in `charge_unknown` meanwhile and no other key is ever used.
     """
     key = f"order-{order_id}-charge"
-    with transaction.atomic(durable=True):
-        order = Order.objects.claim(order_id, only_from=moves.CHARGEABLE, lease=LEASE)
-        if order is None:
-            return False
-        # Nobody else can write one meanwhile: the claim holds the order's row.
-        payment = Payment.objects.filter(idempotency_key=key).first()
-        is_new = payment is None
-        if payment is None:
-            payment = Payment.objects.create(
-                order=order,
-                idempotency_key=key,
-                amount_minor=order.total_minor,
-                currency=order.currency,
-                first_asked_at=Now(),
-                last_asked_at=Now(),
-            )
+    claimed = claims.claim_to_charge(order_id, key=key)
+    if claimed is None:
+        return False
+    order, payment, is_new = claimed
     crash_points.reached("charge.intended")
     asked_before = not is_new and payment.first_asked_at is not None
     done = None
@@ -176,31 +162,45 @@ def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
 
 def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
     crash_points.reached("charge.answered")
-    with fence("charge"), transaction.atomic(durable=True):
-        if done.succeeded:
-            capture(payment, done)
-            move(order, to=moves.Status.CHARGED)
-        else:
-            Payment.objects.filter(pk=payment.pk).update(
-                status=Payment.Status.DECLINED,
-                provider_id=done.id,
-                decline_code=done.decline_code,
-                error=done.message,
-                resolved_at=Now(),
-            )
-            stock.release(order)
-            _reject(order, reason=f"payment declined: {done.message or done.decline_code}")
-        return True
     if done.succeeded:
+        with fence("charge"):
+            move(order, to=moves.Status.CHARGED, also=captured(payment, done))
+            return True
         _recover_stranded(order, payment, done)
+        return False
+    with fence("charge"), transaction.atomic(durable=True):
+        Payment.objects.filter(pk=payment.pk).update(
+            status=Payment.Status.DECLINED,
+            provider_id=done.id,
+            decline_code=done.decline_code,
+            error=done.message,
+            resolved_at=Now(),
+        )
+        stock.release(order)
+        _reject(order, reason=f"payment declined: {done.message or done.decline_code}")
+        return True
     return False
+
+
+def captured(payment: Payment, done: ports.Charge) -> Also:
+    """That the provider has captured the charge, to be noted with the order's move."""
+    return Also(
+        f"{CAPTURE} AND EXISTS (SELECT FROM moved)",
+        {"payment_id": payment.pk, "provider_id": done.id},
+    )
 
 
 def capture(payment: Payment, done: ports.Charge) -> None:
     """Note that the provider has captured the charge."""
-    Payment.objects.filter(pk=payment.pk).update(
-        status=Payment.Status.SUCCEEDED, provider_id=done.id, error="", resolved_at=Now()
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(CAPTURE, captured(payment, done).values)
+
+
+CAPTURE = f"""
+UPDATE {Payment._meta.db_table}
+SET status = 'succeeded', provider_id = %(provider_id)s, error = '', resolved_at = statement_timestamp()
+WHERE id = %(payment_id)s
+"""  # noqa: S608 - our own tables
 
 
 def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> None:
@@ -218,17 +218,10 @@ def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> Non
 
 def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
     """Ship the order once; if the warehouse refuses, compensation begins."""
-    with transaction.atomic(durable=True):
-        order = Order.objects.claim(order_id, only_from=frozenset({moves.Status.CHARGED}), lease=LEASE)
-        if order is None:
-            return False
-        shipment = Shipment.objects.filter(order=order).first()
-        is_new = shipment is None
-        if shipment is None:
-            shipment = Shipment.objects.create(order=order, idempotency_key=f"order-{order_id}-shipment")
-        ordered: Counter[str] = Counter()
-        for sku, quantity in OrderLine.objects.filter(order=order).values_list("product__sku", "quantity"):
-            ordered[sku] += quantity
+    claimed = claims.claim_to_ship(order_id, key=f"order-{order_id}-shipment")
+    if claimed is None:
+        return False
+    order, shipment, is_new, quantities = claimed
     crash_points.reached("fulfill.intended")
     with held(order):
         try:
@@ -236,7 +229,7 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
                 order_id=str(order.pk),
                 order_number=order.number,
                 country=order.country,
-                lines=sorted(ordered.items()),
+                lines=sorted(quantities.items()),
                 idempotency_key=shipment.idempotency_key,
             )
         except ports.ShipmentRefused as refused:
@@ -253,15 +246,21 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
 def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool:
     """Note that the warehouse has shipped the order; return False if somebody else moved it on."""
     with fence("fulfill"), transaction.atomic(durable=True):
-        Shipment.objects.filter(pk=shipment.pk).update(
-            status=Shipment.Status.SHIPPED,
-            provider_id=parcel.id,
-            carrier=parcel.carrier,
-            tracking_number=parcel.tracking_number,
-            resolved_at=Now(),
-        )
         stock.ship(order)
-        move(order, to=moves.Status.FULFILLED, note=f"{parcel.carrier} {parcel.tracking_number}")
+        move(
+            order,
+            to=moves.Status.FULFILLED,
+            note=f"{parcel.carrier} {parcel.tracking_number}",
+            also=Also(
+                SHIPPED,
+                {
+                    "shipment_id": shipment.pk,
+                    "provider_id": parcel.id,
+                    "carrier": parcel.carrier,
+                    "tracking_number": parcel.tracking_number,
+                },
+            ),
+        )
         publisher.publish(
             contracts.OrderFulfilled(
                 **facts(order), carrier=parcel.carrier, tracking_number=parcel.tracking_number
@@ -269,6 +268,14 @@ def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool
         )
         return True
     return False
+
+
+SHIPPED = f"""
+UPDATE {Shipment._meta.db_table}
+SET status = 'shipped', provider_id = %(provider_id)s, carrier = %(carrier)s,
+    tracking_number = %(tracking_number)s, resolved_at = statement_timestamp()
+WHERE id = %(shipment_id)s AND EXISTS (SELECT FROM moved)
+"""  # noqa: S608 - our own tables
 
 
 def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:

@@ -5,9 +5,11 @@ Moving an order: guarded by version, noted in its history, and due again unless 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
+import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db import connection
@@ -32,6 +34,18 @@ class Fenced(Exception):
     """Somebody else moved the order on since this step began; what it found out came too late."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Also:
+    """
+    A change that is true once an order has moved, and is made in the same statement.
+
+    `sql` is an UPDATE or INSERT that does nothing unless `moved` has a row.
+    """
+
+    sql: str
+    values: Mapping[str, Any]
+
+
 def move(
     order: Order,
     *,
@@ -39,11 +53,13 @@ def move(
     note: str = "",
     reason: str = "",
     message_id: uuid.UUID | None = None,
+    also: Also | None = None,
 ) -> None:
     """
-    Move `order`, as it was read or claimed, within the caller's transaction, and note it in its history.
+    Move `order`, as it was read or claimed, and note it in its history, in one statement.
 
-    `message_id` names the message that moves it on from here, if that is another one than before.
+    `message_id` names the message that moves it on from here, if that is another one than before. What else
+    the step has to write belongs into the caller's transaction, or is `also` in the statement.
 
     Raises:
         Fenced: if its version is no longer the one that was read.
@@ -65,7 +81,7 @@ def move(
         "note": note or reason,
     }
     with connection.cursor() as cursor:
-        cursor.execute(MOVE, values)
+        cursor.execute(MOVE if also is None else _with(also.sql), values | dict(also.values if also else {}))
         if not cursor.rowcount:
             raise Fenced(f"{order.number} is no longer at version {order.version}")
     telemetry.emit("order.moved", order_id=str(order.pk), before=str(before), after=str(to))
@@ -73,8 +89,8 @@ def move(
     order.reason, order.message_id = values["reason"], values["message_id"]
 
 
-MOVE = f"""
-WITH moved AS (
+MOVED = f"""
+moved AS (
     UPDATE {Order._meta.db_table}
     SET status = %(to)s,
         version = version + 1,
@@ -87,9 +103,19 @@ WITH moved AS (
     WHERE id = %(id)s AND version = %(version)s
     RETURNING id
 )
+"""  # noqa: S608 - our own tables
+
+NOTE = f"""
 INSERT INTO {OrderTransition._meta.db_table} (order_id, from_status, to_status, message_id, task, actor, note)
 SELECT id, %(before)s, %(to)s, %(cause)s, %(task)s, %(actor)s, %(note)s FROM moved
 """  # noqa: S608 - our own tables
+
+MOVE = f"WITH {MOVED} {NOTE}"
+
+
+@functools.cache
+def _with(also: str) -> str:
+    return f"WITH {MOVED}, also AS ({also}) {NOTE}"
 
 
 def placed(order: Order) -> OrderTransition:

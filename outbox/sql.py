@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 
 
@@ -15,3 +17,40 @@ def columns(model: type[models.Model], *, of: str = "") -> str:
     """
     prefix = f"{of}." if of else ""
     return ", ".join(f"{prefix}{field.column}" for field in model._meta.concrete_fields)
+
+
+def insert_from(model: type[models.Model], source: str, **values: str) -> str:
+    """
+    An INSERT of one row of the model for each row of `source`.
+
+    `values` are SQL expressions by column; other columns get the model's default, which the database
+    itself does not know. A column of a model that has neither fails at once.
+    """
+    written: dict[str, str] = {}
+    for field in model._meta.concrete_fields:
+        if (column := str(field.column)) in values:
+            written[column] = values.pop(column)
+        elif not _is_left_out(field):
+            written[column] = _default(field)
+    if values:
+        raise ValueError(f"{model.__name__} has no columns {sorted(values)}")
+    return (
+        f"INSERT INTO {model._meta.db_table} ({', '.join(written)}) "  # noqa: S608 - names of our own
+        f"SELECT {', '.join(written.values())} FROM {source}"
+    )
+
+
+def _is_left_out(field: Any) -> bool:
+    """Whether the database fills the column in."""
+    if isinstance(field, models.AutoField) or field.has_db_default():
+        return True
+    return bool(field.null) and not field.has_default()
+
+
+def _default(field: Any) -> str:
+    value = field.get_default()
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, str) and (field.has_default() or field.blank) and "'" not in value:
+        return f"'{value}'"
+    raise ValueError(f"{field} needs a value: it has no plain default")

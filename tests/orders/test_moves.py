@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from orders import moves, transitions
+from orders import claims, moves, transitions
 from orders.models import Order, OrderTransition, Product
 from tests.factories import ProductFactory, place
 
@@ -84,12 +84,12 @@ def test_stock_that_does_not_add_up_is_refused():
 def test_a_claim_is_exclusive_until_its_lease_ends():
     order = place()
     placed = frozenset({moves.Status.PLACED})
-    first = Order.objects.claim(order.pk, only_from=placed, lease=transitions.LEASE)
+    first = claims.claim(order.pk, only_from=placed, lease=transitions.LEASE)
     assert first is not None
-    assert Order.objects.claim(order.pk, only_from=placed, lease=transitions.LEASE) is None
+    assert claims.claim(order.pk, only_from=placed, lease=transitions.LEASE) is None
 
     Order.objects.update(lease_until=Now())
-    second = Order.objects.claim(order.pk, only_from=placed, lease=transitions.LEASE)
+    second = claims.claim(order.pk, only_from=placed, lease=transitions.LEASE)
     assert second is not None
     assert second.version == first.version + 1
     with pytest.raises(transitions.Fenced), transaction.atomic():

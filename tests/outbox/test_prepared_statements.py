@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from notifications.models import Notification
-from orders import moves
+from orders import claims, moves
 from orders.models import Order
 from outbox import publisher, relay
 from outbox.models import OutboxMessage
@@ -39,7 +39,7 @@ def claim_messages():
 
 def claim_order():
     order = place(ProductFactory(stock=1))
-    return Order.objects.claim(str(order.pk), only_from=frozenset(moves.Status), lease=MINUTE)
+    return claims.claim(str(order.pk), only_from=frozenset(moves.Status), lease=MINUTE)
 
 
 def claim_notification():

@@ -1,0 +1,173 @@
+"""
+Taking up an order for one step: reading it, or claiming it and writing down what the step is about to ask.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, NamedTuple
+
+from django.db import connection
+
+from orders import moves
+from orders.models import Order, OrderLine, Payment, Product, Shipment
+from orders.transitions import LEASE
+from outbox.sql import columns, insert_from
+
+NAMES = [field.attname for field in Order._meta.concrete_fields]
+
+
+def claim(
+    order_id: str, *, only_from: frozenset[moves.Status], lease: dt.timedelta = LEASE, cancelling: bool = False
+) -> Order | None:
+    """
+    Take an order for one step, or return None when its status is another or somebody holds it.
+
+    The version that comes back is the fencing token: whoever finishes with an older one changes
+    nothing. A step towards shipping is not begun once cancellation was asked for.
+    """
+    claimed = _claim(CLAIM, order_id, only_from=only_from, lease=lease, cancelling=cancelling)
+    return claimed[0] if claimed else None
+
+
+def claim_to_charge(order_id: str, *, key: str) -> tuple[Order, Payment, bool] | None:
+    """
+    Claim the order, and intend its payment under the idempotency key.
+
+    Says also whether the intent is new; an older one may have been asked for before. None: see `claim`.
+    """
+    claimed = _claim(CLAIM_TO_CHARGE, order_id, only_from=moves.CHARGEABLE, key=key)
+    if claimed is None:
+        return None
+    order, payment_id, asked_at = claimed
+    if payment_id is None:
+        return order, Payment.objects.get(idempotency_key=key), False
+    payment = Payment(
+        pk=payment_id,
+        order=order,
+        idempotency_key=key,
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        first_asked_at=asked_at,
+        last_asked_at=asked_at,
+    )
+    return order, payment, True
+
+
+def claim_to_ship(order_id: str, *, key: str) -> tuple[Order, Shipment, bool, dict[str, int]] | None:
+    """
+    Claim the order, and intend its shipment under the idempotency key.
+
+    Says also whether the intent is new, and how much of which SKU is to be shipped. None: see `claim`.
+    """
+    claimed = _claim(CLAIM_TO_SHIP, order_id, only_from=frozenset({moves.Status.CHARGED}), key=key)
+    if claimed is None:
+        return None
+    order, shipment_id, quantities = claimed
+    if shipment_id is None:
+        return order, Shipment.objects.get(order=order), False, quantities or {}
+    return order, Shipment(pk=shipment_id, order=order, idempotency_key=key), True, quantities or {}
+
+
+class Lines(NamedTuple):
+    """What validation has to know of an order's lines."""
+
+    number: int
+    total_minor: int
+    have_other_currencies: bool
+
+
+def read_to_validate(order_id: str) -> tuple[Order, Lines]:
+    """
+    Read an order and what its lines add up to; no claim, because no outside is asked.
+
+    Raises:
+        Order.DoesNotExist: if there is no such order.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(READ, [order_id])
+        row = cursor.fetchone()
+    if row is None:
+        raise Order.DoesNotExist(f"there is no order {order_id}")
+    return Order.from_db(connection.alias, NAMES, row[:-3]), Lines(*row[-3:])
+
+
+def _claim(
+    statement: str,
+    order_id: str,
+    *,
+    only_from: frozenset[moves.Status],
+    lease: dt.timedelta = LEASE,
+    cancelling: bool = False,
+    **values: Any,
+) -> tuple[Any, ...] | None:
+    """The claimed order, and what else the statement returns."""
+    values |= {
+        "id": order_id,
+        "only_from": [str(status) for status in only_from],
+        "lease": lease,
+        "cancelling": cancelling,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    return Order.from_db(connection.alias, NAMES, row[: len(NAMES)]), *row[len(NAMES) :]
+
+
+READ = f"""
+SELECT {columns(Order, of="o")}, count(line), coalesce(sum(line.quantity * line.unit_price_minor), 0)::bigint,
+    coalesce(bool_or(product.currency <> o.currency), FALSE)
+FROM {Order._meta.db_table} AS o
+LEFT JOIN {OrderLine._meta.db_table} AS line ON line.order_id = o.id
+LEFT JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
+WHERE o.id = %s GROUP BY o.id
+"""  # noqa: S608 - our own tables
+
+CLAIM = f"""
+UPDATE {Order._meta.db_table}
+SET version = version + 1,
+    lease_until = statement_timestamp() + %(lease)s,
+    due_at = statement_timestamp() + %(lease)s
+WHERE id = %(id)s AND status = ANY(%(only_from)s)
+  AND (lease_until IS NULL OR lease_until < statement_timestamp())
+  AND (cancel_requested_at IS NULL OR %(cancelling)s)
+RETURNING {columns(Order)}
+"""  # noqa: S608 - our own tables
+
+INTEND_PAYMENT = insert_from(
+    Payment,
+    "claimed",
+    order_id="id",
+    idempotency_key="%(key)s",
+    amount_minor="total_minor",
+    currency="currency",
+    first_asked_at="statement_timestamp()",
+    last_asked_at="statement_timestamp()",
+)
+
+CLAIM_TO_CHARGE = f"""
+WITH claimed AS ({CLAIM}), intended AS (
+    {INTEND_PAYMENT} ON CONFLICT (idempotency_key) DO NOTHING RETURNING id, first_asked_at
+)
+SELECT {columns(Order, of="claimed")}, intended.id, intended.first_asked_at
+FROM claimed LEFT JOIN intended ON TRUE
+"""  # noqa: S608 - our own tables
+
+INTEND_SHIPMENT = insert_from(Shipment, "claimed", order_id="id", idempotency_key="%(key)s")
+
+CLAIM_TO_SHIP = f"""
+WITH claimed AS ({CLAIM}), intended AS (
+    {INTEND_SHIPMENT} ON CONFLICT (order_id) DO NOTHING RETURNING id
+), wanted AS (
+    SELECT product.sku, sum(line.quantity) AS quantity
+    FROM claimed
+    JOIN {OrderLine._meta.db_table} AS line ON line.order_id = claimed.id
+    JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
+    GROUP BY product.sku
+)
+SELECT {columns(Order, of="claimed")}, intended.id,
+    (SELECT json_object_agg(sku, quantity) FROM wanted)
+FROM claimed LEFT JOIN intended ON TRUE
+"""  # noqa: S608 - our own tables
