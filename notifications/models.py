@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import connection, models
 from django.db.models.functions import Lower, Now
 
 from outbox.sql import columns
@@ -74,18 +74,26 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         One statement, because that is how nearly all notifications begin.
         """
         values: dict[str, Any] = known | {"lease": lease}
-        rows = self.raw(
-            f"""
-            INSERT INTO {self.model._meta.db_table} ({", ".join(known)}, status, version, attempts,
-                outcome_open, lease_until, provider_message_id, error)
-            VALUES ({", ".join(f"%({name})s" for name in known)}, 'sending', 1, 1,
-                TRUE, statement_timestamp() + %(lease)s, '', '')
-            ON CONFLICT (message_id, channel, recipient) DO NOTHING
-            RETURNING {columns(self.model)}, FALSE AS was_open
-            """,  # noqa: S608 - names of our own columns
-            values,
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO {self.model._meta.db_table} ({", ".join(known)}, status, version, attempts,
+                    outcome_open, lease_until, provider_message_id, error)
+                VALUES ({", ".join(f"%({name})s" for name in known)}, 'sending', 1, 1,
+                    TRUE, statement_timestamp() + %(lease)s, '', '')
+                ON CONFLICT (message_id, channel, recipient) DO NOTHING
+                RETURNING {columns(self.model)}
+                """,  # noqa: S608 - names of our own columns
+                values,
+            )
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        written = self.model.from_db(
+            self.db, [field.attname for field in self.model._meta.concrete_fields], row
         )
-        return next(iter(rows), None)
+        written.was_open = False
+        return written
 
 
 class Notification(models.Model):

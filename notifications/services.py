@@ -10,9 +10,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import transaction
-from django.db.models.functions import Lower, Now
-from django.db.models.lookups import Exact
+from django.db import connection, transaction
 from django.utils import timezone
 
 from notifications import channels, ports, rendering
@@ -46,11 +44,11 @@ def deliver(*, channel: str, message_id: str) -> bool:
         outbox.resilience.Transient: if the provider could not take it now.
         outbox.resilience.Permanent: if the provider never will.
     """
-    event = _event_of(message_id)
+    event, is_wanted = _read(message_id, channel=channel)
     recipient = address_of(event, channel)
     if not recipient:
         return False
-    claimed = _claim(event, channel=channel, message_id=message_id, recipient=recipient)
+    claimed = _claim(event, is_wanted, channel=channel, message_id=message_id, recipient=recipient)
     if claimed is None:
         return False
     crash_points.reached("notification.claimed")
@@ -72,18 +70,42 @@ def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
     )
 
 
-def _event_of(message_id: str) -> OrderEvent:
-    row = OutboxMessage.objects.get(pk=message_id)
-    event = registry.load(row.event_name, row.event_version, row.payload)
+def _read(message_id: str, *, channel: str) -> tuple[OrderEvent, bool]:
+    """
+    What the message says, and whether its customer wants to hear it through this channel.
+
+    Raises:
+        OutboxMessage.DoesNotExist: if the message has outlived its retention.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(READ, {"message_id": message_id, "channel": str(channel)})
+        row = cursor.fetchone()
+    if row is None:
+        raise OutboxMessage.DoesNotExist(f"there is no message {message_id}")
+    name, version, payload, is_wanted = row
+    event = registry.load(name, version, payload)
     assert isinstance(event, OrderEvent)
-    return event
+    return event, is_wanted
 
 
-def _claim(event: OrderEvent, *, channel: str, message_id: str, recipient: str) -> Notification | None:
+# The comparison of addresses is as the index has it.
+READ = f"""
+SELECT event_name, event_version, payload::json, NOT EXISTS (
+    SELECT FROM {Preference._meta.db_table} AS preference
+    WHERE lower(preference.email) = lower(message.payload ->> 'customer_email')
+      AND preference.channel = %(channel)s AND NOT preference.enabled
+)
+FROM {OutboxMessage._meta.db_table} AS message WHERE message.id = %(message_id)s
+"""  # noqa: S608 - our own tables
+
+
+def _claim(
+    event: OrderEvent, is_wanted: bool, *, channel: str, message_id: str, recipient: str
+) -> Notification | None:
     """Take the notification for one try, after writing it down if this is the first."""
     which = {"message_id": message_id, "channel": channel, "recipient": recipient}
     written = _describe(event, channel=channel)
-    if _is_wanted(event, channel=channel):
+    if is_wanted:
         if first := Notification.objects.write_claimed(lease=LEASE, **which, **written):
             return first
     else:
@@ -112,12 +134,6 @@ def _given_up(notification: Notification) -> bool:
     )
     last = letters.order_by("-pk").values_list("resolution", flat=True).first()
     return last in (DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED)
-
-
-def _is_wanted(event: OrderEvent, *, channel: str) -> bool:
-    # As the index has it; iexact would compare upper case and look at every row.
-    its_customers = Exact(Lower("email"), event.customer_email.lower())
-    return not Preference.objects.filter(its_customers, channel=channel, enabled=False).exists()
 
 
 def _suppress(which: dict[str, str], written: dict[str, str]) -> None:
@@ -156,17 +172,22 @@ def _sent_before(adapter: ports.Channel, claimed: Notification) -> str:
 
 
 def _note_sent(claimed: Notification, provider_message_id: str) -> bool:
-    changed = Notification.objects.filter(pk=claimed.pk, version=claimed.version).update(
-        status=Notification.Status.SENT,
-        provider_message_id=provider_message_id,
-        outcome_open=False,
-        lease_until=None,
-        error="",
-        sent_at=Now(),
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            SENT, {"id": claimed.pk, "version": claimed.version, "provider_message_id": provider_message_id}
+        )
+        changed = cursor.rowcount
     fact = "notification.sent" if changed else "step.fenced"
     telemetry.emit(fact, channel=claimed.channel, message_id=str(claimed.message_id))
     return bool(changed)
+
+
+SENT = f"""
+UPDATE {Notification._meta.db_table}
+SET status = 'sent', provider_message_id = %(provider_message_id)s, outcome_open = FALSE, lease_until = NULL,
+    error = '', sent_at = statement_timestamp()
+WHERE id = %(id)s AND version = %(version)s
+"""  # noqa: S608 - our own table
 
 
 @contextlib.contextmanager
