@@ -67,10 +67,12 @@ def placer(kind: str) -> Place:
         return str(placed.order.pk)
 
     def naive(number: int) -> str:
-        return str(placing.place_order(skus=skus(number), email="ada@example.com", name="Ada Example").pk)
+        order, _ = placing.place_order(skus=skus(number), email="ada@example.com", name="Ada Example")
+        return str(order.pk)
 
     def only(number: int) -> str:
-        return str(placing.place_order_only(skus=skus(number), email="ada@example.com", name="Ada Example").pk)
+        order, _ = placing.place_order_only(skus=skus(number), email="ada@example.com", name="Ada Example")
+        return str(order.pk)
 
     return {"orderflow": orderflow, "naive": naive, "only": only}[kind]
 

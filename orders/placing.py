@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connection
 
 from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition, Product
-from orders.rows import Table
+from outbox.rows import Table
 from outbox.models import OutboxMessage
 
 

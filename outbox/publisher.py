@@ -17,6 +17,7 @@ from django.db.models import Exists, OuterRef, Q
 from outbox import context
 from outbox.contracts import Event
 from outbox.models import DeadLetter, OutboxMessage
+from outbox.rows import Table
 
 
 class NotInTransaction(Exception):
@@ -45,7 +46,9 @@ def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = No
         NotInTransaction: if no transaction is open.
     """
     rows = messages(events, not_before=not_before)
-    OutboxMessage.objects.bulk_create(rows)
+    table = Table(OutboxMessage, frozenset({"not_before"} if not_before else ()))
+    with connection.cursor() as cursor:
+        cursor.execute(table.insert("messages"), {"messages": table.as_json(rows)})
     return [row.id for row in rows]
 
 

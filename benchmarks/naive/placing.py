@@ -17,26 +17,26 @@ FAR_OFF = dt.timedelta(days=365)
 """Unfinished orders must be due by a constraint of the table; nobody looks at it here."""
 
 
-def place_order(*, skus: Sequence[str], email: str, name: str = "") -> Order:
+def place_order(*, skus: Sequence[str], email: str, name: str = "") -> tuple[Order, list[OrderLine]]:
     """Write the order and its lines; the chain of steps is sent after the commit, if all goes well."""
     from benchmarks.naive import tasks
 
     with transaction.atomic():
-        order = write_order(skus=skus, email=email, name=name)
+        order, lines = write_order(skus=skus, email=email, name=name)
         key = str(order.pk)
         transaction.on_commit(
             lambda: chain(tasks.validate.si(key), tasks.charge.si(key), tasks.fulfill.si(key)).delay()
         )
-    return order
+    return order, lines
 
 
-def place_order_only(*, skus: Sequence[str], email: str, name: str = "") -> Order:
+def place_order_only(*, skus: Sequence[str], email: str, name: str = "") -> tuple[Order, list[OrderLine]]:
     """Write the order and its lines in one transaction, and nothing else."""
     with transaction.atomic():
         return write_order(skus=skus, email=email, name=name)
 
 
-def write_order(*, skus: Sequence[str], email: str, name: str, **more: Any) -> Order:
+def write_order(*, skus: Sequence[str], email: str, name: str, **more: Any) -> tuple[Order, list[OrderLine]]:
     """Write the order, its lines and the first entry of its history, in the caller's transaction."""
     products = list(Product.objects.filter(sku__in=skus))
     with connection.cursor() as cursor:
@@ -51,12 +51,13 @@ def write_order(*, skus: Sequence[str], email: str, name: str, **more: Any) -> O
         currency="GBP",
         total_minor=sum(product.price_minor for product in products),
         message_id=uuid.uuid4(),
+        placed_at=timezone.now(),
         due_at=timezone.now() + FAR_OFF,
         **more,
     )
-    OrderLine.objects.bulk_create(
+    lines = OrderLine.objects.bulk_create(
         OrderLine(order=order, product=product, quantity=1, unit_price_minor=product.price_minor)
         for product in products
     )
     OrderTransition.objects.create(order=order, to_status=Order.Status.PLACED)
-    return order
+    return order, lines

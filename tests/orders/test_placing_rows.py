@@ -10,7 +10,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from orders import placing, services
 from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition
-from orders.rows import Table
+from outbox.rows import Table
 from outbox import context, publisher
 from outbox.models import OutboxMessage
 from tests.factories import ProductFactory, place
