@@ -114,11 +114,15 @@ def listen(app: Celery, stopping: threading.Event) -> None:
 def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
     wait, asleep = FIRST_WAIT, False
     while not stopping.is_set():
-        drained = relay.drain()
+        # The first batch after a sleep goes out before anything else is done.
+        drained = relay.drain(most=1 if asleep else None)
+        if wakes_up := asleep and bool(drained.published or drained.broker_down):
+            _set_sleeping(link, False)
+            asleep = False
         if drained.broker_down:
             stopping.wait(PAUSE)
-        elif drained.published and not asleep:
-            stopping.wait(LINGER)
+        elif drained.published:
+            stopping.wait(0 if wakes_up else LINGER)
         else:
             # Said again after every wait, as another relay may have said the opposite. Writes only then.
             fell_asleep, asleep = not asleep, True
@@ -126,9 +130,8 @@ def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
             if fell_asleep:
                 wait = FIRST_WAIT
                 continue  # look once more: what was written until now notified nobody
-            if any(link.notifies(timeout=wait, stop_after=1)):
-                _set_sleeping(link, False)
-                asleep = False
+            for _ in link.notifies(timeout=wait, stop_after=1):
+                pass
             wait = min(2 * wait, LONGEST_WAIT)
 
 
