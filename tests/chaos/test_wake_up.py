@@ -101,9 +101,10 @@ def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
     eventually(lambda: redis_broker.waiting("relay"), "the next tick", within=10)
 
 
-def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short_lived):
+def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short_lived, monkeypatch):
     if amqp_broker is None:
         pytest.skip(NO_RABBITMQ)
+    declare_as_for_rabbitmq("orders", amqp_broker, monkeypatch)
     worker = short_lived.relay("jobs", include=WORKFLOWS, BROKER_URL=amqp_broker.url)
     worker.wait_until_ready()
     message_id = publish()
@@ -120,6 +121,14 @@ def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short
     assert (str(letter.message_id), letter.workflow) == (poison, "orders")
     assert "delivery_limit" in letter.error
     eventually(lambda: amqp_broker.waiting("jobs.dead") == 0, "an empty dead letter queue")
+
+
+def declare_as_for_rabbitmq(name, broker, monkeypatch):
+    """Declare a queue that no worker of the test consumes, as the worker that does would."""
+    monkeypatch.setattr(celeryconfig, "_is_redis", False)
+    monkeypatch.setattr(celeryconfig, "task_default_exchange_type", "topic")
+    with broker.link.channel() as channel:
+        celeryconfig._queue(name)(channel).declare()
 
 
 def die_with_a_message(url):
