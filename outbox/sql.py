@@ -24,16 +24,19 @@ def insert_from(model: type[models.Model], source: str, **values: str) -> str:
     An INSERT of one row of the model for each row of `source`.
 
     `values` are SQL expressions by column; other columns get the model's default, which the database
-    itself does not know. A column of a model that has neither fails at once.
+    itself does not know.
+
+    Raises:
+        ValueError: if a column does not exist, or has neither a value nor a plain default.
     """
     written: dict[str, str] = {}
+    if unknown := values.keys() - {field.column for field in model._meta.concrete_fields}:
+        raise ValueError(f"{model.__name__} has no columns {sorted(unknown)}")
     for field in model._meta.concrete_fields:
         if (column := str(field.column)) in values:
-            written[column] = values.pop(column)
+            written[column] = values[column]
         elif not _is_left_out(field):
             written[column] = _default(field)
-    if values:
-        raise ValueError(f"{model.__name__} has no columns {sorted(values)}")
     return (
         f"INSERT INTO {model._meta.db_table} ({', '.join(written)}) "  # noqa: S608 - names of our own
         f"SELECT {', '.join(written.values())} FROM {source}"
