@@ -102,6 +102,10 @@ def listen(app: Celery, stopping: threading.Event) -> None:
     Raises:
         Exception: when the database is lost.
     """
+    with connection.cursor() as cursor:
+        # Nobody has to wait until the disk has a claim or a settling: a server that crashes and forgets
+        # one has the message sent again, as after the crash of a relay.
+        cursor.execute("SET synchronous_commit TO off")
     with _link() as link:
         link.execute(f"LISTEN {CHANNEL}")
         try:
