@@ -20,6 +20,7 @@ from orders.contracts import (
     OrderRefunded,
     OrderRejected,
 )
+from outbox.canvas import steps
 from outbox.contracts import Message
 
 
@@ -41,7 +42,7 @@ def _send(task: Any, message: Message, channel: Channel) -> Signature | None:
     assert isinstance(event, OrderEvent)
     if not services.address_of(event, channel):
         return None
-    return task.si(message_id=str(message.id), order_id=event.order_id)
+    return steps(task, message_id=str(message.id), order_id=event.order_id)
 
 
 NEWS = (OrderPlaced, OrderRejected, OrderFulfilled, OrderCancelled, OrderRefunded)

@@ -4,30 +4,28 @@ Which work follows which fact. Pure: a message in, a Celery canvas out; nobody s
 
 from __future__ import annotations
 
-from celery import chain
 from celery.canvas import Signature
 
 from orders import tasks
 from orders.contracts import CancellationRequested, ChargeStranded, FulfillmentFailed, OrderEvent, OrderPlaced
+from outbox.canvas import steps
 from outbox.contracts import Message
 
 
 def fulfillment(message: Message) -> Signature:
-    step = _step(message)
-    return chain(tasks.validate.si(**step), tasks.charge.si(**step), tasks.fulfill.si(**step))
+    return steps(tasks.validate, tasks.charge, tasks.fulfill, **_step(message))
 
 
 def cancellation(message: Message) -> Signature:
-    step = _step(message)
-    return chain(tasks.cancel.si(**step), tasks.refund.si(**step))
+    return steps(tasks.cancel, tasks.refund, **_step(message))
 
 
 def compensation(message: Message) -> Signature:
-    return tasks.refund.si(**_step(message))
+    return steps(tasks.refund, **_step(message))
 
 
 def stranded_charge(message: Message) -> Signature:
-    return tasks.refund_stranded.si(**_step(message))
+    return steps(tasks.refund_stranded, **_step(message))
 
 
 def _step(message: Message) -> dict[str, str]:

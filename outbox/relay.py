@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import uuid
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from celery import Celery, current_app
 from django.db import connection, transaction
@@ -19,9 +20,8 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from outbox import crash_points, dead_letters, dispatch, registry, telemetry
-from outbox.contracts import UnreadableEvent
+from outbox.contracts import Event, Message, Payload, UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
-from outbox.sql import columns
 
 CONSUMER = "outbox.relay"
 
@@ -76,29 +76,63 @@ def drain(*, batch: int = BATCH, most: int | None = None) -> Drained:
     return total
 
 
-def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[OutboxMessage]:
-    """Take up to `limit` due messages that no other relay holds, for the time of `lease`."""
-    table = OutboxMessage._meta.db_table
-    with transaction.atomic():
-        return list(
-            OutboxMessage.objects.raw(
-                f"""
-                WITH due AS MATERIALIZED (
-                    SELECT id FROM {table}
-                    WHERE status = 'pending' AND not_before <= statement_timestamp()
-                    ORDER BY not_before, id LIMIT %s FOR UPDATE SKIP LOCKED
-                )
-                UPDATE {table} AS message
-                SET claim = %s, not_before = statement_timestamp() + %s
-                FROM due WHERE message.id = due.id
-                RETURNING {columns(OutboxMessage, of="message")}
-                """,  # noqa: S608 - the table's own name
-                [limit, uuid.uuid4(), lease],
-            )
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claimed:
+    """What the relay needs of a claimed message; a whole `OutboxMessage` takes several times as long."""
+
+    created_at: dt.datetime
+    id: uuid.UUID
+    event_name: str
+    event_version: int
+    key: str
+    payload: Payload
+    correlation_id: str
+    causation_id: str
+    trace: Mapping[str, str]
+    redeliveries: int
+    workflows: Sequence[str]
+    attempts: int
+    claim: uuid.UUID | None
+
+    def message(self, event: Event) -> Message:
+        """The envelope that its handlers get, as `OutboxMessage.message` makes it."""
+        return Message(
+            id=self.id,
+            event=event,
+            correlation_id=self.correlation_id,
+            causation_id=self.causation_id,
+            created_at=self.created_at,
+            trace=self.trace,
+            redeliveries=self.redeliveries,
         )
 
 
-def deliver(rows: list[OutboxMessage]) -> Drained:
+Row: TypeAlias = Claimed | OutboxMessage
+
+CLAIM = f"""
+WITH due AS MATERIALIZED (
+    SELECT id FROM {OutboxMessage._meta.db_table}
+    WHERE status = 'pending' AND not_before <= statement_timestamp()
+    ORDER BY not_before, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE {OutboxMessage._meta.db_table} AS message
+SET claim = %(claim)s, not_before = statement_timestamp() + %(lease)s
+FROM due WHERE message.id = due.id
+RETURNING created_at::text, message.id, event_name, event_version, key, payload::json, correlation_id,
+    causation_id, trace::json, redeliveries, workflows, attempts, claim
+"""  # noqa: S608 - the table's own name
+# The time comes as text: Python reads ISO 8601 ten times as fast as the driver does.
+
+
+def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[Claimed]:
+    """Take up to `limit` due messages that no other relay holds, for the time of `lease`."""
+    values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease}
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM, values)
+        return [Claimed(dt.datetime.fromisoformat(at), *rest) for at, *rest in cursor.fetchall()]
+
+
+def deliver(rows: Sequence[Row]) -> Drained:
     """Start the workflows of claimed messages and settle each one by how that went."""
     result, ready, sendings = Drained(), [], []
     for row in rows:
@@ -120,7 +154,7 @@ def deliver(rows: list[OutboxMessage]) -> Drained:
     return result
 
 
-def build(row: OutboxMessage) -> list[dispatch.Sending]:
+def build(row: Row) -> list[dispatch.Sending]:
     """
     What has to be sent to start all of a message's workflows.
 
@@ -136,7 +170,7 @@ def build(row: OutboxMessage) -> list[dispatch.Sending]:
     ]
 
 
-def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
+def start(row: Row, *, app: Celery | None = None) -> None:
     """
     Start all of one message's workflows.
 
@@ -147,9 +181,9 @@ def start(row: OutboxMessage, *, app: Celery | None = None) -> None:
     dispatch.send_all(build(row), app=app or current_app)
 
 
-def _start_one_by_one(rows: list[OutboxMessage], result: Drained) -> list[OutboxMessage]:
+def _start_one_by_one(rows: Sequence[Row], result: Drained) -> list[Row]:
     """Find out which message of a batch cannot be sent; return those that were."""
-    started: list[OutboxMessage] = []
+    started: list[Row] = []
     for position, row in enumerate(rows):
         try:
             start(row)
@@ -164,14 +198,14 @@ def _start_one_by_one(rows: list[OutboxMessage], result: Drained) -> list[Outbox
     return started
 
 
-def _release_all(rows: list[OutboxMessage], down: dispatch.BrokerDown, result: Drained) -> None:
+def _release_all(rows: Sequence[Row], down: dispatch.BrokerDown, result: Drained) -> None:
     crash_points.reached("relay.broker_down")
     release(rows)
     result.broker_down = True
     telemetry.emit("relay.broker_down", error=str(down), waiting=len(rows))
 
 
-def _set_aside(row: OutboxMessage, error: Exception, result: Drained) -> None:
+def _set_aside(row: Row, error: Exception, result: Drained) -> None:
     """Park, postpone or bury a message for its own failure."""
     if isinstance(error, registry.UnknownEvent | UnreadableEvent):
         result.parked += _park(row, error)
@@ -181,7 +215,7 @@ def _set_aside(row: OutboxMessage, error: Exception, result: Drained) -> None:
     result.postponed += not buried
 
 
-def settle(rows: list[OutboxMessage]) -> int:
+def settle(rows: Sequence[Row]) -> int:
     """Note that a broker took the messages now, unless somebody else holds them; return how many."""
     if not rows:
         return 0
@@ -201,7 +235,7 @@ def settle(rows: list[OutboxMessage]) -> int:
     return settled
 
 
-def release(rows: list[OutboxMessage]) -> None:
+def release(rows: Sequence[Row]) -> None:
     """Give claimed messages back untouched: no attempt is spent, they are due at once."""
     _held(rows).update(claim=None, not_before=Now())
     crash_points.reached("relay.released")
@@ -221,7 +255,7 @@ def unpark() -> int:
     return released
 
 
-def _park(row: OutboxMessage, reason: Exception) -> int:
+def _park(row: Row, reason: Exception) -> int:
     parked = _held([row]).update(
         status=OutboxMessage.Status.PARKED, claim=None, last_error=f"{type(reason).__name__}: {reason}"
     )
@@ -230,7 +264,7 @@ def _park(row: OutboxMessage, reason: Exception) -> int:
     return parked
 
 
-def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
+def _postpone_or_bury(row: Row, error: Exception) -> int:
     """Count a message's own failure; return 1 when that was its last try, 0 when it waits for another."""
     spent = row.attempts + 1
     gives_up = row.attempts >= len(POSTPONEMENTS)
@@ -262,6 +296,6 @@ def _postpone_or_bury(row: OutboxMessage, error: Exception) -> int:
     return 1
 
 
-def _held(rows: list[OutboxMessage]) -> Any:
+def _held(rows: Sequence[Row]) -> Any:
     """The rows as far as their claim is still ours."""
-    return OutboxMessage.objects.filter(pk__in=[row.pk for row in rows], claim=rows[0].claim)
+    return OutboxMessage.objects.filter(pk__in=[row.id for row in rows], claim=rows[0].claim)

@@ -76,4 +76,4 @@ def test_a_redelivery_of_a_message_that_a_relay_is_settling_is_not_lost():
     publisher.redeliver([message_id], workflow="a")
 
     assert relay.settle([row]) == 0
-    assert [again.pk for again in relay.claim(10)] == [message_id]
+    assert [again.id for again in relay.claim(10)] == [message_id]

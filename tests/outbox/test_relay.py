@@ -158,7 +158,7 @@ def test_a_claim_that_ran_out_settles_nothing(transactional_db, subscribed):
     late = relay.claim(10, lease=dt.timedelta())
     taken_over = relay.claim(10)
 
-    assert [row.pk for row in late] == [row.pk for row in taken_over]
+    assert [row.id for row in late] == [row.id for row in taken_over]
     assert relay.settle(late) == 0
     relay.release(late)
     assert OutboxMessage.objects.get().claim == taken_over[0].claim
