@@ -23,7 +23,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-import amqp
 import kombu
 from celery import Celery
 from celery.canvas import Signature
@@ -34,12 +33,21 @@ from kombu.transport import pyamqp
 from kombu.transport import redis as redis_transport
 from kombu.utils import json as kombu_json
 
+from outbox import frames
+
 SLOT, NUMBER_SLOT = re.compile(r"--slot-(\d+)--"), re.compile(r'"--number-(\d+)--"')
 PLAIN = re.compile(r"[\w.:@+=,/ -]*", re.ASCII)
 """Values that look the same in JSON and in the representation of Python that Celery puts into a header."""
 
+LONGEST_ARGUMENTS = 500
+"""Characters of a task's arguments; Celery shortens the representation of those much longer, in a header."""
+
 CONFIRMED_WITHIN = 3.0
 """Seconds of silence after which a broker that owes confirms counts as gone."""
+
+
+WRITTEN_AT_ONCE = 50
+"""Messages handed to the socket of RabbitMQ together: it works on them while the next ones are made."""
 
 
 class BrokerDown(Exception):
@@ -140,6 +148,8 @@ class _Shape:
         headers = [(name, type(value) is int) for name, value in sending.headers.items()]
         values += [str(value) if type(value) is int else value for value in sending.headers.values()]
         if not {str}.issuperset(map(type, values)) or not PLAIN.fullmatch(" ".join(values)):
+            return None
+        if sum(map(len, values[: len(tasks[0][1])])) > LONGEST_ARGUMENTS:
             return None
         return cls(tuple(tasks), tuple(headers), tuple(values))
 
@@ -322,22 +332,28 @@ class _ToRabbitMQ(_Template):
 
     def __init__(self, shape: _Shape, app: Celery, channel: Any) -> None:
         super().__init__(shape, app, channel)
-        self._rest = _Text(json.dumps(self.recorded.rest))
-        self._address = {"exchange": self.recorded.exchange, "routing_key": self.recorded.routing_key}
+        message = channel.prepare_message("", **self.recorded.rest)
+        texts = [*message.properties.values(), *message.properties["application_headers"].values()]
+        self._properties = frames.Properties(
+            message, {text: fill for text in texts if (fill := _filling(text))}
+        )
+        self._address = (self.recorded.exchange, self.recorded.routing_key)
 
-    def fill(self, shape: _Shape) -> tuple[str, dict[str, Any], dict[str, str]]:
+    def fill(self, shape: _Shape) -> tuple[tuple[str, str], bytes, bytes]:
         values = self.values(shape)
-        return self.body.fill(values), json.loads(self._rest.fill(values)), self._address
+        return self._address, self._properties.fill(values), self.body.fill(values).encode()
 
     @staticmethod
-    def put(producer: Any, messages: Sequence[tuple[str, dict[str, Any], dict[str, str]]]) -> None:
-        publish: Any = amqp.Channel._basic_publish  # type: ignore[attr-defined]  # the one that does not wait
-        unconfirmed = set(range(1, len(messages) + 1))
+    def put(producer: Any, messages: Sequence[tuple[tuple[str, str], bytes, bytes]]) -> None:
+        unconfirmed, lowest = set(range(1, len(messages) + 1)), 1
 
         def confirm(delivery_tag: int, multiple: bool) -> None:
-            unconfirmed.difference_update(
-                [tag for tag in unconfirmed if tag <= delivery_tag] if multiple else [delivery_tag]
-            )
+            nonlocal lowest
+            if multiple:
+                unconfirmed.difference_update(range(lowest, delivery_tag + 1))
+                lowest = delivery_tag + 1
+            else:
+                unconfirmed.discard(delivery_tag)
 
         def refuse(delivery_tag: int, multiple: bool) -> None:
             raise BrokerDown(f"the broker refused message {delivery_tag} of a batch")
@@ -346,10 +362,31 @@ class _ToRabbitMQ(_Template):
             channel.confirm_select()
             channel.events["basic_ack"].add(confirm)
             channel.events["basic_nack"].add(refuse)
-            for body, rest, address in messages:
-                publish(channel, channel.prepare_message(body, **rest), **address)
+            _write(channel, messages)
             while unconfirmed:
                 producer.connection.drain_events(timeout=CONFIRMED_WITHIN)
+
+
+def _write(channel: Any, messages: Sequence[tuple[tuple[str, str], bytes, bytes]]) -> None:
+    announcements = {
+        address: frames.publishing(channel, exchange=address[0], routing_key=address[1])
+        for address in {address for address, *_ in messages}
+    }
+    for some in range(0, len(messages), WRITTEN_AT_ONCE):
+        written: list[bytes] = []
+        for address, properties, body in messages[some : some + WRITTEN_AT_ONCE]:
+            written += (announcements[address], *frames.content(channel, properties, body))
+        channel.connection.transport.write(b"".join(written))
+
+
+def _filling(text: Any) -> frames.Fill | None:
+    """What fills a text that has slots."""
+    if not isinstance(text, str):
+        return None
+    if number := NUMBER_SLOT.fullmatch(json.dumps(text)):
+        position = int(number[1])
+        return lambda values: int(values[position])
+    return _Text(text).fill if SLOT.search(text) else None
 
 
 FAST: tuple[tuple[type, type[_Template]], ...] = (

@@ -101,6 +101,29 @@ def test_both_ways_send_the_same_bytes(app, take, canvas):
     assert blind(fast) == blind(slow)
 
 
+def test_a_message_larger_than_a_frame_arrives_whole(app, take):
+    """RabbitMQ takes 131,072 bytes at a time."""
+
+    def long():
+        return chain(*(app.tasks["tests.one"].si(**STEP) for _ in range(500)))
+
+    dispatch.send(dispatch.Sending(long(), HEADERS))
+    dispatch.send_all([dispatch.Sending(long(), HEADERS)], app=app)
+    [slow, fast] = take(2)
+
+    assert len(fast[0]) > 200_000
+    assert blind([fast]) == blind([slow])
+
+
+def test_a_batch_larger_than_what_is_written_at_once_arrives_in_order(app, take):
+    numbers = [str(number) for number in range(3 * dispatch.WRITTEN_AT_ONCE + 1)]
+    dispatch.send_all(
+        [dispatch.Sending(app.tasks["tests.one"].si(number=number), HEADERS) for number in numbers], app=app
+    )
+
+    assert [json.loads(body)[1]["number"] for body, *_ in take(len(numbers))] == numbers
+
+
 def test_a_template_is_filled_anew_for_each_message(app, take):
     sendings = [
         dispatch.Sending(
@@ -123,11 +146,12 @@ def test_a_template_is_filled_anew_for_each_message(app, take):
         lambda app: app.tasks["tests.one"].si(order_id='said "so"'),
         lambda app: app.tasks["tests.one"].si(order_id="é"),
         lambda app: app.tasks["tests.one"].si(number=5),
+        lambda app: app.tasks["tests.one"].si(order_id="o" * 1_000),
         lambda app: app.tasks["tests.one"].si("positional"),
         lambda app: app.tasks["tests.one"].si(**STEP).set(countdown=60),
         lambda app: group([single(app), single(app)]),
     ],
-    ids=["quotes", "not ascii", "number", "positional", "countdown", "group"],
+    ids=["quotes", "not ascii", "number", "long", "positional", "countdown", "group"],
 )
 def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
     sending = dispatch.Sending(strange(app), HEADERS)
