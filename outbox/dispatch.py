@@ -21,7 +21,7 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import kombu
 from celery import Celery
@@ -69,31 +69,71 @@ def send(sending: Sending) -> None:
     sending.canvas.apply_async(retry=False)
 
 
-def send_all(sendings: Sequence[Sending], *, app: Celery) -> None:
+def send_all(sendings: Iterable[Sending], *, app: Celery) -> None:
     """
-    Send canvases, in their order but for those that have no simple shape, which come last.
+    Send canvases, in their order but for those of a shape that is new, and after them those of none.
 
     Raises:
         BrokerDown: if the broker did not take all of them; it may have taken some.
         Exception: what Celery raises about a canvas that cannot be sent; some may have been sent.
     """
-    with _broker_failures(app), app.producer_or_acquire() as producer:
-        transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
-        filled, slow, used = [], [], set()
-        for sending in sendings:
-            shape = _Shape.of(sending) if transport else None
-            template = _template(shape, transport, app, producer.channel) if transport and shape else None
-            if shape and template and template.is_usable:
-                used.add(template)
-                filled.append(template.fill(shape))
-            else:
-                slow.append(sending)
-        for entity in {entity for template in used for entity in template.recorded.declare}:
-            producer.maybe_declare(entity)
-        if transport and filled:
-            transport.put(producer, filled)
-        for sending in slow:
-            send(sending)
+    batch = Batch(app)
+    for sending in sendings:
+        batch.add(sending)
+    batch.send()
+
+
+class Batch:
+    """
+    Canvases for the broker, of which the messages are made at once where their shape is known.
+
+    A batch of canvases is tens of thousands of objects for Python's collector to look through; of messages,
+    some hundreds.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._filled: list[Any] = []
+        self._used: set[_Template] = set()
+        self._others: list[Sending] = []
+
+    def add(self, sending: Sending) -> None:
+        """Take one more. The broker is not asked."""
+        read = _read(sending)
+        template = _templates.get((self._app, read[0])) if read else None
+        if read and template and template.is_usable:
+            self._fill(template, read[1])
+        else:
+            self._others.append(sending)
+
+    def _fill(self, template: _Template, values: list[str]) -> None:
+        self._used.add(template)
+        self._filled.append(template.fill(values))
+
+    def send(self) -> None:
+        """Send all of them, as `send_all` says."""
+        with _broker_failures(self._app), self._app.producer_or_acquire() as producer:
+            transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
+            slow = [sending for sending in self._others if not self._fill_late(sending, transport, producer)]
+            for entity in {entity for template in self._used for entity in template.recorded.declare}:
+                producer.maybe_declare(entity)
+            if self._used:
+                next(iter(self._used)).put(producer, self._filled)
+            for sending in slow:
+                send(sending)
+
+    def _fill_late(self, sending: Sending, transport: type[_Template] | None, producer: Any) -> bool:
+        """Fill a sending if its shape can be learned, now that there is a channel; return whether it was."""
+        read = _read(sending) if transport else None
+        if not read or not transport:
+            return False
+        shape, values = read
+        if (self._app, shape) not in _templates:
+            _templates[self._app, shape] = transport(shape, self._app, producer.channel)
+        template = _templates[self._app, shape]
+        if template.is_usable:
+            self._fill(template, values)
+        return template.is_usable
 
 
 def signatures_in(canvas: Signature) -> Iterable[Signature]:
@@ -124,41 +164,25 @@ def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
 # Shapes and templates ------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    """Which tasks, with which names of arguments and headers; and the values, which do not count."""
+class _Shape(NamedTuple):
+    """Which tasks, with which names of arguments and headers, and which headers are numbers."""
 
     tasks: tuple[tuple[str, tuple[str, ...]], ...]
-    headers: tuple[tuple[str, bool], ...]
-    """Names, and whether the value is a number."""
-    values: tuple[str, ...] = dataclasses.field(compare=False)
+    headers: tuple[str, ...]
+    kinds: tuple[type, ...]
 
-    @classmethod
-    def of(cls, sending: Sending) -> _Shape | None:
-        """The shape of a task or a chain of tasks with texts as keyword arguments, and nothing else."""
-        canvas = sending.canvas
-        tasks: list[tuple[str, tuple[str, ...]]] = []
-        values: list[Any] = []
-        for signature in canvas["kwargs"]["tasks"] if type(canvas) is Chain else [canvas]:
-            if not _is_simple(signature):
-                return None
-            kwargs = signature["kwargs"]
-            tasks.append((signature["task"], tuple(kwargs)))
-            values += kwargs.values()
-        headers = [(name, type(value) is int) for name, value in sending.headers.items()]
-        values += [str(value) if type(value) is int else value for value in sending.headers.values()]
-        if not {str}.issuperset(map(type, values)) or not PLAIN.fullmatch(" ".join(values)):
-            return None
-        if sum(map(len, values[: len(tasks[0][1])])) > LONGEST_ARGUMENTS:
-            return None
-        return cls(tuple(tasks), tuple(headers), tuple(values))
+    @property
+    def slots(self) -> int:
+        """How many values a canvas of this shape has, without the ids of its tasks."""
+        return sum(len(names) for _, names in self.tasks) + len(self.headers)
 
     def with_slots(self, app: Celery) -> Sending:
         """A canvas of this shape with a slot for each value, and one for each task id after them."""
         numbers = itertools.count()
         kwargs = [{name: f"--slot-{next(numbers)}--" for name in names} for _, names in self.tasks]
         headers = {
-            name: f"--{'number' if is_number else 'slot'}-{next(numbers)}--" for name, is_number in self.headers
+            name: f"--{'number' if kind is int else 'slot'}-{next(numbers)}--"
+            for name, kind in zip(self.headers, self.kinds, strict=True)
         }
         signatures = [
             app.signature(task, kwargs=arguments, immutable=True, headers=dict(headers)).set(
@@ -167,6 +191,31 @@ class _Shape:
             for (task, _), arguments in zip(self.tasks, kwargs, strict=True)
         ]
         return Sending(Chain(*signatures, app=app) if len(signatures) > 1 else signatures[0], headers)
+
+
+def _read(sending: Sending) -> tuple[_Shape, list[str]] | None:
+    """The shape and the values of a task, or a chain of tasks, with texts by keyword and nothing else."""
+    canvas, headers = sending.canvas, sending.headers
+    tasks: list[tuple[str, tuple[str, ...]]] = []
+    values: list[Any] = []
+    for signature in canvas["kwargs"]["tasks"] if type(canvas) is Chain else [canvas]:
+        if not _is_simple(signature):
+            return None
+        kwargs = signature["kwargs"]
+        tasks.append((signature["task"], tuple(kwargs)))
+        values += kwargs.values()
+    kinds = tuple(map(type, headers.values()))
+    if not TEXT.issuperset(map(type, values)) or not TEXT_OR_NUMBER.issuperset(kinds):
+        return None
+    if sum(map(len, values[: len(tasks[0][1])])) > LONGEST_ARGUMENTS:
+        return None
+    values += map(str, headers.values())
+    if not PLAIN.fullmatch(" ".join(values)):
+        return None
+    return _Shape(tuple(tasks), tuple(headers), kinds), values
+
+
+TEXT, TEXT_OR_NUMBER = frozenset({str}), frozenset({str, int})
 
 
 def _is_simple(signature: Signature) -> bool:
@@ -246,15 +295,12 @@ class _Template(abc.ABC):
         self.recorded = recorder.recorded
         self.is_usable = _adds_nothing(self.recorded.rest["headers"], sending.headers)
         self.body = _Text(self.recorded.body)
-        self.first_free_slot = len(shape.values) + len(shape.tasks)
-
-    def values(self, shape: _Shape) -> list[str]:
-        """What belongs in the slots, with a new id for each task."""
-        return [*shape.values, *new_ids(len(shape.tasks))]
+        self.tasks = len(shape.tasks)
+        self.first_free_slot = shape.slots + self.tasks
 
     @abc.abstractmethod
-    def fill(self, shape: _Shape) -> Any:
-        """A message that `put` takes."""
+    def fill(self, values: list[str]) -> Any:
+        """A message that `put` takes, with a new id for each task."""
 
     @staticmethod
     @abc.abstractmethod
@@ -279,14 +325,7 @@ CELERYS_HEADERS = {
 """Those of Celery's message protocol, version 2."""
 
 
-_templates: dict[tuple[Celery, type[_Template], _Shape], _Template] = {}
-
-
-def _template(shape: _Shape, transport: type[_Template], app: Celery, channel: Any) -> _Template:
-    key = (app, transport, shape)
-    if key not in _templates:
-        _templates[key] = transport(shape, app, channel)
-    return _templates[key]
+_templates: dict[tuple[Celery, _Shape], _Template] = {}
 
 
 # Transports ----------------------------------------------------------------------------------------
@@ -300,17 +339,17 @@ class _ToRedis(_Template):
         exchange, routing_key = self.recorded.exchange, self.recorded.routing_key
         envelope = channel.prepare_message(self.recorded.body, **self.recorded.rest)
         channel._inplace_augment_message(envelope, exchange, routing_key)
-        envelope["body"] = f"--slot-{self.first_free_slot}--"
-        envelope["properties"]["delivery_tag"] = f"--slot-{self.first_free_slot + 1}--"
+        envelope["properties"]["delivery_tag"] = f"--slot-{self.first_free_slot}--"
+        envelope["body"] = f"--slot-{self.first_free_slot + 1}--"
         self._envelope = _Text(kombu_json.dumps(envelope))
         queues = channel._lookup(exchange, routing_key) if exchange else [routing_key]
         priority = channel._get_message_priority(envelope, reverse=False)
         self._keys = [channel._q_for_pri(queue, priority) for queue in queues]
 
-    def fill(self, shape: _Shape) -> tuple[list[str], str]:
-        values = self.values(shape)
-        body = base64.b64encode(self.body.fill(values).encode()).decode()
-        return self._keys, self._envelope.fill([*values, body, *new_ids(1)])
+    def fill(self, values: list[str]) -> tuple[list[str], str]:
+        values = values + new_ids(self.tasks + 1)
+        values.append(base64.b64encode(self.body.fill(values).encode()).decode())
+        return self._keys, self._envelope.fill(values)
 
     @staticmethod
     def put(producer: Any, messages: Sequence[tuple[list[str], str]]) -> None:
@@ -339,8 +378,8 @@ class _ToRabbitMQ(_Template):
         )
         self._address = (self.recorded.exchange, self.recorded.routing_key)
 
-    def fill(self, shape: _Shape) -> tuple[tuple[str, str], bytes, bytes]:
-        values = self.values(shape)
+    def fill(self, values: list[str]) -> tuple[tuple[str, str], bytes, bytes]:
+        values = values + new_ids(self.tasks)
         return self._address, self._properties.fill(values), self.body.fill(values).encode()
 
     @staticmethod

@@ -134,16 +134,17 @@ def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[Claimed]:
 
 def deliver(rows: Sequence[Row]) -> Drained:
     """Start the workflows of claimed messages and settle each one by how that went."""
-    result, ready, sendings = Drained(), [], []
+    result, ready, batch = Drained(), [], dispatch.Batch(current_app)
     for row in rows:
         try:
-            sendings += build(row)
+            for sending in build(row):
+                batch.add(sending)
         except Exception as error:
             _set_aside(row, error, result)
         else:
             ready.append(row)
     try:
-        dispatch.send_all(sendings, app=current_app)
+        batch.send()
         crash_points.reached("relay.sent")
     except dispatch.BrokerDown as down:
         _release_all(ready, down, result)

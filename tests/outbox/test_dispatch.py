@@ -95,10 +95,21 @@ IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 def test_both_ways_send_the_same_bytes(app, take, canvas):
     dispatch.send(dispatch.Sending(canvas(app), HEADERS))
     slow = take(1)
-    dispatch.send_all([dispatch.Sending(canvas(app), HEADERS)], app=app)
-    fast = take(1)
+    for _ in ("the shape is new", "the shape is known"):
+        dispatch.send_all([dispatch.Sending(canvas(app), HEADERS)], app=app)
+        assert blind(take(1)) == blind(slow)
 
-    assert blind(fast) == blind(slow)
+
+def test_a_batch_of_known_and_new_shapes_loses_none(app, take):
+    dispatch.send_all([dispatch.Sending(single(app), HEADERS)], app=app)
+    take(1)
+    batch = dispatch.Batch(app)
+    for number in range(4):
+        batch.add(dispatch.Sending(single(app), HEADERS))
+        batch.add(dispatch.Sending(app.tasks["tests.two"].si(number=str(number)), HEADERS))
+    batch.send()
+
+    assert sorted(headers["task"] for _, headers, *_ in take(8)) == 4 * ["tests.one"] + 4 * ["tests.two"]
 
 
 def test_a_message_larger_than_a_frame_arrives_whole(app, take):
@@ -132,12 +143,13 @@ def test_a_template_is_filled_anew_for_each_message(app, take):
         )
         for number in range(50)
     ]
-    dispatch.send_all(sendings, app=app)
+    for _ in ("the shape is new", "the shape is known"):
+        dispatch.send_all(sendings, app=app)
 
-    sent = take(50)
-    assert [json.loads(body)[1]["order_id"] for body, *_ in sent] == [f"o-{number}" for number in range(50)]
-    assert [headers["redeliveries"] for _, headers, *_ in sent] == list(range(50))
-    assert len({headers["id"] for _, headers, *_ in sent}) == 50
+        sent = take(50)
+        assert [json.loads(body)[1]["order_id"] for body, *_ in sent] == [f"o-{number}" for number in range(50)]
+        assert [headers["redeliveries"] for _, headers, *_ in sent] == list(range(50))
+        assert len({headers["id"] for _, headers, *_ in sent}) == 50
 
 
 @pytest.mark.parametrize(
@@ -155,7 +167,7 @@ def test_a_template_is_filled_anew_for_each_message(app, take):
 )
 def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
     sending = dispatch.Sending(strange(app), HEADERS)
-    assert dispatch._Shape.of(sending) is None
+    assert dispatch._read(sending) is None
 
     dispatch.send_all([dispatch.Sending(single(app), HEADERS), sending], app=app)
     take(1 + len(list(dispatch.signatures_in(sending.canvas))))
@@ -177,7 +189,7 @@ def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, 
 
 @pytest.mark.parametrize("canvas", [single, three])
 def test_the_usual_canvases_go_the_fast_way(app, canvas):
-    shape = dispatch._Shape.of(dispatch.Sending(canvas(app), HEADERS))
+    shape, _ = dispatch._read(dispatch.Sending(canvas(app), HEADERS))
     with app.producer_or_acquire() as producer:
         [transport] = [fast for kind, fast in dispatch.FAST if isinstance(producer.channel, kind)]
         assert transport(shape, app, producer.channel).is_usable

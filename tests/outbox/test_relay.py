@@ -129,7 +129,7 @@ def test_a_broker_that_is_down_spends_no_attempts(drain, subscribed, monkeypatch
         raise dispatch.BrokerDown("connection refused")
 
     with monkeypatch.context() as outage:
-        outage.setattr(dispatch, "send_all", refuse)
+        outage.setattr(dispatch.Batch, "send", refuse)
         for _ in range(20):
             assert relay.drain().broker_down
     assert set(OutboxMessage.objects.values_list("status", "attempts", "claim")) == {("pending", 0, None)}
