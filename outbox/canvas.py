@@ -15,5 +15,17 @@ def steps(*tasks: Any, **kwargs: Any) -> Signature:
     The same as `celery.chain(*(task.si(**kwargs) for task in tasks))`, which looks at each link as if it
     could be a chain or a group itself. The relay builds one for every message.
     """
-    links = [Signature(task.name, kwargs=dict(kwargs), immutable=True) for task in tasks]
+    links = [Signature(_name(task), kwargs=dict(kwargs), immutable=True) for task in tasks]
     return Chain(*links) if len(links) > 1 else links[0]
+
+
+def _name(task: Any) -> str:
+    """The name of a task, asked for once: what `shared_task` makes looks for the app's task each time."""
+    known = _names.get(id(task))
+    if known is None:
+        known = _names[id(task)] = (task, task.name)
+    return known[1]
+
+
+_names: dict[int, tuple[Any, str]] = {}
+"""By the identity of a task, which is kept as well: so nothing else can get the same one."""

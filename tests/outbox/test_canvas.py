@@ -37,3 +37,8 @@ def test_links_share_nothing():
     first.set(queue="elsewhere")
 
     assert (second.kwargs, second.options) == (KWARGS, {})
+
+
+def test_a_task_keeps_its_name_whatever_was_asked_before():
+    for task in (tasks.validate, tasks.charge, tasks.validate):
+        assert steps(task, **KWARGS).task == task.name
