@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from outbox import crash_points, dispatch, testing
+from outbox import crash_points, templates, testing, transports
 
 WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.IGNORECASE)
 LOCK = re.compile(r"FOR (NO KEY )?UPDATE", re.IGNORECASE)
@@ -111,7 +111,7 @@ def watching(monkeypatch):
         return wrapped
 
     def published(producer, *_, **options):
-        recording = isinstance(producer, dispatch._Recorder)
+        recording = isinstance(producer, templates.Recorder)
         return "" if recording else f"publish to {options['routing_key']}"
 
     def posted(adapter, request, **_):
@@ -123,7 +123,7 @@ def watching(monkeypatch):
         patch.setattr(BaseDatabaseWrapper, "rollback", rolling_back)
         for owner, name, describe in (
             (kombu.messaging.Producer, "publish", published),
-            (dispatch._ToRedis, "put", lambda *_: "publish a batch"),
+            (transports.ToRedis, "put", lambda *_: "publish a batch"),
             (kombu.message.Message, "ack", lambda *_, **__: ACKNOWLEDGE),
             (requests.adapters.HTTPAdapter, "send", posted),
             (smtplib.SMTP, "sendmail", lambda *_, **__: "an e-mail"),

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery, Task, chain, group
 
 import celeryconfig
-from outbox import dispatch
+from outbox import dispatch, templates, transports
 from tests.chaos.conftest import AMQP_URL
 from tests.processes import answers, eventually
 
@@ -127,7 +127,7 @@ def test_a_message_larger_than_a_frame_arrives_whole(app, take):
 
 
 def test_a_batch_larger_than_what_is_written_at_once_arrives_in_order(app, take):
-    numbers = [str(number) for number in range(3 * dispatch.WRITTEN_AT_ONCE + 1)]
+    numbers = [str(number) for number in range(3 * transports.WRITTEN_AT_ONCE + 1)]
     dispatch.send_all(
         [dispatch.Sending(app.tasks["tests.one"].si(number=number), HEADERS) for number in numbers], app=app
     )
@@ -167,10 +167,10 @@ def test_a_template_is_filled_anew_for_each_message(app, take):
 )
 def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
     sending = dispatch.Sending(strange(app), HEADERS)
-    assert dispatch._read(sending) is None
+    assert templates.read(sending) is None
 
     dispatch.send_all([dispatch.Sending(single(app), HEADERS), sending], app=app)
-    take(1 + len(list(dispatch.signatures_in(sending.canvas))))
+    take(1 + len(list(templates.signatures_in(sending.canvas))))
 
 
 def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, monkeypatch):
@@ -189,10 +189,10 @@ def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, 
 
 @pytest.mark.parametrize("canvas", [single, three])
 def test_the_usual_canvases_go_the_fast_way(app, canvas):
-    shape, _ = dispatch._read(dispatch.Sending(canvas(app), HEADERS))
+    shape, _ = templates.read(dispatch.Sending(canvas(app), HEADERS))
     with app.producer_or_acquire() as producer:
-        [transport] = [fast for kind, fast in dispatch.FAST if isinstance(producer.channel, kind)]
-        assert transport(shape, app, producer.channel).is_usable
+        [transport] = [fast for kind, fast in transports.FAST if isinstance(producer.channel, kind)]
+        assert transport(shape, app, producer.channel, send=dispatch.send).is_usable
 
 
 def test_names_of_slots_do_not_occur_in_what_is_configured():
