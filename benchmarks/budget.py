@@ -22,5 +22,5 @@ class Counts:
 
 
 PLACING = Counts(queries=2, transactions=1, messages=0)
-WHOLE_ORDER = Counts(queries=23.45, transactions=10.45, messages=4)
+WHOLE_ORDER = Counts(queries=14.45, transactions=9.45, messages=2)
 """With what the relay needs per batch shared by 20 orders."""

@@ -80,7 +80,9 @@ class Batch:
             transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
             slow = [sending for sending in self._others if not self._fill_late(sending, transport, producer)]
             for entity in {entity for template in self._used for entity in template.recorded.declare}:
-                producer.maybe_declare(entity)
+                # kombu knows as well, but copies the entity before it looks.
+                if hash(entity) not in producer.connection.declared_entities:
+                    producer.maybe_declare(entity)
             if self._used:
                 next(iter(self._used)).put(producer, self._filled)
             for sending in slow:

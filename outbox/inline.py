@@ -28,6 +28,9 @@ from django.conf import settings
 MOST_LINKS = 10
 """Links that follow one delivery; more could not be told in its result (see `Followed`)."""
 
+LONGEST_TEXT = 500
+"""Characters that are told of a link's arguments and of its result."""
+
 OPTIONS = {"task_id", "headers", "reply_to"}
 """What the links of a plain chain carry. One with another option, a queue or a countdown, is not for here."""
 
@@ -143,11 +146,11 @@ def follow(task: Task, result: Any, *, began: float) -> Any:
         task=link["task"],
         id=link["options"]["task_id"],
         parent_id=request.id,
-        kwargs=repr(link["kwargs"]),
+        kwargs=repr(link["kwargs"])[:LONGEST_TEXT],
         began=started_at,
         seconds=returned.seconds if isinstance(returned, Followed) else time.monotonic() - started,
         state=state,
-        says=repr(getattr(info.retval, "exc", info.retval)) if info else _own(returned, text),
+        says=_outcome(info, returned, text)[:LONGEST_TEXT],
     )
     return Followed(result=result, seconds=seconds, links=(ended, *later))
 
@@ -165,7 +168,7 @@ def _may_follow(task: Task, since: float) -> bool:
         bool(link.get("immutable"))
         and not link.get("subtask_type")
         and not link.get("args")
-        and link["options"].keys() <= OPTIONS
+        and {"task_id"} <= link["options"].keys() <= OPTIONS
         and _queue_of(task.app, link["task"]) == _queue_of(task.app, task.name) is not None
     )
 
@@ -205,7 +208,9 @@ def _request_of(link: Mapping[str, Any], before: Any, since: float) -> dict[str,
     }
 
 
-def _own(returned: Any, text: str | None) -> str:
+def _outcome(info: Any, returned: Any, text: str | None) -> str:
+    if info:
+        return repr(getattr(info.retval, "exc", info.retval))
     return repr(returned.result) if isinstance(returned, Followed) else str(text)
 
 

@@ -48,14 +48,14 @@ class ToRedis(Template):
 
     @staticmethod
     def put(producer: Any, messages: Sequence[tuple[list[str], str]]) -> None:
+        by_key: dict[str, list[str]] = {}
+        for keys, envelope in messages:
+            for key in keys:
+                by_key.setdefault(key, []).append(envelope)
         with (
             producer.channel.conn_or_acquire() as client,
-            client.pipeline(transaction=True) as pipeline,
+            client.pipeline(transaction=len(by_key) > 1) as pipeline,  # one command is one by itself
         ):
-            by_key: dict[str, list[str]] = {}
-            for keys, envelope in messages:
-                for key in keys:
-                    by_key.setdefault(key, []).append(envelope)
             for key, envelopes in by_key.items():
                 pipeline.lpush(key, *envelopes)
             pipeline.execute()

@@ -359,11 +359,11 @@ def test_the_longest_chain_fits_into_what_is_kept_of_a_result():
         task="notifications.tasks.send_something_long",
         id="0" * 36,
         parent_id="0" * 36,
-        kwargs=repr({"message_id": "0" * 36, "order_id": "0" * 36, "something_else": "0" * 36}),
+        kwargs="x" * inline.LONGEST_TEXT,
         began=1e10 / 3,
         seconds=1 / 3,
         state="SUCCESS",
-        says="x" * 500,
+        says="x" * inline.LONGEST_TEXT,
     )
     followed = inline.Followed(result=True, seconds=1 / 3, links=(link,) * inline.MOST_LINKS)
 
