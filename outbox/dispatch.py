@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from outbox.templates import Sending, Shape, Template, read, signatures_in
 from outbox.transports import FAST, BrokerDown
 
-__all__ = ["Batch", "BrokerDown", "Sending", "send", "send_all"]
+__all__ = ["Batch", "BrokerDown", "Sending", "send", "send_all", "signatures_in"]
 
 
 def send(sending: Sending) -> None:

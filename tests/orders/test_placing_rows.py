@@ -10,9 +10,9 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from orders import placing, services
 from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition
-from outbox.rows import Table
 from outbox import context, publisher
 from outbox.models import OutboxMessage
+from outbox.rows import Table
 from tests.factories import ProductFactory, place
 
 pytestmark = pytest.mark.django_db(transaction=True)
