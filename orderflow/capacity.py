@@ -18,8 +18,9 @@ BUSY = 0.7
 """How much of their time processors and processes may be at work: above, waiting grows faster than the rate."""
 
 DAY = dt.timedelta(days=1)
-STEPS = 3
-"""Tasks of an order: validate, charge, fulfill."""
+STEP_MESSAGES = 1
+"""Broker messages that carry an order through its steps: its chain goes on in the process that began it, while
+providers answer within `CHAIN_INLINE_SECONDS`."""
 CALLS = 2
 """Calls of an order to providers: the payment and the warehouse. One more for each notification."""
 WEB_THREADS = 4
@@ -46,8 +47,8 @@ class Costs:
 
 
 MEASURED = {
-    "redis": Costs(web=5.27, relay=1.84, orders=12.7, notifications=3.94, database=6.45, broker=0.863),
-    "rabbitmq": Costs(web=5.53, relay=2.19, orders=11.3, notifications=3.59, database=6.83, broker=4.69),
+    "redis": Costs(web=4.97, relay=1.18, orders=6.62, notifications=3.26, database=4.48, broker=0.52),
+    "rabbitmq": Costs(web=4.97, relay=2.45, orders=8.95, notifications=4.2, database=6.9, broker=4.1),
 }
 """`run.py bench pipeline intake` on two processors of an AMD EPYC; tests/commands/capacity_points.json has the
 runs. The relay's is that of small batches, and falls when it has more to do at a time."""
@@ -168,8 +169,8 @@ def needed(load: Load, *, costs: Costs | None = None, retention: dt.timedelta) -
     costs = costs or MEASURED[load.broker]
     rate, news = load.orders_per_second, load.notifications_per_order
     # The measured order has one notification: what grows with the broker's messages grows by its share.
-    messages = STEPS + news
-    share = messages / (STEPS + 1)
+    messages = STEP_MESSAGES + news
+    share = messages / (STEP_MESSAGES + 1)
     waits = load.provider.total_seconds()
     busy = {
         "web": costs.web,
