@@ -20,7 +20,7 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.transport import Transport
 
-from outbox import context, telemetry
+from outbox import context, inline, telemetry
 
 REDACTED = "[redacted]"
 _SHAPES = (
@@ -102,8 +102,11 @@ def configure_logging() -> None:
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
-            "filters": {"no ticks": {"()": NoTicks}},
-            "loggers": {"celery.beat": {"filters": ["no ticks"]}},
+            "filters": {"no ticks": {"()": NoTicks}, "own results": {"()": OwnResults}},
+            "loggers": {
+                "celery.beat": {"filters": ["no ticks"]},
+                "celery.app.trace": {"filters": ["own results"]},
+            },
             "root": {"handlers": ["stderr"], "level": settings.LOG_LEVEL},
         }
     )
@@ -114,6 +117,17 @@ class NoTicks(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("Scheduler: Sending due task")
+
+
+class OwnResults(logging.Filter):
+    """Has Celery tell a task's own result, not what followed it inline: those links have lines of their own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, dict) and isinstance(told := record.args.get("return_value"), str):
+            own, seconds, _ = inline.read(told)
+            if seconds is not None:
+                record.args = {**record.args, "return_value": own, "runtime": seconds}
+        return True
 
 
 def _processors() -> list[Any]:

@@ -63,7 +63,7 @@ def shop(monkeypatch):
 
 @pytest.fixture
 def customer(shop):
-    return Client(f"http://127.0.0.1:{shop.server_address[1]}/api/v1", "token", timeout=0.2)
+    return Client(f"http://127.0.0.1:{shop.server_address[1]}/api/v1", "token", timeout=0.5)
 
 
 def wish(number=1, **more):

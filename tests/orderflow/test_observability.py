@@ -9,11 +9,12 @@ import logging
 import pytest
 import sentry_sdk
 from celery import beat, current_app
+from celery.app.trace import LOG_SUCCESS
 from celery.schedules import schedule
 from sentry_sdk.transport import Transport
 
 from orderflow import observability
-from outbox import context, telemetry
+from outbox import context, inline, telemetry
 
 
 class Recording(Transport):
@@ -148,3 +149,12 @@ def test_the_hourly_work_checks_in_so_that_sentry_notices_when_it_is_missed(sent
 
 def test_what_ticks_every_second_does_not_check_in(sentry, monkeypatch):
     assert check_ins(sentry, monkeypatch, "drain the outbox") == []
+
+
+def test_what_followed_a_task_inline_is_not_told_in_its_line():
+    followed = inline.Followed(result=True, seconds=0.5, links=())
+    told = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
+    record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (told,), None)
+
+    assert observability.OwnResults().filter(record)
+    assert record.getMessage() == "Task a task[1] succeeded in 0.5s: True"
