@@ -44,11 +44,26 @@ def is_struck(server, match):
     return any(fault["struck"] and fault["match"] == match for fault in server.faults())
 
 
-def hold_charge(world, order, *, seconds):
-    """Let the provider think about the order's charge."""
-    world.payments.control(
-        fault="slow", latency_ms=int(seconds * 1000), times=1, match=f"order-{order.pk}-charge"
-    )
+@contextlib.contextmanager
+def before_it_begins(worker):
+    """Do something about an order that the worker would otherwise have worked off already."""
+    worker.freeze()
+    try:
+        yield
+    finally:
+        worker.thaw()
+
+
+def place_with_held_charge(staff, world, *products, seconds):
+    """Place an order, and let the provider think about its charge."""
+    with before_it_begins(staff.orders):
+        order = place(*products)
+        hold(world.payments, f"order-{order.pk}-charge", seconds=seconds)
+    return order
+
+
+def hold(server, key, *, seconds):
+    server.control(fault="slow", latency_ms=int(seconds * 1000), times=1, match=key)
 
 
 def wait_for_charge(world, order):
@@ -78,14 +93,15 @@ def test_orders_are_worked_off_by_real_workers_and_the_ledgers_agree(staff, worl
 
 
 def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(staff, world, pass_time):
-    charging, shipping, refunding = place(), place(), place(ProductFactory(sku="NOSHIP-killed"))
-    held = [
-        (world.payments, f"order-{charging.pk}-charge"),
-        (world.warehouse, f"order-{shipping.pk}-shipment"),
-        (world.payments, f"order-{refunding.pk}-refund"),
-    ]
-    for server, key in held:
-        server.control(fault="slow", latency_ms=3000, times=1, match=key)
+    with before_it_begins(staff.orders):
+        charging, shipping, refunding = place(), place(), place(ProductFactory(sku="NOSHIP-killed"))
+        held = [
+            (world.payments, f"order-{charging.pk}-charge"),
+            (world.warehouse, f"order-{shipping.pk}-shipment"),
+            (world.payments, f"order-{refunding.pk}-refund"),
+        ]
+        for server, key in held:
+            hold(server, key, seconds=3)
     for server, key in held:
         eventually(lambda s=server, k=key: is_struck(s, k), key)
     staff.orders.kill()
@@ -100,8 +116,7 @@ def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(staff, w
 
 
 def test_a_child_killed_in_a_step_is_made_good(staff, world, pass_time):
-    order = place()
-    hold_charge(world, order, seconds=1)
+    order = place_with_held_charge(staff, world, seconds=1)
     wait_for_charge(world, order)
     staff.orders.kill_children()
     pass_time()
@@ -135,8 +150,7 @@ def test_a_message_that_a_dying_worker_swallowed_is_sent_again(staff, world, bro
 
 
 def test_a_connection_that_drops_during_a_charge_charges_once(staff, world, broker, pass_time):
-    order = place()
-    hold_charge(world, order, seconds=2)
+    order = place_with_held_charge(staff, world, seconds=2)
     wait_for_charge(world, order)
     with broker.client() as link:
         link.client_kill_filter(_type="normal", skipme=True)
@@ -150,8 +164,7 @@ def test_a_connection_that_drops_during_a_charge_charges_once(staff, world, brok
 def test_orders_are_taken_while_the_broker_is_down_and_worked_off_when_it_is_back(
     staff, world, broker, pass_time
 ):
-    charging = place()
-    hold_charge(world, charging, seconds=2)
+    charging = place_with_held_charge(staff, world, seconds=2)
     wait_for_charge(world, charging)
     staff.orders.freeze()
     forgotten = [place() for _ in range(3)]
@@ -173,8 +186,7 @@ def test_orders_are_taken_while_the_broker_is_down_and_worked_off_when_it_is_bac
 def test_workers_outlive_a_database_that_goes_away(staff, world, pass_time):
     before = place()
     eventually(lambda: status(before) == Status.FULFILLED, "the first order")
-    charging = place()
-    hold_charge(world, charging, seconds=1)
+    charging = place_with_held_charge(staff, world, seconds=1)
     wait_for_charge(world, charging)
 
     staff.database.cut()
@@ -200,8 +212,7 @@ def test_two_relays_and_two_beats_start_nothing_twice(staff, stack, world, broke
 
 def test_a_customer_who_cancels_during_the_charge_gets_the_money_back(staff, world):
     product = ProductFactory(stock=2)
-    order = place(product)
-    hold_charge(world, order, seconds=1.5)
+    order = place_with_held_charge(staff, world, product, seconds=1.5)
     wait_for_charge(world, order)
     services.request_cancellation(order_id=order.pk, requested_by="customer")
 
@@ -213,8 +224,7 @@ def test_a_customer_who_cancels_during_the_charge_gets_the_money_back(staff, wor
 
 
 def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing(staff, stack, world, broker, pass_time):
-    order = place()
-    hold_charge(world, order, seconds=1)
+    order = place_with_held_charge(staff, world, seconds=1)
     wait_for_charge(world, order)
     staff.orders.freeze()
     pass_time()
