@@ -14,7 +14,6 @@ from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from orderflow import settings
-from outbox.redis_transport import TRANSPORT
 
 # Broker ----------------------------------------------------------------------------------------------
 
@@ -30,7 +29,6 @@ SOFT_TIME_LIMIT, TIME_LIMIT = 15, 20  # seconds; the leases and the visibility t
 
 _one_retry = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 if _is_redis:
-    broker_transport = TRANSPORT
     broker_transport_options: dict[str, Any] = {
         # Above the hard limit plus the longest countdown of a quick try, or a slow task runs twice.
         "visibility_timeout": TIME_LIMIT + 12,

@@ -10,10 +10,11 @@ import psycopg
 from celery import Celery, Task, signals
 from django.db import close_old_connections, connections
 
-from outbox import inline
+from outbox import inline, redis_transport
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
 
+redis_transport.install()
 app = Celery("orderflow")
 app.config_from_object("celeryconfig")
 app.autodiscover_tasks()

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.transport import redis
+from kombu.transport import TRANSPORT_ALIASES, redis
 
-TRANSPORT = "outbox.redis_transport:Transport"
+
+def install() -> None:
+    """
+    Have kombu take it for URLs of Redis, in this process and before its first connection.
+
+    Under their own scheme, not as Celery's `broker_transport`: Flower reads the broker's kind off its URL.
+    """
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:{Transport.__qualname__}"))
 
 
 class Channel(redis.Channel):

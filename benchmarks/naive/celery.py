@@ -10,6 +10,8 @@ from orderflow.celery import check_connections
 
 app = Celery("naive", broker=project.BROKER_URL, set_as_current=False, include=["benchmarks.naive.tasks"])
 app.conf.task_ignore_result = True
+if project.BROKER_URL.startswith("redis"):
+    app.conf.broker_transport = "kombu.transport.redis:Transport"  # the project's own transport is in its place
 app.conf.broker_connection_retry_on_startup = True
 
 if environment.IS_TUNED:

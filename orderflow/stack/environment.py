@@ -32,7 +32,6 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "warehouse": lambda: secrets.token_urlsafe(24),
     "twilio_account": lambda: f"AC{secrets.token_hex(16)}",
     "twilio": lambda: secrets.token_hex(16),
-    "flower": lambda: secrets.token_hex(8),
     "admin": lambda: secrets.token_hex(8),
 }
 
@@ -146,7 +145,7 @@ def managed(
         "FCM_PROJECT_ID": "orderflow-sandbox",
         "FCM_CREDENTIALS_FILE": str(home.push_credentials),
         "FLOWER_URL": at["flower"],
-        "FLOWER_BASIC_AUTH": f"admin:{secret['flower']}",
+        "FLOWER_BASIC_AUTH": f"admin:{secret['admin']}",  # the demo ends with one password to try
         "SANDBOX_URL": at["mailbox"],
         "ORDERFLOW_WEB_URL": at["web"],
         "ORDERFLOW_ADMIN_USER": "admin",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from celery import current_app
+from flower.utils import broker as flower
 from kombu.transport import redis as stock
 
 from outbox import redis_transport
@@ -19,6 +20,11 @@ def channel():
 
 def test_it_is_what_the_project_uses(channel):
     assert type(channel) is redis_transport.Channel
+
+
+def test_flower_can_tell_which_broker_it_is(channel):
+    with current_app.connection() as link:
+        assert isinstance(flower.Broker(link.as_uri(include_password=True)), flower.Redis)
 
 
 def test_operations_share_a_client(channel, monkeypatch):
