@@ -84,6 +84,19 @@ class Message:
     trace: Mapping[str, str] = dataclasses.field(default_factory=dict)
     redeliveries: int = 0
 
+    @classmethod
+    def of(cls, row: Any, event: Event) -> Message:
+        """The envelope of a stored message; `row` has its columns as attributes."""
+        return cls(
+            id=row.id,
+            event=event,
+            correlation_id=row.correlation_id,
+            causation_id=row.causation_id,
+            created_at=row.created_at,
+            trace=row.trace,
+            redeliveries=row.redeliveries,
+        )
+
     @property
     def key(self) -> str:
         return self.event.key

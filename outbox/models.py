@@ -91,15 +91,7 @@ class OutboxMessage(models.Model):
 
     def message(self, event: Any) -> Message:
         """The row as the envelope its handlers get."""
-        return Message(
-            id=self.id,
-            event=event,
-            correlation_id=self.correlation_id,
-            causation_id=self.causation_id,
-            created_at=self.created_at,
-            trace=self.trace,
-            redeliveries=self.redeliveries,
-        )
+        return Message.of(self, event)
 
 
 class RelayState(models.Model):

@@ -20,7 +20,7 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from outbox import crash_points, dead_letters, dispatch, registry, telemetry
-from outbox.contracts import Event, Message, Payload, UnreadableEvent
+from outbox.contracts import Message, Payload, UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
 
 CONSUMER = "outbox.relay"
@@ -94,18 +94,6 @@ class Claimed:
     attempts: int
     claim: uuid.UUID | None
 
-    def message(self, event: Event) -> Message:
-        """The envelope that its handlers get, as `OutboxMessage.message` makes it."""
-        return Message(
-            id=self.id,
-            event=event,
-            correlation_id=self.correlation_id,
-            causation_id=self.causation_id,
-            created_at=self.created_at,
-            trace=self.trace,
-            redeliveries=self.redeliveries,
-        )
-
 
 Row: TypeAlias = Claimed | OutboxMessage
 
@@ -162,7 +150,7 @@ def build(row: Row) -> list[dispatch.Sending]:
     Raises:
         Exception: whatever a handler raises; that is the message's own failure.
     """
-    message = row.message(registry.load(row.event_name, row.event_version, row.payload))
+    message = Message.of(row, registry.load(row.event_name, row.event_version, row.payload))
     workflows = registry.workflows_for(message.event, only=row.workflows)
     return [
         dispatch.Sending(canvas, message.headers(workflow=name))
