@@ -18,7 +18,8 @@ def install() -> None:
 
     Under their own scheme, not as Celery's `broker_transport`: Flower reads the broker's kind off its URL.
     """
-    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:{Transport.__qualname__}"))
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__qualname__}"
 
 
 class Channel(redis.Channel):
