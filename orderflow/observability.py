@@ -50,6 +50,8 @@ _QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
 
 EventDict = MutableMapping[str, Any]
 
+_logger = structlog.stdlib.get_logger("orderflow")
+
 
 def connect() -> None:
     """Receive facts, and report errors to Sentry when `SENTRY_DSN` is set. Called once by `apps.ready()`."""
@@ -145,7 +147,8 @@ def _processors() -> list[Any]:
 def _hand_over_to_logging() -> None:
     """Let structlog write through the standard library, or it would print to a command's output."""
     structlog.configure(
-        processors=[*_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # What nobody will read is not made ready first: most facts are quiet ones.
+        processors=[structlog.stdlib.filter_by_level, *_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -155,7 +158,7 @@ def _hand_over_to_logging() -> None:
 def log_fact(fact: str, fields: dict[str, Any]) -> None:
     """Write a fact as one log line."""
     level = logging.WARNING if fact in _WARNINGS else logging.DEBUG if fact in _QUIET else logging.INFO
-    structlog.stdlib.get_logger("orderflow").log(level, fact, **fields)
+    _logger.log(level, fact, **fields)
 
 
 def add_context(_: Any, __: str, event: EventDict) -> EventDict:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from celery import Celery
+from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError as BrokerError
 
 from outbox.templates import Sending, Shape, Template, read, signatures_in
@@ -76,26 +77,28 @@ class Batch:
 
     def send(self) -> None:
         """Send all of them, as `send_all` says."""
-        with _broker_failures(self._app), self._app.producer_or_acquire() as producer:
-            transport = next((fast for kind, fast in FAST if isinstance(producer.channel, kind)), None)
-            slow = [sending for sending in self._others if not self._fill_late(sending, transport, producer)]
+        # A connection of the pool that Celery's producers share; a producer of it takes as long as the sending.
+        with _broker_failures(self._app), self._app.pool.acquire(block=True) as link:
+            channel = link.default_channel
+            transport = next((fast for kind, fast in FAST if isinstance(channel, kind)), None)
+            slow = [sending for sending in self._others if not self._fill_late(sending, transport, channel)]
             for entity in {entity for template in self._used for entity in template.recorded.declare}:
                 # kombu knows as well, but copies the entity before it looks.
-                if hash(entity) not in producer.connection.declared_entities:
-                    producer.maybe_declare(entity)
+                if hash(entity) not in link.declared_entities:
+                    maybe_declare(entity, channel)
             if self._used:
-                next(iter(self._used)).put(producer, self._filled)
+                next(iter(self._used)).put(link, self._filled)
             for sending in slow:
                 send(sending)
 
-    def _fill_late(self, sending: Sending, transport: type[Template] | None, producer: Any) -> bool:
+    def _fill_late(self, sending: Sending, transport: type[Template] | None, channel: Any) -> bool:
         """Fill a sending if its shape can be learned, now that there is a channel; return whether it was."""
         shaped = read(sending) if transport else None
         if not shaped or not transport:
             return False
         shape, values = shaped
         if (self._app, shape) not in _templates:
-            _templates[self._app, shape] = transport(shape, self._app, producer.channel, send=send)
+            _templates[self._app, shape] = transport(shape, self._app, channel, send=send)
         template = _templates[self._app, shape]
         if template.is_usable:
             self._fill(template, values)

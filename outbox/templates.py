@@ -188,8 +188,8 @@ class Template(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def put(producer: Any, messages: Sequence[Any]) -> None:
-        """Send all of them."""
+    def put(link: Any, messages: Sequence[Any]) -> None:
+        """Send all of them by a connection of kombu's."""
 
 
 def _adds_nothing(sent: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:

@@ -47,18 +47,20 @@ class ToRedis(Template):
         return self._keys, self._envelope.fill(values)
 
     @staticmethod
-    def put(producer: Any, messages: Sequence[tuple[list[str], str]]) -> None:
+    def put(link: Any, messages: Sequence[tuple[list[str], str]]) -> None:
         by_key: dict[str, list[str]] = {}
         for keys, envelope in messages:
             for key in keys:
                 by_key.setdefault(key, []).append(envelope)
-        with (
-            producer.channel.conn_or_acquire() as client,
-            client.pipeline(transaction=len(by_key) > 1) as pipeline,  # one command is one by itself
-        ):
-            for key, envelopes in by_key.items():
-                pipeline.lpush(key, *envelopes)
-            pipeline.execute()
+        with link.default_channel.conn_or_acquire() as client:
+            if len(by_key) == 1:  # nearly always, and one command is one by itself
+                [(key, envelopes)] = by_key.items()
+                client.lpush(key, *envelopes)
+                return
+            with client.pipeline() as pipeline:
+                for key, envelopes in by_key.items():
+                    pipeline.lpush(key, *envelopes)
+                pipeline.execute()
 
 
 class ToRabbitMQ(Template):
@@ -78,7 +80,7 @@ class ToRabbitMQ(Template):
         return self._address, self._properties.fill(values), self.body.fill(values).encode()
 
     @staticmethod
-    def put(producer: Any, messages: Sequence[tuple[tuple[str, str], bytes, bytes]]) -> None:
+    def put(link: Any, messages: Sequence[tuple[tuple[str, str], bytes, bytes]]) -> None:
         unconfirmed, lowest = set(range(1, len(messages) + 1)), 1
 
         def confirm(delivery_tag: int, multiple: bool) -> None:
@@ -92,13 +94,13 @@ class ToRabbitMQ(Template):
         def refuse(delivery_tag: int, multiple: bool) -> None:
             raise BrokerDown(f"the broker refused message {delivery_tag} of a batch")
 
-        with producer.connection.channel() as channel:
+        with link.channel() as channel:
             channel.confirm_select()
             channel.events["basic_ack"].add(confirm)
             channel.events["basic_nack"].add(refuse)
             _write(channel, messages)
             while unconfirmed:
-                producer.connection.drain_events(timeout=CONFIRMED_WITHIN)
+                link.drain_events(timeout=CONFIRMED_WITHIN)
 
 
 def _write(channel: Any, messages: Sequence[tuple[tuple[str, str], bytes, bytes]]) -> None:
