@@ -15,7 +15,7 @@ MISSING_AFTER = 10 * PATIENCE
 """How long the news of a message may be missing before somebody has to look: the sweep takes lost news up
 after its patience, every few seconds, and each redelivery makes the message wait again."""
 
-MOST_REDELIVERIES = 8
+MOST_REDELIVERIES = 9
 """After so many, an hour and a half of the sweep's doubling waits, nobody seems to take the news at all."""
 
 DELIVERED_LONG_AGO = "message.status = 'published' AND message.published_at < now() - %(missing)s"

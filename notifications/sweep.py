@@ -31,6 +31,9 @@ MOST_DOUBLINGS = 6
 """The waits before repeated redeliveries grow to three quarters of an hour, so that a pool that is down
 finds no pile of copies when it is back."""
 
+UNDOUBLED = 2
+"""Redeliveries that do not count for that: an order's steps have its message delivered again, too."""
+
 FIRST_LOOK = dt.timedelta(days=1)
 """How far back the very first look goes."""
 
@@ -50,7 +53,8 @@ class Missing(NamedTuple):
     @property
     def wait(self) -> dt.timedelta:
         """How much longer to wait for it before it is delivered again."""
-        return PATIENCE * (2 ** min(self.redeliveries, MOST_DOUBLINGS) - 1)
+        doublings = min(max(0, self.redeliveries - UNDOUBLED), MOST_DOUBLINGS)
+        return PATIENCE * (2**doublings - 1)
 
 
 def resume_lost() -> int:

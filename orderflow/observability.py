@@ -148,7 +148,11 @@ def _hand_over_to_logging() -> None:
     """Let structlog write through the standard library, or it would print to a command's output."""
     structlog.configure(
         # What nobody will read is not made ready first: most facts are quiet ones.
-        processors=[structlog.stdlib.filter_by_level, *_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

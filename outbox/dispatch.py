@@ -77,8 +77,9 @@ class Batch:
 
     def send(self) -> None:
         """Send all of them, as `send_all` says."""
-        # A connection of the pool that Celery's producers share; a producer of it takes as long as the sending.
-        with _broker_failures(self._app), self._app.pool.acquire(block=True) as link:
+        # The connections that Celery's producers have, too; to get a producer takes as long as the sending.
+        links: Any = self._app.pool
+        with _broker_failures(self._app), links.acquire(block=True) as link:
             channel = link.default_channel
             transport = next((fast for kind, fast in FAST if isinstance(channel, kind)), None)
             slow = [sending for sending in self._others if not self._fill_late(sending, transport, channel)]

@@ -20,6 +20,7 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from outbox import crash_points, dead_letters, dispatch, registry, telemetry
+from outbox.bookmark import Bookmark
 from outbox.contracts import Message, Payload, UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
 
@@ -58,15 +59,15 @@ class Drained:
         )
 
 
-def drain(*, batch: int = BATCH, most: int | None = None) -> Drained:
+def drain(*, batch: int = BATCH, most: int | None = None, bookmark: Bookmark | None = None) -> Drained:
     """
     Deliver what is due, batch by batch, until nothing is left, `most` messages are done or the broker is down.
 
-    Safe to run in any number of processes at once.
+    Safe to run in any number of processes at once. A relay that drains again and again has a `bookmark`.
     """
-    total = Drained()
+    total, bookmark = Drained(), bookmark or Bookmark()
     while not total.broker_down:
-        rows = claim(batch)
+        rows = claim(batch, bookmark=bookmark)
         if not rows:
             break
         crash_points.reached("relay.claimed")
@@ -99,25 +100,29 @@ Row: TypeAlias = Claimed | OutboxMessage
 
 CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT id FROM {OutboxMessage._meta.db_table}
-    WHERE status = 'pending' AND not_before <= statement_timestamp()
+    SELECT id, not_before FROM {OutboxMessage._meta.db_table}
+    WHERE status = 'pending' AND not_before >= %(since)s AND not_before <= statement_timestamp()
     ORDER BY not_before, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE {OutboxMessage._meta.db_table} AS message
 SET claim = %(claim)s, not_before = statement_timestamp() + %(lease)s
 FROM due WHERE message.id = due.id
-RETURNING created_at::text, message.id, event_name, event_version, key, payload::json, correlation_id,
-    causation_id, trace::json, redeliveries, workflows, attempts, claim
+RETURNING due.not_before::text, created_at::text, message.id, event_name, event_version, key, payload::json,
+    correlation_id, causation_id, trace::json, redeliveries, workflows, attempts, claim
 """  # noqa: S608 - the table's own name
-# The time comes as text: Python reads ISO 8601 ten times as fast as the driver does.
+# The times come as text: Python reads ISO 8601 ten times as fast as the driver does.
 
 
-def claim(limit: int, *, lease: dt.timedelta = LEASE) -> list[Claimed]:
+def claim(limit: int, *, lease: dt.timedelta = LEASE, bookmark: Bookmark | None = None) -> list[Claimed]:
     """Take up to `limit` due messages that no other relay holds, for the time of `lease`."""
-    values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease}
+    bookmark = bookmark or Bookmark()
+    values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease, "since": bookmark.begin()}
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, values)
-        return [Claimed(dt.datetime.fromisoformat(at), *rest) for at, *rest in cursor.fetchall()]
+        rows = cursor.fetchall()
+    if rows:
+        bookmark.move(dt.datetime.fromisoformat(due) for due, *_ in rows)
+    return [Claimed(dt.datetime.fromisoformat(at), *rest) for _, at, *rest in rows]
 
 
 def deliver(rows: Sequence[Row]) -> Drained:

@@ -13,6 +13,7 @@ from benchmarks import tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate, spread
 from benchmarks.scenarios import Options, Say
 from outbox import relay
+from outbox.bookmark import Bookmark
 
 LOOKS = 50
 MOST = 2_000
@@ -68,22 +69,23 @@ def drained(waiting: int, most: int, *, snapshot: bool = False) -> Sample:
             link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             link.execute("SELECT count(*) FROM outbox_relaystate")
         began = time.perf_counter()
-        done = relay.drain(most=most)
+        bookmark = Bookmark()
+        done = relay.drain(most=most, bookmark=bookmark)
         took = time.perf_counter() - began
         if done.published < min(most, waiting):
             raise Incorrect(f"{done} of {most} messages")
-        claims = _claims_per_second()
+        claims = _claims_per_second(bookmark)
         _remove_the_rest()
-        look = _empty_look()
+        look = _empty_look(bookmark)
         link.execute("ROLLBACK")
     tables.clean_queues()
     return Sample(value=done.published / took, counts={"empty look ms": look, "claims/s": claims})
 
 
-def _claims_per_second() -> float:
+def _claims_per_second(bookmark: Bookmark) -> float:
     """Claiming and settling without sending."""
     began, count = time.perf_counter(), 0
-    while count < CLAIMED and (batch := relay.claim(relay.BATCH)):
+    while count < CLAIMED and (batch := relay.claim(relay.BATCH, bookmark=bookmark)):
         relay.settle(batch)
         count += len(batch)
     return count / (time.perf_counter() - began)
@@ -94,12 +96,12 @@ def _remove_the_rest() -> None:
         cursor.execute("DELETE FROM outbox_outboxmessage WHERE status = 'pending'")
 
 
-def _empty_look() -> float:
-    """Milliseconds a relay takes to find nothing, median."""
+def _empty_look(bookmark: Bookmark) -> float:
+    """Milliseconds a relay takes to find nothing, median; now and then it looks from the very beginning."""
     times = []
     for _ in range(LOOKS):
         began = time.perf_counter()
-        found = relay.claim(relay.BATCH)
+        found = relay.claim(relay.BATCH, bookmark=bookmark)
         times.append(1000 * (time.perf_counter() - began))
         if found:
             raise Incorrect("something was left to claim")

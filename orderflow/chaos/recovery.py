@@ -47,13 +47,12 @@ LIMITS = {
 }
 """Seconds that recovery may take. The other kinds are measured and not judged."""
 
-NOTIFICATION_LIMIT = 110.0
+NOTIFICATION_LIMIT = 75.0
 """
 Seconds, instead of `LIMITS`, for deaths in the pools that send notifications. A notification is held for 25 s,
 longer than its task's hard limit, since a mail server cannot be asked what it has taken; Redis hands an
 unacknowledged message out again after 32 s; and a message that finds another's lease waits for its end. What
-the broker has lost is found by the sweep for news, after 45 s, or 90 s if its message was delivered again
-meanwhile, and up to 15 s until the sweep comes round.
+the broker has lost is found by the sweep for news, after 45 s and up to 15 s until the sweep comes round.
 """
 
 CHANNELS = ("email", "sms", "push")

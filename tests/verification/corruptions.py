@@ -224,7 +224,7 @@ MORE = [
         "customers-are-told",
         f"""
         DELETE FROM notifications_notification WHERE {TOLD_BY_SMS};
-        UPDATE outbox_outboxmessage SET redeliveries = 8, created_at = now() - interval '2 hours'
+        UPDATE outbox_outboxmessage SET redeliveries = 9, created_at = now() - interval '2 hours'
         WHERE key = %(shipped)s AND {PLACED}
     """,
     ),

@@ -1,0 +1,98 @@
+"""A relay goes on where it was, however much it has delivered, and still finds what lies before that."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+import pytest
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from outbox import bookmark, publisher, relay
+from outbox.bookmark import BEGINNING, MARGIN, Bookmark
+from outbox.models import OutboxMessage
+from tests.outbox.events import Happened
+
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+MOMENT = dt.timedelta(milliseconds=1)
+
+
+def publish(*about):
+    with transaction.atomic():
+        return publisher.publish_many(Happened(about=each) for each in about)
+
+
+def due_before(span):
+    """Have all messages be due earlier than the last one that was claimed, as of a transaction begun then."""
+    OutboxMessage.objects.filter(status="pending").update(not_before=Now() - span)
+
+
+@pytest.fixture
+def seldom(monkeypatch):
+    """Looks from the beginning do not come by themselves."""
+    monkeypatch.setattr(bookmark, "FROM_BEGINNING_EVERY", 10**9)
+
+
+@pytest.fixture
+def mark(db, seldom, subscribed):
+    """The bookmark of a relay that has just delivered a message."""
+    subscribed()
+    mark = Bookmark()
+    publish("before")
+    relay.settle(relay.claim(10, bookmark=mark))
+    return mark
+
+
+def test_it_begins_a_little_before_the_last_message_and_never_moves_back(seldom):
+    mark = Bookmark()
+    assert mark.begin() == BEGINNING
+    mark.move([NOON - MOMENT, NOON, NOON - 2 * MOMENT])
+    assert mark.begin() == NOON - MARGIN
+    mark.move([NOON - dt.timedelta(hours=1)])
+    assert mark.begin() == NOON - MARGIN
+
+
+def test_a_message_of_a_short_transaction_is_found_by_the_next_look(mark):
+    publish("committed late")
+    due_before(MARGIN / 2)
+
+    assert [row.key for row in relay.claim(10, bookmark=mark)] == ["committed late"]
+
+
+def test_a_message_of_a_long_transaction_is_found_by_the_next_look_from_the_beginning(mark, monkeypatch):
+    publish("committed very late")
+    due_before(dt.timedelta(hours=1))
+
+    assert relay.claim(10, bookmark=mark) == []
+    monkeypatch.setattr(bookmark, "FROM_BEGINNING_EVERY", 0)
+    assert [row.key for row in relay.claim(10, bookmark=mark)] == ["committed very late"]
+
+
+def test_a_relay_without_a_bookmark_looks_at_everything(mark):
+    publish("committed very late")
+    due_before(dt.timedelta(hours=1))
+
+    assert [row.key for row in relay.claim(10)] == ["committed very late"]
+
+
+def test_a_look_passes_over_nothing_that_was_delivered_long_ago(mark):
+    old = {"not_before": Now() - dt.timedelta(hours=1), "payload": {"about": "m"}}
+    OutboxMessage.objects.bulk_create(
+        OutboxMessage(event_name=Happened.name, event_version=2, key="m", **old) for _ in range(2_000)
+    )
+    assert relay.drain(bookmark=Bookmark()).published == 2_000
+    publish("last")
+    relay.settle(relay.claim(10, bookmark=mark))
+
+    assert pages_read(BEGINNING) > 10 * pages_read(mark.begin())
+
+
+def pages_read(since):
+    """How many pages a look for nothing reads."""
+    values = {"limit": relay.BATCH, "claim": None, "lease": relay.LEASE, "since": since}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_bitmapscan TO off")  # as with many messages
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {relay.CLAIM}", values)
+        plan = "\n".join(line for [line] in cursor.fetchall())
+    return int(re.search(r"Buffers: shared hit=(\d+)", plan)[1])
