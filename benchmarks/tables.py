@@ -113,6 +113,7 @@ def write_messages(
         **facts,
     )
     at = "now() - %(days)s * interval '1 day'"
+    due = "now() - (%(count)s - made.n) * interval '1 millisecond'"  # as their ids have it
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 0")
         cursor.execute(
@@ -124,7 +125,7 @@ def write_messages(
                    jsonb_set(jsonb_set(%(payload)s::jsonb, '{{order_id}}', to_jsonb(made.id::text)),
                              '{{order_number}}', to_jsonb('OF-' || made.n)),
                    made.id::text, '', '{{}}', '{{}}', 0, 0, '',
-                   {f"'published', {at}, {at}" if published else "'pending', now(), NULL"}
+                   {f"'published', {at}, {at}" if published else f"'pending', {due}, NULL"}
             FROM (SELECT n, {NEW_ID} AS id FROM generate_series(1, %(count)s) AS n) AS made
             """,  # noqa: S608 - our own names
             {
