@@ -3,22 +3,21 @@ Where a relay goes on reading.
 
 What was delivered leaves dead entries in the index of undelivered messages, until PostgreSQL vacuums the
 table. With millions of published messages beside it that can take a million deliveries, and passing over
-their entries takes 10 ms at every look. So a relay begins where it last found something, and reads from
-the very beginning only now and then.
+their entries takes 10 ms at every look. So a relay begins where its last look ended, and reads from the very
+beginning only now and then.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable
 
 BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 """Before any message."""
 
 MARGIN = dt.timedelta(seconds=2)
-"""How far before the last message found a look begins. Messages become visible when their transactions end,
-not in the order of their times; nearly all transactions are shorter than this."""
+"""How far before the end of the last look the next one begins. Messages become visible when their transactions
+end, not in the order of their times; nearly all transactions are shorter than this."""
 
 FROM_BEGINNING_EVERY = 0.25
 """Seconds between two looks from the beginning: what a message waits longer that a long transaction made, or
@@ -40,6 +39,6 @@ class Bookmark:
         self._read_from_beginning = now
         return BEGINNING
 
-    def move(self, found: Iterable[dt.datetime]) -> None:
-        """Remember when the messages of a look were due; never moves back."""
-        self._at = max(self._at, max(found) - MARGIN)
+    def move(self, seen_until: dt.datetime) -> None:
+        """Remember that all was found that was due until then, by the database's clock; never moves back."""
+        self._at = max(self._at, seen_until - MARGIN)
