@@ -15,7 +15,7 @@ import time
 BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 """Before any message."""
 
-MARGIN = dt.timedelta(seconds=2)
+MARGIN = dt.timedelta(seconds=1)
 """How far before the end of the last look the next one begins. Messages become visible when their transactions
 end, not in the order of their times; nearly all transactions are shorter than this."""
 
