@@ -141,11 +141,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def spread(values: Sequence[float]) -> float:
-    """How far apart the values lie, as a share of the largest: 0 means flat."""
-    return (max(values) - min(values)) / max(values) if values and max(values) else 0.0
-
-
 def figure(value: float) -> str:
     """A number as people read it: three significant digits, thousands apart."""
     if value >= 100:

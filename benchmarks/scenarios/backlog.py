@@ -10,7 +10,7 @@ import psycopg
 from django.db import connection
 
 from benchmarks import tables
-from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate, spread
+from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
 from outbox import relay
 from outbox.bookmark import Bookmark
@@ -47,12 +47,13 @@ def run(options: Options, say: Say) -> Result:
     tables.clean()
     tables.write_messages(published, published=True)
     result.rows = alternate(contestants, rounds=1 if options.quick else options.rounds, say=say)
-    flat = result.rows[: len(sizes)]
-    result.judge("rows/s flat within 15 %, spread", spread([row.median for row in flat]), most=0.15)
-    looks = [row.counts["empty look ms"] for row in flat]
-    result.judge("looking for nothing flat within 15 %, spread", spread(looks), most=0.15)
-    claims = [row.counts["claims/s"] for row in flat]
-    result.judge("claiming alone flat within 15 %, spread", spread(claims), most=0.15)
+    shortest, *longer = result.rows[: len(sizes)]
+    rate = min(row.median for row in longer) / shortest.median
+    result.judge("rows/s of the longer ones at most 15 % lower", rate, least=0.85)
+    look = max(row.counts["empty look ms"] for row in longer) / shortest.counts["empty look ms"]
+    result.judge("looking for nothing takes at most 15 % longer", look, most=1.15)
+    claims = min(row.counts["claims/s"] for row in longer) / shortest.counts["claims/s"]
+    result.judge("claiming alone at most 15 % slower", claims, least=0.85)
     result.judge("an old snapshot costs less than 2 x, ratio", result.row(pinned).ratio or 0.0, least=0.5)
     result.notes.append(f"{published:,} published messages lie beside")
     return result
@@ -77,9 +78,9 @@ def drained(waiting: int, enough: int, *, snapshot: bool = False) -> Sample:
             bookmark = Bookmark()
             began = time.perf_counter()
             published += relay.drain(most=min(enough, waiting // 2), bookmark=bookmark).published
-            drained = time.perf_counter()
+            enough_at = time.perf_counter()
             claimed += _claim_the_rest(bookmark)
-            draining, claiming = draining + drained - began, claiming + time.perf_counter() - drained
+            draining, claiming = draining + enough_at - began, claiming + time.perf_counter() - enough_at
             looks += _empty_looks(bookmark)
             link.execute("ROLLBACK")
         tables.clean_queues()

@@ -12,7 +12,6 @@ from benchmarks.harness import (
     alternate,
     figure,
     percentile,
-    spread,
     summarise,
 )
 
@@ -65,12 +64,6 @@ def test_a_percentile_is_one_of_the_values(share, expected):
 
 def test_a_percentile_of_one_value_is_that_value():
     assert percentile([7.0], 0.99) == 7.0
-
-
-def test_a_spread_of_nothing_is_flat():
-    assert spread([90.0, 100.0]) == pytest.approx(0.1)
-    assert spread([5.0, 5.0]) == 0
-    assert spread([]) == 0
 
 
 def test_a_verdict_is_met_within_its_bounds_only():
