@@ -59,7 +59,8 @@ class System:
             yield {name.removeprefix(f"{self.name}-"): pids for name, pids in groups.items()}
 
 
-def _celery(app: str, name: str, *options: str, ready: str = " ready.", **environment: str) -> Spec:
+def celery(app: str, name: str, *options: str, ready: str = " ready.", **environment: str) -> Spec:
+    """A process of Celery's, by the words of its command line."""
     return Spec(
         name=name,
         command=["-m", "celery", "-A", app, *options, "-l", "INFO"],
@@ -70,12 +71,12 @@ def _celery(app: str, name: str, *options: str, ready: str = " ready.", **enviro
 
 def _own_worker(queue: str, pool: tuple[str, ...]) -> Spec:
     options = ("worker", "-n", f"{queue}@bench", "-Q", queue, *pool, "--without-gossip", "--without-mingle")
-    return _celery("orderflow", queue, *options, ORDERFLOW_POOL=queue)
+    return celery("orderflow", queue, *options, ORDERFLOW_POOL=queue)
 
 
 RELAY = _own_worker("relay", EARLY_POOLS["relay"])
 EMAIL = _own_worker("email", LATER_POOLS["email"])
-BEAT = _celery("orderflow", "beat", "beat", ready="beat: Starting")
+BEAT = celery("orderflow", "beat", "beat", ready="beat: Starting")
 
 OURS = System(
     name="orderflow",
@@ -89,7 +90,7 @@ NAIVE = {"BENCHMARK_NAIVE": "1"}
 
 def naive(*, pool: int = POOL) -> System:
     """The naive system at Celery's default settings."""
-    worker = _celery("benchmarks.naive", "worker", "worker", "-c", str(pool))
+    worker = celery("benchmarks.naive", "worker", "worker", "-c", str(pool))
     return System(name="naive", writer="naive", specs=(worker,), environment=NAIVE)
 
 
@@ -97,7 +98,7 @@ def tuned(*, pool: int = POOL) -> System:
     """The naive system with sessions kept, and the pool that was fastest: solo workers, one per processor."""
     options = ("-P", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
     workers = [
-        _celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
+        celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
         for number in range(pool)
     ]
     environment = {**NAIVE, "BENCHMARK_TUNED": "1"}

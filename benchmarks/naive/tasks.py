@@ -126,6 +126,12 @@ def notify(order_id: str) -> None:
     notification.save(update_fields=["status", "sent_at"])
 
 
+@app.task(acks_late=True)
+def only_call(key: str) -> None:
+    """No work but the call to the provider: what a pool can do at most that acknowledges late."""
+    stub.answer("mail", key)
+
+
 def _move(order: Order, to: moves.Status, **changes: Any) -> None:
     OrderTransition.objects.create(order=order, from_status=order.status, to_status=to)
     order.status = to

@@ -1,4 +1,4 @@
-"""E-mails at 50 ms per provider call: how much of its pool the channel keeps busy."""
+"""E-mails at 50 ms per provider call: how much of its pool the channel keeps busy, and what Celery alone does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 from django.db import connection
 
-from benchmarks import measure, processes, systems, tables
+from benchmarks import ledger, measure, processes, systems, tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
 from benchmarks.systems import EMAIL
@@ -17,6 +17,7 @@ from outbox import relay
 
 CALL = 0.05
 POOL = 4
+CALLS = {"BENCHMARK_ANSWER_SECONDS": str(CALL)}
 
 
 def run(options: Options, say: Say) -> Result:
@@ -27,6 +28,7 @@ def run(options: Options, say: Say) -> Result:
     result.rows = alternate(
         [
             Contestant(name="pool / call time", run=lambda: Sample(value=most)),
+            Contestant(name="celery alone", run=lambda: called(mails), baseline="pool / call time"),
             Contestant(name="orderflow", run=lambda: sent(mails), baseline="pool / call time"),
         ],
         rounds=options.rounds,
@@ -60,12 +62,38 @@ def sent(mails: int) -> Sample:
     return Sample(value=(mails - 1) / took, units=mails, cpu=cpu)
 
 
+def called(calls: int) -> Sample:
+    """
+    The calls alone, without database or texts, by a pool that acknowledges late and fetches nothing in advance.
+
+    Raises:
+        Incorrect: if one is missing or was made twice.
+    """
+    from benchmarks.naive import tasks
+
+    tables.clean()
+    for number in range(calls):
+        tasks.only_call.delay(str(number))
+    with processes.running([_only_calling()]) as groups:
+        meter = measure.Meter(systems.servers_and(groups))
+        processes.until(lambda: len(ledger.read("mail")) >= calls, within=900, what=f"{calls} calls")
+        cpu, _ = meter.read()
+    systems.check_ledger("mail", calls)
+    at = [line.at for line in ledger.read("mail")]
+    return Sample(value=(calls - 1) / (max(at) - min(at)), units=calls, cpu=cpu)
+
+
+def _only_calling() -> processes.Spec:
+    worker = systems.celery(
+        "benchmarks.naive", "calls", "worker", "-c", str(POOL), "--prefetch-multiplier", "1", **systems.NAIVE
+    )
+    return dataclasses.replace(worker, environment={**worker.environment, **CALLS})
+
+
 def _worker() -> processes.Spec:
     """The channel's worker with a pool of `POOL`."""
     command = [*EMAIL.command]
     usual = LATER_POOLS["email"]
     first = command.index(usual[0])
     command[first : first + len(usual)] = ["-c", str(POOL)]
-    return dataclasses.replace(
-        EMAIL, command=command, environment={**EMAIL.environment, "BENCHMARK_ANSWER_SECONDS": str(CALL)}
-    )
+    return dataclasses.replace(EMAIL, command=command, environment={**EMAIL.environment, **CALLS})
