@@ -1,4 +1,4 @@
-"""E-mails at 50 ms per provider call: how much of its pool the channel keeps busy, and what Celery alone does."""
+"""E-mails at 50 ms per provider call: how busy the channel keeps its pool, and Celery alone keeps one."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import threading
 
 import pytest
 from django.db import connection, transaction
@@ -13,6 +14,7 @@ from outbox import bookmark, publisher, relay
 from outbox.bookmark import BEGINNING, MARGIN, Bookmark
 from outbox.models import OutboxMessage
 from tests.outbox.events import Happened
+from tests.processes import eventually
 
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
@@ -78,6 +80,32 @@ def test_a_message_of_a_long_transaction_is_found_by_the_next_look_from_the_begi
     assert relay.claim(10, bookmark=mark) == []
     monkeypatch.setattr(bookmark, "FROM_BEGINNING_EVERY", 0)
     assert [row.key for row in relay.claim(10, bookmark=mark)] == ["committed very late"]
+
+
+def test_a_message_that_is_committed_behind_the_bookmark_is_delivered_all_the_same(
+    transactional_db, subscribed, monkeypatch
+):
+    monkeypatch.setattr(bookmark, "MARGIN", dt.timedelta())
+    subscribed()
+    mark, written, passed = Bookmark(), threading.Event(), threading.Event()
+
+    def write_slowly():
+        with transaction.atomic():
+            publisher.publish(Happened(about="slow"))
+            written.set()
+            passed.wait(60)
+        connection.close()
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    assert written.wait(60)
+    publish("quick")
+    assert relay.drain(bookmark=mark).published == 1
+    passed.set()
+    writer.join()
+
+    eventually(lambda: relay.drain(bookmark=mark).published, "the slow one is delivered")
+    assert not OutboxMessage.objects.exclude(status="published").exists()
 
 
 def test_a_relay_without_a_bookmark_looks_at_everything(mark):
