@@ -119,8 +119,9 @@ def run(path: Path, options: Options) -> Iterator[Report]:
         orders.invoices.UnreadableFile: if the file is not a CSV of this shape. The chunks before stay.
     """
     report, invoices = Report(), Invoices(path, guests=options.guests, limit=options.limit)
+    read: dict[str, str] = {}
     for chunk in _chunks(map(Invoice.of, invoices), options.chunk):
-        before = _look(chunk) if options.dry_run else _import(chunk, options)
+        before = _look_only(chunk, read) if options.dry_run else _import(chunk, options)
         _count(report, chunk, before)
         yield report
     report.lines_read, report.rejected = invoices.lines_read, invoices.rejected
@@ -166,6 +167,17 @@ def _look(chunk: Sequence[Invoice]) -> dict[str, str]:
     keys = [invoice.number for invoice in chunk]
     before = IdempotencyRecord.objects.filter(scope=SCOPE, key__in=keys)
     return dict(before.values_list("key", "fingerprint"))
+
+
+def _look_only(chunk: Sequence[Invoice], read: dict[str, str]) -> dict[str, str]:
+    """What `_import` would return if it had written the invoices in `read`, which those of the chunk join."""
+    before = _look(chunk)
+    for invoice in chunk:
+        if invoice.number in read:
+            before.setdefault(invoice.number, read[invoice.number])
+        else:
+            read[invoice.number] = invoice.key.fingerprint
+    return before
 
 
 def _create_products(invoices: Sequence[Invoice], options: Options) -> None:

@@ -81,15 +81,17 @@ def test_an_invoice_that_comes_again_in_one_file_is_repeated_or_changed(file_of)
     assert Product.objects.get().received == 3
 
 
-def test_a_dry_run_notices_what_was_imported_before(run, file_of):
+def test_a_dry_run_notices_what_was_imported_before_and_what_comes_again(run, file_of):
     run("import_orders", str(file_of((1, "85123A", 1), (2, "85123A", 1))))
-    path = file_of((1, "85123A", 1), (2, "85123A", 9), (3, "85123A", 1))
+    again = [(3, "85123A", 1), (4, "85123A", 1), (3, "85123A", 1), (1, "85123A", 1), (4, "85123A", 9)]
+    path = file_of((1, "85123A", 1), (2, "85123A", 9), *again)
     dry = run("import_orders", str(path), "--dry-run", "--format", "json")
     assert Order.objects.count() == 2
 
     wet = run("import_orders", str(path), "--format", "json")
     assert (dry.code, json.loads(dry.out)) == (wet.code, json.loads(wet.out))
-    assert (json.loads(dry.out)["orders_placed"], json.loads(dry.out)["invoices_changed"]) == (1, ["2"])
+    told = json.loads(dry.out)
+    assert (told["orders_placed"], told["orders_repeated"], told["invoices_changed"]) == (2, 3, ["2", "4"])
 
 
 def test_what_an_import_remembers_of_an_invoice_never_changes(file_of):
