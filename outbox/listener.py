@@ -19,7 +19,7 @@ from celery import Celery, bootsteps
 from django.db import connection, connections
 
 from outbox import relay, telemetry, topology
-from outbox.bookmark import Bookmark
+from outbox.watermark import Watermark
 
 QUEUE = "relay"
 CHANNEL = "outbox"
@@ -117,10 +117,10 @@ def listen(app: Celery, stopping: threading.Event) -> None:
 
 
 def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
-    wait, asleep, bookmark = FIRST_WAIT, False, Bookmark()
+    wait, asleep, watermark = FIRST_WAIT, False, Watermark()
     while not stopping.is_set():
         # The first batch after a sleep goes out before anything else is done.
-        drained = relay.drain(most=1 if asleep else None, bookmark=bookmark)
+        drained = relay.drain(most=1 if asleep else None, watermark=watermark)
         if wakes_up := asleep and bool(drained.published or drained.broker_down):
             _set_sleeping(link, False)
             asleep = False
@@ -136,7 +136,7 @@ def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
                 wait = FIRST_WAIT
                 continue  # look once more: what was written until now notified nobody
             for _ in link.notifies(timeout=wait, stop_after=1):
-                bookmark = Bookmark()  # whoever notified may have begun long ago
+                watermark = Watermark()  # whoever notified may have begun long ago
             wait = min(2 * wait, LONGEST_WAIT)
 
 

@@ -20,9 +20,9 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from outbox import crash_points, dead_letters, dispatch, registry, telemetry
-from outbox.bookmark import Bookmark
 from outbox.contracts import Message, Payload, UnreadableEvent
 from outbox.models import DeadLetter, OutboxMessage
+from outbox.watermark import Watermark
 
 CONSUMER = "outbox.relay"
 
@@ -59,15 +59,15 @@ class Drained:
         )
 
 
-def drain(*, batch: int = BATCH, most: int | None = None, bookmark: Bookmark | None = None) -> Drained:
+def drain(*, batch: int = BATCH, most: int | None = None, watermark: Watermark | None = None) -> Drained:
     """
     Deliver what is due, batch by batch, until nothing is left, `most` messages are done or the broker is down.
 
-    Safe to run in any number of processes at once. A relay that drains again and again has a `bookmark`.
+    Safe to run in any number of processes at once. A relay that drains again and again has a `watermark`.
     """
-    total, bookmark = Drained(), bookmark or Bookmark()
+    total, watermark = Drained(), watermark or Watermark()
     while not total.broker_down:
-        rows = claim(batch, bookmark=bookmark)
+        rows = claim(batch, watermark=watermark)
         if not rows:
             break
         crash_points.reached("relay.claimed")
@@ -115,17 +115,17 @@ SELECT statement_timestamp()::text, claimed.* FROM (VALUES (TRUE)) AS look LEFT 
 # The times come as text: Python reads ISO 8601 ten times as fast as the driver does.
 
 
-def claim(limit: int, *, lease: dt.timedelta = LEASE, bookmark: Bookmark | None = None) -> list[Claimed]:
+def claim(limit: int, *, lease: dt.timedelta = LEASE, watermark: Watermark | None = None) -> list[Claimed]:
     """Take up to `limit` due messages that no other relay holds, for the time of `lease`."""
-    bookmark = bookmark or Bookmark()
-    values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease, "since": bookmark.begin()}
+    watermark = watermark or Watermark()
+    values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease, "since": watermark.begin()}
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, values)
         rows = cursor.fetchall()
     looked_at, was_due, *_ = rows[0]
     found = rows if was_due else []  # without any there is one row all the same, to say when it was looked
     seen_until = looked_at if len(found) < limit else max(was_due for _, was_due, *_ in found)
-    bookmark.move(dt.datetime.fromisoformat(seen_until))
+    watermark.move(dt.datetime.fromisoformat(seen_until))
     return [Claimed(dt.datetime.fromisoformat(at), *rest) for _, _, at, *rest in found]
 
 

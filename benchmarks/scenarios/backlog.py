@@ -13,7 +13,7 @@ from benchmarks import tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
 from outbox import relay
-from outbox.bookmark import Bookmark
+from outbox.watermark import Watermark
 
 LOOKS = 50
 ENOUGH = 10_000
@@ -75,13 +75,13 @@ def drained(waiting: int, enough: int, *, snapshot: bool = False) -> Sample:
             if snapshot:
                 link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 link.execute("SELECT count(*) FROM outbox_relaystate")
-            bookmark = Bookmark()
+            watermark = Watermark()
             began = time.perf_counter()
-            published += relay.drain(most=min(enough, waiting // 2), bookmark=bookmark).published
+            published += relay.drain(most=min(enough, waiting // 2), watermark=watermark).published
             enough_at = time.perf_counter()
-            claimed += _claim_the_rest(bookmark)
+            claimed += _claim_the_rest(watermark)
             draining, claiming = draining + enough_at - began, claiming + time.perf_counter() - enough_at
-            looks += _empty_looks(bookmark)
+            looks += _empty_looks(watermark)
             link.execute("ROLLBACK")
         tables.clean_queues()
     return Sample(
@@ -90,21 +90,21 @@ def drained(waiting: int, enough: int, *, snapshot: bool = False) -> Sample:
     )
 
 
-def _claim_the_rest(bookmark: Bookmark) -> int:
+def _claim_the_rest(watermark: Watermark) -> int:
     """Claim and settle all that is left, which is what a backlog costs without the sending; return how many."""
     count = 0
-    while batch := relay.claim(relay.BATCH, bookmark=bookmark):
+    while batch := relay.claim(relay.BATCH, watermark=watermark):
         relay.settle(batch)
         count += len(batch)
     return count
 
 
-def _empty_looks(bookmark: Bookmark) -> list[float]:
+def _empty_looks(watermark: Watermark) -> list[float]:
     """Milliseconds a relay takes to find nothing; now and then it looks from the very beginning."""
     times = []
     for _ in range(LOOKS):
         began = time.perf_counter()
-        found = relay.claim(relay.BATCH, bookmark=bookmark)
+        found = relay.claim(relay.BATCH, watermark=watermark)
         times.append(1000 * (time.perf_counter() - began))
         if found:
             raise Incorrect("something was left to claim")

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from outbox import bookmark, publisher, relay
-from outbox.bookmark import BEGINNING, MARGIN, Bookmark
+from outbox import publisher, relay, watermark
 from outbox.models import OutboxMessage
+from outbox.watermark import BEGINNING, MARGIN, Watermark
 from tests.outbox.events import Happened
 from tests.processes import eventually
 
@@ -32,21 +32,21 @@ def due_before(span):
 @pytest.fixture
 def seldom(monkeypatch):
     """Looks from the beginning do not come by themselves."""
-    monkeypatch.setattr(bookmark, "FROM_BEGINNING_EVERY", 10**9)
+    monkeypatch.setattr(watermark, "FROM_BEGINNING_EVERY", 10**9)
 
 
 @pytest.fixture
 def mark(db, seldom, subscribed):
-    """The bookmark of a relay that has just delivered a message."""
+    """The watermark of a relay that has just delivered a message."""
     subscribed()
-    mark = Bookmark()
+    mark = Watermark()
     publish("before")
-    relay.settle(relay.claim(10, bookmark=mark))
+    relay.settle(relay.claim(10, watermark=mark))
     return mark
 
 
 def test_it_begins_a_little_before_the_end_of_the_last_look_and_never_moves_back(seldom):
-    mark = Bookmark()
+    mark = Watermark()
     assert mark.begin() == BEGINNING
     mark.move(NOON)
     assert mark.begin() == NOON - MARGIN
@@ -55,14 +55,14 @@ def test_it_begins_a_little_before_the_end_of_the_last_look_and_never_moves_back
 
 
 def test_it_moves_to_the_last_message_of_a_full_batch_and_else_to_the_time_of_the_look(db, seldom):
-    mark = Bookmark()
+    mark = Watermark()
     publish("a", "b")
     OutboxMessage.objects.filter(status="pending").update(not_before=Now() - dt.timedelta(hours=1))
     due = OutboxMessage.objects.values_list("not_before", flat=True)[0]
 
-    relay.claim(2, bookmark=mark)
+    relay.claim(2, watermark=mark)
     assert mark.begin() == due - MARGIN
-    relay.claim(2, bookmark=mark)
+    relay.claim(2, watermark=mark)
     assert mark.begin() > due + dt.timedelta(minutes=59)
 
 
@@ -70,24 +70,24 @@ def test_a_message_of_a_short_transaction_is_found_by_the_next_look(mark):
     publish("committed late")
     due_before(MARGIN / 2)
 
-    assert [row.key for row in relay.claim(10, bookmark=mark)] == ["committed late"]
+    assert [row.key for row in relay.claim(10, watermark=mark)] == ["committed late"]
 
 
 def test_a_message_of_a_long_transaction_is_found_by_the_next_look_from_the_beginning(mark, monkeypatch):
     publish("committed very late")
     due_before(dt.timedelta(hours=1))
 
-    assert relay.claim(10, bookmark=mark) == []
-    monkeypatch.setattr(bookmark, "FROM_BEGINNING_EVERY", 0)
-    assert [row.key for row in relay.claim(10, bookmark=mark)] == ["committed very late"]
+    assert relay.claim(10, watermark=mark) == []
+    monkeypatch.setattr(watermark, "FROM_BEGINNING_EVERY", 0)
+    assert [row.key for row in relay.claim(10, watermark=mark)] == ["committed very late"]
 
 
-def test_a_message_that_is_committed_behind_the_bookmark_is_delivered_all_the_same(
+def test_a_message_that_is_committed_behind_the_watermark_is_delivered_all_the_same(
     transactional_db, subscribed, monkeypatch
 ):
-    monkeypatch.setattr(bookmark, "MARGIN", dt.timedelta())
+    monkeypatch.setattr(watermark, "MARGIN", dt.timedelta())
     subscribed()
-    mark, written, passed = Bookmark(), threading.Event(), threading.Event()
+    mark, written, passed = Watermark(), threading.Event(), threading.Event()
 
     def write_slowly():
         with transaction.atomic():
@@ -100,15 +100,15 @@ def test_a_message_that_is_committed_behind_the_bookmark_is_delivered_all_the_sa
     writer.start()
     assert written.wait(60)
     publish("quick")
-    assert relay.drain(bookmark=mark).published == 1
+    assert relay.drain(watermark=mark).published == 1
     passed.set()
     writer.join()
 
-    eventually(lambda: relay.drain(bookmark=mark).published, "the slow one is delivered")
+    eventually(lambda: relay.drain(watermark=mark).published, "the slow one is delivered")
     assert not OutboxMessage.objects.exclude(status="published").exists()
 
 
-def test_a_relay_without_a_bookmark_looks_at_everything(mark):
+def test_a_relay_without_a_watermark_looks_at_everything(mark):
     publish("committed very late")
     due_before(dt.timedelta(hours=1))
 
@@ -120,9 +120,9 @@ def test_a_look_passes_over_nothing_that_was_delivered_long_ago(mark):
     OutboxMessage.objects.bulk_create(
         OutboxMessage(event_name=Happened.name, event_version=2, key="m", **old) for _ in range(3_000)
     )
-    assert relay.drain(bookmark=Bookmark()).published == 3_000
+    assert relay.drain(watermark=Watermark()).published == 3_000
     publish("last")
-    relay.settle(relay.claim(10, bookmark=mark))
+    relay.settle(relay.claim(10, watermark=mark))
 
     assert pages_read(BEGINNING) > 5 * pages_read(mark.begin())
 

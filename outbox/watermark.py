@@ -24,7 +24,7 @@ FROM_BEGINNING_EVERY = 0.25
 that another relay has let go of."""
 
 
-class Bookmark:
+class Watermark:
     """How far one relay has read. It is kept in memory only: without it, everything is looked through."""
 
     def __init__(self) -> None:
