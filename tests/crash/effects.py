@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from outbox import crash_points, templates, testing, transports
+from outbox import crash_points, relay, templates, testing, transports
 
 WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.IGNORECASE)
 LOCK = re.compile(r"FOR (NO KEY )?UPDATE", re.IGNORECASE)
@@ -66,7 +66,7 @@ class Watch:
 
     def on_statement(self, execute, sql, params, many, context):
         result = execute(sql, params, many, context)
-        if WRITE.search(LOCK.sub("", sql)) and context["cursor"].rowcount and not passing_time():
+        if WRITE.search(LOCK.sub("", sql)) and rows_changed(sql, context["cursor"]) and not passing_time():
             self.note_writers()
             what = " ".join(sql.split())[:60]
             if context["connection"].in_atomic_block:
@@ -74,6 +74,15 @@ class Watch:
             else:
                 self.effect(what)
         return result
+
+
+def rows_changed(sql, cursor):
+    """How many rows a statement has changed. A look for messages says when it was made, even of none."""
+    if sql != relay.CLAIM:
+        return cursor.rowcount
+    claimed = [row for row in cursor.fetchall() if any(row[1:])]
+    cursor.scroll(0, mode="absolute")
+    return len(claimed)
 
 
 def passing_time():
