@@ -15,6 +15,7 @@ from orderflow import breakers
 from orderflow.sandbox.launch import World
 from orders import adapters
 from outbox import testing
+from tests import flushing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +47,13 @@ def service_account(token_uri: str) -> dict[str, str]:
         "client_id": "1",
         "token_uri": token_uri,
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flush() -> Iterator[None]:
+    """Empty the database quickly after each test that commits."""
+    with flushing.quick():
+        yield
 
 
 @pytest.fixture(scope="session")
