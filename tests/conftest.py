@@ -31,11 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def service_account(token_uri: str) -> dict[str, str]:
-    """A service account of the push provider, with a key of its own."""
+    """A service account of the push provider, with a small key: many tests read it, a usual one in 50 ms."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     return {
         "type": "service_account",
         "project_id": "orderflow-test",
