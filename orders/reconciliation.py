@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from orders import adapters, moves, ports
 from orders.models import Payment, Refund, Shipment
-from orders.services import LONGEST_PAUSE
 from orders.steps import KEY_WINDOW
+from orders.sweep import LONGEST_PAUSE
 from outbox.promises import Look, Row
 
 Listed = TypeVar("Listed", ports.ListedCharge, ports.ListedRefund, ports.ListedParcel)

@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from orders import adapters, contracts, moves, ports
 from orders.models import Order, OrderLine, Payment, Product
-from orders.services import WORKFLOWS, facts
+from orders.services import facts
+from orders.sweep import WORKFLOWS
 from orders.steps import capture
 from orders.transitions import STEP_DEADLINE
 from outbox import publisher

@@ -1,7 +1,7 @@
 """
-What the outside may ask of orders: place one, cancel one; and what the clock asks: resume the late ones.
+What the outside may ask of orders: place one, cancel one.
 
-The steps that follow a placed order are in `steps`.
+The steps that follow a placed order are in `steps`, what takes up late ones in `sweep`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Value
 from django.db.models.functions import Now
 
@@ -21,12 +21,6 @@ from orders import contracts, moves, placing
 from orders.models import IdempotencyRecord, Order, OrderLine, Product
 from orders.transitions import STEP_DEADLINE, placed
 from outbox import context, crash_points, publisher, telemetry
-
-LONGEST_PAUSE = dt.timedelta(minutes=5)
-"""The sweep doubles its patience with an order each time it takes it up, to this at the most."""
-
-WORKFLOWS = "orders.workflows."
-"""What the sweep starts again: the workflows of this app, not those that only listen."""
 
 
 class UnknownProduct(Exception):
@@ -225,44 +219,6 @@ def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
     crash_points.reached("cancellation.requested")
     telemetry.emit("order.cancellation_requested", order_id=str(order.pk), by=requested_by)
     return Order.objects.get(pk=order.pk)
-
-
-def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) -> int:
-    """
-    Deliver the messages of late orders again, so that the rest of their chain starts; return how many.
-
-    Orders are late when a worker, a broker or a chain lost them. `grace` is what a long queue explains.
-    Left alone are orders whose message waits for its delivery anyway or lies in an open dead letter.
-    """
-    values: dict[str, Any] = {
-        "grace": grace,
-        "limit": limit,
-        "longest": LONGEST_PAUSE,
-        "deadline": STEP_DEADLINE,
-    }
-    with transaction.atomic(durable=True), connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH late AS MATERIALIZED (
-                SELECT id FROM {Order._meta.db_table}
-                WHERE due_at < statement_timestamp() - %(grace)s
-                ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-            )
-            UPDATE {Order._meta.db_table} AS o
-            SET resumptions = resumptions + 1,
-                due_at = statement_timestamp()
-                       + least(%(longest)s, %(deadline)s * power(2, least(resumptions, 20)))
-            FROM late WHERE o.id = late.id
-            RETURNING o.message_id
-            """,  # noqa: S608 - the table's own name
-            values,
-        )
-        late = [message_id for (message_id,) in cursor.fetchall()]
-        resumed = publisher.resume(late, workflow=WORKFLOWS) if late else 0
-    crash_points.reached("orders.resumed")
-    if resumed:
-        telemetry.emit("orders.resumed", orders=resumed)
-    return resumed
 
 
 def facts(order: Order) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from celery import shared_task
 
-from orders import adapters, compensation, services, steps
+from orders import adapters, compensation, steps
+from orders import sweep as late_orders
 from outbox import broker
 from outbox.consumer import ConsumerTask
 from outbox.resilience import RetryPolicy
@@ -56,4 +57,4 @@ def refund_stranded(*, message_id: str, order_id: str, **_: Any) -> bool:
 def sweep(**_: Any) -> None:
     """Take up orders whose next step is late beyond what the length of the queue explains."""
     waiting = broker.waiting("orders")
-    services.resume_overdue(grace=dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK))
+    late_orders.resume_overdue(grace=dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK))

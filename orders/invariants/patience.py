@@ -9,7 +9,7 @@ from typing import Any
 from celery import current_app
 from kombu.exceptions import OperationalError as BrokerError
 
-from orders.services import LONGEST_PAUSE
+from orders.sweep import LONGEST_PAUSE
 from orders.tasks import SECONDS_PER_WAITING_TASK
 from orders.transitions import LEASE, STEP_DEADLINE
 from outbox import broker

@@ -11,8 +11,10 @@ import pytest
 from celery import current_app
 from django.db import connections
 
-from notifications import channels, sweep
-from orders import adapters, services
+from notifications import channels
+from notifications import sweep as lost_news
+from orders import adapters
+from orders import sweep as late_orders
 from orders.models import Order
 from outbox import crash_points, registry, relay, testing, verification
 from outbox.models import DeadLetter, OutboxMessage
@@ -86,8 +88,8 @@ def recover():
         if is_quiet():
             return
         testing.pass_time(dt.timedelta(minutes=5))
-        services.resume_overdue()
-        sweep.resume_lost()
+        late_orders.resume_overdue()
+        lost_news.resume_lost()
         relay.unpark()
 
 

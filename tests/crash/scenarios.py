@@ -21,9 +21,10 @@ from celery import current_app
 from django.conf import settings
 from django.db import transaction
 
-from notifications import sweep
+from notifications import sweep as lost_news
 from notifications.models import Notification, Preference
 from orders import adapters, compensation, imports, invoices, services, steps
+from orders import sweep as late_orders
 from orders.models import Order, Product
 from outbox import crash_points, dead_letters, publisher, relay, retention, testing
 from outbox.contracts import Event
@@ -229,7 +230,7 @@ def overtaken_before_its_charge(story):
 
 
 def sweep_orders(story):
-    services.resume_overdue()
+    late_orders.resume_overdue()
     testing.drain()
 
 
@@ -428,7 +429,7 @@ def old_messages_are_deleted(story):
 
 
 def sweep_news(story):
-    sweep.resume_lost()
+    lost_news.resume_lost()
     testing.drain()
 
 

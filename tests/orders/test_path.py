@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from orders import compensation, services
+from orders import compensation, services, sweep
 from orders.models import Order, Payment, Product, Refund, Shipment
 from outbox import testing
 from outbox.models import Attempt, DeadLetter, OutboxMessage
@@ -237,11 +237,11 @@ def test_a_shipped_order_cannot_be_cancelled(drain):
 def test_a_chain_that_was_lost_is_taken_up_again(drain):
     order = place()
     OutboxMessage.objects.update(status="published")
-    assert services.resume_overdue() == 0
+    assert sweep.resume_overdue() == 0
 
     testing.pass_time(dt.timedelta(minutes=1))
-    assert services.resume_overdue() == 1
-    assert services.resume_overdue() == 0
+    assert sweep.resume_overdue() == 1
+    assert sweep.resume_overdue() == 0
     drain()
     assert reload(order).status == Order.Status.FULFILLED
 
@@ -251,4 +251,4 @@ def test_orders_in_a_dead_letter_are_not_taken_up_behind_the_operators_back(drai
     drain()
     testing.pass_time(dt.timedelta(hours=1))
 
-    assert services.resume_overdue() == 0
+    assert sweep.resume_overdue() == 0

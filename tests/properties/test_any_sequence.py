@@ -12,8 +12,9 @@ from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from notifications import sweep
+from notifications import sweep as lost_news
 from orders import services
+from orders import sweep as late_orders
 from orders.models import Order
 from outbox import dead_letters, relay, testing, verification
 from outbox.models import DeadLetter, OutboxMessage
@@ -96,8 +97,8 @@ class Lives(RuleBasedStateMachine):
     def pass_time(self, span):
         testing.pass_time(span)
         close_breakers()
-        services.resume_overdue()
-        sweep.resume_lost()
+        late_orders.resume_overdue()
+        lost_news.resume_lost()
         relay.drain()
 
     @rule(server=strategies.sampled_from(FAULTY), fault=strategies.sampled_from(FAULTS))
