@@ -14,8 +14,8 @@ from django.utils import timezone
 from orders import adapters, contracts, moves, ports
 from orders.models import Order, OrderLine, Payment, Product
 from orders.services import facts
-from orders.sweep import WORKFLOWS
 from orders.steps import capture
+from orders.sweep import WORKFLOWS
 from orders.transitions import STEP_DEADLINE
 from outbox import publisher
 from outbox.models import OutboxMessage
