@@ -37,7 +37,10 @@ def test_a_tree_is_a_process_and_all_its_descendants():
     assert measure.tree(99, known) == set()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/stat"),
+    reason="the kernel's figures are read from /proc, which this system lacks",
+)
 def test_the_time_of_ended_children_counts(tmp_path):
     script = tmp_path / "burn.py"
     script.write_text(BURN)

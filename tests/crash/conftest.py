@@ -19,7 +19,7 @@ from orders.models import Order
 from outbox import crash_points, registry, relay, testing, verification
 from outbox.models import DeadLetter, OutboxMessage
 from tests.conftest import close_breakers
-from tests.crash import scenarios
+from tests.crash import stories
 
 DIED, FAILED = 77, 78
 ROUNDS = 12
@@ -31,11 +31,11 @@ def begin(drain, world, monkeypatch):
     """Prepare a story and return it."""
     monkeypatch.setattr(registry, "_events", dict(registry._events))
     monkeypatch.setattr(registry, "_workflows", {name: dict(w) for name, w in registry._workflows.items()})
-    registry.register([scenarios.Learned])
-    registry.subscribe(scenarios.SUBSCRIPTIONS)
+    registry.register([stories.outbox.Learned])
+    registry.subscribe(stories.outbox.SUBSCRIPTIONS)
 
     def begin(name):
-        story = dataclasses.replace(scenarios.STORIES[name], world=world)
+        story = dataclasses.replace(stories.STORIES[name], world=world)
         story.prepare(story)
         return story
 
@@ -46,7 +46,7 @@ def begin(drain, world, monkeypatch):
 def die_at(point, work):
     """Do the work in a child that ends without a word when it comes to the point; tell whether it did."""
     connections.close_all()  # nothing open may be shared with the child
-    scenarios.close_pools()
+    stories.outbox.close_pools()
     adapters.forget()
     channels.forget()
     child = os.fork()

@@ -7,7 +7,8 @@ import ast
 import pytest
 from django.core.management import call_command
 
-from tests.crash import scenarios
+from outbox import relay
+from tests.crash import stories
 from tests.crash.effects import Watch, watching
 from tests.processes import ROOT
 
@@ -52,7 +53,7 @@ def see(begin, world, monkeypatch):
     return see
 
 
-@pytest.mark.parametrize("name", scenarios.STORIES)
+@pytest.mark.parametrize("name", stories.STORIES)
 def test_there_is_a_point_between_any_two_durable_effects(see, name):
     watch = see(name)
 
@@ -60,8 +61,17 @@ def test_there_is_a_point_between_any_two_durable_effects(see, name):
     assert watch.gaps == []
 
 
+def test_a_look_for_messages_is_an_effect_when_it_claims_one(begin, monkeypatch):
+    begin("fulfilled")
+    with watching(monkeypatch) as watch:
+        claimed = [len(relay.claim(1)), len(relay.claim(1))]
+
+    assert claimed == [1, 0]
+    assert len(watch.seen) == 1
+
+
 def test_every_function_that_writes_is_in_a_story(see):
-    told = set().union(*(see(name).writers for name in scenarios.STORIES))
+    told = set().union(*(see(name).writers for name in stories.STORIES))
 
     untold = {name for name in functions_that_write() - told if not name.startswith(tuple(WRITES_ALONE))}
     assert not untold, "add a story that passes through them, and points between their effects"

@@ -12,7 +12,10 @@ from django.conf import settings
 from orderflow import breakers
 from outbox.resilience import Outage, Permanent, Transient
 
-pytestmark = pytest.mark.skipif(not settings.REDIS_URL, reason="needs REDIS_URL")
+pytestmark = pytest.mark.skipif(
+    not settings.REDIS_URL,
+    reason="processes share breakers by REDIS_URL: name a server there, or use run.py test",
+)
 
 fork = multiprocessing.get_context("fork")
 

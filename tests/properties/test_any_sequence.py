@@ -20,7 +20,7 @@ from outbox import dead_letters, relay, testing, verification
 from outbox.models import DeadLetter, OutboxMessage
 from tests.conftest import close_breakers
 from tests.crash.conftest import die_at, forget_everything, is_quiet, recover, restore_unacknowledged
-from tests.crash.scenarios import EVERY_WAY
+from tests.crash.stories import EVERY_WAY
 from tests.crash.test_every_crash_point import DIES_IN
 from tests.factories import ProductFactory, place
 

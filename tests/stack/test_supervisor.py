@@ -167,7 +167,10 @@ def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(unit,
             running.run_foreground([sys.executable, "-c", interrupt], **options, owns_interrupt=False)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next start clears up")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="only Linux ends a child with its parent; elsewhere the next start clears up",
+)
 def test_nothing_outlives_a_killed_supervisor(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from orderflow.stack import children\n"

@@ -1,0 +1,58 @@
+"""Stories of what was given up, and of the person who replays or discards it."""
+
+from __future__ import annotations
+
+from orders.models import Order
+from outbox import dead_letters, testing
+from outbox.models import DeadLetter
+from tests.crash.stories.story import drain, story
+from tests.factories import place
+
+BAD_CARD = "pm_no_such_card"
+
+
+def mend_the_card(story):
+    Order.objects.filter(pk=story.order.pk).update(payment_method="pm_card_visa")
+
+
+def replay(story):
+    dead_letters.replay(DeadLetter.objects.all(), by="on call", reason="card corrected")
+
+
+def replay_and_drain(story):
+    replay(story)
+    testing.drain()
+
+
+def discard(story):
+    dead_letters.discard(DeadLetter.objects.all(), by="on call", reason="a mistake")
+
+
+def mend_and_replay(story):
+    testing.drain()
+    mend_the_card(story)
+    replay(story)
+
+
+@story(work=drain, afterwards=mend_and_replay)
+def buried(story):
+    story.order = place(payment_method=BAD_CARD)
+
+
+@story(work=replay_and_drain, afterwards=replay)
+def replayed(story):
+    buried(story)
+    testing.drain()
+    mend_the_card(story)
+
+
+def discard_again(story):
+    mend_the_card(story)
+    discard(story)
+
+
+@story(work=discard, afterwards=discard_again)
+def discarded(story):
+    """The order is not final: its sweep takes it up again, now with a card that works."""
+    buried(story)
+    testing.drain()

@@ -1,0 +1,176 @@
+"""Stories of orders: on their way, on their way back, and lost."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import tempfile
+from pathlib import Path
+
+from orders import adapters, compensation, imports, invoices, services, steps
+from orders import sweep as late_orders
+from orders.models import Product
+from outbox import crash_points, relay, testing
+from outbox.resilience import Transient
+from tests.crash.stories.story import EVERY_WAY, drain, drain_all, fault, story
+from tests.factories import ProductFactory, place
+
+
+@story(work=drain)
+def fulfilled(story):
+    story.order = place(contact=EVERY_WAY)
+
+
+@story(work=drain)
+def declined(story):
+    story.order = place(payment_method="pm_card_visa_chargeDeclined")
+
+
+@story(work=drain)
+def out_of_stock(story):
+    story.order = place(ProductFactory(stock=1))
+
+
+@story(work=drain)
+def refused_by_the_warehouse(story):
+    story.order = place(ProductFactory(sku="NOSHIP-crash"))
+
+
+def place_with_a_key(story):
+    story.order = place(
+        Product.objects.get(),
+        idempotency=services.IdempotencyKey.of(scope="crash", key="1", request={}),
+    )
+
+
+@story(work=place_with_a_key, afterwards=place_with_a_key)
+def placed(story):
+    ProductFactory()
+
+
+def import_orders(story):
+    """An invoice a chunk: whoever dies after the first has not begun the second."""
+    with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write(",".join(invoices.COLUMNS) + "\n")
+        for invoice, quantity in ((536365, 6), (536366, 2)):
+            file.write(f"{invoice},85123A,HEART,{quantity},2010-12-01 08:26:00,2.55,17850,United Kingdom\n")
+        file.flush()
+        collections.deque(imports.run(Path(file.name), imports.Options(chunk=1)), maxlen=0)
+
+
+@story(work=import_orders, afterwards=import_orders)
+def imported(story):
+    pass
+
+
+def request_cancellation(story):
+    services.request_cancellation(order_id=story.order.pk, requested_by="customer")
+
+
+@story(work=request_cancellation, afterwards=request_cancellation)
+def asked_to_cancel(story):
+    story.order = place()
+
+
+@story(work=drain)
+def cancelled_before_the_charge(story):
+    story.order = place()
+    request_cancellation(story)
+
+
+@story(work=drain)
+def cancelled_after_the_charge(story):
+    story.order = place()
+    with story.world.warehouse.failing(fault="error", status=503):
+        testing.drain()
+    request_cancellation(story)
+
+
+@story(work=drain_all)
+def cancelled_while_nobody_knows_of_the_charge(story):
+    story.order = place()
+    fault(story.world.payments, fault="drop_after", times=1, match=f"order-{story.order.pk}-charge")
+    relay.drain()
+    steps.validate(order_id=str(story.order.pk))
+    try:
+        steps.charge(order_id=str(story.order.pk), gateway=adapters.payment_gateway())
+    except Transient:
+        request_cancellation(story)
+
+
+@story(work=drain_all)
+def charged_without_an_answer(story):
+    story.order = place()
+    fault(story.world.payments, fault="drop_after", times=1, match=f"order-{story.order.pk}-charge")
+
+
+@story(work=drain_all)
+def asked_for_the_charge_again(story):
+    story.order = place()
+    fault(story.world.payments, fault="drop_before", times=1, match=f"order-{story.order.pk}-charge")
+
+
+@story(work=drain_all)
+def shipped_without_an_answer(story):
+    story.order = place()
+    fault(story.world.warehouse, fault="drop_after", times=1, match=f"order-{story.order.pk}-shipment")
+
+
+@story(work=drain_all)
+def met_an_outage(story):
+    story.order = place(contact=EVERY_WAY)
+    fault(story.world.payments, fault="error", status=503, times=1)
+    fault(story.world.sms, fault="error", status=503, times=1)
+
+
+@story(work=drain_all)
+def met_an_outage_of_the_warehouse(story):
+    story.order = place()
+    fault(story.world.warehouse, fault="error", status=503, times=1)
+
+
+@story(work=drain)
+def charged_after_it_was_cancelled(story):
+    """A worker is overtaken: it freezes before its charge, and the order is cancelled meanwhile."""
+    validated(story)
+    charge_too_late(story)
+
+
+def validated(story):
+    story.order = place()
+    relay.drain()
+    testing.purge()
+    steps.validate(order_id=str(story.order.pk))
+
+
+def charge_too_late(story):
+    gateway = adapters.payment_gateway()
+
+    class Frozen:
+        def charge(self, **request):
+            testing.pass_time(compensation.LOOK_UP_LAG)
+            request_cancellation(story)
+            compensation.cancel(order_id=str(story.order.pk), gateway=gateway, warehouse=adapters.warehouse())
+            crash_points.reached("another process has done that")
+            return gateway.charge(**request)
+
+    steps.charge(order_id=str(story.order.pk), gateway=Frozen())
+
+
+@story(work=charge_too_late)
+def overtaken_before_its_charge(story):
+    """Not a story to die in: what a frozen worker that dies leaves at the provider, `verify` finds."""
+    validated(story)
+
+
+def sweep_orders(story):
+    late_orders.resume_overdue()
+    testing.drain()
+
+
+@story(work=sweep_orders)
+def lost_by_the_broker(story):
+    story.order = place()
+    relay.drain()
+    testing.purge()
+    testing.pass_time(dt.timedelta(minutes=1))

@@ -1,0 +1,135 @@
+"""Stories of the relay, of its broker, and of what is kept for how long."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+from dataclasses import dataclass
+
+import kombu.pools
+from celery import current_app
+from django.conf import settings
+from django.db import transaction
+
+from outbox import publisher, relay, retention, testing
+from outbox.contracts import Event
+from outbox.models import OutboxMessage
+from tests.crash.stories.dead_letters import discard
+from tests.crash.stories.story import story
+from tests.factories import place
+from tests.outbox.events import Happened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned(Event):
+    """An event that today's code knows and nobody subscribes to."""
+
+    name = "tests.learned"
+    version = 2
+    key_field = "about"
+    upcasters = {1: lambda payload: payload}
+
+    about: str = "thing-1"
+
+
+def refuse_to_build(message):
+    raise ValueError("a workflow that cannot be built")
+
+
+SUBSCRIPTIONS = [(Happened, refuse_to_build)]
+
+
+def publish(event):
+    with transaction.atomic():
+        return publisher.publish(event)
+
+
+def let_the_relay_give_up(story):
+    for _ in range(len(relay.POSTPONEMENTS) + 1):
+        relay.drain()
+        testing.pass_time(dt.timedelta(hours=1))
+
+
+def let_the_relay_give_up_and_discard(story):
+    let_the_relay_give_up(story)
+    discard(story)
+
+
+@story(work=let_the_relay_give_up, afterwards=let_the_relay_give_up_and_discard)
+def a_workflow_that_cannot_be_built(story):
+    publish(Happened())
+
+
+def unpark_and_drain(story):
+    relay.drain()
+    relay.unpark()
+    relay.drain()
+
+
+@story(work=unpark_and_drain, afterwards=unpark_and_drain)
+def events_that_older_code_did_not_know(story):
+    """Two were parked, one of each version; a third will be, and stays."""
+    for version in (1, 2):
+        OutboxMessage.objects.filter(pk=publish(Learned())).update(
+            status="parked", event_version=version, last_error="UnknownEvent: not known then"
+        )
+    OutboxMessage.objects.filter(pk=publish(Learned())).update(event_version=3)
+
+
+def drain_without_broker(story):
+    with without_broker():
+        relay.drain()
+
+
+@contextlib.contextmanager
+def without_broker():
+    """Let no connection to a broker come about."""
+
+    def refuse(*_, **__):
+        raise ConnectionRefusedError("connection refused")
+
+    establish = kombu.Connection._establish_connection
+    kombu.Connection._establish_connection = refuse
+    close_pools()
+    try:
+        yield
+    finally:
+        kombu.Connection._establish_connection = establish
+
+
+def close_pools():
+    """Leave no connection to the broker open."""
+    kombu.pools.reset()
+    current_app._after_fork()
+
+
+@story(work=drain_without_broker)
+def the_broker_is_down(story):
+    story.order = place()
+
+
+def drain_as_if_redelivered(story):
+    run = testing.run
+    testing.run = functools.partial(run, redelivered=True)
+    try:
+        testing.drain()
+    finally:
+        testing.run = run
+
+
+@story(work=drain_as_if_redelivered)
+def delivered_again_by_the_broker(story):
+    story.order = place()
+
+
+def prune(story):
+    retention.prune(batch=1)
+
+
+@story(work=prune)
+def old_messages_are_deleted(story):
+    for _ in range(2):
+        publish(Learned())
+    testing.drain()
+    testing.pass_time(dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS + 1))
