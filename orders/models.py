@@ -293,5 +293,8 @@ class ApiToken(models.Model):
     revoked_at = models.DateTimeField(null=True, help_text="NULL: it has not been revoked.")
     last_used_at = models.DateTimeField(null=True, help_text="NULL: never used. Written once a minute at most.")
 
+    class Meta:
+        verbose_name = "API token"
+
     def __str__(self) -> str:
         return self.name
