@@ -31,7 +31,7 @@ def browser_program() -> str | None:
 
 @pytest.fixture
 def page(monkeypatch, transactional_db) -> Iterator:
-    """A page of a browser that was found; what the policy blocks ends up in `page.violations`."""
+    """A page of a browser that was found; what it reports as an error ends up in `page.errors`."""
     program = browser_program()
     if not program or not Path(program).exists():
         pytest.skip(HOW_TO)
@@ -48,12 +48,10 @@ def page(monkeypatch, transactional_db) -> Iterator:
         stack.callback(connections.close_all)  # those of the loop, which nobody else sees
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(15_000)
-        page.violations = []
+        page.errors = []
         page.on(
             "console",
-            lambda message: (
-                page.violations.append(message.text) if "Content Security Policy" in message.text else None
-            ),
+            lambda message: page.errors.append(message.text) if message.type == "error" else None,
         )
         yield page
 
@@ -134,4 +132,4 @@ def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
     assert not page.is_visible("button >> text=Replay")
     letter.refresh_from_db()
     assert (letter.resolution, letter.resolved_by) == ("replayed", "root")
-    assert page.violations == []
+    assert page.errors == []
