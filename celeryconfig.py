@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from orderflow import settings
+from orderflow.configuration import tls
+from outbox import schedule
 
 # Broker ----------------------------------------------------------------------------------------------
 
 broker_url = settings.BROKER_URL
+broker_use_ssl = tls.options(broker_url) or False  # Flower reads it here; connections read the URL too
 _is_redis = broker_url.startswith("redis")
 _pool = os.environ.get("ORDERFLOW_POOL", "default")  # which worker pool this is; its unacked keys are its own
 
@@ -64,8 +66,8 @@ else:
 
 QUEUES = ("orders", "email", "sms", "push", "relay", "jobs")
 # A message that kills its worker every time leaves a quorum queue after that, for `<queue>.dead`, which
-# `outbox.topology` empties into the dead letter table. Above `outbox.consumer.MOST_LOSSES`, which
-# knows the message better, and is all there is on Redis.
+# `outbox.worker.dead_letter_queues` empties into the dead letter table. Above
+# `outbox.worker.losses.MOST_LOSSES`, which knows the message better, and is all there is on Redis.
 DELIVERY_LIMIT = 5
 
 
@@ -95,7 +97,10 @@ task_routes = {
     "notifications.tasks.send_sms": {"queue": "sms"},
     "notifications.tasks.send_push": {"queue": "push"},
     "outbox.tasks.drain": {"queue": "relay"},
+    "outbox.tasks.sweep": {"queue": "relay"},
     "outbox.tasks.unpark": {"queue": "relay"},
+    "outbox.tasks.settle_replays": {"queue": "relay"},
+    "outbox.tasks.watch_for_restores": {"queue": "relay"},
     "*": {"queue": "jobs"},
 }
 
@@ -111,14 +116,14 @@ task_publish_retry_policy = {"max_retries": 2, "interval_start": 0, "interval_st
 
 # Workers ---------------------------------------------------------------------------------------------
 
-worker_consumer = "outbox.worker:GuardedConsumer"  # survives malformed messages, reconnects within 1 s
+worker_consumer = "outbox.worker.consumer:GuardedConsumer"  # survives malformed messages, reconnects within 1 s
 worker_prefetch_multiplier = 1  # nothing waits behind a long task while another worker is idle
 worker_cancel_long_running_tasks_on_connection_loss = True  # no twin while the broker redelivers
 worker_soft_shutdown_timeout = 10
 worker_max_tasks_per_child = 1000
 worker_send_task_events = True  # Flower
 task_send_sent_event = False  # would label Flower's metrics with every publisher's process
-worker_hijack_root_logger = False  # orderflow.observability formats and redacts
+worker_hijack_root_logger = False  # orderflow.observability.logs formats and redacts
 worker_proc_alive_timeout = 10
 # Celery's Django fix-up closes the database session around every task unless told how many tasks one
 # may serve: 29 instead of 87 orders/s measured. `orderflow.celery` checks kept sessions before each task.
@@ -132,48 +137,25 @@ result_expires = settings.RESULT_RETENTION_DAYS * 86_400
 
 # Beat ------------------------------------------------------------------------------------------------
 
-beat_scheduler = "celery.beat:Scheduler"  # in memory: there is no schedule file to corrupt
+beat_scheduler = "outbox.worker.beat:Scheduler"  # in memory: there is no schedule file to corrupt
 beat_enable_remote_control = True  # `celery inspect ping` answers for beat too,
 beat_remote_control_max_tick_age = 10  # unless it has stopped ticking
 
-DRAIN_INTERVAL, SWEEP_INTERVAL, NEWS_SWEEP_INTERVAL = 1.0, 1.0, 15.0  # seconds
-beat_schedule = {
-    # Expired entries are dropped: an outage leaves no pile of drains behind.
-    "drain the outbox": {
-        "task": "outbox.tasks.drain",
-        "schedule": DRAIN_INTERVAL,
-        "options": {"expires": 2 * DRAIN_INTERVAL, "queue": "relay"},
-    },
+# No tick expires by a clock: the one that reads it may be a day off. What piles up in an outage is bounded by
+# `outbox.worker.beat`, and costs one statement each (see `outbox.periodic`, where each task's interval stands
+# again).
+beat_schedule = schedule.beat() | {
     "resume overdue orders": {
         "task": "orders.tasks.sweep",
-        "schedule": SWEEP_INTERVAL,
-        "options": {"expires": 2 * SWEEP_INTERVAL, "queue": "relay"},
+        "schedule": schedule.SWEEP_INTERVAL,
+        "options": {"queue": "relay"},
     },
-    "resume lost news": {
-        "task": "notifications.tasks.sweep",
-        "schedule": NEWS_SWEEP_INTERVAL,
-        "options": {"expires": 2 * NEWS_SWEEP_INTERVAL, "queue": "relay"},
-    },
-    "read what was parked": {
-        "task": "outbox.tasks.unpark",
-        "schedule": 30.0,
-        "options": {"expires": 60, "queue": "relay"},
-    },
-    "prune the outbox": {
-        "task": "outbox.tasks.prune",
-        "schedule": 3600.0,
-        "options": {"expires": 3600, "queue": "jobs"},
-    },
-    # At times of the day, not at intervals: an interval of a day begins anew whenever beat starts.
-    "verify what is promised": {
-        "task": "outbox.tasks.verify",
-        "schedule": crontab(minute=7),
-        "options": {"expires": 1800, "queue": "jobs"},
-    },
-    "compare with the providers": {
-        "task": "outbox.tasks.verify",
-        "schedule": crontab(hour=3, minute=37),
-        "kwargs": {"providers": True, "hours": 26},
-        "options": {"expires": 3600, "queue": "jobs"},
-    },
+}
+
+# What runs every few seconds would push everything else out of Flower's list of tasks.
+OFTEN = 60.0
+task_annotations = {
+    entry["task"]: {"send_events": False}
+    for entry in beat_schedule.values()
+    if isinstance(entry["schedule"], float) and entry["schedule"] < OFTEN
 }

@@ -13,11 +13,28 @@ def main() -> int:
     try:
         from django.core.management import execute_from_command_line
 
-        execute_from_command_line(sys.argv)
+        execute_from_command_line([os.environ.get("ORDERFLOW_COMMAND", sys.argv[0]), *sys.argv[1:]])
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
+    except Exception as error:
+        if "--traceback" in sys.argv or not (complaints := unusable_servers(error)):
+            raise
+        sys.stderr.write("\n".join(complaints) + "\n")
+        return 1
     return 0
+
+
+def unusable_servers(error: Exception) -> list[str]:
+    """Tell which servers do not answer, if it was for want of one that a command failed."""
+    from django.db import InterfaceError, OperationalError
+    from kombu.exceptions import OperationalError as BrokerError
+
+    if not isinstance(error, (InterfaceError, OperationalError, BrokerError)):
+        return []
+    from orderflow.stack import environment, given
+
+    return given.complaints_about(given.named(environment.Given.of(os.environ)))
 
 
 if __name__ == "__main__":

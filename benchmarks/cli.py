@@ -16,7 +16,7 @@ NOT_BY_DEFAULT = ("soak",)
 
 def main(words: list[str]) -> int:
     """Run what the words ask for; 1 when anything was incorrect or over its budget."""
-    wish = command_line.read(words)
+    asked = command_line.read(words)
     import django
 
     django.setup()
@@ -27,19 +27,19 @@ def main(words: list[str]) -> int:
     from benchmarks.scenarios import load
 
     began, results, problems = time.monotonic(), [], []
-    for name in chosen(wish):
+    for name in chosen(asked):
         _say(f"{name} ...")
         try:
-            result = load(name)(options_of(wish), lambda text: _say(f"  {text}"))
+            result = load(name)(options_of(asked), lambda text: _say(f"  {text}"))
         except (Incorrect, NotReady, TimeoutError) as failure:
             problems.append(f"{name}: {failure}")
             continue
         results.append(result)
         problems += [f"{name}: {failure}" for failure in result.failures]
         print(report.table(result), flush=True)
-    path = Path(wish.report or ".orderflow/benchmark.json")
-    report.write(path, results, arguments=vars(wish))
-    if wish.quick:
+    path = Path(asked.report or ".orderflow/benchmark.json")
+    report.write(path, results, arguments=vars(asked))
+    if asked.quick:
         print("A quick run judges correctness and counts; its times are of too few orders.", flush=True)
     _say(f"{time.monotonic() - began:.0f} s. Written to {path}")
     for problem in problems:
@@ -47,26 +47,26 @@ def main(words: list[str]) -> int:
     return 1 if problems else 0
 
 
-def chosen(wish: argparse.Namespace) -> list[str]:
+def chosen(asked: argparse.Namespace) -> list[str]:
     """The scenarios to run, in their own order."""
-    if wish.scenarios:
-        return [name for name in command_line.SCENARIOS if name in wish.scenarios]
-    if wish.quick:
+    if asked.scenarios:
+        return [name for name in command_line.SCENARIOS if name in asked.scenarios]
+    if asked.quick:
         return list(QUICK)
     return [name for name in command_line.SCENARIOS if name not in NOT_BY_DEFAULT]
 
 
-def options_of(wish: argparse.Namespace) -> Any:
+def options_of(asked: argparse.Namespace) -> Any:
     """What the scenarios get to know of the command line."""
     from benchmarks.scenarios import Options
 
     return Options(
-        quick=wish.quick,
-        rounds=wish.rounds or (1 if wish.quick else command_line.ROUNDS),
-        size=wish.size,
-        broker=wish.broker,
-        minutes=wish.minutes,
-        published=wish.published or 1_000_000,
+        quick=asked.quick,
+        rounds=asked.rounds or (1 if asked.quick else command_line.ROUNDS),
+        size=asked.size,
+        broker=asked.broker,
+        minutes=asked.minutes,
+        published=asked.published or 1_000_000,
     )
 
 

@@ -2,4 +2,4 @@
 
 from celery import current_app
 
-current_app.steps["worker"].discard("outbox.listener:Listening")
+current_app.steps["worker"].discard("outbox.relay.listener:Listening")

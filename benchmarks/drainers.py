@@ -14,7 +14,7 @@ def main(words: list[str]) -> int:
     django.setup()
 
     from benchmarks.forks import together
-    from outbox import relay
+    from outbox.relay import relay
 
     done = together(lambda number: relay.drain().published, count=int(words[0]))
     used = os.times()

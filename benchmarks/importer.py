@@ -16,12 +16,12 @@ def main(words: list[str]) -> int:
     django.setup()
 
     from benchmarks import measure
-    from orders import imports
+    from orders.imports import importer
 
-    options = imports.Options(limit=int(words[1]) or None)
-    report, memory = imports.Report(), []
+    options = importer.Options(limit=int(words[1]) or None)
+    report, memory = importer.ImportReport(), []
     began = time.perf_counter()
-    for growing in imports.run(Path(words[0]), options):
+    for growing in importer.run(Path(words[0]), options):
         report = growing
         memory.append(measure.processes()[os.getpid()].memory)
     seconds = time.perf_counter() - began

@@ -47,11 +47,11 @@ def read(words: list[str], prog: str = "python3 run.py bench") -> argparse.Names
     """Read the command line; what is wrong with it ends the program with a sentence."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     add_to(parser)
-    wish = parser.parse_args(words)
-    if unknown := sorted(set(wish.scenarios) - set(SCENARIOS)):
+    asked = parser.parse_args(words)
+    if unknown := sorted(set(asked.scenarios) - set(SCENARIOS)):
         parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
-    if wish.rounds is not None and wish.rounds < 1:
+    if asked.rounds is not None and asked.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if wish.size <= 0:
+    if asked.size <= 0:
         parser.error("--size must be above 0")
-    return wish
+    return asked

@@ -13,11 +13,11 @@ def main() -> None:
 
     django.setup()
 
-    from outbox import retention
+    from outbox.retention import pruning
 
     print("pruning", flush=True)
     while True:
-        retention.prune()
+        pruning.prune()
         time.sleep(PAUSE)
 
 

@@ -7,7 +7,7 @@ from orderflow.settings import *  # noqa: F403
 from orderflow.settings import DATABASES as PROJECT_DATABASES
 from orderflow.settings import INSTALLED_APPS as PROJECT_APPS
 
-# Before the project's apps: it narrows the news to one per order before they are handed over.
+# Before the project's apps: it narrows the notifications to one per order before they are handed over.
 INSTALLED_APPS = ["benchmarks", *PROJECT_APPS]
 ROOT_URLCONF = "benchmarks.urls"
 PAYMENT_GATEWAY = "benchmarks.stub.GuardedGateway"

@@ -36,7 +36,15 @@ class Gateway:
         self, *, amount_minor: int, currency: str, payment_method: str, order_id: str, idempotency_key: str
     ) -> ports.Charge:
         answer("charge", order_id)
-        return ports.Charge(id=f"ch_{order_id}", amount_minor=amount_minor, currency=currency, succeeded=True)
+        return ports.Charge(
+            id=f"ch_{order_id}",
+            amount_minor=amount_minor,
+            currency=currency,
+            state=ports.ChargeState.CAPTURED,
+        )
+
+    def refusal_of(self, amount_minor: int, currency: str) -> str:
+        return ""
 
 
 class GuardedGateway(Gateway):

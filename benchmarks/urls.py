@@ -1,4 +1,4 @@
-"""The project's addresses, and two baselines behind the same door: less work, and naive work."""
+"""The project's addresses, and two baselines behind the same guard: less work, and naive work."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from django.urls import include, path
 from ninja import Header, NinjaAPI, Status
 
 from benchmarks.naive import placing
-from orders import tokens
-from orders.api import door, pictures, schemas
+from orders.api import fields, guard, representations, schemas
 from orders.api.auth import BearerToken
+from orders.clients import tokens
 
 api = NinjaAPI(title="Baselines", urls_namespace="baselines", docs_url=None, openapi_url=None)
-KEY = Annotated[str, Header(alias="Idempotency-Key", pattern=schemas.IDEMPOTENCY_KEY)]
+KEY = Annotated[str, Header(alias="Idempotency-Key", pattern=fields.IDEMPOTENCY_KEY)]
 OPTIONS: Any = {"auth": BearerToken(tokens.WRITE), "response": {201: schemas.OrderSummary}, "by_alias": True}
 
 
 @api.post("/only", **OPTIONS)
 def place_order_only(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
     """Without outbox and without a record of the key."""
-    return Status(201, pictures.placed(*placing.place_order_only(**_wish(order))))
+    return Status(201, representations.placed(*placing.place_order_only(**_wish(order))))
 
 
 @api.post("/naive", **OPTIONS)
 def place_order_naively(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
     """With `on_commit(chain.delay)`."""
-    return Status(201, pictures.placed(*placing.place_order(**_wish(order))))
+    return Status(201, representations.placed(*placing.place_order(**_wish(order))))
 
 
 def _wish(order: schemas.NewOrder) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def _wish(order: schemas.NewOrder) -> dict[str, Any]:
 def _guarded() -> tuple[list[Any], str, str]:
     patterns, app_name, namespace = api.urls
     for pattern in patterns:
-        pattern.callback = door.guarded(pattern.callback)  # type: ignore[union-attr, arg-type]
+        pattern.callback = guard.guarded(pattern.callback)  # type: ignore[union-attr, arg-type]
     return patterns, app_name, namespace
 
 

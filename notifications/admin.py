@@ -7,13 +7,15 @@ from typing import ClassVar
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Lower
+from django.db.models.lookups import Exact
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from notifications.models import Notification, Preference
-from outbox.admin_parts import ReadOnlyAdmin, chip, moment
+from outbox.admin.parts import LongListAdmin, ReadOnlyAdmin, as_uuid, chip, moment
 
 CHIPS = {
     "pending": ("wait", "…"),
@@ -36,13 +38,12 @@ class NotificationAdmin(ReadOnlyAdmin):
     """What was sent to whom. The HTML of a mail is shown in a frame that runs nothing and knows no session."""
 
     list_display = ("number", "template", "channel", "recipient", "state", "attempts", "created", "sent")
-    list_filter = ("channel", "status", "template")
+    list_filter = ("channel", "status", "created_at")
     search_fields = ("order_number", "recipient", "order_id", "message_id", "provider_message_id")
     search_help_text = (
         "An order's number, a recipient, or the id of an order, a message or a provider, exactly."
     )
-    ordering = ("-created_at", "-id")
-    date_hierarchy = "created_at"
+    ordering = ("-created_at", "id")
     fieldsets = (
         (None, {"fields": ("order_number", "order_id", "message_id", "template", "channel", "recipient")}),
         (
@@ -95,7 +96,11 @@ class NotificationAdmin(ReadOnlyAdmin):
         )
 
     def matching(self, term: str) -> Q:
-        return super().matching(term) | Q(order_number=term.upper()) | Q(recipient=term.lower())
+        as_written = Notification.objects.filter(recipient=term).exists()
+        found = Q(order_number=term.upper()) | Q(recipient=term if as_written else term.lower())
+        if wanted := as_uuid(term):
+            found |= Q(order_id=wanted) | Q(message_id=wanted)
+        return found | Q(provider_message_id=term)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
         found = super().get_queryset(request)
@@ -117,10 +122,13 @@ class NotificationAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Preference)
-class PreferenceAdmin(admin.ModelAdmin):
+class PreferenceAdmin(LongListAdmin):
     """What a customer wants to hear. A change counts for what is written from then on."""
 
     list_display = ("email", "channel", "enabled")
-    list_filter: ClassVar = ["channel", "enabled"]
     search_fields: ClassVar = ["email"]
-    ordering = ("email", "channel")
+    search_help_text = "An e-mail address, in whatever case."
+    ordering = ("-id",)
+
+    def matching(self, term: str) -> Q:
+        return Q(Exact(Lower("email"), term.lower()))

@@ -9,10 +9,14 @@ class NotificationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from notifications import invariants, workflows
+        from notifications import invariants, outcomes, retention, workflows
         from notifications.models import Notification
-        from outbox import promises, registry
+        from outbox import registry
+        from outbox.dead_letters import owners
+        from outbox.verification import catalogue
 
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Notification.objects.unfinished().values("message_id"))
-        promises.register(invariants.INVARIANTS)
+        registry.expire("notifications", retention.spent)
+        catalogue.register(invariants.INVARIANTS)
+        owners.register(outcomes.Notifications())

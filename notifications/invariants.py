@@ -4,48 +4,15 @@ What notifications promises: every customer is told once, and what could not be 
 
 from __future__ import annotations
 
-from notifications import providers, rendering
+from notifications import missing, providers
 from notifications.models import Channel
-from notifications.services import ADDRESSES
-from notifications.sweep import PATIENCE, WORKFLOW
-from outbox.promises import Invariant, written_at
-from outbox.relay import LEASE
-
-MISSING_AFTER = 10 * PATIENCE
-"""How long the news of a message may be missing before somebody has to look: the sweep takes lost news up
-after its patience, every few seconds, and each redelivery makes the message wait again."""
-
-MOST_REDELIVERIES = 9
-"""After so many, an hour and a half of the sweep's doubling waits, nobody seems to take the news at all."""
-
-DELIVERED_LONG_AGO = "message.status = 'published' AND message.published_at < now() - %(missing)s"
-DELIVERED_IN_VAIN = "message.redeliveries >= %(most)s AND message.created_at < now() - interval '1 hour'"
+from outbox.database import uuid7
+from outbox.database.clock import LONGEST_SKEW
+from outbox.verification.catalogue import Invariant
 
 TRACE = "python manage.py order_trace {id}"
 
-NEWS = sorted(event.name for event in rendering.TEMPLATES)
-
-WAYS = ", ".join(
-    f"('{channel}', '{WORKFLOW.format(channel=channel)}', payload ->> '{field}')"
-    for channel, field in ADDRESSES.items()
-)
-"""Channel, workflow and the customer's address, as rows of SQL."""
-
-
-def _news(told: str, when: str) -> str:
-    """Messages whose news is not `told`, though nobody gave it up and it is late, which is `when`."""
-    return f"""
-        SELECT DISTINCT message.payload ->> 'order_number' FROM outbox_outboxmessage AS message
-        CROSS JOIN LATERAL (VALUES {WAYS}) AS way (channel, workflow, address)
-        WHERE message.event_name = ANY(%(news)s) AND message.created_at >= %(since)s AND ({when})
-          AND btrim(way.address) <> ''
-          AND {told}
-          AND NOT EXISTS (
-              SELECT FROM outbox_deadletter AS letter
-              WHERE letter.message_id = message.id AND letter.workflow IN ('', way.workflow)
-                AND letter.resolution <> 'replayed'
-          )
-    """  # noqa: S608 - names of our own
+ORDER_NUMBER = "message.payload ->> 'order_number'"
 
 
 def _at_the_provider(channel: Channel) -> Invariant:
@@ -67,30 +34,18 @@ INVARIANTS = [
     Invariant(
         name="customers-are-told",
         sentence="Every message for customers has a notification for each way the customer can be reached.",
-        sql=_news(
-            told="""NOT EXISTS (
-              SELECT FROM notifications_notification AS told
-              WHERE told.message_id = message.id AND told.channel = way.channel
-          )""",
-            when=f"{DELIVERED_LONG_AGO} OR {DELIVERED_IN_VAIN}",
-        ),
-        values=lambda: {"missing": MISSING_AFTER, "most": MOST_REDELIVERIES, "news": NEWS},
-        command=TRACE,
+        sql=missing.select(ORDER_NUMBER, missing.NEVER_WRITTEN_DOWN),
+        values=missing.values,
+        command="python manage.py verify --repair",
+        repair=missing.DELIVER_AGAIN,
     ),
     Invariant(
         name="notifications-come-to-an-end",
-        sentence="Every notification is sent, suppressed or given up, or its message is delivered again.",
-        sql=_news(
-            told="""EXISTS (
-              SELECT FROM notifications_notification AS told
-              WHERE told.message_id = message.id AND told.channel = way.channel
-                AND told.status IN ('pending', 'sending')
-                AND (told.lease_until IS NULL OR told.lease_until < now())
-          )""",
-            when=DELIVERED_LONG_AGO,
-        ),
-        values=lambda: {"missing": MISSING_AFTER, "news": NEWS},
-        command=TRACE,
+        sentence="Every notification is sent, suppressed or given up, or a delivery of it is under way.",
+        sql=missing.select(ORDER_NUMBER, missing.NEVER_ENDED),
+        values=missing.values,
+        command="python manage.py verify --repair",
+        repair=missing.DELIVER_AGAIN,
     ),
     Invariant(
         name="customers-are-told-once",
@@ -110,10 +65,10 @@ INVARIANTS = [
             LEFT JOIN outbox_outboxmessage AS message ON message.id = told.message_id
             WHERE told.created_at >= %(since)s
               AND CASE WHEN message.id IS NULL
-                  THEN {written_at("told.message_id")} > %(retained)s + %(clocks)s
-                  ELSE message.key <> told.order_id::text OR message.event_name <> ALL(%(news)s) END
+                  THEN {uuid7.moment_in_sql("told.message_id")} > %(retained)s + %(skew)s
+                  ELSE message.key <> told.order_id::text OR message.event_name <> ALL(%(told)s) END
         """,  # noqa: S608 - names of our own
-        values=lambda: {"clocks": LEASE, "news": NEWS},
+        values=lambda: {"skew": LONGEST_SKEW, "told": missing.EVENTS},
         command=TRACE,
     ),
     Invariant(

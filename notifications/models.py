@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
+from django.contrib.postgres.indexes import HashIndex
 from django.db import connection, models
 from django.db.models.functions import Lower, Now
 
-from outbox.sql import columns
+from outbox.database.statements import columns
 
 
 class Channel(models.TextChoices):
@@ -55,13 +56,13 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
                 outcome_open = TRUE,
                 lease_until = statement_timestamp() + %(lease)s
             FROM (
-                SELECT id, outcome_open AS was_open FROM {table}
+                SELECT id, outcome_open AS was_open, lease_until IS NOT NULL AS was_abandoned FROM {table}
                 WHERE id = %(pk)s AND status = ANY(%(takeable)s)
                   AND (lease_until IS NULL OR lease_until < statement_timestamp())
                 FOR UPDATE
             ) AS before
             WHERE notification.id = before.id
-            RETURNING {columns(self.model, of="notification")}, before.was_open
+            RETURNING {columns(self.model, of="notification")}, before.was_open, before.was_abandoned
             """,  # noqa: S608 - the table's own name
             values,
         )
@@ -131,6 +132,8 @@ class Notification(models.Model):
 
     was_open: bool
     """Set by `claim` and `write_claimed` only."""
+    was_abandoned: bool = False
+    """Set by `claim`: whether the worker that held it before never gave it back."""
 
     class Meta:
         constraints: ClassVar = [
@@ -152,19 +155,23 @@ class Notification(models.Model):
                 condition=models.Q(status__in=["pending", "sending"]),
                 name="notifications_unfinished",
             ),
+            models.Index(fields=["channel", "-created_at", "id"], name="notifications_by_channel"),
+            models.Index(
+                fields=["status", "-created_at", "id"],
+                condition=models.Q(status__in=["failed", "suppressed"]),
+                name="notifications_not_sent",
+            ),
+            # Recipients may be longer than an entry of a B-tree.
+            HashIndex(fields=["recipient"], name="notifications_by_recipient"),
+            HashIndex(
+                fields=["provider_message_id"],
+                condition=~models.Q(provider_message_id=""),
+                name="notifications_by_provider_id",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.template} by {self.channel} for {self.order_number}"
-
-
-class Watermark(models.Model):
-    """One row: up to when published messages have been looked through for news that was lost."""
-
-    checked_until = models.DateTimeField()
-
-    def __str__(self) -> str:
-        return f"checked until {self.checked_until:%Y-%m-%d %H:%M:%S}"
 
 
 class Preference(models.Model):

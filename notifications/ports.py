@@ -6,6 +6,7 @@ A `Transient` call reached nobody and may be repeated; after `OutcomeUnknown` no
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,7 +19,7 @@ class RecipientRefused(Permanent):
 
 
 class RequestRefused(Permanent):
-    """The provider refuses the request itself: wrong credentials, a forbidden sender, a malformed text."""
+    """The provider refuses the request itself: a forbidden sender, a malformed text."""
 
 
 class RecipientDeferred(Transient):
@@ -29,8 +30,11 @@ class OutcomeUnknown(Transient):
     """The provider may or may not have taken the notification."""
 
 
-class Channel(Protocol):
+class ChannelAdapter(Protocol):
     """One way to reach customers."""
+
+    can_be_asked: bool
+    """Whether the provider says what it has taken, so that `find` finds it."""
 
     def send(self, notification: Notification) -> str:
         """
@@ -44,6 +48,6 @@ class Channel(Protocol):
         """
         ...
 
-    def find(self, notification: Notification) -> Sequence[str]:
-        """The provider's ids of what an earlier try may have sent; none where it cannot be asked."""
+    def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
+        """The provider's ids of what may have been sent since then; none where it cannot be asked."""
         ...

@@ -17,7 +17,9 @@ from notifications import channels
 from notifications.channels.push import GOOGLE
 from notifications.channels.sms import SmsChannel
 from notifications.models import Channel
-from outbox.promises import Look, NotComparable, Row
+from outbox.database import storable
+from outbox.http import answers, bounded
+from outbox.verification.catalogue import Look, NotComparable, Row
 
 HERE = ("127.0.0.1", "localhost", "::1")
 
@@ -54,16 +56,20 @@ def _is_sandbox(channel: Channel) -> bool:
 
 
 def _received(channel: Channel) -> Iterator[str]:
-    session = requests.Session()
+    session = bounded.bound(requests.Session(), seconds=settings.PROVIDER_TIMEOUT.total_seconds())
     session.trust_env = False
+    session.auth = ("sandbox", settings.SANDBOX_PASSWORD)
     address, timeout = f"{settings.SANDBOX_URL}/api/received", settings.PROVIDER_TIMEOUT.total_seconds()
-    after = "0"
+    after, pages = "0", answers.Pages("the mailbox's")
     while after:
         try:
             answer = session.get(address, params={"kind": str(channel), "after": after}, timeout=timeout)
             answer.raise_for_status()
         except requests.RequestException as failure:
             raise NotComparable("the sandbox's mailbox does not answer") from failure
-        page = answer.json()
-        yield from page["ids"]
-        after = str(page["next_after"] or "")
+        with answers.reading("the mailbox's", NotComparable):
+            page = answer.json()
+            ids = [storable.identifier(one) for one in answers.items(page["ids"])]
+            further = page["next_after"]
+        yield from ids
+        after = pages.go_on_from(further) if further else ""

@@ -23,6 +23,7 @@ TEMPLATES: dict[type[OrderEvent], str] = {
     OrderCancelled: "cancelled",
     OrderRefunded: "refunded",
 }
+"""The events that notify, and the folder of each one's texts."""
 
 LONGEST_SUBJECT = 200
 LONGEST_SHORT = 459

@@ -10,24 +10,35 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
-from django.utils import timezone
+from django.db.models import F, Value
+from django.db.models.functions import Now
 
 from notifications import channels, ports, rendering
 from notifications.models import Channel, Notification, Preference
 from orders.contracts import OrderEvent
 from outbox import crash_points, registry, telemetry
-from outbox.models import DeadLetter, OutboxMessage
+from outbox.database import storable
+from outbox.models import DeadLetter, OutboxMessage, Restore
 from outbox.resilience import NotNow, Permanent, Transient
+from outbox.worker import losses
 
 LEASE = dt.timedelta(seconds=25)
 """Longer than the hard time limit of a task: whoever still runs still holds its claim."""
+
+ENTERED_WITHIN = dt.timedelta(days=1)
+"""How long after a restore an order's messages may still repeat what was said in the forgotten time."""
 
 ADDRESSES = {
     Channel.EMAIL: "customer_email",
     Channel.SMS: "customer_phone",
     Channel.PUSH: "customer_push_token",
 }
+
+
+class HeldAfterRestore(Permanent):
+    """A notification may have been sent in a time that the database has forgotten; a person decides."""
 
 
 def address_of(event: OrderEvent, channel: str) -> str:
@@ -44,7 +55,7 @@ def deliver(*, channel: str, message_id: str) -> bool:
         outbox.resilience.Transient: if the provider could not take it now.
         outbox.resilience.Permanent: if the provider never will.
     """
-    event, is_wanted = _read(message_id, channel=channel)
+    event, is_wanted, told_since = _read(message_id, channel=channel)
     recipient = address_of(event, channel)
     if not recipient:
         return False
@@ -54,7 +65,11 @@ def deliver(*, channel: str, message_id: str) -> bool:
     crash_points.reached("notification.claimed")
     adapter = channels.get(channel)
     with _noting_failure(claimed):
-        provider_message_id = _sent_before(adapter, claimed) or adapter.send(claimed)
+        provider_message_id = _sent_before(adapter, claimed, since=told_since)
+        if not provider_message_id:
+            if told_since:
+                _hold_back(claimed)
+            provider_message_id = adapter.send(claimed)
     crash_points.reached("notification.answered")
     return _note_sent(claimed, provider_message_id)
 
@@ -70,22 +85,26 @@ def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
     )
 
 
-def _read(message_id: str, *, channel: str) -> tuple[OrderEvent, bool]:
+def _read(message_id: str, *, channel: str) -> tuple[OrderEvent, bool, dt.datetime | None]:
     """
     What the message says, and whether its customer wants to hear it through this channel.
+
+    Of an order from before a restore also since when it may have been said without the database knowing: an
+    order's later messages may have gone out under other ids.
 
     Raises:
         OutboxMessage.DoesNotExist: if the message has outlived its retention.
     """
     with connection.cursor() as cursor:
-        cursor.execute(READ, {"message_id": message_id, "channel": str(channel)})
+        values: dict[str, Any] = {"message_id": message_id, "channel": str(channel), "span": ENTERED_WITHIN}
+        cursor.execute(READ, values)
         row = cursor.fetchone()
     if row is None:
         raise OutboxMessage.DoesNotExist(f"there is no message {message_id}")
-    name, version, payload, is_wanted = row
+    name, version, payload, is_wanted, told_since = row
     event = registry.load(name, version, payload)
     assert isinstance(event, OrderEvent)
-    return event, is_wanted
+    return event, is_wanted, told_since
 
 
 # The comparison of addresses is as the index has it.
@@ -94,6 +113,11 @@ SELECT event_name, event_version, payload::json, NOT EXISTS (
     SELECT FROM {Preference._meta.db_table} AS preference
     WHERE lower(preference.email) = lower(message.payload ->> 'customer_email')
       AND preference.channel = %(channel)s AND NOT preference.enabled
+), (
+    SELECT min(of_order.created_at) FROM {OutboxMessage._meta.db_table} AS of_order
+    WHERE of_order.key = message.key
+      AND EXISTS (SELECT FROM {Restore._meta.db_table} WHERE noted_at > message.created_at - %(span)s)
+    HAVING min(of_order.created_at) < (SELECT max(noted_at) FROM {Restore._meta.db_table})
 )
 FROM {OutboxMessage._meta.db_table} AS message WHERE message.id = %(message_id)s
 """  # noqa: S608 - our own tables
@@ -115,12 +139,17 @@ def _claim(
         if _given_up(notification):
             return None
         claimed = Notification.objects.claim(notification.pk, lease=LEASE)
+        if claimed and claimed.was_abandoned:
+            losses.found_abandoned()  # in the same transaction, so that whoever dies after the claim is counted
         if claimed:
             return claimed
-        notification.refresh_from_db(fields=["status", "lease_until"])
-    if notification.status == Notification.Status.SENDING and notification.lease_until:
+        held = Notification.objects.filter(
+            pk=notification.pk, status=Notification.Status.SENDING, lease_until__isnull=False
+        )
+        rest = held.values_list(F("lease_until") - Now(), flat=True).first()
+    if rest is not None:
         # Saying that it is done would lose it if that worker has died.
-        rest = max(notification.lease_until - timezone.now(), dt.timedelta(seconds=1))
+        rest = max(rest, dt.timedelta(seconds=1))
         raise NotNow(f"another worker is sending {notification}", retry_after=rest)
     return None
 
@@ -129,10 +158,10 @@ def _given_up(notification: Notification) -> bool:
     """Whether it failed for good and nobody replayed it: a stray copy of its message must not try again."""
     if notification.status != Notification.Status.FAILED:
         return False
-    letters = DeadLetter.objects.filter(
+    dead_letters = DeadLetter.objects.filter(
         message_id=notification.message_id, consumer=f"notifications.tasks.send_{notification.channel}"
     )
-    last = letters.order_by("-pk").values_list("resolution", flat=True).first()
+    last = dead_letters.order_by("-pk").values_list("resolution", flat=True).first()
     return last in (DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED)
 
 
@@ -157,11 +186,11 @@ def _describe(event: OrderEvent, *, channel: str) -> dict[str, str]:
     }
 
 
-def _sent_before(adapter: ports.Channel, claimed: Notification) -> str:
-    """The provider's id of what an earlier try has sent without our knowing; empty if there is none."""
-    if not claimed.was_open:
+def _sent_before(adapter: ports.ChannelAdapter, claimed: Notification, *, since: dt.datetime | None) -> str:
+    """The provider's id of what was sent without our knowing, by an earlier try or before a restore."""
+    if not claimed.was_open and not since:
         return ""
-    found = adapter.find(claimed)
+    found = adapter.find(claimed, since=min(since or claimed.created_at, claimed.created_at))
     known = set(
         Notification.objects.filter(provider_message_id__in=found).values_list("provider_message_id", flat=True)
     )
@@ -171,14 +200,40 @@ def _sent_before(adapter: ports.Channel, claimed: Notification) -> str:
     return adopted
 
 
-def _note_sent(claimed: Notification, provider_message_id: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            SENT, {"id": claimed.pk, "version": claimed.version, "provider_message_id": provider_message_id}
+def _hold_back(claimed: Notification) -> None:
+    """
+    Let a person decide whether to send what may have been sent before a restore, where nobody can be asked.
+
+    Raises:
+        HeldAfterRestore: unless settings or that person say that it is to be sent.
+    """
+    if settings.NOTIFICATIONS_AFTER_RESTORE == "send" or channels.get(claimed.channel).can_be_asked:
+        return
+    if not Restore.objects.filter(is_failover=False, noted_at__gt=Now() - Value(ENTERED_WITHIN)).exists():
+        return  # a standby took over: what the last seconds sent may be sent again, as after a crash
+    held = DeadLetter.objects.filter(
+        message_id=claimed.message_id,
+        consumer=f"notifications.tasks.send_{claimed.channel}",
+        error_class=HeldAfterRestore.__name__,
+    )
+    if not held.exclude(resolution__in=[DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED]).exists():
+        raise HeldAfterRestore(
+            f"{claimed} may have been sent before the database was restored, and nobody can be asked: "
+            "replay to send it, discard to leave it"
         )
+
+
+def _note_sent(claimed: Notification, provider_message_id: str) -> bool:
+    values: dict[str, Any] = {
+        "id": claimed.pk,
+        "version": claimed.version,
+        "provider_message_id": storable.identifier(provider_message_id),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(SENT, values)
         changed = cursor.rowcount
-    fact = "notification.sent" if changed else "step.fenced"
-    telemetry.emit(fact, channel=claimed.channel, message_id=str(claimed.message_id))
+    signal = "notification.sent" if changed else "step.fenced"
+    telemetry.emit(signal, channel=claimed.channel, message_id=str(claimed.message_id))
     return bool(changed)
 
 
@@ -204,7 +259,7 @@ def _noting_failure(claimed: Notification) -> Iterator[None]:
             status=Notification.Status.PENDING if unsent and not unknown else Notification.Status.SENDING,
             outcome_open=claimed.was_open or not unsent or unknown,
             lease_until=None,
-            error=f"{type(failure).__name__}: {failure}",
+            error=storable.described(failure),
         )
         crash_points.reached("notification.let_go")
         raise

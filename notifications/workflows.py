@@ -1,5 +1,7 @@
 """
-Which news follows which fact. Pure: a message in, a Celery canvas out; nobody starts one but the relay.
+Which notifications follow an event: a message in, a Celery canvas out. Only the relay starts them.
+
+The events that notify are those that `rendering` has texts for.
 
 Each channel is a workflow of its own, so that one that waits, fails or is replayed starts no other.
 """
@@ -10,17 +12,10 @@ from typing import Any
 
 from celery.canvas import Signature
 
-from notifications import services, tasks
+from notifications import rendering, services, tasks
 from notifications.models import Channel
-from orders.contracts import (
-    OrderCancelled,
-    OrderEvent,
-    OrderFulfilled,
-    OrderPlaced,
-    OrderRefunded,
-    OrderRejected,
-)
-from outbox.canvas import steps
+from orders.contracts import OrderEvent
+from outbox.broker.canvas import steps
 from outbox.contracts import Message
 
 
@@ -45,5 +40,6 @@ def _send(task: Any, message: Message, channel: Channel) -> Signature | None:
     return steps(task, message_id=str(message.id), order_id=event.order_id)
 
 
-NEWS = (OrderPlaced, OrderRejected, OrderFulfilled, OrderCancelled, OrderRefunded)
-SUBSCRIPTIONS = [(event, by_channel) for event in NEWS for by_channel in (by_email, by_sms, by_push)]
+SUBSCRIPTIONS = [
+    (event, by_channel) for event in rendering.TEMPLATES for by_channel in (by_email, by_sms, by_push)
+]

@@ -14,10 +14,18 @@ class OrderFlowConfig(AppConfig):
         from orderflow import (
             celery,  # noqa: F401
             checks,
-            groups,
-            observability,
         )
+        from orderflow.login import groups
+        from orderflow.login import signals as login_signals
+        from orderflow.observability import logs
+        from orderflow.ops import order_story
+        from orderflow.personal import masking
+        from orderflow.shared_state import witness
 
         checks.connect()
         groups.connect()
-        observability.connect()
+        login_signals.connect()
+        masking.connect()
+        logs.connect()
+        order_story.connect()
+        witness.connect()

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import select
+import sys
 from typing import Any
 
 import psycopg
 from celery import Celery, Task, signals
+from django.conf import settings
 from django.db import close_old_connections, connections
 
-from outbox import inline, redis_transport
+from outbox.broker import amqp_transport, redis_transport
+from outbox.worker import control, decompression, inline
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")  # see `refuse_bad_settings`
+
+
+class Application(Celery):
+    """
+    Celery with a beat that ends at any moment, and prints nothing beside logs that are for machines.
+
+    Its logical clocks are such that nobody can set them to a time after which nothing can be said.
+    """
+
+    control_cls = "outbox.worker.control:Control"
+
+    def on_init(self) -> None:
+        self.clock = control.BoundedClock()
+
+    @functools.cached_property
+    def Beat(self) -> Any:
+        from celery.apps import beat as program
+
+        from outbox.worker import beat
+
+        class Beat(program.Beat):
+            app = self
+
+            def __init__(self, **options: Any) -> None:
+                super().__init__(**options)
+                self.quiet: bool = settings.LOG_FORMAT == "json" or self.quiet
+
+            def install_sync_handler(self, service: Any) -> None:
+                beat.end_surely(service)  # before its scheduler is made, which `beat_init` comes after
+
+        return Beat
+
 
 redis_transport.install()
-app = Celery("orderflow")
+amqp_transport.install()
+decompression.install()
+app = Application("orderflow")
 app.config_from_object("celeryconfig")
 app.autodiscover_tasks()
 
@@ -23,9 +63,35 @@ app.autodiscover_tasks()
 @signals.setup_logging.connect
 def configure_logging(**_: object) -> None:
     """Keep Celery from installing its own handlers: the project's redact and format."""
-    from orderflow import observability
+    from orderflow.observability import logs
 
-    observability.configure_logging()
+    logs.configure_logging()
+
+
+@signals.celeryd_init.connect
+def log_only(instance: Any, **_: object) -> None:
+    """Have a worker print nothing beside its logs where these are for machines."""
+    configure_logging()
+    if settings.LOG_FORMAT == "json":
+        from celery.apps import worker
+
+        instance.quiet = True
+        program: Any = worker
+        program.safe_say = _say_in_json  # what its handlers of signals say, which must not use `logging`
+
+
+def _say_in_json(text: str, f: Any = sys.__stderr__) -> None:
+    line = {"event": text.strip(), "level": "warning", "logger": "celery.apps.worker"}
+    os.write(f.fileno(), (json.dumps(line) + "\n").encode())
+
+
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def refuse_bad_settings(**_: object) -> None:
+    """Celery's own fix-up runs Django's checks too, and looks at no result of theirs."""
+    from orderflow.configuration import startup
+
+    startup.check_or_exit()
 
 
 @signals.task_prerun.connect

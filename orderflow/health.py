@@ -15,26 +15,26 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import current_app
+from django.contrib import admin
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import DurationField, ExpressionWrapper, Min
-from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from orders.api import door, problems
+from orderflow.ops import status
+from orderflow.shared_state import breakers, credentials
+from orders.api import guard, problems
 from orders.api.auth import token_of
 from orders.api.problems import Problem
-from outbox import resilience
+from outbox import periodic
+from outbox.broker import inspection
 from outbox.models import DeadLetter, OutboxMessage
 
 OK, DEGRADED, FAILING = "ok", "degraded", "failing"
 
 LATE = 60.0
 """Seconds that the oldest due message may have waited before the relay counts as lagging."""
-
-PROVIDERS = ("payments", "warehouse", "email", "sms", "push")
 
 MOST_COUNTED = 10_000
 """Counting stops here: the answer must come quickly when there are many."""
@@ -73,24 +73,23 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 @never_cache
-@door.guarded
+@guard.guarded
 def healthz(request: HttpRequest) -> HttpResponse:
     """Every component; 503 only when orders cannot be taken or nothing moves."""
     if not (_database().state == FAILING or _may_look(request)):
         token_of(request)
     components = {name: check() for name, check in CHECKS.items()}
     states = {component.state for component in components.values()}
-    status = next(state for state in (FAILING, DEGRADED, OK) if state in states)
+    worst = next(state for state in (FAILING, DEGRADED, OK) if state in states)
     body = {
-        "status": status,
+        "status": worst,
         "components": {name: {"status": each.state} | each.facts for name, each in components.items()},
     }
-    return JsonResponse(body, status=503 if status == FAILING else 200)
+    return JsonResponse(body, status=503 if worst == FAILING else 200)
 
 
 def _may_look(request: HttpRequest) -> bool:
-    user = getattr(request, "user", None)
-    return bool(user and user.is_active and user.is_staff)
+    return hasattr(request, "user") and admin.site.has_permission(request)
 
 
 def _ask_database() -> None:
@@ -122,17 +121,19 @@ def _broker() -> Component:
     try:
         with current_app.connection_for_read() as link:
             link.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        took = round(1000 * (time.perf_counter() - began), 1)
+        wrong = inspection.wrong_keys()
     except Exception:
         _logger.warning("the broker does not answer", exc_info=True)
         return Component(DEGRADED)
-    return Component(OK, {"milliseconds": round(1000 * (time.perf_counter() - began), 1)})
+    if wrong:
+        return Component(DEGRADED, {"milliseconds": took, "wrong_keys": wrong})
+    return Component(OK, {"milliseconds": took})
 
 
 def _relay() -> Component:
-    waited = Now() - Min("not_before")
-    oldest = OutboxMessage.objects.due().aggregate(waited=ExpressionWrapper(waited, DurationField()))["waited"]
-    lag = oldest.total_seconds() if oldest else 0.0
-    return Component(DEGRADED if lag > LATE else OK, {"oldest_due_seconds": round(lag, 1)})
+    lag = status.oldest_due_seconds()
+    return Component(DEGRADED if lag > LATE else OK, {"oldest_due_seconds": lag})
 
 
 def _parked() -> Component:
@@ -141,13 +142,35 @@ def _parked() -> Component:
 
 
 def _dead_letters() -> Component:
-    letters = DeadLetter.objects.unresolved()[:MOST_COUNTED].count()
-    return Component(DEGRADED if letters else OK, {"open": letters})
+    dead_letters = DeadLetter.objects.open()[:MOST_COUNTED].count()
+    return Component(DEGRADED if dead_letters else OK, {"open": dead_letters})
 
 
 def _breakers() -> Component:
-    states = {name: resilience.breaker(name).state() for name in PROVIDERS}
-    return Component(OK if set(states.values()) == {"closed"} else DEGRADED, states)
+    found = breakers.standings()
+    closed = all(standing["state"] == "closed" for standing in found.values())
+    return Component(OK if closed else DEGRADED, found)
+
+
+def _periodic_tasks() -> Component:
+    """Drains and sweeps are the safety net: without them what a broker or a worker loses stays lost."""
+    found = periodic.standings()
+    late = any(standing.is_late for standing in found)
+    return Component(DEGRADED if late else OK, {standing.name: str(standing) for standing in found})
+
+
+def _credentials() -> Component:
+    """Refused, a whole channel waits until somebody corrects them; nothing is lost meanwhile."""
+    refused = credentials.refused()
+    return Component(DEGRADED if refused else OK, dict(refused))
+
+
+def _restore() -> Component:
+    """What the database has forgotten is only known to the providers, until it is compared with theirs."""
+    restore = status.restore()
+    if restore is None:
+        return Component(OK)
+    return Component(OK if restore["is_compared"] else DEGRADED, restore)
 
 
 def _if_database_answers(check: Callable[[], Component]) -> Callable[[], Component]:
@@ -166,5 +189,8 @@ CHECKS: dict[str, Callable[[], Component]] = {
     "relay": _if_database_answers(_relay),
     "parked": _if_database_answers(_parked),
     "dead_letters": _if_database_answers(_dead_letters),
-    "breakers": _breakers,
+    "breakers": _if_database_answers(_breakers),
+    "periodic_tasks": _if_database_answers(_periodic_tasks),
+    "credentials": _credentials,
+    "restore": _if_database_answers(_restore),
 }

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 from django.conf import settings
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import BadRequest, ValidationError
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
+from django.urls import get_resolver, get_urlconf
 
+from orderflow import health
+from orderflow.ops import status
+from orderflow.shared_state import credentials
+from orders import cards
 from outbox import context
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -19,12 +28,16 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'none'"
 )
 
+PROBES: dict[str, Callable[[HttpRequest], HttpResponse]] = {"/livez": health.livez, "/readyz": health.readyz}
+
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class CorrelationIdMiddleware:
     """
     Give every request a correlation id, its own `X-Request-ID` if that is well formed, and echo it.
+
+    One that looks like a card number is not: it would be kept with the order.
 
     What the request publishes carries the id, and the trace context of `traceparent`, to every step.
     """
@@ -34,13 +47,101 @@ class CorrelationIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         offered = request.headers.get("X-Request-ID", "")
-        correlation_id = offered if REQUEST_ID.fullmatch(offered) else str(uuid.uuid4())
+        is_taken = REQUEST_ID.fullmatch(offered) and not cards.are_in(offered)
+        correlation_id = offered if is_taken else str(uuid.uuid4())
         parent = request.headers.get("traceparent", "")
         trace = {"traceparent": parent} if TRACE_PARENT.fullmatch(parent) else {}
         with context.bind(context.Context(correlation_id=correlation_id, actor="http", trace=trace)):
             response = self.get_response(request)
         response["X-Request-ID"] = correlation_id
         return response
+
+
+class ReadableTextMiddleware:
+    """Refuse requests with a NUL in their address or a cookie: the database takes none, and no text has one."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if any("\x00" in text for text in _texts(request)):
+            return _refused(request, "there is a NUL in the address or a cookie")
+        return self.get_response(request)
+
+
+def _refused(request: HttpRequest, reason: str) -> HttpResponse:
+    """The page or problem for a bad request, in debug mode too."""
+    refuse: Any = get_resolver(get_urlconf()).resolve_error_handler(400)
+    return cast(HttpResponse, refuse(request, BadRequest(reason)))
+
+
+def _texts(request: HttpRequest) -> Iterator[str]:
+    yield request.path_info
+    for name, values in request.GET.lists():
+        yield from (name, *values)
+    yield from request.COOKIES.values()
+
+
+class AdminLookupsMiddleware:
+    """
+    Refuse what no filter of an admin list asks for: Django would hand it to the database as it is.
+
+    Such as `status__regex=…`, which keeps the database busy, or `id__range=1`, which is no range. The keys of
+    rows that an action is for are not looked at by Django either.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], arguments: Any, named: Any
+    ) -> HttpResponse | None:
+        """Called before the view, which for a page of the admin says whose it is."""
+        shown = getattr(view, "model_admin", None)
+        if shown is None:
+            return None
+        if not all(_is_asked_by_filters(*given) for given in request.GET.lists()):
+            return _refused(request, "no filter asks so")
+        if not all(_is_key(shown.model, key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            return _refused(request, "no row has such a key")
+        return None
+
+
+def _is_asked_by_filters(name: str, values: Iterable[Any]) -> bool:
+    _, separator, lookup = name.rpartition("__")
+    return (
+        not separator or lookup in LOOKUPS or (lookup in DATE_PARTS and all(map(DATE_PART.fullmatch, values)))
+    )
+
+
+def _is_key(model: type[Model], key: str) -> bool:
+    try:
+        model._meta.pk.to_python(key)
+    except ValidationError:
+        return False
+    return True
+
+
+LOOKUPS = frozenset({"exact", "isnull", "gte", "lt", "in"})
+DATE_PARTS = frozenset({"year", "month", "day"})
+DATE_PART = re.compile(r"[1-9]\d{0,3}", re.ASCII)
+
+
+class ProbesMiddleware:
+    """
+    Answer probes before anything asks for the host: an orchestrator asks by an address, which is none of
+    `ALLOWED_HOSTS`. What they answer says nothing of the host.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        probe = PROBES.get(request.path_info)
+        return probe(request) if probe else self.get_response(request)
 
 
 class ContentSecurityPolicyMiddleware:
@@ -55,10 +156,13 @@ class ContentSecurityPolicyMiddleware:
         return response
 
 
-def links(request: HttpRequest) -> dict[str, str]:
-    """Template context: where the other windows are."""
+def links(request: HttpRequest) -> dict[str, Any]:
+    """Template context: where the other windows are, and what holds a whole channel up."""
     return {
         "flower_url": settings.FLOWER_URL,
         "sandbox_url": settings.SANDBOX_URL,
         "environment": settings.ENVIRONMENT,
+        # Called by the pages that show them.
+        "credentials_refused": credentials.refused,
+        "database_restore": status.restore,
     }

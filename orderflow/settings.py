@@ -2,25 +2,39 @@
 Settings, and the only place that reads the environment.
 
 Everything that differs between machines comes from environment variables; wrong or missing ones are
-all reported at once at start. `run.py` sets them for the embedded servers and the sandbox.
+all reported at once at start. `run.py` sets them for the embedded servers and the sandbox. What a variable
+holds can lie in a file that `NAME_FILE` names: secrets do not belong in an environment that children inherit.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from environs import Env, validate
+from environs import EnvValidationError, validate
 
-env = Env(eager=False)
+from orderflow.configuration import email_url, tls
+from orderflow.configuration.files_env import EnvOfFiles
+
+env = EnvOfFiles(eager=False)
+env.add_parser("email_url", email_url.parse)
 env.read_env(recurse=False)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-PROJECT_PACKAGES = ("orderflow", "outbox", "orders", "notifications")
+OUTBOX_PROJECT_PACKAGES = ("orderflow", "outbox", "orders", "notifications")
 """Frames of these packages are ours, in fingerprints and folded tracebacks."""
 
-ENVIRONMENT: str = env.str("ORDERFLOW_ENV", "production")
+ENVIRONMENT: str = env.str(
+    "ORDERFLOW_ENV",
+    "production",
+    validate=validate.OneOf(
+        ["production", "development", "test"],
+        error="must be production, development or test, in lower case; a staging system is production",
+    ),
+)
+"""Only `production` asks for TLS, secure cookies and a long SECRET_KEY; a misspelt name must not do without."""
+
 DEBUG: bool = env.bool("DEBUG", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY")
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", [])
@@ -28,8 +42,10 @@ CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 
 # Servers ---------------------------------------------------------------------------------------------
 
-BROKER_URL: str = env.str("BROKER_URL")
-REDIS_URL: str = env.str("REDIS_URL", "") or (BROKER_URL if str(BROKER_URL).startswith("redis") else "")
+BROKER_URL: str = tls.verifying(env.str("BROKER_URL") or "")
+REDIS_URL: str = tls.verifying(env.str("REDIS_URL", "") or "") or (
+    BROKER_URL if BROKER_URL.startswith("redis") else ""
+)
 """Where the workers share breaker states and rate limits. Empty: each process keeps its own."""
 
 _database: dict[str, Any] = env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
@@ -43,37 +59,43 @@ for a step is planning. 0: never, for poolers that cannot (see docs/scaling.md).
 
 STRIPE_API_KEY: str = env.str("STRIPE_API_KEY", "")
 STRIPE_API_BASE: str = env.str("STRIPE_API_BASE", "")
-"""Empty: Stripe's own address."""
+"""https://api.stripe.com, or a sandbox. Empty: nowhere, so that nobody is charged by accident."""
 
 WAREHOUSE_URL: str = env.str("WAREHOUSE_URL", "")
 WAREHOUSE_TOKEN: str = env.str("WAREHOUSE_TOKEN", "")
 
-_email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "smtp://localhost:25")
+_email: dict[str, Any] = env.email_url("EMAIL_URL", "smtp://localhost:25")
 DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "OrderFlow <orders@orderflow.example>")
 
 TWILIO_ACCOUNT_SID: str = env.str("TWILIO_ACCOUNT_SID", "")
 TWILIO_AUTH_TOKEN: str = env.str("TWILIO_AUTH_TOKEN", "")
 TWILIO_FROM: str = env.str("TWILIO_FROM", "")
 TWILIO_API_BASE: str = env.str("TWILIO_API_BASE", "")
-"""Empty: Twilio's own address."""
+"""https://api.twilio.com, or a sandbox. Empty: nowhere."""
 
 FCM_PROJECT_ID: str = env.str("FCM_PROJECT_ID", "")
 FCM_CREDENTIALS_FILE: str = env.str("FCM_CREDENTIALS_FILE", "")
-FCM_API_BASE: str = env.str("FCM_API_BASE", "https://fcm.googleapis.com")
+FCM_API_BASE: str = env.str("FCM_API_BASE", "")
+"""https://fcm.googleapis.com, or a sandbox. Empty: nowhere."""
 
 PAYMENT_GATEWAY: str = env.str("PAYMENT_GATEWAY", "orders.adapters.stripe.StripeGateway")
 WAREHOUSE: str = env.str("WAREHOUSE", "orders.adapters.http_warehouse.HttpWarehouse")
-BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.breakers.shared_breaker")
+OUTBOX_BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.shared_state.breakers.shared_breaker")
 
 PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.0))
 """How long one call to a provider may take. The step's lease and the task's time limit are longer."""
 
-CHAIN_INLINE_SECONDS: float = env.float("CHAIN_INLINE_SECONDS", 1.0, validate=validate.Range(min=0, max=5))
+OUTBOX_CHAIN_INLINE_SECONDS: float = env.float(
+    "CHAIN_INLINE_SECONDS", 1.0, validate=validate.Range(min=0, max=5)
+)
 """How long after its delivery a chain may go on in the same process, while its next link belongs to the same
 pool; later it goes by way of the broker. With the longest step after it, it stays below the soft time
 limit. 0: always by way of the broker."""
 
 # Windows ---------------------------------------------------------------------------------------------
+
+OUTBOX_COMMAND: str = env.str("ORDERFLOW_COMMAND", "python manage.py")
+"""How commands are begun here, in what pages and commands tell people to type."""
 
 WEB_URL: str = env.str("ORDERFLOW_WEB_URL", "http://127.0.0.1:8000")
 ADMIN_USER: str = env.str("ORDERFLOW_ADMIN_USER", "")
@@ -84,6 +106,8 @@ STARTED_AT: float = env.float("ORDERFLOW_STARTED_AT", 0.0)
 
 FLOWER_URL: str = env.str("FLOWER_URL", "")
 SANDBOX_URL: str = env.str("SANDBOX_URL", "")
+SANDBOX_PASSWORD: str = env.str("SANDBOX_PASSWORD", "")
+"""What the sandbox's pages and switches ask for; it is in the file `password` beside its ledgers."""
 SENTRY_DSN: str = env.str("SENTRY_DSN", "")
 RELEASE: str = env.str("ORDERFLOW_RELEASE", "")
 LOG_FORMAT: str = env.str("LOG_FORMAT", "json")
@@ -93,17 +117,53 @@ LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO")
 
 OUTBOX_RETENTION_DAYS: int = env.int("OUTBOX_RETENTION_DAYS", 30)
 RESULT_RETENTION_DAYS: int = env.int("RESULT_RETENTION_DAYS", 3)
+NOTIFICATION_RETENTION_DAYS: int = env.int("NOTIFICATION_RETENTION_DAYS", 180, validate=validate.Range(min=1))
+"""How long what customers were told is kept, with their addresses; never shorter than its message."""
 LARGEST_ORDER_MINOR: int = env.int("LARGEST_ORDER_MINOR", 10_000_000)
 """The largest total that is taken without a person's approval, in minor units of the order's currency."""
 
+NOTIFICATIONS_AFTER_RESTORE: str = env.str(
+    "NOTIFICATIONS_AFTER_RESTORE", "hold", validate=validate.OneOf(["hold", "send"])
+)
+"""What becomes of e-mails and pushes that may have been sent before a restore: hold (a dead letter each, for a
+person to replay or discard) or send, perhaps again."""
+
 API_RATE_LIMIT: str = env.str("API_RATE_LIMIT", "600/minute")
+API_TOKEN_LIFETIME_DAYS: int = env.int(
+    "API_TOKEN_LIFETIME_DAYS", 365, validate=validate.Range(min=1, max=36_500)
+)
+"""How long the secret of an API token is valid, unless its maker says otherwise."""
 TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0))
 """How many proxies of ours a request passes; the last ones of X-Forwarded-For are theirs. Too many let
 clients name any address they like."""
 
-_redirect_to_tls: bool = env.bool("SECURE_SSL_REDIRECT", default=True)
+LOGIN_RATE_PER_ADDRESS: str = env.str("LOGIN_RATE_PER_ADDRESS", "10/minute;60/hour")
+"""How often a password may be tried from one address (IPv6: from one /64), several rates separated by `;`."""
+LOGIN_RATE_PER_USER: str = env.str("LOGIN_RATE_PER_USER", "20/minute")
+"""How often for one user, from wherever. More than from one address, so that one address locks nobody out."""
+SESSION_IDLE_MINUTES: int = env.int("SESSION_IDLE_MINUTES", 30, validate=validate.Range(min=1))
+SESSION_HOURS: int = env.int("SESSION_HOURS", 12, validate=validate.Range(min=1))
+"""After how long without a request, and at the latest, staff must log in again."""
+ADMIN_SECOND_FACTOR: bool = env.bool("ADMIN_SECOND_FACTOR", default=False)
+"""Whether the admin asks for a code as well; `second_factor USER` gives a user the means."""
 
-env.seal()
+_redirect_to_tls: bool = env.bool("SECURE_SSL_REDIRECT", default=True)
+_preload: bool = env.bool("SECURE_HSTS_PRELOAD", default=False)
+
+try:
+    env.seal()
+except EnvValidationError as wrong:
+    # Whatever program this is, it ends with this sentence instead of a traceback.
+    _complaints = ", ".join(
+        f"{name} ({texts[0].removeprefix('Environment variable ').rstrip('.').lower()})"
+        for name, texts in cast("dict[str, list[str]]", wrong.error_messages).items()
+    )
+    raise SystemExit(
+        f"OrderFlow's settings are incomplete or wrong: {_complaints}. Set them in the environment or in .env, "
+        "as .env.example shows; `python3 run.py` sets them all."
+    ) from None
+if _database["ENGINE"] != "django.db.backends.postgresql":
+    raise SystemExit("DATABASE_URL must begin with postgresql://: OrderFlow needs PostgreSQL.")
 
 # Django ----------------------------------------------------------------------------------------------
 
@@ -111,11 +171,14 @@ INSTALLED_APPS = [
     "outbox",
     "orders",
     "notifications",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "orderflow",
     "django_celery_results",
     "django_rich",
     "ninja",
-    "django.contrib.admin",
+    "orderflow.login.apps.LoginAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -126,13 +189,18 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "orderflow.middleware.CorrelationIdMiddleware",
+    "orderflow.middleware.ProbesMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "orderflow.middleware.ContentSecurityPolicyMiddleware",
+    "orderflow.middleware.ReadableTextMiddleware",
+    "orderflow.middleware.AdminLookupsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "orderflow.login.middleware.LoginMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -175,17 +243,23 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # they end with the transaction behind a pooler
 
 globals().update({name: value for name, value in _email.items() if name.startswith("EMAIL_")})
-EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_BACKEND = "notifications.channels.smtp.Backend"
 EMAIL_TIMEOUT = PROVIDER_TIMEOUT.total_seconds()
 
+AUTHENTICATION_BACKENDS = ["orderflow.login.backend.LimitedBackend"]
+PASSWORD_HASHERS = [
+    "orderflow.login.hashing.QuietPBKDF2PasswordHasher",
+    "django.contrib.auth.hashers.ScryptPasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2SHA1PasswordHasher",
+]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in (
-        "UserAttributeSimilarityValidator",
-        "MinimumLengthValidator",
-        "CommonPasswordValidator",
-        "NumericPasswordValidator",
-    )
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
 LANGUAGE_CODE = "en-gb"
@@ -208,16 +282,19 @@ STORAGES = {
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_AGE = SESSION_HOURS * 3600  # orderflow.login.middleware ends sessions; this only tidies up
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 _behind_tls = ENVIRONMENT == "production" and not DEBUG
 SESSION_COOKIE_SECURE = _behind_tls
 CSRF_COOKIE_SECURE = _behind_tls
 SECURE_SSL_REDIRECT = _behind_tls and _redirect_to_tls
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _behind_tls else None
+# Without a proxy of ours in front, this header is whatever the client likes; see gunicorn.conf.py, too.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_HSTS_SECONDS = 31_536_000 if _behind_tls else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _behind_tls
-SECURE_HSTS_PRELOAD = _behind_tls
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]
+SECURE_HSTS_PRELOAD = _behind_tls and _preload  # hard to take back: browsers are shipped with the list
+# Where tokens are sent, plain HTTP is refused and not redirected; pages for people are redirected.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^healthz$", r"^api(?!/v1/(?:docs|problems/[^/]*)$)(?:/|$)"]
 
-LOGGING_CONFIG = None  # orderflow.observability configures logging
+LOGGING_CONFIG = None  # orderflow.observability.logs configures logging

@@ -21,7 +21,7 @@ urlpatterns = [
     path("readyz", health.readyz),
     path("healthz", health.healthz),
     path("admin/", admin.site.urls),
-    path("", include("orders.urls")),
+    path("", include("orders.api.urls")),
 ]
 
 

@@ -1,13 +1,25 @@
 """The WSGI entry point: `gunicorn orderflow.wsgi`."""
 
 import os
+import sys
 
 from django.core.wsgi import get_wsgi_application
 
+from orderflow.configuration import startup
+from orderflow.web import requests
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
 
-application = get_wsgi_application()
+DO_NOT_TRY_AGAIN = 3
+"""The exit code of a worker after which Gunicorn ends too; after any other it starts the next one at once."""
 
-from orderflow import observability  # noqa: E402 - reads settings, which the line above has set up
+try:
+    application = requests.ReadableContentType(get_wsgi_application())
+    startup.check_or_exit()
+except SystemExit as refusal:  # settings are missing or wrong
+    sys.stderr.write(f"{refusal}\n")
+    sys.exit(DO_NOT_TRY_AGAIN)
 
-observability.configure_logging()
+from orderflow.observability import logs  # noqa: E402 - reads settings, which the lines above have set up
+
+logs.configure_logging()

@@ -10,10 +10,17 @@ class OrdersConfig(AppConfig):
 
     def ready(self) -> None:
         from orders import contracts, invariants, workflows
+        from orders.dead_letters import discards, selection
         from orders.models import Order
-        from outbox import promises, registry
+        from orders.reconciliation import numbers
+        from outbox import registry
+        from outbox.dead_letters import owners
+        from outbox.verification import catalogue
 
         registry.register(contracts.EVENTS)
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Order.objects.unfinished().values("message_id"))
-        promises.register(invariants.INVARIANTS)
+        registry.on_restore(numbers.skip_forgotten)
+        catalogue.register(invariants.INVARIANTS)
+        owners.register(discards.Orders())
+        selection.register()

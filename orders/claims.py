@@ -7,12 +7,21 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import connection, transaction
 
 from orders import moves
-from orders.models import Order, OrderLine, Payment, Product, Shipment
+from orders.models import Order, OrderLine, OrderTransition, Payment, Product, Shipment
 from orders.transitions import LEASE
-from outbox.sql import columns, insert_from
+from outbox.database.statements import columns, insert_from
+from outbox.models import Restore
+from outbox.worker import losses
+
+KEY_WINDOW = dt.timedelta(hours=23)
+"""How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
+charge whose outcome is open may be looked up, and nothing else."""
+
+RECOVERED = "restore"
+"""The source of orders that were entered again from what the providers know."""
 
 NAMES = [field.attname for field in Order._meta.concrete_fields]
 
@@ -85,11 +94,12 @@ def read_to_validate(order_id: str) -> tuple[Order, Lines]:
         Order.DoesNotExist: if there is no such order.
     """
     with connection.cursor() as cursor:
-        cursor.execute(READ, [order_id])
+        values: dict[str, Any] = {"id": order_id, "key_window": KEY_WINDOW}
+        cursor.execute(READ, values)
         row = cursor.fetchone()
     if row is None:
         raise Order.DoesNotExist(f"there is no order {order_id}")
-    return Order.from_db(connection.alias, NAMES, row[:-3]), Lines(*row[-3:])
+    return _order(row), Lines(*row[-3:])
 
 
 def _claim(
@@ -101,39 +111,79 @@ def _claim(
     cancelling: bool = False,
     **values: Any,
 ) -> tuple[Any, ...] | None:
-    """The claimed order, and what else the statement returns."""
+    """
+    The claimed order, and what else the statement returns.
+
+    A lease that its holder never gave back is taken over in one transaction with the note that its worker was
+    lost: whoever dies next is counted from the moment of the claim.
+
+    Raises:
+        outbox.worker.losses.CrashLoop: if it was one worker too many.
+        outbox.worker.losses.NotAlone: if the order must wait until others that came back are done.
+    """
     values |= {
         "id": order_id,
         "only_from": [str(status) for status in only_from],
         "lease": lease,
         "cancelling": cancelling,
+        "key_window": KEY_WINDOW,
     }
+    row = _first(statement, values | {"abandoned": False})
+    if row is None:
+        with transaction.atomic():
+            row = _first(statement, values | {"abandoned": True})
+            if row is None:
+                return None
+            losses.found_abandoned()
+    return _order(row), *row[len(NAMES) + 1 :]
+
+
+def _first(statement: str, values: dict[str, Any]) -> tuple[Any, ...] | None:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    return Order.from_db(connection.alias, NAMES, row[: len(NAMES)]), *row[len(NAMES) :]
+        row: tuple[Any, ...] | None = cursor.fetchone()
+    return row
 
+
+def _order(row: tuple[Any, ...]) -> Order:
+    order = Order.from_db(connection.alias, NAMES, row[: len(NAMES)])
+    order.is_from_before = row[len(NAMES)]
+    return order
+
+
+FROM_BEFORE = f"""
+({{order}}.source = '{RECOVERED}' OR coalesce(
+    (SELECT min(at) FROM {OrderTransition._meta.db_table} WHERE order_id = {{order}}.id) < greatest(
+        statement_timestamp() - %(key_window)s, (SELECT max(noted_at) FROM {Restore._meta.db_table})
+    ), TRUE))
+"""  # noqa: S608 - our own tables
+"""Whether providers may know more of an order than the database: it is older than a restore, or than the life
+of a key."""
 
 READ = f"""
-SELECT {columns(Order, of="o")}, count(line), coalesce(sum(line.quantity * line.unit_price_minor), 0)::bigint,
+SELECT {columns(Order, of="o")}, {FROM_BEFORE.format(order="o")}, count(line),
+    coalesce(sum(line.quantity * line.unit_price_minor), 0)::bigint,
     coalesce(bool_or(product.currency <> o.currency), FALSE)
 FROM {Order._meta.db_table} AS o
 LEFT JOIN {OrderLine._meta.db_table} AS line ON line.order_id = o.id
 LEFT JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
-WHERE o.id = %s GROUP BY o.id
+WHERE o.id = %(id)s GROUP BY o.id
 """  # noqa: S608 - our own tables
 
 CLAIM = f"""
-UPDATE {Order._meta.db_table}
+UPDATE {Order._meta.db_table} AS o
 SET version = version + 1,
     lease_until = statement_timestamp() + %(lease)s,
     due_at = statement_timestamp() + %(lease)s
-WHERE id = %(id)s AND status = ANY(%(only_from)s)
-  AND (lease_until IS NULL OR lease_until < statement_timestamp())
-  AND (cancel_requested_at IS NULL OR %(cancelling)s)
-RETURNING {columns(Order)}
+FROM (
+    SELECT id FROM {Order._meta.db_table}
+    WHERE id = %(id)s AND status = ANY(%(only_from)s)
+      AND CASE WHEN %(abandoned)s THEN lease_until < statement_timestamp() ELSE lease_until IS NULL END
+      AND (cancel_requested_at IS NULL OR %(cancelling)s)
+    FOR NO KEY UPDATE
+) AS before
+WHERE o.id = before.id
+RETURNING {columns(Order, of="o")}, {FROM_BEFORE.format(order="o")} AS is_from_before
 """  # noqa: S608 - our own tables
 
 INTEND_PAYMENT = insert_from(
@@ -151,7 +201,7 @@ CLAIM_TO_CHARGE = f"""
 WITH claimed AS ({CLAIM}), intended AS (
     {INTEND_PAYMENT} ON CONFLICT (idempotency_key) DO NOTHING RETURNING id, first_asked_at
 )
-SELECT {columns(Order, of="claimed")}, intended.id, intended.first_asked_at
+SELECT {columns(Order, of="claimed")}, is_from_before, intended.id, intended.first_asked_at
 FROM claimed LEFT JOIN intended ON TRUE
 """  # noqa: S608 - our own tables
 
@@ -167,7 +217,7 @@ WITH claimed AS ({CLAIM}), intended AS (
     JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
     GROUP BY product.sku
 )
-SELECT {columns(Order, of="claimed")}, intended.id,
+SELECT {columns(Order, of="claimed")}, is_from_before, intended.id,
     (SELECT json_object_agg(sku, quantity) FROM wanted)
 FROM claimed LEFT JOIN intended ON TRUE
 """  # noqa: S608 - our own tables

@@ -8,15 +8,17 @@ under a key, write down the answer unless somebody else has moved the order on.
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from django.db import transaction
+from django.db.models import F, Value
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from orders import claims, contracts, moves, ports, stock
+from orders import claims, contracts, effects, moves, ports, stock, undecided
+from orders.dead_letters import needless
+from orders.effects import capture, note_shipped
 from orders.models import Order, Payment, Refund, Shipment
-from orders.services import facts
-from orders.steps import capture, note_shipped
+from orders.reconciliation import recovery
 from orders.transitions import fence, held, move
 from outbox import crash_points, publisher
 from outbox.resilience import NotNow, Permanent
@@ -24,6 +26,9 @@ from outbox.resilience import NotNow, Permanent
 LOOK_UP_LAG = dt.timedelta(minutes=2)
 """How long after a call the provider's search may not know of it yet. Stripe says that its search follows
 within a minute under normal conditions."""
+
+REFUND_WAIT = dt.timedelta(minutes=5)
+"""How long to wait before looking again at a refund that is not carried out yet: banks take days."""
 
 
 class RefundImpossible(Permanent):
@@ -34,26 +39,34 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway, warehouse: ports.War
     """
     Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
 
-    What a step that died may have done is looked up first: a parcel that has left stays shipped.
+    What a step that died may have done is looked up first: a parcel that has left stays shipped. So is what
+    may have been done for an order from before a restore.
 
     Raises:
-        NotNow: while a step is at work on the order, or a charge may not be found yet.
+        NotNow: while a step is at work on the order, or a charge may not be found yet or may still capture.
     """
     order = claims.claim(order_id, only_from=moves.CANCELLABLE, cancelling=True)
     if order is None:
         return _wait_for_step(order_id)
     crash_points.reached("cancel.claimed")
+    if order.is_from_before:
+        with held(order):
+            if recovery.catch_up(order):
+                return cancel(order_id=order_id, gateway=gateway, warehouse=warehouse)
     payment = Payment.objects.filter(order=order).order_by("-pk").first()
-    with held(order):
+    with held(order), fence("cancel"):
         if payment and payment.is_open:
             found = gateway.look_up(idempotency_key=payment.idempotency_key)
             if found is None:
                 _wait_until_findable(payment)
+            elif not found.is_decided:
+                found = _called_off(gateway, order, payment, found)
             return _cancel_looked_up(order, payment, found)
         shipment = Shipment.objects.filter(order=order, status=Shipment.Status.REQUESTED).first()
         if shipment and (parcel := warehouse.look_up(idempotency_key=shipment.idempotency_key)):
             return note_shipped(order, shipment, parcel)
         return _end(order)
+    return False
 
 
 def _wait_for_step(order_id: str) -> bool:
@@ -65,11 +78,23 @@ def _wait_for_step(order_id: str) -> bool:
 
 def _wait_until_findable(payment: Payment) -> None:
     """A call whose answer was lost may have charged although the search does not say so yet."""
-    if payment.last_asked_at is None:
-        return
-    rest = payment.last_asked_at + LOOK_UP_LAG - timezone.now()
-    if rest > dt.timedelta():
+    rest = (
+        Payment.objects.filter(pk=payment.pk, last_asked_at__gt=Now() - Value(LOOK_UP_LAG))
+        .values_list(F("last_asked_at") + Value(LOOK_UP_LAG) - Now(), flat=True)
+        .first()
+    )
+    if rest:
         raise NotNow(f"{payment.idempotency_key} cannot be looked up reliably yet", retry_after=rest)
+
+
+def _called_off(
+    gateway: ports.PaymentGateway, order: Order, payment: Payment, found: ports.Charge
+) -> ports.Charge:
+    if found.state is ports.ChargeState.PENDING:
+        raise undecided.waiting(order, payment, found)
+    called_off = undecided.call_off(gateway, order, payment, found)
+    crash_points.reached("cancel.called_off")
+    return called_off
 
 
 def _cancel_looked_up(order: Order, payment: Payment, found: ports.Charge | None) -> bool:
@@ -92,13 +117,14 @@ def _end(order: Order) -> bool:
 
 
 def _move_to_end(order: Order) -> bool:
+    needless.close_needless(order)
     if order.status == moves.Status.CHARGED:
         move(order, to=moves.Status.CANCELLING, reason="cancelled on request")
         return True
     if order.status != moves.Status.PLACED:
         stock.release(order)
     move(order, to=moves.Status.CANCELLED, reason="cancelled on request")
-    publisher.publish(contracts.OrderCancelled(**facts(order), reason=order.reason))
+    publisher.publish(contracts.OrderCancelled.of(order, reason=order.reason))
     return True
 
 
@@ -115,7 +141,8 @@ def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     with held(order):
         if payment is None:
             raise RefundImpossible(f"{order.number} is being cancelled but has no captured charge")
-        receipt = _ask_for_refund(gateway, payment, intent)
+        found = _refunded_before(gateway, order, payment)
+        receipt = _ask_for_refund(gateway, payment, intent, found=found)
     crash_points.reached("refund.answered")
     with fence("refund"), transaction.atomic(durable=True):
         _note_refund(intent, receipt)
@@ -123,8 +150,8 @@ def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
         move(order, to=moves.Status.CANCELLED)
         publisher.publish_many(
             [
-                contracts.OrderRefunded(**facts(order), refunded_minor=receipt.amount_minor),
-                contracts.OrderCancelled(**facts(order), reason=order.reason),
+                contracts.OrderRefunded.of(order, refunded_minor=receipt.amount_minor),
+                contracts.OrderCancelled.of(order, reason=order.reason),
             ]
         )
         return True
@@ -144,38 +171,91 @@ def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
             return False
         intent = _intend_refund(payment)
     crash_points.reached("stranded.intended")
-    receipt = _ask_for_refund(gateway, payment, intent)
+    receipt = _ask_for_refund(gateway, payment, intent, found=_found_refund(gateway, payment))
     crash_points.reached("stranded.answered")
     with transaction.atomic(durable=True):
         if not _note_refund(intent, receipt):
             return False
-        publisher.publish(contracts.OrderRefunded(**facts(payment.order), refunded_minor=receipt.amount_minor))
+        publisher.publish(contracts.OrderRefunded.of(payment.order, refunded_minor=receipt.amount_minor))
     return True
 
 
 def _intend_refund(payment: Payment) -> Refund:
+    """
+    The intent to give the charge back, under a key of its own.
+
+    A refund that failed has certainly given nothing back, and its key is spent: the provider would only repeat
+    its answer. Whoever has the work done again gets the next key.
+    """
+    key = effects.refund_key(payment.order_id)
     intent, _ = Refund.objects.get_or_create(
         payment=payment,
         defaults={
-            "idempotency_key": f"order-{payment.order_id}-refund",
+            "idempotency_key": key,
             "amount_minor": payment.amount_minor,
             "currency": payment.currency,
         },
     )
+    if intent.status == Refund.Status.FAILED:
+        intent.status, intent.idempotency_key = Refund.Status.REQUESTED, f"{key}-{intent.failures + 1}"
+        intent.requested_at, intent.resolved_at = Now(), None
+        intent.save(update_fields=["status", "idempotency_key", "requested_at", "resolved_at"])
     return intent
 
 
-def _ask_for_refund(gateway: ports.PaymentGateway, payment: Payment, intent: Refund) -> ports.RefundReceipt:
-    return gateway.refund(
+def _refunded_before(
+    gateway: ports.PaymentGateway, order: Order, payment: Payment
+) -> ports.RefundReceipt | None:
+    """A refund that the database does not know of, or that its provider would make again."""
+    if not order.is_from_before:
+        return None
+    found = _found_refund(gateway, payment)
+    recovery.hold(order)
+    return found
+
+
+def _found_refund(gateway: ports.PaymentGateway, payment: Payment) -> ports.RefundReceipt | None:
+    return gateway.look_up_refund(
+        charge_id=payment.provider_id, idempotency_key=effects.refund_key(payment.order_id)
+    )
+
+
+def _ask_for_refund(
+    gateway: ports.PaymentGateway, payment: Payment, intent: Refund, *, found: ports.RefundReceipt | None
+) -> ports.RefundReceipt:
+    """
+    What came of the refund: of the one that was `found`, or else of a new one.
+
+    Raises:
+        orders.ports.RefundUndecided: while the provider has not given the money back yet.
+        orders.ports.RefundFailed: if it never will.
+    """
+    receipt = found or gateway.refund(
         charge_id=payment.provider_id,
         amount_minor=intent.amount_minor,
+        currency=intent.currency,
         idempotency_key=intent.idempotency_key,
+    )
+    if receipt.state is ports.RefundState.PENDING:
+        _note_not_done(intent, receipt)
+        raise ports.RefundUndecided(receipt.message, retry_after=REFUND_WAIT)
+    if receipt.state is ports.RefundState.FAILED:
+        failed = {"status": Refund.Status.FAILED, "failures": F("failures") + 1, "resolved_at": Now()}
+        _note_not_done(intent, receipt, **failed)
+        raise ports.RefundFailed(receipt.message)
+    return receipt
+
+
+def _note_not_done(intent: Refund, receipt: ports.RefundReceipt, **changes: Any) -> None:
+    crash_points.reached("refund.not_done")
+    Refund.objects.filter(pk=intent.pk, status=Refund.Status.REQUESTED).update(
+        provider_id=receipt.id, error=receipt.message, **changes
     )
 
 
 def _note_refund(intent: Refund, receipt: ports.RefundReceipt) -> bool:
     return bool(
         Refund.objects.filter(pk=intent.pk, status=Refund.Status.REQUESTED).update(
-            status=Refund.Status.SUCCEEDED, provider_id=receipt.id, resolved_at=Now()
+            status=Refund.Status.SUCCEEDED, provider_id=receipt.id, error="", resolved_at=Now()
         )
     )

@@ -10,17 +10,18 @@ from __future__ import annotations
 import uuid
 from typing import Any, ClassVar
 
-import uuid6
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 from orders.moves import FINAL, Status
+from outbox.database import uuid7
+from outbox.database.storable import LONGEST_ID
 
 
 def new_id() -> uuid.UUID:
     """A UUIDv7: it also names the order at the providers, so it must be unique across databases."""
-    return uuid.UUID(int=uuid6.uuid7().int)
+    return uuid7.new()
 
 
 class Product(models.Model):
@@ -57,6 +58,10 @@ class OrderQuerySet(models.QuerySet["Order"]):
         """Unfinished orders whose next step is late."""
         return self.unfinished().filter(due_at__lt=Now())
 
+    def of_client(self, client_id: int) -> OrderQuerySet:
+        """Orders that this API client has placed."""
+        return self.filter(client_id=client_id)
+
 
 class Order(models.Model):
     """An order, its customer's contact, and where it stands."""
@@ -71,6 +76,14 @@ class Order(models.Model):
         help_text="What customers and support staff call the order.",
     )
     source = models.CharField(max_length=20, default="api", help_text="api, cli, import or demo.")
+    client = models.ForeignKey(
+        "ApiClient",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        help_text="Whose order it is; NULL when no API client has placed it, or none is known to have.",
+    )
     client_reference = models.CharField(max_length=100, blank=True, help_text="The client's own number.")
     customer_name = models.CharField(max_length=200, blank=True)
     customer_email = models.EmailField(blank=True)
@@ -96,6 +109,9 @@ class Order(models.Model):
 
     objects = OrderQuerySet.as_manager()
 
+    is_from_before = False
+    """Whether providers may know more of it than the database. Set by `claims` only."""
+
     class Meta:
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -110,6 +126,11 @@ class Order(models.Model):
             models.Index(fields=["customer_email"], name="orders_by_email"),
             models.Index(fields=["client_reference"], name="orders_by_reference"),
             models.Index(fields=["status", "-placed_at"], name="orders_by_status"),
+            models.Index(
+                fields=["client", "-placed_at", "id"],
+                condition=Q(client__isnull=False),
+                name="orders_by_client",
+            ),
         ]
         permissions: ClassVar = [("cancel_order", "Can cancel orders")]
 
@@ -184,12 +205,14 @@ class Payment(models.Model):
         DECLINED = "declined", "declined"
         ABANDONED = "abandoned", "abandoned"
 
+    OPEN = (Status.REQUESTED, Status.UNKNOWN)
+
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="payments")
     idempotency_key = models.CharField(max_length=100, unique=True)
     amount_minor = models.PositiveBigIntegerField()
     currency = models.CharField(max_length=3)
     status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=100, blank=True)
+    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
     decline_code = models.CharField(max_length=100, blank=True)
     calls = models.PositiveIntegerField(default=1, help_text="How often the provider was asked, same key.")
     error = models.TextField(blank=True)
@@ -213,7 +236,7 @@ class Payment(models.Model):
 
     @property
     def is_open(self) -> bool:
-        return self.status in (self.Status.REQUESTED, self.Status.UNKNOWN)
+        return self.status in self.OPEN
 
 
 class Refund(models.Model):
@@ -222,13 +245,28 @@ class Refund(models.Model):
     class Status(models.TextChoices):
         REQUESTED = "requested", "requested"
         SUCCEEDED = "succeeded", "succeeded"
+        FAILED = "failed", "failed"
 
     payment = models.OneToOneField(Payment, on_delete=models.CASCADE, related_name="refund")
     idempotency_key = models.CharField(max_length=100, unique=True)
     amount_minor = models.PositiveBigIntegerField()
     currency = models.CharField(max_length=3)
     status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=100, blank=True)
+    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
+    failures = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many refunds of this charge gave nothing back."
+    )
+    error = models.TextField(blank=True, default="", db_default="", help_text="Why it is open, or has failed.")
+    given_back_by = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Who says that the money was given back by other means; empty when the provider did it.",
+    )
+    given_back_how = models.TextField(
+        blank=True, default="", db_default="", help_text="What they said of it; empty when the provider did it."
+    )
     requested_at = models.DateTimeField(db_default=Now())
     resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
 
@@ -247,7 +285,7 @@ class Shipment(models.Model):
     order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="shipment")
     idempotency_key = models.CharField(max_length=100, unique=True)
     status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=100, blank=True)
+    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
     carrier = models.CharField(max_length=100, blank=True)
     tracking_number = models.CharField(max_length=100, blank=True)
     error = models.TextField(blank=True)
@@ -282,12 +320,41 @@ class IdempotencyRecord(models.Model):
         return f"{self.scope}: {self.key}"
 
 
-class ApiToken(models.Model):
-    """A client's bearer token, of which only the hash is kept."""
+class ApiClient(models.Model):
+    """Who uses the API. Orders, idempotency keys and the rate are the client's, whichever token it sends."""
 
     name = models.CharField(max_length=100, unique=True)
-    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the token.")
-    scopes: Any = models.JSONField(default=list, help_text="orders:read, orders:write.")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name = "API client"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ApiToken(models.Model):
+    """A client's bearer token, of whose secret only the hash and the last characters are kept."""
+
+    client = models.ForeignKey(ApiClient, on_delete=models.PROTECT, related_name="tokens")
+    name = models.CharField(max_length=100, unique=True)
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the secret.")
+    last_four = models.CharField(
+        max_length=4,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="How the secret ends; empty when it is older than this column.",
+    )
+    scopes: Any = models.JSONField(
+        default=list, help_text="orders:read, orders:read:all, orders:write, orders:cancel."
+    )
+    allowed_networks: Any = models.JSONField(
+        default=list,
+        db_default=Value([], models.JSONField()),
+        blank=True,
+        help_text="Where requests may come from, as CIDR; empty: from anywhere.",
+    )
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True, help_text="NULL: it does not expire.")
     revoked_at = models.DateTimeField(null=True, help_text="NULL: it has not been revoked.")
@@ -298,3 +365,24 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class SupersededSecret(models.Model):
+    """
+    A secret that a token had before it was rotated.
+
+    It opens the token until `valid_until`, and is kept afterwards: a secret that leaks is identified by it.
+    """
+
+    token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="superseded")
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the secret.")
+    last_four = models.CharField(max_length=4, blank=True)
+    superseded_at = models.DateTimeField(db_default=Now())
+    valid_until = models.DateTimeField(help_text="When its overlap ends; in the past when there was none.")
+    last_used_at = models.DateTimeField(null=True, help_text="NULL: not since it was superseded.")
+
+    class Meta:
+        verbose_name = "superseded secret"
+
+    def __str__(self) -> str:
+        return f"…{self.last_four} of {self.token_id}"

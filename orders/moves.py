@@ -35,8 +35,19 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 FINAL = frozenset(status for status, following in MOVES.items() if not following)
-CANCELLABLE = frozenset({Status.PLACED, Status.VALIDATED, Status.CHARGE_UNKNOWN, Status.CHARGED})
 CHARGEABLE = frozenset({Status.VALIDATED, Status.CHARGE_UNKNOWN})
+"""What the step that charges takes up."""
+
+UNCHARGED = frozenset({Status.PLACED} | {status for status, after in MOVES.items() if Status.CHARGED in after})
+"""The statuses before the charge."""
+
+HOLDING_STOCK = frozenset(MOVES) - FINAL - {Status.PLACED}
+"""The statuses from the reservation of stock to its shipment or release."""
+
+CANCELLABLE = frozenset(
+    status for status, after in MOVES.items() if after & {Status.CANCELLED, Status.CANCELLING}
+) - {Status.CANCELLING}
+"""The statuses in which a cancellation may still be asked for."""
 
 
 class IllegalMove(Exception):

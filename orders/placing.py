@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connection
 
 from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition, Product
+from outbox.database.statements import Table
 from outbox.models import OutboxMessage
-from outbox.rows import Table
 
 
 class KeyTaken(Exception):

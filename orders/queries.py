@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from orders.models import Order, OrderTransition
 
@@ -24,7 +25,7 @@ class BadCursor(ValueError):
 
 def find_order(reference: str, *, among: QuerySet[Order] | None = None) -> Order:
     """
-    The order of this id or number.
+    The order of this id or number; `among` those that may be seen, else among all.
 
     Raises:
         Order.DoesNotExist: if there is none, or the reference is neither an id nor a number.
@@ -37,17 +38,18 @@ def find_order(reference: str, *, among: QuerySet[Order] | None = None) -> Order
     raise Order.DoesNotExist(f"{reference!r} is neither an order's id nor its number")
 
 
-def order_for_api(reference: str) -> Order:
+def order_for_api(reference: str, *, among: QuerySet[Order]) -> Any:
     """
-    The order of this id or number, with all that the API shows of it fetched along.
+    The order of this id or number among those that may be seen, with all that the API shows of it fetched
+    along, and as `read_at` when.
 
     Raises:
         Order.DoesNotExist: if there is none.
     """
-    shown = Order.objects.select_related("shipment").prefetch_related(
+    shown = among.select_related("shipment").prefetch_related(
         "lines__product", "payments__refund", "transitions"
     )
-    return find_order(reference, among=shown)
+    return find_order(reference, among=shown.annotate(read_at=Now()))
 
 
 def timeline(order: Order) -> list[OrderTransition]:
@@ -57,6 +59,7 @@ def timeline(order: Order) -> list[OrderTransition]:
 
 def orders_page(
     *,
+    among: QuerySet[Order],
     limit: int,
     cursor: str = "",
     status: str = "",
@@ -66,14 +69,15 @@ def orders_page(
     placed_before: dt.datetime | None = None,
 ) -> tuple[list[Order], str]:
     """
-    One page of orders, newest first, and the cursor of the next; an empty one after the last page.
+    One page of the orders that may be seen, newest first, and the cursor of the next; an empty one after the
+    last page.
 
     A cursor names the last order of its page, so orders placed meanwhile shift nothing.
 
     Raises:
         BadCursor: if the cursor cannot be read.
     """
-    chosen = Order.objects.order_by("-placed_at", "id").prefetch_related("lines__product")
+    chosen = among.order_by("-placed_at", "id").prefetch_related("lines__product")
     exactly = {"status": status, "client_reference": client_reference, "customer_email": email}
     chosen = chosen.filter(**{name: value for name, value in exactly.items() if value})
     if placed_after is not None:

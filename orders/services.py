@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -18,9 +19,13 @@ from django.db.models import Value
 from django.db.models.functions import Now
 
 from orders import contracts, moves, placing
+from orders.dead_letters import needless
 from orders.models import IdempotencyRecord, Order, OrderLine, Product
 from orders.transitions import STEP_DEADLINE, placed
 from outbox import context, crash_points, publisher, telemetry
+
+COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
+"""ISO 3166-1 alpha-2, as warehouses ask for it."""
 
 
 class UnknownProduct(Exception):
@@ -33,6 +38,14 @@ class UnknownProduct(Exception):
 
 class MixedCurrencies(Exception):
     """The order's products are not all priced in the order's currency."""
+
+
+class NotShippable(Exception):
+    """The order says nothing that the warehouse could ship it by; says what is missing."""
+
+
+class NotChargeable(Exception):
+    """The payment provider cannot charge the order's total; says why."""
 
 
 class KeyInUse(Exception):
@@ -82,7 +95,7 @@ class IdempotencyKey:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
+class OrderRequest:
     """An order as somebody asks for it, under a key."""
 
     items: Sequence[Item]
@@ -90,8 +103,11 @@ class Wish:
     payment_method: str
     contact: Contact
     idempotency: IdempotencyKey
-    country: str = ""
+    country: str
+    """ISO 3166-1 alpha-2. No parcel leaves without it."""
     source: str = "api"
+    client_id: int | None = None
+    """The API client whose order it is; None when there is none."""
     client_reference: str = ""
     placed_at: dt.datetime | None = None
     """None: now. Said for orders that were taken elsewhere."""
@@ -115,6 +131,15 @@ def no_answer(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
     return {}
 
 
+Refusal: TypeAlias = Callable[[int, str], str]
+"""Why an amount of a currency cannot be charged; empty if it may be. The payment provider's adapter knows."""
+
+
+def no_refusal(amount_minor: int, currency: str) -> str:
+    """For those who leave that to validation."""
+    return ""
+
+
 def place_order(
     *,
     items: Sequence[Item],
@@ -122,11 +147,13 @@ def place_order(
     payment_method: str,
     contact: Contact,
     idempotency: IdempotencyKey,
-    country: str = "",
+    country: str,
     source: str = "api",
+    client_id: int | None = None,
     client_reference: str = "",
     placed_at: dt.datetime | None = None,
     answer: Answer = no_answer,
+    refusal: Refusal = no_refusal,
 ) -> Placement:
     """
     Place an order, or return the one this key placed before.
@@ -138,8 +165,10 @@ def place_order(
         KeyInUse: if a request with the same key is in flight; trying again shortly is safe.
         KeyReused: if the key was used for a different request.
         UnknownProduct, MixedCurrencies: if the items cannot be ordered; nothing was written.
+        NotShippable: if the country is none that a parcel can be sent to; nothing was written.
+        NotChargeable: if there is a `refusal` of the total; nothing was written.
     """
-    wish = Wish(
+    order_request = OrderRequest(
         items=items,
         currency=currency,
         payment_method=payment_method,
@@ -147,18 +176,21 @@ def place_order(
         idempotency=idempotency,
         country=country,
         source=source,
+        client_id=client_id,
         client_reference=client_reference,
         placed_at=placed_at,
     )
     try:
-        placement = _place_alone(wish, answer)
+        placement = _place_alone(order_request, answer, refusal)
     except placing.KeyTaken:
-        placement = _place_alone(wish, answer)
+        placement = _place_alone(order_request, answer, refusal)
     crash_points.reached("order.placed")
     return placement
 
 
-def place_orders(wishes: Sequence[Wish], *, answer: Answer = no_answer) -> list[Placement]:
+def place_orders(
+    order_requests: Sequence[OrderRequest], *, answer: Answer = no_answer, refusal: Refusal = no_refusal
+) -> list[Placement]:
     """
     Place orders as `place_order` does, all of them within the caller's transaction, or none.
 
@@ -166,24 +198,24 @@ def place_orders(wishes: Sequence[Wish], *, answer: Answer = no_answer) -> list[
 
     Raises:
         orders.placing.KeyTaken: if a key was used at this very moment; in a new transaction it is found.
-        KeyInUse, KeyReused, UnknownProduct, MixedCurrencies: as `place_order` does.
+        KeyInUse, KeyReused, UnknownProduct, MixedCurrencies, NotShippable, NotChargeable: as for `place_order`.
     """
     known = placing.ask(
-        [(wish.idempotency.scope, wish.idempotency.key) for wish in wishes],
-        {item.sku for wish in wishes for item in wish.items},
+        [(order_request.idempotency.scope, order_request.idempotency.key) for order_request in order_requests],
+        {item.sku for order_request in order_requests for item in order_request.items},
     )
     placements: list[Placement] = []
     drafts: list[tuple[placing.Draft, context.Context]] = []
-    for wish, key in zip(wishes, known.keys, strict=True):
+    for order_request, key in zip(order_requests, known.keys, strict=True):
         if key.record:
-            placements.append(_recall(wish.idempotency, key.record))
+            placements.append(_recall(order_request.idempotency, key.record))
         elif key.held:
-            with context.ensure(actor=wish.idempotency.scope) as work:
-                draft = _draft(wish, key, known, answer)
+            with context.ensure(actor=order_request.idempotency.scope) as work:
+                draft = _draft(order_request, key, known, answer, refusal)
             drafts.append((draft, work))
             placements.append(Placement(order=draft.order, answer=draft.record.answer, replayed=False))
         else:
-            raise KeyInUse(wish.idempotency.key)
+            raise KeyInUse(order_request.idempotency.key)
     if drafts:
         placing.write([draft for draft, _ in drafts])
     for draft, work in drafts:
@@ -209,35 +241,26 @@ def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
             return order
         if order.status not in moves.CANCELLABLE:
             raise NotCancellable(f"{order.number} is {order.status}")
-        message_id = publisher.publish(
-            contracts.CancellationRequested(**facts(order), requested_by=requested_by)
-        )
-        # The version stays: a charge on its way must still be able to say how it ended.
-        Order.objects.filter(pk=order.pk).update(
-            cancel_requested_at=Now(), message_id=message_id, due_at=Now() + Value(STEP_DEADLINE)
-        )
+        ask_to_cancel(order, requested_by=requested_by)
     crash_points.reached("cancellation.requested")
-    telemetry.emit("order.cancellation_requested", order_id=str(order.pk), by=requested_by)
     return Order.objects.get(pk=order.pk)
 
 
-def facts(order: Order) -> dict[str, Any]:
-    """What every event of the order says."""
-    return {
-        "order_id": str(order.pk),
-        "order_number": order.number,
-        "customer_name": order.customer_name,
-        "customer_email": order.customer_email,
-        "customer_phone": order.customer_phone,
-        "customer_push_token": order.customer_push_token,
-        "total_minor": order.total_minor,
-        "currency": order.currency,
-    }
+def ask_to_cancel(order: Order, *, requested_by: str) -> None:
+    """Request the cancellation of an order that the caller has locked and that can be cancelled."""
+    message_id = publisher.publish(contracts.CancellationRequested.of(order, requested_by=requested_by))
+    # The version stays: a charge on its way must still be able to say how it ended.
+    Order.objects.filter(pk=order.pk).update(
+        cancel_requested_at=Now(), message_id=message_id, due_at=Now() + Value(STEP_DEADLINE)
+    )
+    needless.close_needless(order)
+    said = {"order_id": str(order.pk), "by": requested_by}
+    transaction.on_commit(lambda: telemetry.emit("order.cancellation_requested", **said))
 
 
-def _place_alone(wish: Wish, answer: Answer) -> Placement:
-    with context.ensure(actor=wish.idempotency.scope), transaction.atomic(durable=True):
-        return place_orders([wish], answer=answer)[0]
+def _place_alone(order_request: OrderRequest, answer: Answer, refusal: Refusal) -> Placement:
+    with context.ensure(actor=order_request.idempotency.scope), transaction.atomic(durable=True):
+        return place_orders([order_request], answer=answer, refusal=refusal)[0]
 
 
 def _recall(idempotency: IdempotencyKey, record: placing.Record) -> Placement:
@@ -246,47 +269,55 @@ def _recall(idempotency: IdempotencyKey, record: placing.Record) -> Placement:
     return Placement(order=Order.objects.get(pk=record.order_id), answer=record.answer, replayed=True)
 
 
-def _draft(wish: Wish, key: placing.Key, known: placing.Known, answer: Answer) -> placing.Draft:
-    lines = _lines(wish, known.products)
+def _draft(
+    order_request: OrderRequest, key: placing.Key, known: placing.Known, answer: Answer, refusal: Refusal
+) -> placing.Draft:
+    if not COUNTRY.fullmatch(order_request.country):
+        raise NotShippable("the country must be two capital letters, as in GB")
+    lines = _lines(order_request, known.products)
+    total_minor = sum(line.total_minor for line in lines)
+    if reason := refusal(total_minor, order_request.currency):
+        raise NotChargeable(reason)
     order = Order(
         number=f"OF-{key.number}",
-        source=wish.source,
-        client_reference=wish.client_reference,
-        customer_name=wish.contact.name,
-        customer_email=wish.contact.email,
-        customer_phone=wish.contact.phone,
-        customer_push_token=wish.contact.push_token,
-        country=wish.country,
-        payment_method=wish.payment_method,
-        currency=wish.currency,
-        total_minor=sum(line.total_minor for line in lines),
+        source=order_request.source,
+        client_id=order_request.client_id,
+        client_reference=order_request.client_reference,
+        customer_name=order_request.contact.name,
+        customer_email=order_request.contact.email,
+        customer_phone=order_request.contact.phone,
+        customer_push_token=order_request.contact.push_token,
+        country=order_request.country,
+        payment_method=order_request.payment_method,
+        currency=order_request.currency,
+        total_minor=total_minor,
         correlation_id=context.current().correlation_id,
-        placed_at=wish.placed_at or known.now,
+        placed_at=order_request.placed_at or known.now,
         due_at=known.now + STEP_DEADLINE,
     )
     for line in lines:
         line.order = order
-    [message] = publisher.messages([contracts.OrderPlaced(**facts(order))])
+    [message] = publisher.messages([contracts.OrderPlaced.of(order)])
     order.message_id = message.pk
     record = IdempotencyRecord(
-        scope=wish.idempotency.scope,
-        key=wish.idempotency.key,
-        fingerprint=wish.idempotency.fingerprint,
+        scope=order_request.idempotency.scope,
+        key=order_request.idempotency.key,
+        fingerprint=order_request.idempotency.fingerprint,
         order=order,
         answer=answer(order, lines),
     )
     return placing.Draft(order=order, lines=lines, transition=placed(order), message=message, record=record)
 
 
-def _lines(wish: Wish, products: Mapping[str, Product]) -> list[OrderLine]:
-    if unknown := sorted({item.sku for item in wish.items} - products.keys()):
+def _lines(order_request: OrderRequest, products: Mapping[str, Product]) -> list[OrderLine]:
+    if unknown := sorted({item.sku for item in order_request.items} - products.keys()):
         raise UnknownProduct(unknown)
     lines: dict[tuple[str, int], OrderLine] = {}
-    for item in wish.items:
+    for item in order_request.items:
         product = products[item.sku]
-        if product.currency != wish.currency:
+        if product.currency != order_request.currency:
             raise MixedCurrencies(
-                f"{product.sku} is priced in {product.currency}, the order in {wish.currency}"
+                f"{product.sku} is priced in {product.currency}, the order in {order_request.currency}"
             )
         price = product.price_minor if item.unit_price_minor is None else item.unit_price_minor
         line = lines.setdefault(

@@ -9,24 +9,20 @@ A step that finds nothing to do returns False.
 
 from __future__ import annotations
 
-import datetime as dt
-
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import F
+from django.db import transaction
+from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
 
-from orders import claims, contracts, moves, ports, stock
+from orders import claims, contracts, effects, moves, ports, services, stock, undecided
+from orders.claims import KEY_WINDOW
+from orders.effects import capture, captured, note_shipped
 from orders.models import Order, Payment, Shipment
-from orders.services import facts
-from orders.transitions import Also, extend, fence, held, let_go, move
+from orders.reconciliation import recovery
+from orders.services import Refusal
+from orders.transitions import extend, fence, held, let_go, move
 from outbox import crash_points, publisher, telemetry
 from outbox.resilience import Permanent, Transient
-
-KEY_WINDOW = dt.timedelta(hours=23)
-"""How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
-charge whose outcome is open may be looked up, and nothing else."""
 
 
 class ChargeUntraceable(Permanent):
@@ -36,24 +32,41 @@ class ChargeUntraceable(Permanent):
 # validate ------------------------------------------------------------------------------------------
 
 
-def validate(*, order_id: str) -> bool:
-    """Check the order and reserve its stock, or reject it with the reason."""
+def validate(*, order_id: str, refusal: Refusal = services.no_refusal) -> bool:
+    """
+    Check the order and reserve its stock, or reject it with the reason.
+
+    `refusal` says why an amount cannot be charged; what is refused must not hold stock. For old orders see
+    `recovery`.
+    """
     with fence("validate"), transaction.atomic(durable=True):
         order, lines = claims.read_to_validate(order_id)
         if order.status != moves.Status.PLACED or order.cancel_requested_at:
             return False
-        problem = _problem_with(order, lines)
-        if not problem:
-            try:
-                stock.reserve(order)
-            except stock.OutOfStock as short:
-                problem = f"not in stock: {', '.join(short.skus)}"
-        if problem:
-            _reject(order, reason=problem)
-        else:
-            move(order, to=moves.Status.VALIDATED)
+        if not order.is_from_before:
+            return _validate(order, lines, refusal)
+    if recovery.catch_up_placed(order_id):
         return True
+    with fence("validate"), transaction.atomic(durable=True):
+        order, lines = claims.read_to_validate(order_id)
+        if order.status != moves.Status.PLACED or order.cancel_requested_at:
+            return False
+        return _validate(order, lines, refusal)
     return False
+
+
+def _validate(order: Order, lines: claims.Lines, refusal: Refusal) -> bool:
+    problem = _problem_with(order, lines) or refusal(order.total_minor, order.currency)
+    if not problem:
+        try:
+            stock.reserve(order)
+        except stock.OutOfStock as short:
+            problem = f"not in stock: {', '.join(short.skus)}"
+    if problem:
+        _reject(order, reason=problem)
+    else:
+        move(order, to=moves.Status.VALIDATED)
+    return True
 
 
 def _problem_with(order: Order, lines: claims.Lines) -> str:
@@ -65,6 +78,8 @@ def _problem_with(order: Order, lines: claims.Lines) -> str:
         return "the total is not the sum of the lines"
     if order.total_minor <= 0:
         return "the total is zero"
+    if not services.COUNTRY.fullmatch(order.country):
+        return "there is no country to ship it to"
     if order.total_minor > settings.LARGEST_ORDER_MINOR:
         return "the total is above the limit for an order without approval"
     return ""
@@ -77,10 +92,12 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     """
     Charge the order once.
 
-    A declined card rejects the order. An unknown outcome is looked up, now or at the next try; the
-    order waits in `charge_unknown` meanwhile and no other key is ever used.
+    A declined card rejects the order. An unknown outcome is looked up, now or at the next try, and a charge
+    that may still be captured is waited for; the order is `charge_unknown` meanwhile and no other key is ever
+    used. Nothing is rejected while it may still be captured. Of an order from
+    before a restore, or older than a key's life, nothing is asked before everything is looked up.
     """
-    key = f"order-{order_id}-charge"
+    key = effects.charge_key(order_id)
     claimed = claims.claim_to_charge(order_id, key=key)
     if claimed is None:
         return False
@@ -89,28 +106,35 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     asked_before = not is_new and payment.first_asked_at is not None
     done = None
     with fence("charge"), held(order):
+        if order.is_from_before and _caught_up(order, payment, is_new=is_new):
+            return True
         try:
-            done = gateway.look_up(idempotency_key=key) if asked_before else None
+            done = gateway.look_up(idempotency_key=key) if asked_before or order.is_from_before else None
             if done is None:
                 if not is_new:
                     _prepare_to_ask_again(order, payment)
+                elif order.is_from_before:
+                    recovery.hold(order)
                 done = _ask_for_charge(gateway, order, payment)
+            done = undecided.decide(gateway, order, payment, done)
         except ports.PaymentDeclined as declined:
-            done = ports.Charge(
-                id="",
-                amount_minor=payment.amount_minor,
-                currency=payment.currency,
-                succeeded=False,
-                decline_code=declined.code,
-                message=str(declined),
-            )
+            done = _refused(payment, declined)
         except (Transient, Permanent) as failure:
-            if ports.may_have_acted(failure):
+            if done or ports.may_have_acted(failure):
                 _note_unknown(order, payment, failure)
             elif not asked_before:
                 _note_without_effect(payment)
             raise
     return bool(done) and _finish_charge(order, payment, done)
+
+
+def _caught_up(order: Order, payment: Payment, *, is_new: bool) -> bool:
+    try:
+        return recovery.catch_up(order)
+    except (Transient, Permanent):
+        if is_new:
+            _note_without_effect(payment)  # so far there were questions only
+        raise
 
 
 def _prepare_to_ask_again(order: Order, payment: Payment) -> None:
@@ -119,16 +143,18 @@ def _prepare_to_ask_again(order: Order, payment: Payment) -> None:
         orders.transitions.Fenced: if the look-up took so long that somebody else has taken the order.
         ChargeUntraceable: if an earlier call may have acted so long ago that its key is forgotten.
     """
-    if payment.first_asked_at and timezone.now() - payment.first_asked_at > KEY_WINDOW:
-        raise ChargeUntraceable(
-            f"{payment.idempotency_key} was first asked for at {payment.first_asked_at:%Y-%m-%d %H:%M} UTC; "
-            "find it at the provider by hand, then replay or discard"
-        )
+    remembered = Q(first_asked_at__isnull=True) | Q(first_asked_at__gte=Now() - Value(KEY_WINDOW))
     with transaction.atomic(durable=True):
         extend(order)
-        Payment.objects.filter(pk=payment.pk).update(
+        noted = Payment.objects.filter(remembered, pk=payment.pk).update(
             calls=F("calls") + 1, first_asked_at=Coalesce("first_asked_at", Now()), last_asked_at=Now()
         )
+        if not noted:
+            raise ChargeUntraceable(
+                f"{payment.idempotency_key} was first asked for at {payment.first_asked_at:%Y-%m-%d %H:%M} "
+                "UTC; find it at the provider by hand, then replay or discard"
+            )
+    payment.calls += 1
     crash_points.reached("charge.asking_again")
 
 
@@ -142,19 +168,34 @@ def _ask_for_charge(gateway: ports.PaymentGateway, order: Order, payment: Paymen
     )
 
 
+def _refused(payment: Payment, declined: ports.PaymentDeclined) -> ports.Charge:
+    return ports.Charge(
+        id="",
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        state=ports.ChargeState.REFUSED,
+        decline_code=declined.code,
+        message=str(declined),
+    )
+
+
 def _note_without_effect(payment: Payment) -> None:
-    """The provider has certainly done nothing so far, so its memory of the key does not matter."""
+    """
+    The provider has certainly done nothing so far, so its memory of the key does not matter.
+
+    Whoever has taken the order over since counts a call of their own, of which this one knows nothing.
+    """
     crash_points.reached("charge.without_effect")
-    Payment.objects.filter(pk=payment.pk).update(first_asked_at=None, last_asked_at=None)
+    Payment.objects.filter(pk=payment.pk, calls=payment.calls).update(first_asked_at=None, last_asked_at=None)
 
 
 def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
     crash_points.reached("charge.unanswered")
     with fence("charge"), transaction.atomic(durable=True):
-        Payment.objects.filter(pk=payment.pk, status=Payment.Status.REQUESTED).update(
+        Payment.objects.filter(pk=payment.pk, status__in=Payment.OPEN).update(
             status=Payment.Status.UNKNOWN, error=str(unknown)
         )
-        if order.status == moves.Status.VALIDATED:
+        if order.status != moves.Status.CHARGE_UNKNOWN:
             move(order, to=moves.Status.CHARGE_UNKNOWN, note=str(unknown))
         else:
             let_go(order)
@@ -182,34 +223,13 @@ def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
     return False
 
 
-def captured(payment: Payment, done: ports.Charge) -> Also:
-    """That the provider has captured the charge, to be noted with the order's move."""
-    return Also(
-        f"{CAPTURE} AND EXISTS (SELECT FROM moved)",
-        {"payment_id": payment.pk, "provider_id": done.id},
-    )
-
-
-def capture(payment: Payment, done: ports.Charge) -> None:
-    """Note that the provider has captured the charge."""
-    with connection.cursor() as cursor:
-        cursor.execute(CAPTURE, captured(payment, done).values)
-
-
-CAPTURE = f"""
-UPDATE {Payment._meta.db_table}
-SET status = 'succeeded', provider_id = %(provider_id)s, error = '', resolved_at = statement_timestamp()
-WHERE id = %(payment_id)s
-"""  # noqa: S608 - our own tables
-
-
 def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> None:
     """The charge took effect but this step was fenced off: never forget money, give back what is not due."""
     with transaction.atomic(durable=True):
         now = Order.objects.select_for_update(no_key=True).get(pk=order.pk)
         if now.status in (moves.Status.REJECTED, moves.Status.CANCELLED):
             capture(payment, done)
-            publisher.publish(contracts.ChargeStranded(**facts(now)))
+            publisher.publish(contracts.ChargeStranded.of(now))
             telemetry.emit("charge.stranded", order_id=str(order.pk))
 
 
@@ -218,12 +238,14 @@ def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> Non
 
 def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
     """Ship the order once; if the warehouse refuses, compensation begins."""
-    claimed = claims.claim_to_ship(order_id, key=f"order-{order_id}-shipment")
+    claimed = claims.claim_to_ship(order_id, key=effects.shipment_key(order_id))
     if claimed is None:
         return False
     order, shipment, is_new, quantities = claimed
     crash_points.reached("fulfill.intended")
     with held(order):
+        if order.is_from_before and recovery.catch_up(order):
+            return True
         try:
             parcel = warehouse.ship(
                 order_id=str(order.pk),
@@ -236,46 +258,18 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
             return _compensate(order, shipment, reason=str(refused))
         except (Transient, Permanent) as failure:
             if is_new and not ports.may_have_acted(failure):
-                crash_points.reached("fulfill.without_effect")
-                shipment.delete()  # nothing was asked for, so there is nothing to look up
+                _forget_shipment(order, shipment)
             raise
     crash_points.reached("fulfill.answered")
     return note_shipped(order, shipment, parcel)
 
 
-def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool:
-    """Note that the warehouse has shipped the order; return False if somebody else moved it on."""
+def _forget_shipment(order: Order, shipment: Shipment) -> None:
+    """Nothing was asked for, so there is nothing to look up, unless somebody else ships the order by now."""
+    crash_points.reached("fulfill.without_effect")
     with fence("fulfill"), transaction.atomic(durable=True):
-        stock.ship(order)
-        move(
-            order,
-            to=moves.Status.FULFILLED,
-            note=f"{parcel.carrier} {parcel.tracking_number}",
-            also=Also(
-                SHIPPED,
-                {
-                    "shipment_id": shipment.pk,
-                    "provider_id": parcel.id,
-                    "carrier": parcel.carrier,
-                    "tracking_number": parcel.tracking_number,
-                },
-            ),
-        )
-        publisher.publish(
-            contracts.OrderFulfilled(
-                **facts(order), carrier=parcel.carrier, tracking_number=parcel.tracking_number
-            )
-        )
-        return True
-    return False
-
-
-SHIPPED = f"""
-UPDATE {Shipment._meta.db_table}
-SET status = 'shipped', provider_id = %(provider_id)s, carrier = %(carrier)s,
-    tracking_number = %(tracking_number)s, resolved_at = statement_timestamp()
-WHERE id = %(shipment_id)s AND EXISTS (SELECT FROM moved)
-"""  # noqa: S608 - our own tables
+        extend(order)
+        shipment.delete()
 
 
 def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
@@ -284,7 +278,7 @@ def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
         Shipment.objects.filter(pk=shipment.pk).update(
             status=Shipment.Status.REFUSED, error=reason, resolved_at=Now()
         )
-        message_id = publisher.publish(contracts.FulfillmentFailed(**facts(order), reason=reason))
+        message_id = publisher.publish(contracts.FulfillmentFailed.of(order, reason=reason))
         move(order, to=moves.Status.CANCELLING, reason=f"cannot be shipped: {reason}", message_id=message_id)
         return True
     return False
@@ -292,4 +286,4 @@ def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
 
 def _reject(order: Order, *, reason: str) -> None:
     move(order, to=moves.Status.REJECTED, reason=reason)
-    publisher.publish(contracts.OrderRejected(**facts(order), reason=reason))
+    publisher.publish(contracts.OrderRejected.of(order, reason=reason))

@@ -1,4 +1,4 @@
-"""Taking up orders that a worker, a broker or a chain has lost."""
+"""Taking up late orders whose workflow has ended without them."""
 
 from __future__ import annotations
 
@@ -9,47 +9,61 @@ from django.db import connection, transaction
 
 from orders.models import Order
 from orders.transitions import STEP_DEADLINE
-from outbox import crash_points, publisher, telemetry
+from outbox import crash_points, redelivery, telemetry
+from outbox.models import Delivery
 
 LONGEST_PAUSE = dt.timedelta(minutes=5)
 """The patience with an order doubles each time it is taken up, to this at the most."""
+
+PAUSE = dt.timedelta(minutes=1)
+"""After how long a late order is looked at again whose workflow is outstanding. A step that begins puts the
+time of the next look nearer."""
 
 WORKFLOWS = "orders.workflows."
 """What is started again: the workflows of this app, not those that only listen."""
 
 
-def resume_overdue(*, grace: dt.timedelta = dt.timedelta(), limit: int = 500) -> int:
+def resume_overdue(*, limit: int = 500) -> int:
     """
     Deliver the messages of late orders again, so that the rest of their chain starts; return how many.
 
-    Orders are late when a worker, a broker or a chain lost them. `grace` is what a long queue explains.
-    Left alone are orders whose message waits for its delivery anyway or lies in an open dead letter.
+    The net under the outbox's own sweep, which finds what a broker or a worker has lost of any message: an
+    order may be late though its workflow has ended, when a step found the order held by a worker that died.
+    Left alone are orders whose own workflow is outstanding or waits, however long, or lies in an open dead
+    letter. What other workflows of the message do does not count.
     """
     values: dict[str, Any] = {
-        "grace": grace,
         "limit": limit,
         "longest": LONGEST_PAUSE,
         "deadline": STEP_DEADLINE,
+        "pause": PAUSE,
+        "workflows": WORKFLOWS,
     }
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute(
             f"""
             WITH late AS MATERIALIZED (
                 SELECT id FROM {Order._meta.db_table}
-                WHERE due_at < statement_timestamp() - %(grace)s
+                WHERE due_at < statement_timestamp()
                 ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+            ), judged AS MATERIALIZED (
+                SELECT id, EXISTS (
+                    SELECT FROM {Delivery._meta.db_table} AS delivery
+                    WHERE delivery.message_id = o.message_id AND starts_with(delivery.workflow, %(workflows)s)
+                ) AS is_outstanding
+                FROM late JOIN {Order._meta.db_table} AS o USING (id)
             )
             UPDATE {Order._meta.db_table} AS o
-            SET resumptions = resumptions + 1,
-                due_at = statement_timestamp()
-                       + least(%(longest)s, %(deadline)s * power(2, least(resumptions, 20)))
-            FROM late WHERE o.id = late.id
-            RETURNING o.message_id
-            """,  # noqa: S608 - the table's own name
+            SET resumptions = resumptions + (NOT is_outstanding)::int,
+                due_at = statement_timestamp() + CASE WHEN is_outstanding THEN %(pause)s
+                         ELSE least(%(longest)s, %(deadline)s * power(2, least(resumptions, 20))) END
+            FROM judged WHERE o.id = judged.id
+            RETURNING o.message_id, is_outstanding
+            """,  # noqa: S608 - the tables' own names
             values,
         )
-        late = [message_id for (message_id,) in cursor.fetchall()]
-        resumed = publisher.resume(late, workflow=WORKFLOWS) if late else 0
+        late = [message_id for message_id, is_outstanding in cursor.fetchall() if not is_outstanding]
+        resumed = redelivery.resume(late, workflow=WORKFLOWS) if late else 0
     crash_points.reached("orders.resumed")
     if resumed:
         telemetry.emit("orders.resumed", orders=resumed)

@@ -9,7 +9,8 @@ from celery import shared_task
 
 from orders import adapters, compensation, steps
 from orders import sweep as late_orders
-from outbox import broker
+from orders.dead_letters import needless
+from outbox import periodic
 from outbox.consumer import ConsumerTask
 from outbox.resilience import RetryPolicy
 
@@ -17,21 +18,18 @@ DATABASE_RETRY = RetryPolicy(attempts=5, first_wait=dt.timedelta(seconds=1))
 GATEWAY_RETRY = RetryPolicy(attempts=3, first_wait=dt.timedelta(seconds=1))
 WAREHOUSE_RETRY = RetryPolicy(attempts=3, first_wait=dt.timedelta(seconds=1))
 
-SECONDS_PER_WAITING_TASK = 0.03
-"""How long a queue needs at most for one waiting step; what a long queue explains is not overdue."""
 
-
-@shared_task(base=ConsumerTask, **DATABASE_RETRY.task_options())
+@shared_task(base=ConsumerTask, on_buried=needless.close_if_needless, **DATABASE_RETRY.task_options())
 def validate(*, message_id: str, order_id: str, **_: Any) -> bool:
-    return steps.validate(order_id=order_id)
+    return steps.validate(order_id=order_id, refusal=adapters.payment_gateway().refusal_of)
 
 
-@shared_task(base=ConsumerTask, **GATEWAY_RETRY.task_options())
+@shared_task(base=ConsumerTask, on_buried=needless.close_if_needless, **GATEWAY_RETRY.task_options())
 def charge(*, message_id: str, order_id: str, **_: Any) -> bool:
     return steps.charge(order_id=order_id, gateway=adapters.payment_gateway())
 
 
-@shared_task(base=ConsumerTask, **WAREHOUSE_RETRY.task_options())
+@shared_task(base=ConsumerTask, on_buried=needless.close_if_needless, **WAREHOUSE_RETRY.task_options())
 def fulfill(*, message_id: str, order_id: str, **_: Any) -> bool:
     return steps.fulfill(order_id=order_id, warehouse=adapters.warehouse())
 
@@ -53,8 +51,7 @@ def refund_stranded(*, message_id: str, order_id: str, **_: Any) -> bool:
     return compensation.refund_stranded(order_id=order_id, gateway=adapters.payment_gateway())
 
 
-@shared_task(ignore_result=True, acks_late=False)
+@periodic.task(every=dt.timedelta(seconds=1))
 def sweep(**_: Any) -> None:
-    """Take up orders whose next step is late beyond what the length of the queue explains."""
-    waiting = broker.waiting("orders")
-    late_orders.resume_overdue(grace=dt.timedelta(seconds=waiting * SECONDS_PER_WAITING_TASK))
+    """Take up orders that are late and on whose message nobody is at work."""
+    late_orders.resume_overdue()

@@ -58,8 +58,10 @@ def move(
     """
     Move `order`, as it was read or claimed, and note it in its history, in one statement.
 
-    `message_id` names the message that moves it on from here, if that is another one than before. What else
-    the step has to write belongs into the caller's transaction, or is `also` in the statement.
+    `message_id` names the message that moves it on from here, if the step publishes one. Otherwise the order
+    keeps the one it has by now, which may be newer than the one that was read: a cancellation is asked for
+    without changing the version. What else the step has to write belongs into the caller's transaction, or
+    is `also` in the statement.
 
     Raises:
         Fenced: if its version is no longer the one that was read.
@@ -73,8 +75,8 @@ def move(
         "before": str(before),
         "to": str(to),
         "wait": None if to in moves.FINAL else STEP_DEADLINE,
-        "reason": reason or order.reason,
-        "message_id": message_id or order.message_id,
+        "reason": reason,
+        "message_id": message_id,
         "cause": work.causation_id or None,
         "task": work.task,
         "actor": work.actor,
@@ -82,11 +84,12 @@ def move(
     }
     with connection.cursor() as cursor:
         cursor.execute(MOVE if also is None else _with(also.sql), values | dict(also.values if also else {}))
-        if not cursor.rowcount:
-            raise Fenced(f"{order.number} is no longer at version {order.version}")
+        moved = cursor.fetchone()
+    if moved is None:
+        raise Fenced(f"{order.number} is no longer at version {order.version}")
     telemetry.emit("order.moved", order_id=str(order.pk), before=str(before), after=str(to))
     order.status, order.version, order.lease_until = to, order.version + 1, None
-    order.reason, order.message_id = values["reason"], values["message_id"]
+    order.reason, order.message_id = moved
 
 
 MOVED = f"""
@@ -98,16 +101,17 @@ moved AS (
         resumptions = 0,
         due_at = statement_timestamp() + %(wait)s::interval,
         finished_at = CASE WHEN %(wait)s::interval IS NULL THEN statement_timestamp() END,
-        reason = %(reason)s,
-        message_id = %(message_id)s
+        reason = coalesce(nullif(%(reason)s::text, ''), reason),
+        message_id = coalesce(%(message_id)s::uuid, message_id)
     WHERE id = %(id)s AND version = %(version)s
-    RETURNING id
+    RETURNING id, reason, message_id
 )
 """  # noqa: S608 - our own tables
 
 NOTE = f"""
 INSERT INTO {OrderTransition._meta.db_table} (order_id, from_status, to_status, message_id, task, actor, note)
 SELECT id, %(before)s, %(to)s, %(cause)s, %(task)s, %(actor)s, %(note)s FROM moved
+RETURNING (SELECT reason FROM moved), (SELECT message_id FROM moved)
 """  # noqa: S608 - our own tables
 
 MOVE = f"WITH {MOVED} {NOTE}"

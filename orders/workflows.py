@@ -1,5 +1,5 @@
 """
-Which work follows which fact. Pure: a message in, a Celery canvas out; nobody starts one but the relay.
+Which work follows an event: a message in, a Celery canvas out. Only the relay starts them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from celery.canvas import Signature
 
 from orders import tasks
 from orders.contracts import CancellationRequested, ChargeStranded, FulfillmentFailed, OrderEvent, OrderPlaced
-from outbox.canvas import steps
+from outbox.broker.canvas import steps
 from outbox.contracts import Message
 
 

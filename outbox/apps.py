@@ -11,7 +11,10 @@ class OutboxConfig(AppConfig):
     def ready(self) -> None:
         from celery import current_app
 
-        from outbox import invariants, promises
+        from outbox import checks as checks
+        from outbox import tasks as tasks  # so that every process knows the periodic ones
+        from outbox.verification import catalogue, outbox_invariants, restores
 
-        current_app.steps["worker"].add("outbox.listener:Listening")
-        promises.register(invariants.INVARIANTS)
+        current_app.steps["worker"].add("outbox.relay.listener:Listening")
+        catalogue.register(outbox_invariants.INVARIANTS)
+        restores.connect()

@@ -1,59 +1,53 @@
 """
 `ConsumerTask`: how a task takes a message.
 
-It acknowledges late, binds the message's context, reports what happened, tries again in two stages
-and buries what it gives up. Tasks say only what to do and which policy applies.
+It acknowledges late, binds the message's context, reports what happened and tries again at once; what becomes
+of a message whose quick tries are spent is in `rounds`. Tasks say only what to do and which policy applies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime as dt
 import logging
 import time
-import traceback as tracebacks
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from billiard.process import current_process
-from celery import Task
-from celery.exceptions import Ignore, SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, connection, connections, transaction
-from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
+from django.db import InterfaceError, OperationalError, connection, connections
 
-from outbox import context, crash_points, dead_letters, inline, publisher, telemetry
-from outbox.models import Attempt, DeadLetter
-from outbox.resilience import NotNow, Outage, RetryPolicy, Transient
+from outbox import context, crash_points, telemetry
+from outbox.broker import dispatch, inspection
+from outbox.database import storable
+from outbox.dead_letters import campaigns, resolving
+from outbox.models import Attempt
+from outbox.relay import deliveries
+from outbox.resilience import NotNow, RetryPolicy
+from outbox.worker import inline, losses
+from outbox.worker.rounds import RoundTask
 
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
-DATABASE_WAIT = 2
-"""Seconds after which a task is tried again that found the database down."""
+DATABASE_WAIT = RetryPolicy(first_wait=dt.timedelta(seconds=2), longest_wait=dt.timedelta(seconds=4))
+"""After how long a task is delivered again that found the database down."""
 
-PUBLISH_WAIT = dt.timedelta(seconds=5)
-"""After how long a message is redelivered whose step is done but whose next step found no broker."""
-
-MOST_LOSSES = 3
-"""Deliveries that may lose their worker before the message counts as the cause. The limit of
-quorum queues is above it, for messages whose workers do not get as far as counting."""
-
-LOSSES_COUNT_FOR = dt.timedelta(hours=1)
-"""Older losses were other incidents: deployments, a machine that went away."""
-
-EARLY = dt.timedelta(seconds=1)
-"""How much sooner than planned a try may begin; the clocks of workers and of the database differ a little."""
-
-OUTAGE_SQLSTATES = ("08", "57P", "53", "58")
-"""SQLSTATE classes that speak of the server, not of the statement (PostgreSQL manual, appendix A)."""
+OUTAGE_SQLSTATES = ("08", "57P", "53", "58", "25006")
+"""SQLSTATE classes that speak of the server, not of the statement (PostgreSQL manual, appendix A). The last
+one is that of a server that only reads, as after a failover."""
 
 
-class CrashLoop(Exception):
-    """Every worker that took this message died with it."""
+LONGEST_CORRELATION = 64
+"""Characters of a correlation id; see the models."""
+
+_taken: contextvars.ContextVar[Any] = contextvars.ContextVar("taken", default=None)
+"""The request of the message that was taken last here."""
 
 
-class ConsumerTask(Task):
+class ConsumerTask(RoundTask):
     """
     The base of every task that takes a message.
 
@@ -66,36 +60,59 @@ class ConsumerTask(Task):
     reject_on_worker_lost = True
     ignore_result = True
     resultrepr_maxsize = 16 * 1024  # what followed inline is told in it
-    Request = "outbox.worker:GuardedRequest"
+    Request = "outbox.worker.request:GuardedRequest"
 
-    policy: ClassVar[RetryPolicy] = RetryPolicy()
-    on_buried: ClassVar[Callable[..., None] | None] = None
-    """Called with the task's keyword arguments in the transaction that buries its message."""
+    ends_deliveries: ClassVar[bool] = True
+    """Whether a delivery whose last task this is can be followed (see `deliveries`)."""
     runs_inline: ClassVar[bool] = True
     """Whether it may run in the process that has finished the link before it in a chain (see `inline`)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _taken.set(self.request_stack.top)
         began = time.monotonic()
-        return inline.follow(self, self._take(*args, **kwargs), began=began)
+        result = inline.follow(self, self._take_or_wait(*args, **kwargs), began=began)
+        request: Any = self.request
+        request.sends_next = request.chain[-1]["task"] if request.chain else None
+        return result
 
-    def _take(self, *args: Any, **kwargs: Any) -> Any:
-        with context.bind(self._context(kwargs)), self._counting_losses(kwargs):
-            started = time.perf_counter()
-            crash_points.reached("step.begun")
+    def _take_or_wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the message; whatever finds the database down meanwhile, the message waits for it."""
+        with context.bind(self._context(kwargs)):
+            watch = losses.watch(self._watch(kwargs))
             try:
-                if planned := self._planned_wait(kwargs):
-                    self._wait_for_turn(kwargs, planned)
-                    raise Ignore
-                done = self.run(*args, **kwargs)
-            except NotNow as wait:
-                self._wait_out(kwargs, wait)
-                raise Ignore from wait
-            except (OperationalError, InterfaceError) as error:
+                try:
+                    return self._take(watch, *args, **kwargs)
+                except (Ignore, Reject):
+                    watch.survived()
+                    raise
+            except losses.NotAlone as aside:
+                raise self._sent_again(aside) from aside
+            except DatabaseError as error:
                 if not speaks_of_the_server(error):
                     raise
                 telemetry.emit("step.database_down", consumer=self.name, error=str(error))
-                raise super().retry(exc=error, countdown=DATABASE_WAIT, max_retries=10**9) from error
-            crash_points.reached("step.done")
+                raise self._sent_again(error) from error
+            finally:
+                watch.leave()
+
+    def _take(self, watch: losses.Watch, *args: Any, **kwargs: Any) -> Any:
+        self._end_if_stale(kwargs)
+        with losses.at_work(watch.suspect):
+            before = self._header("came_back")
+            if before or self._came_back():
+                watch.suspect(before=before)
+            started = time.perf_counter()
+            crash_points.reached("step.begun")
+            try:
+                done = self._run_or_skip(*args, **kwargs)
+                crash_points.reached("step.done")
+                self._end_delivery(kwargs)
+            except losses.NotAlone:
+                raise
+            except NotNow as wait:
+                self._wait_out(kwargs, wait)
+                raise Ignore from wait
+            watch.survived(done=done is not False)
             telemetry.emit(
                 "step.skipped" if done is False else "step.finished",
                 consumer=self.name,
@@ -105,180 +122,176 @@ class ConsumerTask(Task):
             )
             return done
 
+    def _run_or_skip(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task, unless a person has ended its work. A first delivery is neither ended nor a replay."""
+        if not any(int(self._header(name) or 0) for name in ("generation", "redeliveries")):
+            return self.run(*args, **kwargs)
+        message_id = kwargs.get("message_id", "")
+        if resolving.is_ended(consumer=self.name, message_id=message_id):
+            return False
+        done = self.run(*args, **kwargs)
+        crash_points.reached("step.redone")
+        campaigns.note_success(consumer=self.name, message_id=message_id, skipped=done is False)
+        return done
+
     def retry(self, *args: Any, **options: Any) -> Any:
-        """Celery's retry, with the policy's floor under its jitter, or the provider's own wish."""
-        wished = getattr(options.get("exc"), "retry_after", None)
+        """Celery's retry, with the waits of the policy, or what the provider wished for."""
         if options.get("countdown") is not None:
-            options["countdown"] = self.policy.quick_wait(self.request.retries)
-            if wished:
-                # Never longer than the policy's longest: on Redis a task that waits in a worker is
-                # delivered again once the visibility timeout passes (see celeryconfig).
-                wished = min(wished, self.policy.longest_wait)
-                options["countdown"] = max(options["countdown"], round(wished.total_seconds()))
-        return super().retry(*args, **options)
+            options["countdown"] = self.policy.quick_wait(
+                self.request.retries,
+                wished=getattr(options.get("exc"), "retry_after", None),
+                whole_seconds=inspection.delays_whole_seconds(self.app),
+            )
+        return super().retry(*args, headers=self._headers_again(), **{"queue": self._queue()} | options)
+
+    def _queue(self) -> str | None:
+        """
+        The queue that the message came by, to which it goes once more; None if it is not one of ours.
+
+        With a countdown on RabbitMQ, Celery would choose the task's route, or the default queue.
+        """
+        name = str((self.request.delivery_info or {}).get("routing_key") or "").rpartition(".")[2]
+        return name if name in self.app.amqp.queues else None
+
+    def _headers_again(self) -> dict[str, Any]:
+        """The headers of the same message once more; what is suspected stays so, and its note can be found."""
+        request: Any = self.request
+        # Not the headers as they came: RabbitMQ drops a message that seems to go in circles by its `x-death`.
+        headers = dict(request.as_execution_options()["headers"] or {})
+        if (watch := losses.watched(self.name, request.kwargs or {})) and watch.is_suspected:
+            headers["came_back"] = watch.came_back
+        return headers
+
+    def _sent_again(self, reason: Exception) -> Exception:
+        """
+        Send the same message once more, to be delivered in a while; return what ends this delivery.
+
+        Celery's own `retry` is not for this: it counts, and it keeps the limit that it is given on the
+        task, for all messages of the process.
+        """
+        wait = DATABASE_WAIT.quick_wait(0, whole_seconds=inspection.delays_whole_seconds(self.app))
+        request: Any = self.request
+        if request.called_directly:
+            return reason
+        again = self.signature_from_request(
+            request,
+            queue=self._queue(),
+            countdown=wait,
+            retries=request.retries,
+            headers=self._headers_again(),
+        )
+        try:
+            dispatch.send_again(again)
+        except Exception as error:
+            return Reject(error, requeue=False)  # as Celery's retry does; see `GuardedRequest`
+        return Retry(exc=reason, when=wait, sig=again)  # type: ignore[arg-type]  # a float is a number
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Note a quick try that failed; the next one is on its way."""
         crash_points.reached("step.retry_sent")
-        if not isinstance(exc, DatabaseError):
+        self._safely(self._touch, kwargs, _countdown(einfo))
+        if not isinstance(exc, DatabaseError | losses.NotAlone):
             self._safely(self._note, kwargs, exc, Attempt.Outcome.RETRIED)
         crash_points.reached("step.retry_noted")
+        self._safely(self._withdraw, kwargs)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         """Celery has sent the next link of the chain; the message is not acknowledged yet."""
         crash_points.reached("step.next_sent")
+        if following := getattr(self.request, "sends_next", None):
+            self._safely(self._touch, kwargs, dt.timedelta(), deliveries.queue_of_task(self.app, following))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Postpone or bury. Runs in the child, and in the worker's main process for a hard time limit."""
-        self._safely(self._end_of_round, exc, task_id, kwargs)
+        with self._request_of(task_id):
+            self._safely(self._end_or_wait, exc, task_id, kwargs)
+            self._safely(self._withdraw, kwargs)
         if current_process().name == "MainProcess" and not connection.in_atomic_block:
             connections.close_all()  # children forked later must not inherit the session
 
-    def _end_of_round(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
-        if isinstance(exc, BrokerError):
-            # The step is done; Celery calls it failed because its next link found no broker.
-            self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
-            return
-        if isinstance(exc, Transient | SoftTimeLimitExceeded | TimeLimitExceeded | DatabaseError):
-            wait = self.policy.redelivery_wait(self._rounds(kwargs))
-            if wait is not None:
-                self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _wished(exc)))
-                return
-        self._bury(kwargs, exc, task_id)
-
-    def _wait_out(self, kwargs: dict[str, Any], wait: NotNow) -> None:
-        telemetry.emit("step.waits", consumer=self.name, reason=str(wait), outage=isinstance(wait, Outage))
-        self._postpone(kwargs, wait, Attempt.Outcome.WAITED, wait.retry_after or PUBLISH_WAIT)
-
-    def _planned_wait(self, kwargs: dict[str, Any]) -> dt.timedelta | None:
-        """
-        How long the wait after this consumer's last failed round still takes; None when it is over.
-
-        A message has one time of delivery. When two of its workflows wait, both start at the sooner one.
-        """
-        if not self._header("redeliveries"):
-            return None
-        postponed = self._tries(kwargs).filter(outcome=Attempt.Outcome.POSTPONED)
-        planned = postponed.order_by("-pk").values_list("next_try_at", flat=True).first()
-        wait = planned - timezone.now() if planned else dt.timedelta()
-        return wait if wait > EARLY else None
-
-    def _wait_for_turn(self, kwargs: dict[str, Any], wait: dt.timedelta) -> None:
-        telemetry.emit(
-            "step.waits", consumer=self.name, reason="its next try is planned for later", outage=False
-        )
-        publisher.redeliver([kwargs["message_id"]], workflow=self._header("workflow"), wait=wait)
-        crash_points.reached("step.postponed")
-
-    def _postpone(
-        self, kwargs: dict[str, Any], exc: Exception, outcome: Attempt.Outcome, wait: dt.timedelta
-    ) -> None:
-        with transaction.atomic():
-            self._note(kwargs, exc, outcome, next_try_at=timezone.now() + wait)
-            found = publisher.redeliver([kwargs["message_id"]], workflow=self._header("workflow"), wait=wait)
-        crash_points.reached("step.postponed")
-        telemetry.emit("step.postponed", consumer=self.name, message_id=kwargs["message_id"], found=found)
-
-    def _bury(self, kwargs: dict[str, Any], exc: Exception, task_id: str) -> None:
-        with transaction.atomic():
-            self._note(kwargs, exc, Attempt.Outcome.BURIED)
-            dead_letters.bury(
-                dead_letters.Failure.of(
-                    exc,
-                    source=DeadLetter.Source.TASK,
-                    consumer=self.name,
-                    message_id=str(kwargs.get("message_id", "")),
-                    workflow=self._header("workflow"),
-                    task_id=task_id,
-                    payload={"task": self.name, "kwargs": kwargs},
-                    headers={"x_correlation_id": self._header("x_correlation_id")},
-                    attempts=self._attempts(kwargs),
-                    worker=self.request.hostname or "",
-                )
-            )
-            if self.on_buried:
-                type(self).on_buried(**kwargs)  # type: ignore[misc]
-        crash_points.reached("step.buried")
-
-    def _note(
-        self,
-        kwargs: dict[str, Any],
-        exc: Exception,
-        outcome: Attempt.Outcome,
-        next_try_at: dt.datetime | None = None,
-    ) -> Attempt:
-        return Attempt.objects.create(
-            consumer=self.name,
-            message_id=kwargs["message_id"],
-            outcome=outcome,
-            next_try_at=next_try_at,
+    def _watch(self, kwargs: dict[str, Any]) -> losses.Watch:
+        return losses.Watch(
+            self.name,
+            str(kwargs.get("message_id", "")),
+            delivery=self._header("delivery_nonce"),
             worker=self.request.hostname or "",
-            error_class=type(exc).__name__,
-            error=str(exc)[: dead_letters.LONGEST_TEXT],
-            traceback="".join(tracebacks.format_exception(exc))[-dead_letters.LONGEST_TEXT :],
         )
+
+    def _withdraw(self, kwargs: dict[str, Any]) -> None:
+        """The worker has survived its message; a child that was killed at its time limit was not lost to it."""
+        if watch := losses.watched(self.name, kwargs):
+            watch.survived()
+        elif delivery := self._header("delivery_nonce"):
+            losses.withdraw(self.name, kwargs["message_id"], delivery=delivery)
 
     @contextlib.contextmanager
-    def _counting_losses(self, kwargs: dict[str, Any]) -> Iterator[None]:
+    def _request_of(self, task_id: str) -> Iterator[None]:
         """
-        Give a message up whose workers keep dying.
+        Let the hooks see the headers of a message although Celery has put its request away.
 
-        A delivery that comes back is noted as lost in advance; a worker that survives it takes the
-        note back. So what comes back for other reasons, such as a broker that restarts, counts nothing.
+        It has when the queue of the next link could not be declared.
         """
-        if not (self.request.delivery_info or {}).get("redelivered"):
+        taken = _taken.get()
+        if self.request.id or taken is None or taken.id != task_id:
             yield
             return
-        lost = self._tries(kwargs).filter(
-            outcome=Attempt.Outcome.LOST, failed_at__gt=timezone.now() - LOSSES_COUNT_FOR
-        )
-        if lost.count() + 1 >= MOST_LOSSES:
-            loop = CrashLoop(
-                f"{self.name} was delivered {MOST_LOSSES} times, and each time its worker was lost"
-            )
-            self._bury(kwargs, loop, self.request.id or "")
-            raise Ignore
-        note = self._note(kwargs, CrashLoop("the worker of this delivery was lost"), Attempt.Outcome.LOST)
-        crash_points.reached("step.loss_noted")
+        self.request_stack.push(taken)
         try:
             yield
-        except Exception:  # a worker that is told to exit is lost all the same
-            self._safely(note.delete)
-            crash_points.reached("step.loss_withdrawn")
-            raise
-        self._safely(note.delete)
-        crash_points.reached("step.loss_withdrawn")
+        finally:
+            self.request_stack.pop()
 
-    def _tries(self, kwargs: dict[str, Any]) -> Any:
-        """The failed tries of this message here, since the last time its dead letter was resolved."""
-        tries = Attempt.objects.filter(consumer=self.name, message_id=kwargs["message_id"])
-        resolved = (
-            DeadLetter.objects.filter(consumer=self.name, message_id=kwargs["message_id"])
-            .exclude(resolution=DeadLetter.Resolution.OPEN)
-            .order_by("-resolved_at")
-            .values_list("resolved_at", flat=True)
-            .first()
-        )
-        return tries.filter(failed_at__gt=resolved) if resolved else tries
+    def _end_or_wait(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+        """
+        End the round; if the database is down, deliver the message again, which then ends it.
 
-    def _rounds(self, kwargs: dict[str, Any]) -> int:
-        return self._tries(kwargs).filter(outcome=Attempt.Outcome.POSTPONED).count()
+        A message whose end cannot be noted as it should be is buried as far as it can be read.
+        """
+        try:
+            self._end_of_round(exc, task_id, kwargs)
+        except Exception as error:
+            if not isinstance(error, DatabaseError) or not speaks_of_the_server(error):
+                self._bury_unread(exc, task_id, kwargs)
+                raise
+            if isinstance(end := self._sent_again(error), Reject):
+                raise end from error
 
-    def _attempts(self, kwargs: dict[str, Any]) -> int:
-        return self._tries(kwargs).exclude(outcome=Attempt.Outcome.WAITED).count()
+    def _end_if_stale(self, kwargs: dict[str, Any]) -> None:
+        """
+        End a copy quietly whose delivery has ended, or goes on with a newer copy.
+
+        Asked is only about copies that have come back or are not of the first delivery; others are taken as
+        they are, and the steps find their work done. That a copy was taken is noted in the same statement.
+        """
+        copy = self._copy(kwargs)
+        if copy and (copy.generation or self._came_back()) and not deliveries.touch(copy):
+            self._say_stale(copy)
+            raise Ignore
+
+    def _came_back(self) -> bool:
+        return bool((self.request.delivery_info or {}).get("redelivered"))
+
+    def _end_delivery(self, kwargs: dict[str, Any]) -> None:
+        """Note that the workflow has ended, if this was its last task."""
+        copy = self._copy(kwargs)
+        if copy and not self.request.chain:
+            deliveries.finish(copy)
+            crash_points.reached("delivery.finished")
+
+    def _touch(self, kwargs: dict[str, Any], ahead: dt.timedelta, queue: str | None = None) -> None:
+        """Note that the message is under way again: what was sent to its queue before proves nothing of it."""
+        if copy := self._copy(kwargs):
+            deliveries.touch(copy, queue=queue, ahead=ahead)
 
     def _context(self, kwargs: dict[str, Any]) -> context.Context:
         return context.Context(
-            correlation_id=self._header("x_correlation_id") or context.current().correlation_id,
+            correlation_id=storable.text(self._header("x_correlation_id"), longest=LONGEST_CORRELATION)
+            or context.current().correlation_id,
             causation_id=str(kwargs.get("message_id", "")),
             actor="worker",
             task=self.name,
             trace={name: value for name in TRACE_HEADERS if (value := self._header(name))},
         )
-
-    def _header(self, name: str) -> str:
-        headers = self.request.headers or {}
-        return str(headers.get(name) or getattr(self.request, name, None) or "")
 
     def _safely(self, note: Callable[..., Any], *args: Any) -> None:
         """
@@ -296,8 +309,12 @@ class ConsumerTask(Task):
 def speaks_of_the_server(error: Exception) -> bool:
     """Whether a database error tells of a server that is down, not of a statement that went wrong."""
     sqlstate = getattr(error.__cause__, "sqlstate", None)
-    return sqlstate is None or sqlstate.startswith(OUTAGE_SQLSTATES)
+    if sqlstate is None:
+        return isinstance(error, OperationalError | InterfaceError)
+    return str(sqlstate).startswith(OUTAGE_SQLSTATES)
 
 
-def _wished(exc: Exception) -> dt.timedelta:
-    return getattr(exc, "retry_after", None) or dt.timedelta()
+def _countdown(einfo: Any) -> dt.timedelta:
+    """How long a retry waits before it enters its queue, with Celery's account of it."""
+    when = getattr(getattr(einfo, "exception", None), "when", None)
+    return dt.timedelta(seconds=when) if isinstance(when, int | float) else dt.timedelta()

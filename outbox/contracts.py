@@ -25,20 +25,21 @@ class Event:
     """
     A fact in the past tense.
 
-    A subclass names itself (`name`), says which of its fields keys it (`key_field`) and, once a
-    published version had to change, counts its `version` up and brings a function in `upcasters`
-    that turns a payload of version n into one of n + 1. A published version never changes.
+    A subclass has a `name` that is unique in the project. `key_field` names the field that says what the
+    event is about, if there is one. Once a published version has to change, the subclass increments `version`
+    and adds a function to `upcasters` that turns a payload of version n into one of n + 1. A published version
+    never changes.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    key_field: ClassVar[str]
+    key_field: ClassVar[str] = ""
     upcasters: ClassVar[Mapping[int, Upcaster]] = {}
 
     @property
     def key(self) -> str:
-        """What the event is about, for example the order's id."""
-        return str(getattr(self, self.key_field))
+        """What the event is about, for example the order's id; empty without a `key_field`."""
+        return str(getattr(self, self.key_field)) if self.key_field else ""
 
     def payload(self) -> Payload:
         """The event's fields as plain JSON values."""
@@ -101,13 +102,17 @@ class Message:
     def key(self) -> str:
         return self.event.key
 
-    def headers(self, *, workflow: str) -> dict[str, str | int]:
-        """What every task of this message's workflows carries: ids and trace context, no personal data."""
+    def headers(self, *, workflow: str, generation: int | None = None) -> dict[str, str | int]:
+        """
+        What every task of this message's workflows carries: ids and trace context, no personal data.
+
+        `generation` tells copies of a delivery apart; None if nobody follows it (see `deliveries`).
+        """
         return {
             "message_id": str(self.id),
             "x_correlation_id": self.correlation_id,
             "causation_id": self.causation_id,
             "workflow": workflow,
-            "redeliveries": self.redeliveries,
+            **({} if generation is None else {"generation": generation}),
             **self.trace,
         }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 
-from django.conf import settings
 from django.db import connection
-from django.utils import timezone
 
+from outbox.conf import settings
+from outbox.database import clock, uuid7
 from outbox.models import InboxEntry, OutboxMessage
 from outbox.publisher import NotInTransaction
 from outbox.resilience import Permanent
@@ -37,20 +37,19 @@ def once(consumer: str, message_id: uuid.UUID | str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {InboxEntry._meta.db_table} (consumer, message_id) VALUES (%s, %s) "  # noqa: S608
-            "ON CONFLICT (consumer, message_id) DO NOTHING",
+            "ON CONFLICT (consumer, message_id) DO NOTHING RETURNING statement_timestamp()",
             [consumer, str(message_id)],
         )
-        is_first = cursor.rowcount == 1
-    if is_first and _may_be_forgotten(uuid.UUID(str(message_id))):
+        first = cursor.fetchone()
+    if first and _may_be_forgotten(uuid.UUID(str(message_id)), now=first[0]):
         raise Forgotten(f"{consumer} may have taken {message_id} before; it is older than the retention")
-    return is_first
+    return first is not None
 
 
-def _may_be_forgotten(message_id: uuid.UUID) -> bool:
+def _may_be_forgotten(message_id: uuid.UUID, *, now: dt.datetime) -> bool:
     """Entries are pruned after their message, messages no earlier than their retention ends."""
     if message_id.version != UUIDV7:
         return False
-    made_at = dt.datetime.fromtimestamp((message_id.int >> 80) / 1000, dt.UTC)  # RFC 9562, section 5.7
-    if timezone.now() - made_at < dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS):
+    if now - uuid7.moment_of(message_id) < dt.timedelta(days=settings.RETENTION_DAYS) - clock.LONGEST_SKEW:
         return False
     return not OutboxMessage.objects.filter(pk=message_id).exists()

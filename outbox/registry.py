@@ -6,22 +6,38 @@ Filled by every app in `apps.ready()`; the relay is its only reader. Nothing is 
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db.models import QuerySet
 
 from outbox.contracts import Event, Message, Payload
 
+if TYPE_CHECKING:
+    from outbox.models import Restore
+
 Handler: TypeAlias = Callable[[Message], Any]
 """A message in, a Celery canvas out; None when there is nothing to do. Pure: no query, no call."""
 
 Subscription: TypeAlias = tuple[type[Event], Handler]
+Spent: TypeAlias = Callable[[dt.datetime], "QuerySet[Any, Any]"]
+"""A moment in, the rows that may be deleted then."""
+
 Hold: TypeAlias = Callable[[], "QuerySet[Any, Any]"]
+
+
+class NotAContract(TypeError):
+    """A class is no event that can be stored and read again. Correct the class; never catch this."""
 
 
 class UnknownEvent(Exception):
     """No code here knows this event, or not this version of it; the message is parked, not dropped."""
+
+
+class UnknownWorkflow(Exception):
+    """No code here knows a workflow that is to be started. Newer or older code may."""
 
 
 class Ambiguous(Exception):
@@ -31,6 +47,8 @@ class Ambiguous(Exception):
 _events: dict[str, type[Event]] = {}
 _workflows: dict[str, dict[str, Handler]] = {}
 _holds: list[Hold] = []
+_spent: dict[str, Spent] = {}
+_restore_hooks: list[Callable[[Restore], None]] = []
 
 
 def register(events: Iterable[type[Event]]) -> None:
@@ -38,11 +56,27 @@ def register(events: Iterable[type[Event]]) -> None:
     Make events known.
 
     Raises:
+        NotAContract: if one is no dataclass with a name, or its `key_field` is none of its fields.
         Ambiguous: if another event has the name already.
     """
     for event in events:
+        _check(event)
         if _events.setdefault(event.name, event) is not event:
             raise Ambiguous(f"{event.name} is the name of two events")
+
+
+def _check(event: type[Event]) -> None:
+    if not (isinstance(event, type) and issubclass(event, Event) and "__dataclass_params__" in vars(event)):
+        raise NotAContract(
+            f"{event!r}: decorate a subclass of Event with @dataclasses.dataclass(frozen=True, kw_only=True)"
+        )
+    if not getattr(event, "name", ""):
+        raise NotAContract(f'{event.__qualname__} has no name: add name = "{event.__module__.split(".")[0]}.…"')
+    fields = [field.name for field in dataclasses.fields(event)]
+    if event.key_field and event.key_field not in fields:
+        raise NotAContract(
+            f"{event.name}: key_field is {event.key_field!r}, which is none of its fields: {', '.join(fields)}"
+        )
 
 
 def subscribe(subscriptions: Sequence[Subscription]) -> None:
@@ -71,9 +105,38 @@ def holds() -> list[QuerySet[Any, Any]]:
     return [query() for query in _holds]
 
 
+def expire(name: str, rows: Spent) -> None:
+    """Let retention delete these rows of an app too, and count them under `name`."""
+    _spent[name] = rows
+
+
+def expired(now: dt.datetime) -> dict[str, QuerySet[Any, Any]]:
+    """The rows handed to `expire` that may be deleted now, by name."""
+    return {name: rows(now) for name, rows in _spent.items()}
+
+
+def on_restore(hook: Callable[[Restore], None]) -> None:
+    """Call this, in the transaction that notes it, when the database went back in time."""
+    if hook not in _restore_hooks:
+        _restore_hooks.append(hook)
+
+
+def restored(restore: Restore) -> None:
+    """Call what was handed to `on_restore`."""
+    for hook in _restore_hooks:
+        hook(restore)
+
+
 def workflow_name(handler: Handler) -> str:
     """The dotted name a workflow has in headers, dead letters and redeliveries."""
     return f"{handler.__module__}.{handler.__qualname__}"
+
+
+def workflows_starting_with(beginning: str) -> list[tuple[str, str]]:
+    """The workflows whose name starts so, each with the name of its event."""
+    return [
+        (event, name) for event, known in _workflows.items() for name in known if name.startswith(beginning)
+    ]
 
 
 def is_known(name: str, version: int) -> bool:

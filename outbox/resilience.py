@@ -11,23 +11,42 @@ import contextlib
 import dataclasses
 import datetime as dt
 import importlib
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from django.conf import settings
+from outbox.conf import settings
+from outbox.database import storable
+
+SPREAD, LONGEST_SPREAD = 0.2, dt.timedelta(seconds=30)
+"""By how much of itself a wait in the database is lengthened at most, so that not all come back at once."""
+
+FEWEST_WHOLE_SECONDS = 3
+"""Between how many waits a try chooses at least where the broker knows whole seconds only."""
+
+MOST_DOUBLINGS = 32
+"""Beyond any longest wait; what a message says of its retries may be any number."""
 
 
 class Transient(Exception):
-    """Worth another try: the same call may succeed later."""
+    """Worth another try: the same call may succeed later. What it says can be stored."""
 
     def __init__(self, *args: object, retry_after: dt.timedelta | None = None) -> None:
-        super().__init__(*args)
+        super().__init__(*_storable(args))
         self.retry_after = retry_after
 
 
 class Permanent(Exception):
-    """Trying again cannot help; somebody has to change something first."""
+    """Trying again cannot help; somebody has to change something first. What it says can be stored."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*_storable(args))
+
+
+def _storable(args: Sequence[object]) -> list[object]:
+    """Much of what these errors say was said by somebody outside."""
+    return [storable.note(arg) if isinstance(arg, str) else arg for arg in args]
 
 
 class NotNow(Transient):
@@ -36,6 +55,24 @@ class NotNow(Transient):
 
 class Outage(NotNow):
     """A whole dependency is down or says so; none of the messages waiting for it is to blame."""
+
+
+class SettingsRefused(Outage):
+    """
+    A provider does nothing for anybody until somebody corrects a setting of ours, such as the sender.
+
+    The text says which settings, and nothing of what is in them.
+    """
+
+    def __init__(self, what: str, *, settings: str) -> None:
+        super().__init__(f"{what}: correct {settings}")
+
+
+class CredentialsRefused(SettingsRefused):
+    """A provider does not take our credentials."""
+
+    def __init__(self, provider: str, *, settings: str, answer: object) -> None:
+        super().__init__(f"{provider} does not take our credentials (it answered {answer})", settings=settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,21 +107,49 @@ class RetryPolicy:
             "retry_jitter": True,
         }
 
-    def quick_wait(self, retries: int) -> int:
+    def quick_wait(
+        self, retries: int, *, wished: dt.timedelta | None = None, whole_seconds: bool = False
+    ) -> float:
         """
-        Seconds before quick try number `retries` + 2: between half of the doubled wait and all of it.
+        Seconds before quick try number `retries` + 2: at random, never less than `first_wait`.
 
-        Celery's own full jitter may be 0; a floor keeps a dead provider from being hammered. Whole
-        seconds of at least 1, because RabbitMQ's delayed delivery refuses less.
+        The range doubles with each try, and begins at half of its end. A wait that the provider has
+        `wished` for is kept, up to `longest_wait`: on Redis a task that waits in a worker is delivered again
+        once the visibility timeout passes (see celeryconfig).
         """
-        ceiling = min(self.longest_wait, self.first_wait * 2**retries).total_seconds()
-        return max(1, round(random.uniform(ceiling / 2, ceiling)))  # noqa: S311 - jitter, no secret
+        first, longest = self.first_wait.total_seconds(), self.longest_wait.total_seconds()
+        most = min(longest, first * 2.0 ** min(retries + 1, MOST_DOUBLINGS))
+        least = max(first, most / 2, min(longest, wished.total_seconds() if wished else 0.0))
+        if whole_seconds:
+            least = max(1, math.ceil(least))
+            return random.randint(least, max(int(most), least + FEWEST_WHOLE_SECONDS - 1))  # noqa: S311 - jitter
+        return random.uniform(least, max(least, most))  # noqa: S311 - jitter, no secret
 
     def redelivery_wait(self, rounds: int) -> dt.timedelta | None:
         """The wait after `rounds` failed rounds, or None when it is time to give up."""
         if rounds < len(self.redelivery_waits):
             return self.redelivery_waits[rounds]
         return None
+
+
+def spread(wait: dt.timedelta) -> dt.timedelta:
+    """A wait of at least `wait`, lengthened at random: what failed together does not come back together."""
+    return wait + min(wait * SPREAD, LONGEST_SPREAD) * random.random()  # noqa: S311 - jitter, no secret
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """
+    How a breaker stands for all processes that share it, by the clock of the server that they share.
+
+    `open_seconds` counts from the moment at which it was last closed, however many probes failed since. Times
+    are None when it is closed, or when nobody knows them.
+    """
+
+    state: str
+    """`closed`, `open`, `half-open`, or `unknown` when the shared state cannot be read."""
+    open_seconds: float | None = None
+    next_probe_seconds: float | None = None
 
 
 class Breaker(Protocol):
@@ -101,7 +166,11 @@ class Breaker(Protocol):
         ...
 
     def state(self) -> str:
-        """`closed`, `open` or `half-open`."""
+        """`closed`, `open` or `half-open`, as far as this process knows."""
+        ...
+
+    def circuit(self) -> Circuit:
+        """How it stands for all processes, read where they share it."""
         ...
 
 
@@ -115,9 +184,17 @@ class AlwaysClosed:
     def state(self) -> str:
         return "closed"
 
+    def circuit(self) -> Circuit:
+        return Circuit(state="closed")
+
+
+def always_closed(name: str) -> Breaker:
+    """A factory for breakers that never open: the default of `OUTBOX_BREAKER_FACTORY`."""
+    return AlwaysClosed()
+
 
 def breaker(name: str) -> Breaker:
-    """The breaker of the provider `name`, built by the factory that settings name (`BREAKER_FACTORY`)."""
+    """The breaker of the provider `name`, built by the factory that `OUTBOX_BREAKER_FACTORY` names."""
     module, _, attribute = settings.BREAKER_FACTORY.rpartition(".")
     made: Breaker = getattr(importlib.import_module(module), attribute)(name)
     return made

@@ -1,7 +1,7 @@
 """
-Facts about what happens, in the past tense: `emit("message.buried", consumer=…)`.
+Signals: what happens, in the past tense: `emit("message.buried", consumer=…)`.
 
-Knows no vendor. `orderflow.observability` registers receivers that log, count and trace.
+Knows no vendor. `orderflow.observability.logs` registers receivers that log, count and trace.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _logger = logging.getLogger(__name__)
 
 
 def register(receiver: Receiver) -> None:
-    """Hand every fact from now on to `receiver` too; registering it again changes nothing."""
+    """Hand every signal from now on to `receiver` too; registering it again changes nothing."""
     if receiver not in _receivers:
         _receivers.append(receiver)
 
 
 def unregister(receiver: Receiver) -> None:
-    """Stop handing facts to `receiver`."""
+    """Stop handing signals to `receiver`."""
     _receivers.remove(receiver)
 
 
-def emit(fact: str, **fields: Any) -> None:
-    """State a fact. A receiver that fails is logged and never harms the work that stated it."""
+def emit(signal: str, **fields: Any) -> None:
+    """Emit a signal. A receiver that fails is logged and does no harm to the work that emitted it."""
     for receiver in _receivers:
         try:
-            receiver(fact, fields)
+            receiver(signal, fields)
         except Exception:
-            _logger.exception("A telemetry receiver failed on %s", fact)
+            _logger.exception("A telemetry receiver failed on %s", signal)

@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import hypothesis
 import kombu
 import pytest
 import redis
 from django.conf import settings as project_settings
 
-from orderflow import breakers
+from orderflow.sandbox import access
 from orderflow.sandbox.launch import World
+from orderflow.shared_state import breakers
 from orders import adapters
 from outbox import testing
-from tests import flushing
+from tests import flushing, static_files
+from tests.slow import but_first
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
+
+
+TAKES = {"slow": "seconds to a minute", "nightly": "minutes, alone or with its like"}
+"""How long a test with such a mark takes. What ends within a second on an idle machine needs no mark."""
+
+MUST_END_WITHIN = 400
+"""Seconds for a test with such a mark that names no timeout of its own, on a machine that many share."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--slow", action="store_true", help="also run tests of seconds to a minute each")
+    parser.addoption("--nightly", action="store_true", help="run all there is, also tests of minutes each")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        skip = pytest.mark.skip(reason="takes minutes: run with --slow")
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(skip)
+    asked_for = {"slow": config.getoption("--slow"), "nightly": config.getoption("--nightly")}
+    asked_for["slow"] |= asked_for["nightly"]
+    for item in items:
+        for marker, is_asked_for in asked_for.items():
+            if not item.get_closest_marker(marker):
+                continue
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(MUST_END_WITHIN))
+            if not is_asked_for:
+                item.add_marker(pytest.mark.skip(reason=f"takes {TAKES[marker]}: run with --{marker}"))
 
 
 def service_account(token_uri: str) -> dict[str, str]:
@@ -50,9 +70,9 @@ def service_account(token_uri: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_flush() -> Iterator[None]:
-    """Empty the database quickly after each test that commits."""
-    with flushing.quick():
+def quick_between_tests() -> Iterator[None]:
+    """Make quick what every test does: empty the database, and start the application."""
+    with flushing.quick(), static_files.found_once():
         yield
 
 
@@ -73,13 +93,15 @@ def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFacto
     credentials = tmp_path_factory.getbasetemp() / "fcm.json"
     if not credentials.exists():
         credentials.write_text(json.dumps(service_account(f"{running_world.push.url}/token")))
+    settings.SANDBOX_PASSWORD = running_world.password
     settings.STRIPE_API_BASE = running_world.payments.url
     settings.STRIPE_API_KEY = "sk_test_tests"
     settings.WAREHOUSE_URL = running_world.warehouse.url
     settings.WAREHOUSE_TOKEN = "token"
-    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_BACKEND = "notifications.channels.smtp.Backend"
     settings.EMAIL_HOST = "127.0.0.1"
     settings.EMAIL_PORT = running_world.smtp.smtp_port
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = access.USER, running_world.password
     settings.TWILIO_API_BASE = running_world.sms.url
     settings.TWILIO_ACCOUNT_SID = "AC" + "0" * 32
     settings.TWILIO_AUTH_TOKEN = "token"
@@ -90,7 +112,6 @@ def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFacto
     adapters.forget()
     close_breakers()
     yield running_world
-    running_world.clear()
     adapters.forget()
 
 
@@ -103,10 +124,10 @@ def close_breakers() -> None:
                 shared.delete(*names)
 
 
-@pytest.fixture(params=[60, 0], ids=["inline", "by the broker"])
+@pytest.fixture(params=but_first([60, 0]), ids=["inline", "by the broker"])
 def either_way(request: pytest.FixtureRequest, settings) -> None:
     """Let chains go on in the process that has finished a link, and then by way of the broker; see `inline`."""
-    settings.CHAIN_INLINE_SECONDS = request.param
+    settings.OUTBOX_CHAIN_INLINE_SECONDS = request.param
 
 
 @pytest.fixture
@@ -119,9 +140,24 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu.Connection, "_establish_connection", refuse)
 
 
+@pytest.fixture(scope="session")
+def purge() -> Iterator[Callable[[], None]]:
+    """Empty all queues, with dozens of commands, unless the broker's keys are those that were left there."""
+    left: set[bytes] = set()
+    with contextlib.closing(redis.Redis.from_url(project_settings.BROKER_URL)) as broker:
+
+        def purge() -> None:
+            nonlocal left
+            if set(broker.scan_iter(count=1000)) != left or not left:
+                testing.purge()
+                left = set(broker.scan_iter(count=1000))
+
+        yield purge
+
+
 @pytest.fixture
-def drain(transactional_db):
+def drain(transactional_db, purge):
     """Work off all that is published, with the real broker; see `outbox.testing.drain`."""
-    testing.purge()
+    purge()
     yield testing.drain
-    testing.purge()
+    purge()

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import kombu
 import psutil
 import redis
 from django.conf import settings
 from django.db import connection
 
-from orderflow.stack import binaries, ports
+from orderflow.stack import ports
+from orderflow.stack.servers import binaries
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ def environment() -> dict[str, str]:
     database = connection.settings_dict
     address = f"{database['HOST'] or 'localhost'}:{database['PORT'] or 5432}"
     who = f"{quote(database['USER'])}:{quote(database['PASSWORD'] or '')}"
+    sender = f"{quote(settings.EMAIL_HOST_USER or '')}:{quote(settings.EMAIL_HOST_PASSWORD or '', safe='')}"
     return {
         **os.environ,
         "DATABASE_URL": f"postgresql://{who}@{address}/{database['NAME']}",
@@ -60,7 +61,7 @@ def environment() -> dict[str, str]:
         "SECRET_KEY": settings.SECRET_KEY,
         "ORDERFLOW_ENV": "test",
         "LOG_LEVEL": "INFO",
-        "EMAIL_URL": f"smtp://{settings.EMAIL_HOST}:{settings.EMAIL_PORT}",
+        "EMAIL_URL": f"smtp://{sender}@{settings.EMAIL_HOST}:{settings.EMAIL_PORT}",
         "PROVIDER_TIMEOUT_SECONDS": str(settings.PROVIDER_TIMEOUT.total_seconds()),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
@@ -78,6 +79,7 @@ def environment() -> dict[str, str]:
                 "FCM_API_BASE",
                 "FCM_PROJECT_ID",
                 "FCM_CREDENTIALS_FILE",
+                "SANDBOX_PASSWORD",
             )
         },
     }
@@ -138,7 +140,8 @@ class Process:
     def kill_children(self) -> None:
         """Take the processes of its pool away without a warning."""
         for child in self.children():
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                child.kill()
 
     def kill(self) -> None:
         """End it and its pool at once, without a warning."""
@@ -263,6 +266,18 @@ class RedisServer:
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port)
 
+    def freeze(self) -> None:
+        """Let it accept connections and commands, and answer none."""
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._popen.send_signal(signal.SIGCONT)
+
+    def is_asked(self) -> bool:
+        """Whether somebody waits for an answer, frozen as it is."""
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return any(row[1].endswith(f":{self.port:04X}") and int(row[4].split(":")[1], 16) for row in rows)
+
     def kill(self) -> None:
         self._popen.kill()
         self._popen.wait(10)
@@ -299,13 +314,3 @@ class Network:
         """Break all connections and refuse new ones until it is opened again."""
         self._popen.kill()
         self._popen.wait(10)
-
-
-def answers(url: str) -> bool:
-    """Whether a broker answers at this address."""
-    try:
-        with kombu.Connection(url, connect_timeout=2) as link:
-            link.ensure_connection(max_retries=1, interval_start=0, timeout=3)
-    except Exception:
-        return False
-    return True

@@ -89,17 +89,8 @@ def fulfill(order_id: str) -> None:
 @app.task
 def notify(order_id: str) -> None:
     order = Order.objects.select_related("shipment").get(pk=order_id)
-    event = OrderFulfilled(
-        order_id=str(order.pk),
-        order_number=order.number,
-        customer_name=order.customer_name,
-        customer_email=order.customer_email,
-        customer_phone=order.customer_phone,
-        customer_push_token=order.customer_push_token,
-        total_minor=order.total_minor,
-        currency=order.currency,
-        carrier=order.shipment.carrier,
-        tracking_number=order.shipment.tracking_number,
+    event = OrderFulfilled.of(
+        order, carrier=order.shipment.carrier, tracking_number=order.shipment.tracking_number
     )
     text = rendering.render(event, channel=Channel.EMAIL)
     notification = Notification.objects.create(

@@ -12,8 +12,8 @@ from django.db import connection
 from benchmarks import tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
-from outbox import relay
-from outbox.watermark import Watermark
+from outbox.relay import relay
+from outbox.relay.watermark import Watermark
 
 LOOKS = 50
 ENOUGH = 10_000

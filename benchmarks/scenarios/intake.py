@@ -16,7 +16,7 @@ from benchmarks.processes import Spec
 from benchmarks.scenarios import Options, Say
 from benchmarks.systems import RELAY
 from orderflow.stack import ports, probes
-from orders import tokens
+from orders.clients import tokens
 from orders.models import Order
 
 WRITERS = 16
@@ -130,10 +130,9 @@ def requested(kind: str, requests: int, clients: int, *, environment: Mapping[st
     _, secret = tokens.create("benchmark", scopes=[tokens.WRITE])
     port, each = ports.choose(), max(1, requests // clients)
     address = f"http://127.0.0.1:{port}"
+    ready = probes.answers(f"{address}/livez")
     with processes.running([_web(port, environment)]) as groups:
-        processes.until(
-            lambda: probes.answers(f"{address}/livez")(_NO_PROCESS), within=30, what="the web server answers"
-        )
+        processes.until(lambda: ready(_NO_PROCESS), within=30, what="the web server answers")
         _ask(f"{address}{PATHS[kind]}", secret, 4 * clients, clients)  # warm
         meter = measure.Meter(systems.servers_and(groups))
         report = _ask(f"{address}{PATHS[kind]}", secret, each * clients, clients)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import celeryconfig
 from benchmarks import ledger, systems
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate, percentile
 from benchmarks.scenarios import Options, Say
 from benchmarks.systems import OURS, RELAY, System
+from outbox import schedule
 
 RATE = 5.0
 """Orders a second; far below what any of the systems can do."""
@@ -44,7 +44,7 @@ def run(options: Options, say: Say) -> Result:
         ours.counts["fulfilled p50"] / tuned.counts["fulfilled p50"],
         most=1.2,
     )
-    interval = 1000 * celeryconfig.DRAIN_INTERVAL
+    interval = 1000 * schedule.DRAIN_INTERVAL
     latest = result.row(DEAF.name).counts["first max"]
     result.judge(f"beat alone: first step within its interval of {interval:.0f} ms", latest, most=interval + 50)
     return result

@@ -13,7 +13,7 @@ from benchmarks.systems import EMAIL
 from notifications.models import Notification
 from orderflow.stack.processes import LATER_POOLS
 from orders.contracts import OrderFulfilled
-from outbox import relay
+from outbox.relay import relay
 
 CALL = 0.05
 POOL = 4

@@ -13,6 +13,7 @@ from celery import current_app
 from benchmarks import measure, processes, tables
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say
+from outbox.relay import probes
 
 QUEUE = "orders"
 
@@ -72,7 +73,8 @@ def _check(rows: int, published: list[int]) -> None:
     with current_app.connection_for_read() as link:
         queue = current_app.amqp.queues[QUEUE](link.default_channel)
         while message := queue.get(no_ack=True):
-            seen[message.decode()[1]["message_id"]] += 1
+            if message.headers["task"] != probes.PROBE:  # those travel behind the parts of a large batch
+                seen[message.decode()[1]["message_id"]] += 1
     twice = sum(count > 1 for count in seen.values())
     if twice or len(seen) != rows or sum(published) != rows:
         raise Incorrect(

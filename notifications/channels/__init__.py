@@ -18,9 +18,9 @@ ADAPTERS = {
 
 
 @functools.cache
-def get(channel: str) -> ports.Channel:
+def get(channel: str) -> ports.ChannelAdapter:
     """The adapter of `channel`."""
-    made: ports.Channel = import_string(ADAPTERS[Channel(channel)])()
+    made: ports.ChannelAdapter = import_string(ADAPTERS[Channel(channel)])()
     return made
 
 

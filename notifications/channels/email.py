@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import binascii
+import contextlib
+import datetime as dt
+import re
 import smtplib
-import socket
+import ssl
 from collections.abc import Sequence
 from email.utils import parseaddr
 
+import idna
 from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
+from django.core.mail import EmailMultiAlternatives, get_connection
+from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.message import sanitize_address
 
 from notifications.models import Notification
 from notifications.ports import OutcomeUnknown, RecipientDeferred, RecipientRefused, RequestRefused
-from outbox.resilience import Outage, Transient, breaker
+from outbox.resilience import CredentialsRefused, Outage, SettingsRefused, Transient, breaker
 
 SERVICE_NOT_AVAILABLE = 421
 
+UNAUTHORISED = frozenset({530, 534, 535, 538})
+"""Replies that ask for other credentials, whatever they answer (RFC 4954, section 6)."""
+
+TOO_LARGE = 552
+"""A reply to the sender that speaks of the mail, whose size is declared with it (RFC 1870)."""
+
+QUOTED_PAIR = re.compile(r"\\(.)")
+"""A character of a quoted mailbox that stands for itself (RFC 5321, section 4.1.2)."""
+
+OF_SENDER = re.compile(
+    r"\b5\.(1\.[78]|7\.(26|27|54|57|60|64))\b|\bsender (address|verify|is not)\b|\bnot owned by user\b"
+    r"|\bsend ?as ?denied\b|identities failed the check|\bunable to relay\b|\brcpthosts\b"
+    r"|\brelay(ing)? (access )?(is )?(denied|not (permitted|allowed)|prohibited)",
+    re.IGNORECASE,
+)
+"""How servers refuse a sender, or to relay for us, at whatever step: Postfix, Exim, Sendmail, qmail, Exchange,
+SES; codes of RFC 3463 and 7372. Many do so in reply to the recipient."""
+
 
 class EmailChannel:
-    """`notifications.ports.Channel` over SMTP. Sent again, a mail has the same Message-ID."""
+    """`notifications.ports.ChannelAdapter` over SMTP. Sent again, a mail has the same Message-ID."""
+
+    can_be_asked = False
 
     def send(self, notification: Notification) -> str:
-        """See `notifications.ports.Channel.send`."""
+        """See `notifications.ports.ChannelAdapter.send`."""
         mail = compose(notification)
         with breaker("email").guard():
             deferred = _submit(mail)
@@ -29,9 +56,45 @@ class EmailChannel:
             raise deferred
         return str(mail.extra_headers["Message-ID"])
 
-    def find(self, notification: Notification) -> Sequence[str]:
+    def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
         """Nothing: a mail server cannot be asked what it has taken."""
         return []
+
+
+def ascii_address(address: str) -> str:
+    """
+    The address as mail servers take it, its domain as IDNA 2008 has it.
+
+    Python and Django follow IDNA 2003, which makes another domain of one with `ß` or `ς`, and drop joiners.
+
+    Raises:
+        RecipientRefused: if it has no such form, or another meaning; the mail would go to somebody else.
+    """
+    mailbox, at, domain = address.rpartition("@")
+    try:
+        if not mailbox.isascii():
+            raise RecipientRefused("this address needs SMTPUTF8, which is not spoken here")
+        ascii_domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError as invalid:
+        raise RecipientRefused("the domain of this address is not valid (IDNA 2008)") from invalid
+    _check_mailbox(mailbox, at + ascii_domain)
+    return mailbox + at + ascii_domain
+
+
+def _check_mailbox(mailbox: str, domain: str) -> None:
+    """
+    Check that the mail goes to the mailbox as it is written, but for quotes that it does not need.
+
+    Django reads addresses anew, and decodes what looks like an encoded word of a header (RFC 2047): the mailbox
+    `=?utf-8?q?eve?=` would become `eve`.
+    """
+    bare = QUOTED_PAIR.sub(r"\1", mailbox[1:-1]) if mailbox.startswith('"') else mailbox
+    try:
+        goes_to = sanitize_address(mailbox + domain, "utf-8")
+    except (ValueError, RecursionError) as malformed:
+        raise RecipientRefused("this is no address mail can go to") from malformed
+    if not bare or goes_to not in (mailbox + domain, bare + domain):
+        raise RecipientRefused("the mailbox of this address can be read in more than one way")
 
 
 def compose(notification: Notification) -> EmailMultiAlternatives:
@@ -40,7 +103,7 @@ def compose(notification: Notification) -> EmailMultiAlternatives:
         subject=notification.subject,
         body=notification.text,
         from_email=settings.DEFAULT_FROM_EMAIL,
-        to=[notification.recipient],
+        to=[ascii_address(notification.recipient)],
         headers={
             "Message-ID": message_id_of(notification),
             "Auto-Submitted": "auto-generated",
@@ -61,36 +124,107 @@ def message_id_of(notification: Notification) -> str:
 
 def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
     """Submit the mail; a delay of its recipient is returned, since it says nothing about the server."""
+    mail.connection = _opened()
     try:
         mail.send()
     except smtplib.SMTPRecipientsRefused as refused:
-        code, reason = next(iter(refused.recipients.values()))
-        if code == SERVICE_NOT_AVAILABLE:
-            raise Outage(f"the mail server answered {_said(code, reason)}") from refused
+        recipient, (code, reason) = next(iter(refused.recipients.items()))
+        _check_of_all(code, reason, recipient, refused)
         if code < 500:
             return RecipientDeferred(f"the mail server answered {_said(code, reason)}")
         raise RecipientRefused(f"the mail server answered {_said(code, reason)}") from refused
-    except smtplib.SMTPConnectError as failure:
-        raise Outage(f"the mail server answered {_said(failure.smtp_code, failure.smtp_error)}") from failure
-    except smtplib.SMTPAuthenticationError as failure:
-        raise RequestRefused("the mail server does not take our credentials") from failure
+    except smtplib.SMTPSenderRefused as refused:
+        answer = f"the mail server answered {_said(refused.smtp_code, refused.smtp_error)}"
+        _check_of_all(refused.smtp_code, refused.smtp_error, mail.to[0], refused)
+        if refused.smtp_code == TOO_LARGE:
+            raise RequestRefused(answer) from refused
+        raise _sender_refused(refused.smtp_code) if refused.smtp_code >= 500 else Outage(answer) from refused
     except smtplib.SMTPResponseException as failure:
         answer = f"the mail server answered {_said(failure.smtp_code, failure.smtp_error)}"
-        if failure.smtp_code == SERVICE_NOT_AVAILABLE:
-            raise Outage(answer) from failure
+        _check_of_all(failure.smtp_code, failure.smtp_error, mail.to[0], failure)
         if 400 <= failure.smtp_code < 500:
             raise Transient(answer) from failure
         if failure.smtp_code >= 500:
             raise RecipientRefused(answer) from failure
         raise OutcomeUnknown(answer) from failure
-    except (ConnectionRefusedError, socket.gaierror) as failure:
-        raise Outage("the mail server does not answer") from failure
     except (smtplib.SMTPException, OSError) as failure:
         raise OutcomeUnknown(f"the connection to the mail server broke: {type(failure).__name__}") from failure
+    except binascii.Error as unreadable:  # what the server asks for when we log in
+        raise OutcomeUnknown("the mail server's answer cannot be read") from unreadable
     except ValueError as malformed:
         raise RecipientRefused(f"this is no address mail can go to: {malformed}") from malformed
+    finally:
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            mail.connection.close()
     return None
 
 
+def _opened() -> BaseEmailBackend:
+    """
+    A connection to the mail server. What goes wrong until then says nothing about any mail.
+
+    Raises:
+        outbox.resilience.Outage: if there is none, or it does not take our settings.
+    """
+    if "@" not in parseaddr(settings.DEFAULT_FROM_EMAIL)[1]:
+        raise SettingsRefused("our sender is no address", settings="DEFAULT_FROM_EMAIL")
+    server: BaseEmailBackend = get_connection()
+    try:
+        server.open()
+    except smtplib.SMTPNotSupportedError as failure:
+        raise _refused("that it does not know AUTH or STARTTLS") from failure
+    except smtplib.SMTPResponseException as failure:
+        if failure.smtp_code in UNAUTHORISED or (
+            isinstance(failure, smtplib.SMTPAuthenticationError) and failure.smtp_code >= 500
+        ):
+            raise _refused(failure.smtp_code) from failure
+        raise Outage(f"the mail server answered {_said(failure.smtp_code, failure.smtp_error)}") from failure
+    except ssl.SSLCertVerificationError as failure:
+        raise Outage(f"the mail server's certificate is not valid: {failure.verify_message}") from failure
+    except (smtplib.SMTPException, OSError) as failure:
+        raise Outage(f"the mail server does not answer: {type(failure).__name__}") from failure
+    except UnicodeError as unusable:
+        what = "the mail server was not asked, its name or our account there cannot be written in ASCII"
+        raise SettingsRefused(what, settings="EMAIL_URL") from unusable
+    return server
+
+
+def _check_of_all(code: int, reason: bytes | str, recipient: str, failure: Exception) -> None:
+    """
+    Check that a reply speaks of this mail, not of all.
+
+    Raises:
+        outbox.resilience.Outage: if the server closes, or takes nothing from us.
+    """
+    if code == SERVICE_NOT_AVAILABLE:
+        raise Outage(f"the mail server answered {_said(code, reason)}") from failure
+    if code in UNAUTHORISED:
+        raise _refused(code) from failure
+    if code >= 500 and OF_SENDER.search(_without(recipient, _text(reason))):
+        raise _sender_refused(code) from failure
+
+
+def _without(recipient: str, reply: str) -> str:
+    """A reply without the recipient, who must not be able to make it say something about us."""
+    for part in (recipient, *recipient.rsplit("@", 1)):
+        reply = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", " ", reply, flags=re.IGNORECASE)
+    return re.sub(r"<[^>]*>", " ", reply)
+
+
+def _sender_refused(code: int) -> SettingsRefused:
+    return SettingsRefused(
+        f"the mail server does not take our sender (it answered {code})",
+        settings="DEFAULT_FROM_EMAIL, or the account in EMAIL_URL",
+    )
+
+
+def _refused(answer: object) -> CredentialsRefused:
+    return CredentialsRefused("the mail server", settings="EMAIL_URL", answer=answer)
+
+
 def _said(code: int, reason: bytes | str) -> str:
-    return f"{code} {reason.decode(errors='replace') if isinstance(reason, bytes) else reason}"
+    return f"{code} {_text(reason)}"
+
+
+def _text(reason: bytes | str) -> str:
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else reason

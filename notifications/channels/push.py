@@ -6,25 +6,45 @@ Not through firebase-admin: it brings a dozen services along, and its address ca
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import requests
 from django.conf import settings
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.transport.requests import AuthorizedSession, Request
 from google.oauth2 import service_account
 
 from notifications.channels import http
-from notifications.models import Notification
+from notifications.models import Channel, Notification
 from notifications.ports import OutcomeUnknown, RecipientRefused, RequestRefused
-from outbox.resilience import Outage, Transient, breaker
+from outbox.database import storable
+from outbox.http import answers, bounded
+from outbox.resilience import CredentialsRefused, Outage, breaker
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 
 GOOGLE = "https://fcm.googleapis.com"
+NOWHERE = "http://not-configured.invalid"
+"""What is called when no address is set: never Google by accident."""
 
-RECIPIENT_ERRORS = frozenset({"UNREGISTERED", "SENDER_ID_MISMATCH"})
+RECIPIENT_ERRORS = frozenset({"UNREGISTERED"})
+"""FCM's codes that speak of one device: it is gone."""
+
+LOOKED_THROUGH = 1000
+"""The latest notifications among which one that has reached its device is looked for."""
+
+UNAUTHORISED = (401, 403, 404)
+"""All others of these speak of us, also THIRD_PARTY_AUTH_ERROR, the key for Apple's or a browser's push. 404
+without a code means that there is no such project."""
+
+SENDER_MISMATCH = "SENDER_ID_MISMATCH"
+"""The device belongs to another project than ours. Which of the two is wrong, FCM does not say."""
+
+LONGEST_CODE, MOST_CODES = 50, 5
+"""How much of what an error is called is repeated."""
 
 TIME_TO_LIVE = "86400s"
 """News of an order that is a day old is in the customer's mailbox; a phone need not ring for it any more."""
@@ -32,27 +52,45 @@ TIME_TO_LIVE = "86400s"
 
 class PushChannel:
     """
-    `notifications.ports.Channel` on FCM.
+    `notifications.ports.ChannelAdapter` on FCM.
 
     FCM knows no idempotency keys. A notification that is sent twice replaces itself on the phone, by
     its collapse key.
     """
 
+    can_be_asked = False
+
     def __init__(self) -> None:
-        self._url = f"{settings.FCM_API_BASE.rstrip('/')}/v1/projects/{settings.FCM_PROJECT_ID}/messages:send"
+        base = settings.FCM_API_BASE.rstrip("/") or NOWHERE
+        self._url = f"{base}/v1/projects/{settings.FCM_PROJECT_ID}/messages:send"
         self._timeout = settings.PROVIDER_TIMEOUT.total_seconds()
+
+    @functools.cached_property
+    def _session(self) -> AuthorizedSession:
+        """
+        Made when it is first needed, so that a file that cannot be read fails as all wrong credentials do.
+
+        Raises:
+            CredentialsRefused: if the file cannot be read.
+        """
         kind = service_account.Credentials if settings.FCM_API_BASE.startswith(GOOGLE) else _OwnCredentials
-        credentials = kind.from_service_account_file(settings.FCM_CREDENTIALS_FILE, scopes=[SCOPE])
-        self._session = AuthorizedSession(credentials, refresh_timeout=self._timeout)
+        try:
+            credentials = kind.from_service_account_file(settings.FCM_CREDENTIALS_FILE, scopes=[SCOPE])
+        except (OSError, ValueError, GoogleAuthError) as unreadable:
+            raise _refused(f"not asked, the file cannot be read: {type(unreadable).__name__}") from unreadable
+        tokens = Request(bounded.bound(requests.Session(), seconds=self._timeout))
+        made = AuthorizedSession(credentials, refresh_timeout=self._timeout, auth_request=tokens)
+        bounded.bound(made, seconds=self._timeout)
+        return made
 
     def send(self, notification: Notification) -> str:
-        """See `notifications.ports.Channel.send`."""
+        """See `notifications.ports.ChannelAdapter.send`."""
         with breaker("push").guard():
             response = self._post({"message": compose(notification)})
             http.check_available("FCM", response.status_code, response.headers)
             return _name_in(response)
 
-    def find(self, notification: Notification) -> Sequence[str]:
+    def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
         """Nothing: FCM cannot be asked what it has taken."""
         return []
 
@@ -65,13 +103,22 @@ class PushChannel:
             raise Outage("Google's token server does not answer") from failure
         except RefreshError as failure:
             if failure.retryable:
-                raise Transient("Google gives no access token now") from failure
-            raise RequestRefused("Google gives no access token for this service account") from failure
+                raise Outage("Google gives no access token now") from failure
+            raise _refused("no access token") from failure
         except GoogleAuthError as failure:
-            raise RequestRefused(f"Google does not take our credentials: {failure}") from failure
+            raise _refused(type(failure).__name__) from failure
+        except requests.exceptions.InvalidHeader as unusable:
+            raise self._without_its_token() from unusable
         except requests.exceptions.RequestException as failure:
-            raise http.failure_of("FCM", failure) from failure
+            raise http.failure_of("FCM", failure, address="FCM_API_BASE") from failure
+        except answers.UNREADABLE as unusable:
+            raise self._without_its_token() from unusable
         return response
+
+    def _without_its_token(self) -> Outage:
+        """Nothing was sent. Google's library would keep such a token as long as the answer says."""
+        self.__dict__.pop("_session", None)
+        return Outage("the access token that Google gives cannot be used")
 
 
 class _OwnCredentials(service_account.Credentials):
@@ -105,23 +152,56 @@ def compose(notification: Notification) -> dict[str, Any]:
 
 
 def collapse_key_of(notification: Notification) -> str:
-    """What makes a second copy replace the first."""
-    return f"notification-{notification.pk}"
+    """What makes a second copy replace the first. Not the row's number: a restored database gives it again."""
+    return f"notification-{notification.message_id.hex}"
 
 
-def _name_in(response: requests.Response) -> str:
+def _refused(answer: object) -> CredentialsRefused:
+    return CredentialsRefused("FCM", settings="FCM_CREDENTIALS_FILE and FCM_PROJECT_ID", answer=answer)
+
+
+def _has_worked() -> bool:
+    """Whether our project, which FCM's ids name, has reached a device: then it is the right one."""
+    latest = Notification.objects.filter(channel=Channel.PUSH).order_by("-created_at", "id")
+    ids = latest.values_list("provider_message_id", flat=True)[:LOOKED_THROUGH]
+    return any(id_.startswith(f"projects/{settings.FCM_PROJECT_ID}/") for id_ in ids)
+
+
+def _answer_of(response: requests.Response) -> dict[str, Any]:
     try:
         answer = response.json()
-    except ValueError as unreadable:
+    except answers.UNREADABLE as unreadable:
+        if response.status_code in UNAUTHORISED:  # something in between has refused, which knows no JSON
+            raise _refused(response.status_code) from unreadable
         raise OutcomeUnknown("FCM's answer cannot be read") from unreadable
     if not isinstance(answer, dict):
         raise OutcomeUnknown("FCM's answer is not an object")
+    return answer
+
+
+def _name_in(response: requests.Response) -> str:
+    answer = _answer_of(response)
     if response.status_code == 200:
-        if not answer.get("name"):
-            raise OutcomeUnknown("FCM's answer has no id")
-        return str(answer["name"])
-    error = answer.get("error") or {}
-    codes = {str(detail.get("errorCode")) for detail in error.get("details") or []}
-    if codes & RECIPIENT_ERRORS or "registration token" in str(error.get("message", "")):
-        raise RecipientRefused(f"FCM refuses the device: {', '.join(sorted(codes)) or error.get('status')}")
-    raise RequestRefused(f"FCM answered {response.status_code}: {error.get('status', '')}")
+        with answers.reading("FCM's", OutcomeUnknown):
+            return answers.identifier(answer.get("name"))
+    error = answer.get("error")
+    error = error if isinstance(error, dict) else {}
+    codes, status = _codes_in(error), storable.text(error.get("status"), longest=LONGEST_CODE)
+    is_of_device = SENDER_MISMATCH in codes and _has_worked()
+    says_token = "registration token" in storable.note(error.get("message"))
+    if is_of_device or codes & RECIPIENT_ERRORS or says_token:
+        raise RecipientRefused(f"FCM refuses the device: {', '.join(sorted(codes)) or status}")
+    if response.status_code in UNAUTHORISED:
+        raise _refused(", ".join(sorted(codes)) or response.status_code)
+    raise RequestRefused(f"FCM answered {response.status_code}: {status}")
+
+
+def _codes_in(error: dict[str, Any]) -> set[str]:
+    """FCM's own codes in an error, where it names any."""
+    details = error.get("details")
+    named = (
+        [detail.get("errorCode") for detail in details if isinstance(detail, dict)]
+        if isinstance(details, list)
+        else []
+    )
+    return {storable.text(code, longest=LONGEST_CODE) for code in named[:MOST_CODES]}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,12 +18,42 @@ from twilio.rest import Client
 from notifications.channels import http
 from notifications.models import Notification
 from notifications.ports import OutcomeUnknown, RecipientRefused, RequestRefused
-from outbox.resilience import breaker
+from outbox.database import storable
+from outbox.http import answers, bounded
+from outbox.resilience import CredentialsRefused, Outage, SettingsRefused, breaker
 
 TWILIO = "https://api.twilio.com"
 
+SENDER_ERRORS = frozenset(
+    {21212, 21267, 21601, 21603, 21606, 21659, 21660, 21661, 21701, 21702, 21703, 21704, 21705, 30032, 30034}
+)
+"""Twilio's codes for a sender that is missing, malformed, another account's, or not registered for texts."""
+
+FROM_SHORT_CODES = frozenset({21606, 21659})
+"""Of a short code these may speak of the recipient: it reaches its own country only."""
+
+SHORT_CODE = re.compile(r"[0-9]{3,8}")
+
+ACCOUNT_ERRORS = frozenset({10001, 20003, 20005, 20006, 20008, 20404, 21608, 30002})
+"""Twilio's codes for an account that is not there, closed, suspended, or on trial: it writes to its owner."""
+
+BUSY = frozenset({14107, 20429, 21611, 30001, 63038})
+"""Twilio's codes for queues that are full and rates that are used up."""
+
 RECIPIENT_ERRORS = frozenset({21211, 21214, 21217, 21265, 21408, 21610, 21612, 21614, 21635})
-"""Twilio's codes for numbers that are wrong, unreachable, forbidden or unsubscribed."""
+"""Twilio's codes for numbers that are wrong, unreachable, forbidden or unsubscribed.
+
+All of these: twilio.com/docs/api/errors."""
+
+SENT = frozenset(
+    "accepted scheduled queued sending sent delivered undelivered read partially_delivered".split()  # noqa: SIM905
+)
+"""Statuses of messages that Twilio has taken; an `undelivered` one has reached the network."""
+
+UNSENT = frozenset({"failed", "canceled"})
+"""Statuses of messages that have never left Twilio. Both: twilio.com/docs/messaging/api/message-resource."""
+
+WORD = re.compile(r"[^\W_]+")
 
 LATEST = 50
 """How many of a recipient's latest messages a look-up reads: more than come while one try is open."""
@@ -31,49 +64,56 @@ PAGE = 1000
 CLOCKS_DIFFER = dt.timedelta(minutes=2)
 
 
+NOWHERE = "http://not-configured.invalid"
+"""What is called when no address is set: never Twilio by accident."""
+
+
 class SmsChannel:
     """
-    `notifications.ports.Channel` on Twilio.
+    `notifications.ports.ChannelAdapter` on Twilio.
 
-    Twilio knows no idempotency keys, so what an earlier try may have sent is looked for by its text.
+    Twilio knows no idempotency keys, so what an earlier try may have sent is looked for by its words.
     """
+
+    can_be_asked = True
 
     def __init__(self) -> None:
         timeout = settings.PROVIDER_TIMEOUT.total_seconds()
         self._client = Client(
             settings.TWILIO_ACCOUNT_SID or "unset",
             settings.TWILIO_AUTH_TOKEN or "unset",
-            http_client=_HttpClient(base=settings.TWILIO_API_BASE.rstrip("/"), timeout=timeout),
+            http_client=_HttpClient(base=settings.TWILIO_API_BASE.rstrip("/") or NOWHERE, timeout=timeout),
         )
 
     def send(self, notification: Notification) -> str:
-        """See `notifications.ports.Channel.send`."""
+        """See `notifications.ports.ChannelAdapter.send`."""
         with breaker("sms").guard():
-            try:
-                message = self._client.messages.create(
+            message = _said(
+                lambda: self._client.messages.create(
                     to=notification.recipient, from_=settings.TWILIO_FROM, body=notification.text
                 )
-            except TwilioRestException as refused:
-                raise _refusal(refused) from refused
-            except (TwilioException, ValueError, KeyError, TypeError) as unreadable:
-                raise OutcomeUnknown("Twilio's answer cannot be read") from unreadable
-        if not message.sid:
-            raise OutcomeUnknown("Twilio's answer has no id")
-        return str(message.sid)
+            )
+            with _reading():
+                if message.status in UNSENT and (outage := _outage(message.error_code)):
+                    raise outage
+        with _reading():
+            _check_sent(message)
+            return answers.identifier(message.sid)
 
-    def find(self, notification: Notification) -> Sequence[str]:
-        """The recipient's latest messages with this text, unless Twilio gave up on them."""
+    def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
+        """The recipient's latest messages that say this text, unless Twilio gave up on them."""
         latest = self._asked(
             lambda: self._client.messages.list(to=notification.recipient, limit=LATEST, page_size=LATEST)
         )
-        since = notification.created_at - CLOCKS_DIFFER
-        return [
-            str(message.sid)
-            for message in latest
-            if message.body == notification.text
-            and message.status not in ("failed", "canceled")
-            and (message.date_created is None or message.date_created >= since)
-        ]
+        since -= CLOCKS_DIFFER
+        with _reading():
+            return [
+                answers.identifier(message.sid)
+                for message in latest
+                if says(message.body, notification.text)
+                and message.status not in UNSENT
+                and (message.date_created is None or message.date_created >= since)
+            ]
 
     def sent(self, *, since: dt.datetime | None) -> Iterator[str]:
         """
@@ -83,20 +123,55 @@ class SmsChannel:
             outbox.resilience.Transient: Twilio does not answer.
         """
         dates = {"date_sent_after": since.date()} if since else {}
+        pages = answers.Pages("Twilio's")
         page = self._asked(lambda: self._client.messages.page(page_size=PAGE, **dates))
-        while page is not None:
-            yield from (str(message.sid) for message in page)
+        while True:
+            with _reading():
+                ids = [storable.identifier(message.sid) for message in page]
+                place = page.next_page_url
+            yield from ids
+            if not place:
+                return
+            if not ids:
+                raise answers.ListDoesNotEnd("Twilio's list has an empty page, and another one after it")
+            pages.go_on_from(place)
             page = self._asked(page.next_page)
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
-        """What a question to Twilio brings; None after the last page of a list."""
+        """What a question to Twilio brings."""
         with breaker("sms").guard():
-            try:
-                return ask()
-            except TwilioRestException as refused:
-                raise _refusal(refused) from refused
-            except (TwilioException, ValueError, KeyError, TypeError) as unreadable:
-                raise OutcomeUnknown("Twilio's answer cannot be read") from unreadable
+            return _said(ask)
+
+
+def _said(ask: Callable[[], Any]) -> Any:
+    """What Twilio answers, its refusals told apart."""
+    with _reading():
+        try:
+            return ask()
+        except TwilioRestException as refused:
+            raise _refusal(refused) from refused
+        except TwilioException as unreadable:
+            raise OutcomeUnknown("Twilio's answer cannot be read") from unreadable
+
+
+def _reading() -> contextlib.AbstractContextManager[None]:
+    return answers.reading("Twilio's", OutcomeUnknown)
+
+
+def says(body: Any, text: str) -> bool:
+    """
+    Whether a message says this text, whatever Twilio has made of it.
+
+    Twilio replaces letters and marks by others that need less room, and writes something in front of what trial
+    accounts send. The words stay, and their order; that of another order has another number in it.
+    """
+    wanted = _words(text)
+    return bool(wanted.strip()) and wanted in _words(str(body or ""))
+
+
+def _words(text: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return " ".join(["", *WORD.findall(plain.casefold()), ""])
 
 
 class _HttpClient(TwilioHttpClient):
@@ -104,22 +179,57 @@ class _HttpClient(TwilioHttpClient):
 
     def __init__(self, *, base: str, timeout: float) -> None:
         super().__init__(timeout=timeout)
+        bounded.bound(self.session, seconds=timeout)
         self._base = base
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
-        if self._base:
-            url = url.replace(TWILIO, self._base, 1)
+        if not url.startswith(f"{TWILIO}/"):  # where the next page is, the answer says
+            raise OutcomeUnknown("Twilio's answer leads to another server, which is not asked")
+        url = url.replace(TWILIO, self._base, 1)
         try:
             response = super().request(method, url, *args, **options)
         except requests.exceptions.RequestException as failure:
-            raise http.failure_of("Twilio", failure) from failure
+            raise http.failure_of("Twilio", failure, address="TWILIO_API_BASE") from failure
         http.check_available("Twilio", response.status_code, response.headers)
         return response
+
+
+def _check_sent(message: Any) -> None:
+    """
+    Raises:
+        RecipientRefused: if Twilio has given the message up already, because of the recipient.
+        RequestRefused: if it has given it up for another reason.
+        OutcomeUnknown: if its status is in no table.
+    """
+    if message.status in UNSENT:
+        kind = RecipientRefused if message.error_code in RECIPIENT_ERRORS else RequestRefused
+        raise kind(f"Twilio's message {message.sid} is {message.status}: error {message.error_code}")
+    if message.status not in SENT:
+        raise OutcomeUnknown(f"Twilio's message is {message.status!r}, and nobody here knows what that means")
+
+
+def _outage(code: int | None) -> Outage | None:
+    """What an error code says about all messages; None if it speaks of one."""
+    if code in BUSY:
+        return Outage(f"Twilio takes no more at the moment: error {code}")
+    if code in ACCOUNT_ERRORS:
+        return _unauthorised(f"error {code}")
+    if code in SENDER_ERRORS and not (code in FROM_SHORT_CODES and SHORT_CODE.fullmatch(settings.TWILIO_FROM)):
+        return SettingsRefused(f"Twilio does not take our sender (error {code})", settings="TWILIO_FROM")
+    return None
+
+
+def _unauthorised(answer: object) -> CredentialsRefused:
+    return CredentialsRefused("Twilio", settings="TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN", answer=answer)
 
 
 def _refusal(refused: TwilioRestException) -> Exception:
     if refused.code in RECIPIENT_ERRORS:
         return RecipientRefused(f"Twilio refuses the recipient: error {refused.code}")
+    if outage := _outage(refused.code):
+        return outage
+    if refused.status in (401, 403, 404):
+        return _unauthorised(refused.status)
     if refused.status < 400:
         return OutcomeUnknown(f"Twilio answered {refused.status}")
     return RequestRefused(f"Twilio refuses the request: status {refused.status}, error {refused.code}")

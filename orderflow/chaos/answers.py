@@ -9,6 +9,7 @@ from typing import Any
 
 from orderflow.chaos.client import Placed, Try
 from orderflow.chaos.recovery import Struck
+from outbox.command_lines import counted
 
 MOST_TIMES = 2.0
 """How much longer than usual the median answer may take while the broker is down."""
@@ -20,7 +21,7 @@ FLOOR = 0.1
 FEWEST = 5
 """Fewer answers than this have no median worth judging."""
 
-SILENT = ("pause-worker", "clock-jump")
+SILENT = ("pause-worker", "clock-jump", "clock-skew", "slow-channel")
 """Faults that cost the API nothing: they touch no server and no processor."""
 
 SETTLES_WITHIN = 2.0
@@ -37,6 +38,8 @@ class Answers:
     outage_p95: float | None
     outage_count: int
     outage_errors: tuple[str, ...]
+    unjudged: str = ""
+    """Why the answers during outages are not compared with the usual ones; empty if they are."""
 
     @property
     def are_too_slow(self) -> bool:
@@ -65,7 +68,20 @@ def judge(placed: Sequence[Placed], struck: Sequence[Struck]) -> Answers:
         outage_p95=_p95(alone),
         outage_count=len(alone),
         outage_errors=tuple(one.error or str(one.status) for one in alone if one.status != 201),
+        unjudged=_why_unjudged(len(usual), len(in_outage), len(alone), were_outages=bool(outages)),
     )
+
+
+def _why_unjudged(usual: int, in_outage: int, alone: int, *, were_outages: bool) -> str:
+    if not were_outages:
+        return "the broker was never down"
+    if alone < FEWEST:
+        return (
+            f"{alone} of {counted(in_outage, 'answer')} came while nothing else was wrong; {FEWEST} are needed"
+        )
+    if usual < FEWEST:
+        return f"{counted(usual, 'answer')} came while nothing was wrong; {FEWEST} are needed"
+    return ""
 
 
 def _during(one: Try, struck: Sequence[Struck], *, margin: float = SETTLES_WITHIN) -> bool:

@@ -11,7 +11,7 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from outbox import broker
+from outbox.broker import inspection
 
 QUEUE = "orders"
 LOOK_EVERY = 1.0
@@ -43,7 +43,7 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
             try:
-                self.samples.append((time.time(), broker.waiting(QUEUE)))
+                self.samples.append((time.time(), inspection.waiting(QUEUE)))
             except (BrokerError, AMQPError, RedisError, OSError):
                 continue  # the broker is one of the things that are broken here
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from orderflow.chaos.wishes import Wish
+from orderflow.chaos.planned_orders import PlannedOrder
 
 TIMEOUT = 5.0
 """Seconds a client waits for one answer."""
@@ -43,9 +43,9 @@ class Try:
 
 @dataclasses.dataclass(kw_only=True)
 class Placed:
-    """What became of one wish, as its client knows it."""
+    """What became of one planned order, as its client knows it."""
 
-    wish: Wish
+    planned: PlannedOrder
     tries: list[Try] = dataclasses.field(default_factory=list)
     order_id: str = ""
     order_number: str = ""
@@ -69,30 +69,30 @@ class Client:
         self._url, self._token, self._timeout = url.rstrip("/"), token, timeout
         self._local = threading.local()
 
-    def place(self, wish: Wish, *, until: float) -> Placed:
+    def place(self, planned: PlannedOrder, *, until: float) -> Placed:
         """Place one order; repeat the request with its key until there is an answer, or until a Unix time."""
-        placed = Placed(wish=wish)
+        placed = Placed(planned=planned)
         while not placed.is_answered and (not placed.tries or time.time() < until):
             if placed.tries:
                 time.sleep(_pause(len(placed.tries)))
             self._try(placed)
-        if placed.is_accepted and wish.cancel_after is not None:
-            time.sleep(wish.cancel_after)
+        if placed.is_accepted and planned.cancel_after is not None:
+            time.sleep(planned.cancel_after)
             placed.cancellation = self._cancel(placed.order_id, until=until)
         return placed
 
-    def place_all(self, wishes: Iterable[Wish], *, rate: float, until: float) -> list[Placed]:
+    def place_all(self, planned_orders: Iterable[PlannedOrder], *, rate: float, until: float) -> list[Placed]:
         """
         Place all orders, `rate` of them a second however long the answers take; return what became of them.
         """
-        waiting: queue.SimpleQueue[Wish | None] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[PlannedOrder | None] = queue.SimpleQueue()
         done: list[Placed] = []
         failures: list[BaseException] = []
 
         def work() -> None:
             try:
-                while (wish := waiting.get()) is not None:
-                    done.append(self.place(wish, until=until))
+                while (planned := waiting.get()) is not None:
+                    done.append(self.place(planned, until=until))
             except BaseException as failure:
                 failures.append(failure)
 
@@ -100,20 +100,20 @@ class Client:
         for thread in threads:
             thread.start()
         begun = time.monotonic()
-        for position, wish in enumerate(wishes):
+        for position, planned in enumerate(planned_orders):
             time.sleep(max(0.0, begun + position / rate - time.monotonic()))
-            waiting.put(wish)
+            waiting.put(planned)
         for _ in threads:
             waiting.put(None)
         for thread in threads:
             thread.join()
         if failures:
             raise failures[0]
-        return sorted(done, key=lambda placed: placed.wish.number)
+        return sorted(done, key=lambda placed: placed.planned.number)
 
     def _try(self, placed: Placed) -> None:
         at, begun = time.time(), time.monotonic()
-        answer = self._post("/orders", key=placed.wish.key, body=placed.wish.body)
+        answer = self._post("/orders", key=placed.planned.key, body=placed.planned.body)
         seconds = time.monotonic() - begun
         if isinstance(answer, Exception):
             placed.tries.append(Try(at=at, seconds=seconds, error=f"{type(answer).__name__}: {answer}"[:200]))

@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from django.conf import settings
@@ -19,26 +19,30 @@ from django.db.models import Count
 from django.utils import timezone
 
 from notifications.models import Notification
-from orderflow.chaos import answers, backlog, faults, promises, recovery, wishes
+from orderflow.chaos import answers, backlog, copies, faults, planned_orders, promises, recovery, stuck
 from orderflow.chaos.client import Client, Placed
-from orderflow.chaos.faults import Act
+from orderflow.chaos.faults import Act, StruckNothing
 from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orderflow.chaos.planned_orders import PlannedOrder
 from orderflow.chaos.promises import Finding, Ledgers
 from orderflow.chaos.recovery import Life, Struck
-from orderflow.chaos.report import Report
+from orderflow.chaos.report import DrillReport
 from orderflow.chaos.schedule import Fault
-from orderflow.chaos.wishes import Wish
-from orders import tokens
+from orders.clients import tokens
 from orders.models import Order, OrderTransition
-from outbox import verification
-from outbox.models import Attempt, DeadLetter, OutboxMessage
+from outbox.command_lines import counted
+from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
 from outbox.resilience import Outage
+from outbox.verification import examination
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks whether something is back: the precision of the recovery times."""
 
 BACK_PATIENCE = 60.0
 """Seconds within which what was broken must be back at all."""
+
+STRIKE_PATIENCE = 20.0
+"""Seconds that a fault waits for something to strike, before it is reported as one that has struck nothing."""
 
 SETTLE_LOOK = 1.0
 """Seconds between two looks whether everything has come to its end."""
@@ -47,6 +51,7 @@ NOT_A_PROVIDERS = (
     "OperationalError",
     "InterfaceError",
     "CrashLoop",
+    "NotAlone",
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
 )
@@ -71,6 +76,8 @@ class Plan:
     broker: str
     settle: float
     schedule: Sequence[Fault]
+    left_out: Mapping[str, str]
+    """The kinds of fault that cannot strike here, and why."""
     stack: OwnStack | None
     command: str
 
@@ -85,21 +92,25 @@ class Drill:
         self._struck: list[Struck] = []
         self._failures: list[BaseException] = []
 
-    def run(self) -> Report:
+    def run(self) -> DrillReport:
         """Run it all and return what came of it."""
         plan = self.plan
         run = f"drill-{plan.seed}-{timezone.now():%H%M%S}"
-        wishes.stock(plan.orders)
-        _, secret = tokens.create(run, scopes=tokens.SCOPES)
+        planned_orders.stock(plan.orders)
+        if plan.stack:
+            copies.watch()
+        _, secret = tokens.create(run, scopes=[tokens.WRITE])
         client = Client(f"{settings.WEB_URL}/api/v1", secret)
         self._begun = time.time()
         until = self._begun + plan.duration + plan.settle
         with self._watch:
-            placed = self._break_and_place(client, wishes.draw(plan.orders, seed=plan.seed, run=run), until)
+            placed = self._break_and_place(
+                client, planned_orders.draw(plan.orders, seed=plan.seed, run=run), until
+            )
             settled_after = self._settle(placed, until=until)
         return self._report(placed, settled_after)
 
-    def _break_and_place(self, client: Client, wanted: Sequence[Wish], until: float) -> list[Placed]:
+    def _break_and_place(self, client: Client, wanted: Sequence[PlannedOrder], until: float) -> list[Placed]:
         threads = [
             threading.Thread(target=self._strike, args=(fault,), name=str(fault))
             for fault in self.plan.schedule
@@ -113,7 +124,8 @@ class Drill:
                 thread.join()
         if self._failures:
             raise self._failures[0]
-        self._tell(f"all {len(placed)} orders placed, {sum(one.is_accepted for one in placed)} accepted")
+        accepted = sum(one.is_accepted for one in placed)
+        self._tell(f"{counted(len(placed), 'order')} placed, {accepted} accepted")
         return placed
 
     def _strike(self, fault: Fault) -> None:
@@ -130,7 +142,7 @@ class Drill:
         began_at = time.time()
         struck = Struck(fault=fault, began_at=began_at, ended_at=began_at, back_at=began_at)
         try:
-            struck.did = _with_database(act.begin)
+            struck.did = self._begin(act, struck)
         except NotRunning as nothing:
             struck.problem = str(nothing)
             self._struck.append(struck)
@@ -143,17 +155,31 @@ class Drill:
         try:
             time.sleep(fault.lasts)
         finally:
-            act.end()
+            struck.problem = act.end()
         struck.ended_at = time.time()
+        if struck.problem:
+            self._tell(f"{fault} has struck nothing: {struck.problem}")
         self._wait_until_back(act, struck)
         self._struck.append(struck)
         if struck.back_at - struck.began_at > LOOK_AGAIN:
             self._tell(f"{fault.kind}: over, back after {struck.back_at - struck.began_at:.1f} s")
 
+    def _begin(self, act: Act, struck: Struck) -> str:
+        """Let it strike, now or as soon as there is something to strike."""
+        until = time.monotonic() + STRIKE_PATIENCE
+        while True:
+            try:
+                return _with_database(act.begin)
+            except StruckNothing:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(LOOK_AGAIN)
+            struck.began_at = struck.ended_at = struck.back_at = time.time()
+
     def _wait_until_back(self, act: Act, struck: Struck) -> None:
         while not act.is_back():
             if time.time() - struck.ended_at > BACK_PATIENCE:
-                struck.problem = f"not back after {BACK_PATIENCE:.0f} s"
+                struck.problem = f"{recovery.NOT_BACK} after {BACK_PATIENCE:.0f} s"
                 break
             time.sleep(LOOK_AGAIN)
         struck.back_at = time.time()
@@ -162,46 +188,50 @@ class Drill:
         """
         Wait until all has come to its end; return the seconds since the last order, None if it did not.
 
-        What lies in a dead letter is not waited for.
+        Also of deliveries: a broker may have lost one whose work was done. What lies in a dead letter is not
+        waited for.
         """
         begun = time.time()
         ids = [one.order_id for one in placed if one.is_accepted]
         while time.time() < until:
             unfinished, given_up = _with_database(lambda: (_unfinished(ids), _given_up()))
             untold = {finding.subject for finding in _with_database(lambda: promises.untold(placed))}
-            if not unfinished and not untold:
+            outstanding = _with_database(lambda: _outstanding(ids))
+            if not unfinished and not untold and not outstanding:
                 self._tell("everything has settled")
                 return time.time() - begun
-            if (unfinished | untold) <= given_up:
+            if not outstanding and (unfinished | untold) <= given_up:
                 break
             time.sleep(SETTLE_LOOK)
         self._tell("not everything has settled")
         return None
 
-    def _report(self, placed: Sequence[Placed], settled_after: float | None) -> Report:
+    def _report(self, placed: Sequence[Placed], settled_after: float | None) -> DrillReport:
         stack = self.plan.stack
+        ids = [one.order_id for one in placed if one.is_accepted]
         ledgers = Ledgers.read(mail_url=stack.mail_url if stack else "")
         findings = [
             *promises.unanswered(placed),
             *promises.check(placed, ledgers),
             *promises.untold(placed),
-            *promises.letters(since=dt.datetime.fromtimestamp(self._begun, dt.UTC)),
+            *promises.dead_letters(since=dt.datetime.fromtimestamp(self._begun, dt.UTC)),
+            *stuck.find(ids),
         ]
         real = [one for one in sorted(self._struck, key=lambda one: one.began_at) if not one.problem]
-        never_back = [one for one in self._struck if one.problem.startswith("not back")]
+        never_back = [one for one in self._struck if one.problem.startswith(recovery.NOT_BACK)]
         findings += [Finding(rule="not back", subject=str(one.fault), detail=one.problem) for one in never_back]
-        ids = [one.order_id for one in placed if one.is_accepted]
         orders = _orders_lives(ids)
         busy = backlog.worked_off(
             self._watch.samples, sorted(at for life in orders.values() for at in life.moves)
         )
         lives = {"": orders} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
-        return Report(
+        return DrillReport(
             seed=self.plan.seed,
             broker=self.plan.broker,
             command=self.plan.command,
             begun_at=self._begun,
             schedule=list(self.plan.schedule),
+            left_out=self.plan.left_out,
             struck=sorted(self._struck, key=lambda one: one.began_at),
             placed=placed,
             statuses=_statuses(ids),
@@ -210,8 +240,9 @@ class Drill:
             answers=answers.judge(placed, real),
             recoveries=[recovery.measure(one, lives[one.concerns], real, busy=busy) for one in real],
             repeats=promises.repeats(ledgers),
+            copies=copies.count(real) if stack else None,
             findings=findings,
-            verification=verification.run(providers=True),
+            verification=examination.run(providers=True),
         )
 
     def _tell(self, text: str) -> None:
@@ -233,6 +264,13 @@ def _with_database(ask: Callable[[], Answer]) -> Answer:
 
 def _unfinished(ids: Sequence[str]) -> set[str]:
     return set(Order.objects.unfinished().filter(pk__in=ids).values_list("number", flat=True))
+
+
+def _outstanding(ids: Sequence[str]) -> bool:
+    """Whether there is a message of these orders to deliver, or a delivery that has not ended."""
+    messages = OutboxMessage.objects.filter(key__in=ids)
+    pending = messages.filter(status=OutboxMessage.Status.PENDING)
+    return pending.exists() or Delivery.objects.filter(message_id__in=messages.values("pk")).exists()
 
 
 def _given_up() -> set[str]:

@@ -10,26 +10,29 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import threading
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-import requests
-from django.conf import settings
+from celery import current_app
 from django.db import connections
 from django.utils import timezone
 
 from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orderflow.chaos.provider_faults import ProviderFault
 from orderflow.chaos.schedule import Fault
-from outbox import dispatch, publisher, relay, testing
+from outbox import redelivery, testing
+from outbox.broker import dispatch
 from outbox.models import OutboxMessage
-
-CONTROL_PATIENCE = 5.0
-"""Seconds to wait for a page of switches."""
+from outbox.relay import relay
 
 COPIES = 2
 """How many relays deliver the same messages at once when messages are duplicated."""
 
 MOST_DUPLICATED = 50
 """Messages that are duplicated at once: the question is whether it does harm, not how much a machine bears."""
+
+
+class StruckNothing(NotRunning):
+    """There was nothing to strike at this moment; a moment later there may be."""
 
 
 class Act(Protocol):
@@ -44,8 +47,8 @@ class Act(Protocol):
         """
         ...
 
-    def end(self) -> None:
-        """Take the trouble away."""
+    def end(self) -> str:
+        """Take the trouble away; return why it has struck nothing, or nothing if it has struck."""
         ...
 
     def is_back(self) -> bool:
@@ -56,8 +59,8 @@ class Act(Protocol):
 class _Momentary:
     """A fault that is over as soon as it has struck."""
 
-    def end(self) -> None:
-        pass
+    def end(self) -> str:
+        return ""
 
     def is_back(self) -> bool:
         return True
@@ -76,6 +79,18 @@ class _KillUnit(_Momentary):
 
     def is_back(self) -> bool:
         return self.stack.is_back(self.name, instead_of=self.process)
+
+
+class _KillLeader(_KillUnit):
+    """SIGKILL for the node of a cluster that leads a queue: the others elect another leader."""
+
+    def __init__(self, stack: OwnStack, queue: str) -> None:
+        super().__init__(stack, "")
+        self.queue = queue
+
+    def begin(self) -> str:
+        self.name = self.stack.leader_of(self.queue)
+        return f"leader of {self.queue}: {super().begin()}"
 
 
 class _KillChild(_Momentary):
@@ -111,8 +126,27 @@ class _Pause:
         self.stack.signal_all(self.process, signal.SIGSTOP)
         return f"{self.name}, process {self.process}"
 
-    def end(self) -> None:
+    def end(self) -> str:
         self.stack.signal_all(self.process, signal.SIGCONT)
+        return ""
+
+    def is_back(self) -> bool:
+        return True
+
+
+class _SkewClock:
+    """A clock that is wrong for a while, by the same number of seconds: that of one unit's processes."""
+
+    def __init__(self, stack: OwnStack, name: str, seconds: float) -> None:
+        self.stack, self.name, self.seconds = stack, name, seconds
+
+    def begin(self) -> str:
+        self.stack.set_clock(self.name, self.seconds)
+        return f"{self.name}, {self.seconds:+.0f} s"
+
+    def end(self) -> str:
+        self.stack.set_clock(self.name, 0)
+        return ""
 
     def is_back(self) -> bool:
         return True
@@ -145,38 +179,31 @@ class _Network:
         self.stack.network(**self.trouble)
         return ", ".join(f"{name}: {trouble}" for name, trouble in self.trouble.items())
 
-    def end(self) -> None:
+    def end(self) -> str:
         self.stack.network(**self.cure)
+        return ""
 
     def is_back(self) -> bool:
         return True
 
 
-class _DropAnswers:
-    """A provider that acts and then closes the connection without a word, with some probability."""
-
-    ADDRESSES: ClassVar = {
-        "payments": lambda: settings.STRIPE_API_BASE,
-        "warehouse": lambda: settings.WAREHOUSE_URL,
-        "sms": lambda: settings.TWILIO_API_BASE,
-    }
-
-    def __init__(self, provider: str, *, probability: float, seed: int) -> None:
-        self.control = f"{self.ADDRESSES[provider]()}/_control"
-        self.fault = {"fault": "drop_after", "probability": probability, "seed": seed}
-        self.number = 0
+class _Forget(_Momentary):
+    """A broker that has lost all messages it held, as after a fail-over to an empty replica."""
 
     def begin(self) -> str:
-        answer = requests.post(self.control, json=self.fault, timeout=CONTROL_PATIENCE)
-        answer.raise_for_status()
-        self.number = answer.json()["id"]
-        return self.control
+        with current_app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            waiting = sum(int(queue(channel).purge() or 0) for queue in current_app.amqp.queues.values())
+            taken = self._forget_unacknowledged(channel.client) if hasattr(channel, "client") else 0
+        if not waiting + taken:
+            raise StruckNothing("the broker held no messages")
+        return f"{waiting} waiting messages, {taken} lists of unacknowledged ones"
 
-    def end(self) -> None:
-        requests.delete(f"{self.control}/{self.number}", timeout=CONTROL_PATIENCE).raise_for_status()
-
-    def is_back(self) -> bool:
-        return True
+    @staticmethod
+    def _forget_unacknowledged(redis: Any) -> int:
+        """Redis holds in keys of their own what workers have taken; RabbitMQ's die with their connections."""
+        names = list(redis.scan_iter("unacked-*"))
+        return int(redis.delete(*names)) if names else 0
 
 
 class _DeliverAgain(_Momentary):
@@ -191,6 +218,8 @@ class _DeliverAgain(_Momentary):
                 status=OutboxMessage.Status.PUBLISHED, published_at__gt=timezone.now() - self.age
             ).order_by("-published_at")[:MOST_DUPLICATED]
         )
+        if not rows:
+            raise StruckNothing(f"no message was published in the last {self.age.total_seconds():.0f} s")
         failures: list[str] = []
 
         def start_all() -> None:
@@ -207,7 +236,7 @@ class _DeliverAgain(_Momentary):
             thread.start()
         for thread in relays:
             thread.join()
-        publisher.redeliver([row.pk for row in rows])
+        redelivery.redeliver([row.pk for row in rows])
         unsent = f"; the broker was down for {len(failures)} of them" if failures else ""
         return f"{len(rows)} messages, {COPIES} times and once redelivered{unsent}"
 
@@ -230,8 +259,8 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
     Raises:
         NotRunning: if the fault needs processes of the drill's own and there are none.
     """
-    if fault.kind == "provider-drop-after":
-        return _DropAnswers(fault.target, probability=fault.strength, seed=seed)
+    if fault.kind in ProviderFault.KINDS:
+        return ProviderFault(fault, stack=stack, seed=seed)
     if fault.kind == "duplicate-delivery":
         return _DeliverAgain(fault.strength)
     if fault.kind == "clock-jump":
@@ -239,16 +268,23 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
     if stack is None:
         raise NotRunning(f"{fault.kind} needs a stack of the drill's own")
     # On Redis, one server is both the broker and the memory that the workers share.
-    broker_routes = ("broker", "shared") if broker_kind == "redis" else ("broker",)
+    more = tuple(f"broker-{number}" for number in range(2, stack.nodes + 1))
+    broker_routes = ("broker", "shared") if broker_kind == "redis" else ("broker", *more)
     match fault.kind:
         case "kill-worker" | "kill-relay" | "kill-beat":
             return _KillUnit(stack, fault.target)
+        case "kill-leader":
+            return _KillLeader(stack, fault.target)
         case "kill-child":
             return _KillChild(stack, fault.target)
         case "pause-worker":
             return _Pause(stack, fault.target)
+        case "clock-skew":
+            return _SkewClock(stack, fault.target, fault.strength)
         case "broker-down":
             return _Network(stack, broker_routes, {fault.target: True}, {fault.target: False})
+        case "broker-forgets":
+            return _Forget()
         case "broker-restart":
             return _KillUnit(stack, "valkey" if broker_kind == "redis" else "rabbitmq")
         case "db-restart":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from orderflow.chaos.schedule import KINDS
+from orderflow.chaos.schedule import FEWEST_NODES, KINDS
 
 DEFAULT_REPORT = ".orderflow/chaos"
 
@@ -25,6 +25,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--broker", choices=("redis", "rabbitmq"), default="redis", help="Which broker its stack has (redis)."
+    )
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        choices=(1, FEWEST_NODES),
+        default=1,
+        help="How many nodes its RabbitMQ has (1); kill-leader needs a cluster.",
     )
     parser.add_argument(
         "--settle",

@@ -13,6 +13,8 @@ from typing import Any
 from orderflow.chaos import proxy
 from orderflow.stack import children, state
 from orderflow.stack.homes import Home
+from orderflow.stack.problem import Problem
+from orderflow.stack.servers import rabbitmq
 
 PATIENCE = 20.0
 """Seconds a fault waits for a process that another one has just ended."""
@@ -74,10 +76,40 @@ class OwnStack:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
+    def set_clock(self, name: str, seconds: float) -> None:
+        """Let the clock of a unit be `seconds` ahead, also in processes that it starts later."""
+        new = self._home.clocks / f".{name}"
+        new.write_text(str(seconds))
+        new.replace(self._home.clocks / name)  # at once: the processes read it all the time
+
     def pool(self, leader: int) -> list[int]:
         """The processes of a worker's pool."""
         return children.children_of(leader)
 
-    def network(self, **wishes: dict[str, Any]) -> None:
+    @property
+    def nodes(self) -> int:
+        """How many nodes its RabbitMQ has."""
+        return 1 + sum(name.startswith("broker-") for name in self._ports)
+
+    def leader_of(self, queue: str) -> str:
+        """
+        The node of the cluster that leads a quorum queue, by its unit's name.
+
+        Raises:
+            NotRunning: if nobody knows.
+        """
+        names = rabbitmq.node_names(self.nodes)
+        try:
+            position = rabbitmq.leader_of(
+                queue,
+                home=self._home.state.parent,
+                ports=[self._ports[name] for name in names],
+                names_port=self._ports["rabbitmq-names"],
+            )
+        except Problem as problem:
+            raise NotRunning(str(problem)) from problem
+        return names[position]
+
+    def network(self, **planned_orders: dict[str, Any]) -> None:
         """Change what the connections to the servers are like; see `proxy.Route.change`."""
-        proxy.tell(self._ports["proxy-control"], **wishes)
+        proxy.tell(self._ports["proxy-control"], **planned_orders)

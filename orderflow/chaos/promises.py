@@ -20,7 +20,9 @@ from django.conf import settings
 from notifications.models import Notification
 from orderflow.chaos.client import Placed
 from orders.models import Order
-from outbox import dispatch, registry
+from outbox import registry
+from outbox.broker import dispatch
+from outbox.command_lines import counted
 from outbox.models import DeadLetter, OutboxMessage
 
 PATIENCE = 30.0
@@ -87,7 +89,11 @@ def check(placed: Sequence[Placed], ledgers: Ledgers) -> list[Finding]:
 def unanswered(placed: Sequence[Placed]) -> list[Finding]:
     """The requests that never got an answer, however often they were repeated."""
     return [
-        Finding(rule="no answer", subject=one.wish.key, detail=f"{len(one.tries)} tries; {_last(one)}")
+        Finding(
+            rule="no answer",
+            subject=one.planned.key,
+            detail=f"{counted(len(one.tries), 'try', 'tries')}; {_last(one)}",
+        )
         for one in placed
         if not one.is_answered
     ]
@@ -113,7 +119,7 @@ def untold(placed: Sequence[Placed]) -> list[Finding]:
     ]
 
 
-def letters(*, since: dt.datetime) -> list[Finding]:
+def dead_letters(*, since: dt.datetime) -> list[Finding]:
     """
     The dead letters since then. None is expected: every fault of a drill passes, and no order of it is meant
     to fail for a technical reason.
@@ -121,10 +127,11 @@ def letters(*, since: dt.datetime) -> list[Finding]:
     return [
         Finding(
             rule="dead letter",
-            subject=letter.key or str(letter.message_id),
-            detail=f"{letter.pk}: {letter.consumer}: {letter.error_class}: {letter.error[:200]}",
+            subject=dead_letter.key or str(dead_letter.message_id),
+            detail=f"{dead_letter.pk}: {dead_letter.consumer}: "
+            f"{dead_letter.error_class}: {dead_letter.error[:200]}",
         )
-        for letter in DeadLetter.objects.unresolved().filter(buried_at__gte=since).order_by("pk")
+        for dead_letter in DeadLetter.objects.unresolved().filter(buried_at__gte=since).order_by("pk")
     ]
 
 
@@ -140,7 +147,7 @@ def repeats(ledgers: Ledgers) -> dict[str, int]:
 def _client_side(
     one: Placed, orders: dict[str, Order], references: collections.Counter[str]
 ) -> Iterable[Finding]:
-    reference = str(one.wish.body["client_reference"])
+    reference = str(one.planned.body["client_reference"])
     if references[reference] > 1:
         yield Finding(rule="placed twice", subject=reference, detail=f"{references[reference]} orders")
     if one.refused:
@@ -152,7 +159,7 @@ def _client_side(
         yield Finding(rule="lost", subject=one.order_number, detail="accepted, and not in the database")
     elif not order.is_final:
         yield Finding(rule="not final", subject=order.number, detail=f"{order.status}, due {order.due_at}")
-    elif order.status != order.Status.FULFILLED and one.wish.kind == "good":
+    elif order.status != order.Status.FULFILLED and one.planned.kind == "good":
         yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}: {order.reason}")
     elif one.cancellation == 202 and order.status not in (order.Status.CANCELLED, order.Status.FULFILLED):
         yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}, and was to be cancelled")
@@ -198,7 +205,7 @@ def _sent_twice(ledgers: Ledgers) -> Iterable[Finding]:
 def _orders(placed: Sequence[Placed]) -> list[Order]:
     """The drill's orders, whether or not the client ever heard of them."""
     return list(
-        Order.objects.filter(client_reference__in=[one.wish.body["client_reference"] for one in placed])
+        Order.objects.filter(client_reference__in=[one.planned.body["client_reference"] for one in placed])
     )
 
 
@@ -220,6 +227,7 @@ def _by_order(entries: Sequence[dict[str, Any]]) -> collections.defaultdict[str,
 def _ledger(url: str, kind: str) -> list[dict[str, Any]]:
     session = requests.Session()
     session.trust_env = False
+    session.auth = ("sandbox", settings.SANDBOX_PASSWORD)
     answer = session.get(f"{url}/_ledger", params={"kind": kind, "format": "ndjson"}, timeout=PATIENCE)
     answer.raise_for_status()
     return [json.loads(line) for line in answer.text.splitlines()]

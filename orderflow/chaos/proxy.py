@@ -57,14 +57,14 @@ class Route:
         for writer in list(self._open):
             _reset(writer)
 
-    async def change(self, wish: dict[str, Any]) -> None:
+    async def change(self, planned: dict[str, Any]) -> None:
         """
         Take a wish of the control port: `refuse` or `hang` (true or false), `latency` in seconds, `cut`.
 
         Raises:
             ValueError: if it wishes for something else.
         """
-        for name, value in wish.items():
+        for name, value in planned.items():
             if name == "refuse":
                 await (self.close() if value else self.open())
             elif name == "hang":
@@ -154,8 +154,8 @@ async def serve(routes: list[Route], *, control: int) -> None:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 try:
-                    for name, wish in json.loads(line).items():
-                        await named[name].change(wish)
+                    for name, planned in json.loads(line).items():
+                        await named[name].change(planned)
                     answer: dict[str, Any] = {name: route.picture() for name, route in named.items()}
                 except (ValueError, KeyError, AttributeError, TypeError) as unclear:
                     answer = {"error": f"{type(unclear).__name__}: {unclear}"}
@@ -173,7 +173,7 @@ class Unclear(Exception):
     """The control port did not understand."""
 
 
-def tell(control: int, **wishes: dict[str, Any]) -> dict[str, Any]:
+def tell(control: int, **planned_orders: dict[str, Any]) -> dict[str, Any]:
     """
     Tell the proxy at this control port what its routes should be like; return what they are like.
 
@@ -182,7 +182,7 @@ def tell(control: int, **wishes: dict[str, Any]) -> dict[str, Any]:
         Unclear: if it knows no such route or no such wish.
     """
     with socket.create_connection((LOOPBACK, control), timeout=PATIENCE) as connection:
-        connection.sendall(json.dumps(wishes).encode() + b"\n")
+        connection.sendall(json.dumps(planned_orders).encode() + b"\n")
         with connection.makefile("rb") as file:
             answer: dict[str, Any] = json.loads(file.readline() or b'{"error": "no answer"}')
     if "error" in answer:

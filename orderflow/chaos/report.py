@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orderflow.chaos import recovery
 from orderflow.chaos.answers import Answers
 from orderflow.chaos.client import Placed
+from orderflow.chaos.copies import Copies
 from orderflow.chaos.promises import Finding
-from orderflow.chaos.recovery import Recovery, Struck
+from orderflow.chaos.recovery import NOT_BACK, Recovery, Struck
 from orderflow.chaos.schedule import Fault
-from outbox import verification
+from outbox.command_lines import counted
+from outbox.verification import examination
 
 RULES = (
     "lost",
@@ -28,12 +30,16 @@ RULES = (
     "not final",
     "news not told",
     "dead letter",
+    "stuck",
 )
 """The rules that are always listed, broken or not; others are listed when they are broken."""
 
+MOST_NAMED = 5
+"""Copied deliveries that are named; `chaos.json` has them all."""
+
 
 @dataclasses.dataclass(kw_only=True)
-class Report:
+class DrillReport:
     """All that is known about one drill."""
 
     seed: int
@@ -41,6 +47,8 @@ class Report:
     command: str
     begun_at: float
     schedule: Sequence[Fault]
+    left_out: Mapping[str, str]
+    """The kinds of fault that could not strike, and why."""
     struck: Sequence[Struck]
     placed: Sequence[Placed]
     statuses: dict[str, int]
@@ -50,8 +58,10 @@ class Report:
     answers: Answers
     recoveries: Sequence[Recovery]
     repeats: dict[str, int]
+    copies: Copies | None
+    """None: they were not counted, in a stack that is not the drill's own."""
     findings: list[Finding]
-    verification: verification.Report
+    verification: examination.VerificationReport
     """What `verify --providers` said."""
 
     @property
@@ -70,6 +80,11 @@ class Report:
             missed.append(
                 f"answers took {_ms(self.answers.outage)} while the broker was down, "
                 f"{_ms(self.answers.usual)} else"
+            )
+        if self.copies and self.copies.are_too_many:
+            missed.append(
+                f"{counted(self.copies.unexplained, 'copy', 'copies')} of deliveries that nothing explains: "
+                f"{self._worst()}"
             )
         return missed
 
@@ -90,11 +105,13 @@ class Report:
             "settled_after_seconds": None if self.settled_after is None else round(self.settled_after, 1),
             "busy_seconds": round(self.busy_seconds, 1),
             "schedule": [fault.as_json() for fault in self.schedule],
+            "left_out": dict(self.left_out),
             "timeline": [self._event(one) for one in self.struck],
             "recovery": recovery.by_kind(self.recoveries),
             "recoveries": [one.as_json() for one in self.recoveries],
             "answers": self.answers.as_json(),
             "repeats_at_providers_without_keys": self.repeats,
+            "copies": self.copies.as_json() if self.copies else None,
             "findings": [finding.as_json() for finding in self.findings],
             "limits_missed": self.misses,
             "verification": self.verification.as_json(),
@@ -116,7 +133,7 @@ class Report:
         """The report for people."""
         begun = dt.datetime.fromtimestamp(self.begun_at, dt.UTC)
         rows = [
-            f"| {one.began_at - self.begun_at:.1f} | {one.fault.kind} | {one.did or one.problem} "
+            f"| {one.began_at - self.begun_at:.1f} | {one.fault.kind} | {_told(one)} "
             f"| {one.back_at - one.began_at:.1f} |"
             for one in self.struck
         ]
@@ -178,6 +195,15 @@ class Report:
         return lines
 
     def _facts(self) -> list[str]:
+        left_out = [f"left out: {kind}, which {why}" for kind, why in self.left_out.items()]
+        nothing = [
+            f"struck nothing: {one.fault} at {one.began_at - self.begun_at:.1f} s: {one.problem}"
+            for one in self.struck
+            if one.problem and not one.problem.startswith(NOT_BACK)
+        ]
+        return [*left_out, *nothing, *self._counts()]
+
+    def _counts(self) -> list[str]:
         tries = sum(len(one.tries) for one in self.placed)
         settled = (
             "not in time" if self.settled_after is None else f"{self.settled_after:.1f} s after the last order"
@@ -185,12 +211,17 @@ class Report:
         ends = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
         answers = self.answers
         lines = [
-            f"{len(self.placed)} orders wanted, {self._accepted()} accepted, {tries} requests: {ends}",
+            f"{counted(len(self.placed), 'order')} wanted, {self._accepted()} accepted, "
+            f"{counted(tries, 'request')}: {ends}",
             f"settled {settled}; a long queue was being worked off for {self.busy_seconds:.0f} s",
-            f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); "
-            f"with the broker down {_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, "
-            f"{answers.outage_count} answers)",
+            f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); with the broker down "
+            + (
+                f"not judged: {answers.unjudged}"
+                if answers.unjudged
+                else f"{_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, {answers.outage_count} answers)"
+            ),
             f"sent again without a key: {self.repeats['mails']} mails, {self.repeats['pushes']} pushes",
+            self._copies(),
         ]
         counts = dict.fromkeys(RULES, 0)
         for finding in self.findings:
@@ -200,6 +231,20 @@ class Report:
         failed = self.verification.failed
         lines.append(f"verify --providers: {examined - len(failed)} of {examined} invariants hold")
         return lines
+
+    def _copies(self) -> str:
+        if self.copies is None:
+            return "copies of deliveries: not counted in a stack that is not the drill's own"
+        seen = self.copies
+        line = (
+            f"{seen.deliveries} deliveries, {seen.copies} copies: {seen.planned} more by planned waits, "
+            f"{seen.explained} explained by faults, {seen.unexplained} by nothing"
+        )
+        return f"{line} ({self._worst()})" if seen.unexplained else line
+
+    def _worst(self) -> str:
+        assert self.copies
+        return "; ".join(str(one) for one in self.copies.worst()[:MOST_NAMED])
 
     def _verdict(self) -> list[str]:
         if self.passed:
@@ -212,6 +257,10 @@ class Report:
             if finding.invariant.name in self.verification.failed
         ]
         return ["FAIL", *(f"  {problem}" for problem in problems)]
+
+
+def _told(one: Struck) -> str:
+    return "; ".join(filter(None, (one.did, one.problem)))
 
 
 def _ms(seconds: float | None) -> str:

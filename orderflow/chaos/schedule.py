@@ -14,6 +14,9 @@ QUIET_START, QUIET_END = 0.08, 0.82
 """The part of the drill in which faults begin: before it the usual answer time is measured, after it the last
 faults still meet orders."""
 
+FEWEST_NODES = 3
+"""Of a cluster that goes on without one of them."""
+
 ORDER_POOLS = ("orders", "orders-2")
 ALL_POOLS = (*ORDER_POOLS, "email", "sms", "push")
 """Whom a killed worker or child may be."""
@@ -26,7 +29,10 @@ class Trait:
     lasts: tuple[float, float] = (0.0, 0.0)
     targets: tuple[str, ...] = ("",)
     strength: tuple[float, float] = (0.0, 0.0)
+    strengths: tuple[float, ...] = ()
+    """One of these instead, where only some values are of interest."""
     needs_own_stack: bool = True
+    needs_cluster: bool = False
 
 
 TRAITS: dict[str, Trait] = {
@@ -38,6 +44,7 @@ TRAITS: dict[str, Trait] = {
     "pause-worker": Trait(lasts=(13.0, 16.0), targets=ORDER_POOLS),
     "broker-down": Trait(lasts=(4.0, 8.0), targets=("hang", "refuse")),
     "broker-restart": Trait(targets=("broker",)),
+    "kill-leader": Trait(targets=("orders", "relay", "email"), needs_cluster=True),
     "db-restart": Trait(targets=("kill", "interrupt")),
     "network-latency": Trait(lasts=(3.0, 6.0), targets=("broker", "broker", "database"), strength=(0.05, 0.3)),
     "provider-drop-after": Trait(
@@ -46,7 +53,20 @@ TRAITS: dict[str, Trait] = {
         strength=(0.1, 0.3),
         needs_own_stack=False,
     ),
+    "slow-provider": Trait(
+        lasts=(4.0, 8.0), targets=("payments", "warehouse"), strength=(0.5, 2.0), needs_own_stack=False
+    ),
+    "slow-channel": Trait(lasts=(4.0, 8.0), targets=("email", "sms", "push"), strength=(0.5, 2.0)),
+    "wrong-credentials": Trait(
+        lasts=(3.0, 6.0), targets=("payments", "warehouse", "sms", "push"), needs_own_stack=False
+    ),
+    "broker-forgets": Trait(targets=("messages",)),
     "duplicate-delivery": Trait(strength=(3.0, 10.0), targets=("messages",), needs_own_stack=False),
+    "clock-skew": Trait(
+        lasts=(10.0, 20.0),
+        targets=("beat", "relay", "web", *ALL_POOLS),
+        strengths=(-86_400.0, -3_600.0, -3.0, 3.0, 3_600.0, 86_400.0),
+    ),
     "clock-jump": Trait(strength=(30.0, 60.0), targets=("database",), needs_own_stack=False),
 }
 KINDS = tuple(TRAITS)
@@ -58,7 +78,7 @@ class Fault:
     One fault: from `start`, for `lasts` (seconds; 0: it strikes and is over), against `target`.
 
     `strength` is seconds of latency, the probability of a dropped answer, the age of the messages that are sent
-    again, or how far a clock jumps.
+    again, how far a clock jumps, or by how many seconds a clock is wrong.
     """
 
     start: float
@@ -75,6 +95,17 @@ class Fault:
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def possible(kinds: Sequence[str], *, own_stack: bool, nodes: int) -> tuple[list[str], dict[str, str]]:
+    """Return which kinds can strike, and why the others cannot."""
+    left_out: dict[str, str] = {}
+    for kind in kinds:
+        if TRAITS[kind].needs_own_stack and not own_stack:
+            left_out[kind] = "needs a stack of the drill's own"
+        elif TRAITS[kind].needs_cluster and nodes < FEWEST_NODES:
+            left_out[kind] = f"needs a cluster: --broker rabbitmq --nodes {FEWEST_NODES}"
+    return [kind for kind in kinds if kind not in left_out], left_out
 
 
 def draw(kinds: Sequence[str], *, seed: int, duration: float, spacing: float = SPACING) -> list[Fault]:
@@ -106,5 +137,5 @@ def _fault(kind: str, *, start: float, dice: random.Random) -> Fault:
         kind=kind,
         target=dice.choice(trait.targets),
         lasts=round(dice.uniform(*trait.lasts), 2),
-        strength=round(dice.uniform(*trait.strength), 3),
+        strength=dice.choice(trait.strengths) if trait.strengths else round(dice.uniform(*trait.strength), 3),
     )

@@ -19,6 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from orderflow import push_account
+
+from .access import Access, password_in
 from .control import Control
 from .ledger import Ledger
 from .server import SandboxServer
@@ -32,9 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--port", type=int, required=True, help="TCP port of the HTTP side.")
     common.add_argument(
-        "--data", type=Path, required=True, help="Directory of the ledger; made if it is missing."
+        "--data", type=Path, required=True, help="Directory of the ledger and of the password; made if missing."
     )
     common.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s).")
+    common.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Answer to this name too, besides this machine's own; may be repeated.",
+    )
     common.add_argument(
         "--stop-with-stdin",
         action="store_true",
@@ -66,8 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     smtp = names.add_parser("smtp", parents=[common], help="A mail server that keeps what it is given.")
     smtp.add_argument("--smtp-port", type=int, required=True, help="TCP port of the SMTP side.")
+    smtp.add_argument("--account", type=Path, metavar="FILE", help="Keep its clients' EMAIL_URL in FILE.")
+    smtp.add_argument("--address", metavar="HOST:PORT", help="Where they reach it; needed for --account.")
     names.add_parser("sms", parents=[common], help="Twilio-shaped text messages.")
-    names.add_parser("push", parents=[common], help="Push notifications in the shape of FCM HTTP v1.")
+    push = names.add_parser("push", parents=[common], help="Push notifications in the shape of FCM HTTP v1.")
+    push.add_argument("--account", type=Path, metavar="FILE", help="Keep a service account for it in FILE.")
+    push.add_argument("--address", metavar="URL", help="Where its clients reach it; needed for --account.")
     mailbox = names.add_parser("mailbox", parents=[common], help="A page with what the customers received.")
     for source in ("smtp", "sms", "push"):
         mailbox.add_argument(f"--{source}-url", required=True, help=f"HTTP address of the {source} server.")
@@ -80,10 +94,14 @@ def main(argv: list[str] | None = None) -> None:
         ledger = Ledger(arguments.data / f"{arguments.name}.sqlite3")
     except (OSError, sqlite3.Error) as error:
         sys.exit(f"{arguments.name}: cannot keep a ledger in {arguments.data}: {error}. Choose another --data.")
+    arguments.password = password_in(arguments.data)
+    access = Access(arguments.password, host=arguments.host, names=arguments.allow_host)
+    if arguments.name == "push" and arguments.account:
+        push_account.write(arguments.account, token_uri=f"{arguments.address}/token")
     control = Control(arguments.name, ledger)
     provider = importlib.import_module(f"orderflow.sandbox.{arguments.name}").create(arguments, control)
     try:
-        server = SandboxServer((arguments.host, arguments.port), provider, control)
+        server = SandboxServer((arguments.host, arguments.port), provider, control, access)
     except (OSError, OverflowError) as error:
         address = f"{arguments.host}:{arguments.port}"
         sys.exit(f"{arguments.name}: cannot listen on {address}: {error}. Choose another --port.")

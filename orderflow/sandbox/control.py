@@ -67,6 +67,8 @@ class Control:
                     return json_answer(200, {"name": self.name, "status": "ok"})
                 case ("GET", "ledger", ""):
                     return self._show_ledger(request)
+                case ("PATCH", "ledger", ""):
+                    return self._change_entry(request)
                 case ("DELETE", "ledger", ""):
                     self.calls.clear()
                     return json_answer(200, {"removed": self.ledger.clear()})
@@ -86,8 +88,8 @@ class Control:
         return json_answer(
             404,
             {
-                "error": f"There is no {request.method} {request.path}. There are: GET /_health; GET and DELETE"
-                " /_ledger; GET, POST and DELETE /_control; DELETE /_control/ID; GET /_calls."
+                "error": f"There is no {request.method} {request.path}. There are: GET /_health; GET, PATCH and"
+                " DELETE /_ledger; GET, POST and DELETE /_control; DELETE /_control/ID; GET /_calls."
             },
         )
 
@@ -113,16 +115,24 @@ class Control:
         head = {"name": self.name, "total": total, "repeats": repeats}
         return Answer(200, _in_parts(head, entries, limit))
 
+    def _change_entry(self, request: Request) -> Answer:
+        """Let something that was made come into another state, as time and banks do."""
+        what = _object(request)
+        kind, name, changes = what.get("kind"), what.get("id"), what.get("changes")
+        if not (isinstance(kind, str) and isinstance(name, str) and isinstance(changes, dict)):
+            raise Unclear(400, 'Send {"kind": …, "id": …, "changes": {"status": …}}.')
+        with self.ledger.transaction():
+            entry = self.ledger.get(kind, name)
+            if entry is None:
+                raise Unclear(404, f"There is no {kind} {name}.")
+            self.ledger.change(kind, name, entry.document | changes)
+        return json_answer(200, entry.document | changes)
+
     def _add_fault(self, request: Request) -> Answer:
-        # A form on a foreign web page can post to a server on this machine, but not with this content type.
-        if request.media_type != "application/json":
-            raise Unclear(415, "Send a fault with Content-Type: application/json.")
         try:
-            return json_answer(201, self.faults.add(request.json()))
+            return json_answer(201, self.faults.add(_json(request)))
         except Unusable as unusable:
             raise Unclear(400, str(unusable)) from None
-        except ValueError:
-            raise Unclear(400, "A fault is a JSON object; this is not JSON.") from None
 
     def _remove_faults(self, fault_id: str) -> Answer:
         if not fault_id:
@@ -130,6 +140,23 @@ class Control:
         if not (fault_id.isascii() and fault_id.isdigit()) or not self.faults.remove(int(fault_id)):
             raise Unclear(404, f"There is no fault {fault_id}; GET /_control lists them.")
         return json_answer(200, {"removed": 1})
+
+
+def _json(request: Request) -> object:
+    # A form on a foreign web page can post to a server on this machine, but not with this content type.
+    if request.media_type != "application/json":
+        raise Unclear(415, "Send a fault with Content-Type: application/json.")
+    try:
+        return request.json()
+    except ValueError:
+        raise Unclear(400, "A fault is a JSON object; this is not JSON.") from None
+
+
+def _object(request: Request) -> dict[str, object]:
+    body = _json(request)
+    if not isinstance(body, dict):
+        raise Unclear(400, "The body must be a JSON object.")
+    return body
 
 
 def _count(request: Request, name: str) -> int | None:

@@ -18,9 +18,11 @@ KINDS = {
     "drop_after": "act, then close the connection without an answer",
     "hang": "do nothing, hold the connection for latency_ms, then close it",
     "malformed": "act, then answer 200 with a broken body",
+    "state": "act, and leave what is made in `state`, such as processing",
 }
 DEFAULT_LATENCY_MS = {"slow": 1_000, "hang": 30_000}
 LONGEST_LATENCY_MS = 600_000
+LONGEST_RETRY_AFTER = 200
 # Faults that are used up stay listed, so that a test can read how often they struck; older ones are forgotten.
 USED_UP_KEPT = 1_000
 
@@ -37,11 +39,12 @@ class Fault:
     kind: str
     latency_ms: int = 0
     status: int | None = None  # None: the provider's usual one
-    retry_after: int | None = None  # None: no Retry-After header
+    retry_after: int | str | None = None  # None: no Retry-After header
     times: int | None = None  # None: until it is removed
     probability: float = 1.0
     seed: int | None = None  # None: differently every time
     match: str | None = None  # None: every request
+    state: str | None = None
     struck: int = 0
     random: random.Random = field(default_factory=random.Random)
 
@@ -65,6 +68,7 @@ class Fault:
             "probability": self.probability,
             "seed": self.seed,
             "match": self.match,
+            "state": self.state,
             "struck": self.struck,
             "active": self.active,
         }
@@ -77,7 +81,8 @@ class Strike:
     kind: str | None = None
     latency: float = 0.0
     status: int | None = None
-    retry_after: int | None = None
+    retry_after: int | str | None = None
+    state: str | None = None
     names: tuple[str, ...] = ()
 
 
@@ -143,6 +148,7 @@ class Faults:
             latency=sum(fault.latency_ms for fault in struck) / 1000,
             status=decisive.status if decisive else None,
             retry_after=decisive.retry_after if decisive else None,
+            state=decisive.state if decisive else None,
             names=tuple(fault.kind for fault in struck),
         )
 
@@ -156,7 +162,7 @@ def readable(body: bytes) -> tuple[str, str]:
 def _parsed(body: object, fault_id: int) -> Fault:
     if not isinstance(body, dict):
         raise Unusable('A fault is a JSON object such as {"fault": "error", "status": 503, "times": 1}.')
-    known = ["fault", "latency_ms", "status", "retry_after", "times", "probability", "seed", "match"]
+    known = ["fault", "latency_ms", "status", "retry_after", "times", "probability", "seed", "match", "state"]
     if unknown := sorted(str(name) for name in body.keys() - set(known)):
         raise Unusable(f"Nothing is known about {', '.join(unknown)}; a fault has {', '.join(known)}.")
     kind = body.get("fault")
@@ -170,11 +176,12 @@ def _parsed(body: object, fault_id: int) -> Fault:
         kind=kind,
         latency_ms=DEFAULT_LATENCY_MS.get(kind, 0) if latency_ms is None else latency_ms,
         status=_whole(body, "status", 400, 599),
-        retry_after=_whole(body, "retry_after", 0, 86_400),
+        retry_after=_retry_after(body),
         times=_whole(body, "times", 1, 2**31),
         probability=_probability(body),
         seed=seed,
         match=_text(body, "match"),
+        state=_state(body, kind),
         random=random.Random(seed),  # noqa: S311 (repeatable is the point)
     )
 
@@ -186,6 +193,23 @@ def _whole(body: dict[object, object], name: str, least: int, most: int) -> int 
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise Unusable(f'"{name}" must be a whole number from {least} to {most}, or null.')
     return value
+
+
+def _state(body: dict[object, object], kind: str) -> str | None:
+    value = body.get("state")
+    if kind != "state" and value is None:
+        return None
+    if kind == "state" and isinstance(value, str) and value:
+        return value
+    raise Unusable('"state" is the text that the fault "state" leaves as the status of what is made.')
+
+
+def _retry_after(body: dict[object, object]) -> int | str | None:
+    """Seconds; or any text, for providers that send something else."""
+    value = body.get("retry_after")
+    if isinstance(value, str) and len(value) <= LONGEST_RETRY_AFTER and value.isprintable():
+        return value
+    return _whole(body, "retry_after", 0, 86_400)
 
 
 def _probability(body: dict[object, object]) -> float:

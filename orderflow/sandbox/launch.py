@@ -12,7 +12,7 @@ One server:
 All of them, the mailbox included:
 
     with World(tmp_path) as world:
-        world.payments.url, world.smtp.smtp_port, world.mailbox.url
+        world.payments.url, world.smtp.email_url, world.mailbox.url
 
 In tests that run side by side on the same servers, give every fault a `match` that only your own order has, and
 ask for `ledger(match=...)` instead of clearing it.
@@ -33,6 +33,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 from urllib.parse import urlencode
+
+from .access import authorization, email_url, password_in
 
 HOST = "127.0.0.1"
 # Below the ports that the kernel gives to outgoing connections: nobody is given ours between two starts.
@@ -114,6 +116,16 @@ class Sandbox:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def password(self) -> str:
+        """What the control side and the mail server ask for."""
+        return password_in(self.data_dir)
+
+    @property
+    def email_url(self) -> str:
+        """`EMAIL_URL` for clients of the mail server; with the password."""
+        return email_url(self.password, f"{HOST}:{self.smtp_port}")
 
     @property
     def log_file(self) -> Path:
@@ -204,6 +216,10 @@ class Sandbox:
                 return entries
             after = page["next_after"]
 
+    def change(self, kind: str, name: str, **changes: object) -> dict[str, Any]:
+        """Let what was made come into another state: `change("payment_intent", "pi_…", status="succeeded")`."""
+        return self._ask("PATCH", "/_ledger", {"kind": kind, "id": name, "changes": changes})
+
     def count(self, *, kind: str | None = None, match: str | None = None) -> int:
         """Count what `ledger` would return, without fetching it."""
         return int(self._ledger_page(kind, match, limit=0)["total"])
@@ -255,7 +271,8 @@ class Sandbox:
                 method,
                 path,
                 None if body is None else json.dumps(body),
-                {} if body is None else {"Content-Type": "application/json"},
+                {"Authorization": authorization(self.password)}
+                | ({} if body is None else {"Content-Type": "application/json"}),
             )
             answer = connection.getresponse()
             content = json.loads(answer.read())
@@ -294,6 +311,11 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def password(self) -> str:
+        """What the control sides, the mail server and the mailbox ask for."""
+        return self.mailbox.password
 
     @property
     def payments(self) -> Sandbox:

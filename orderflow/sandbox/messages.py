@@ -32,6 +32,8 @@ class Request:
     path_values: Mapping[str, str] = field(default_factory=dict)
     # Seconds a fault makes this request wait. See `pause`.
     latency: float = 0.0
+    # The status in which a fault leaves what this request makes.
+    state: str | None = None
 
     @property
     def media_type(self) -> str:

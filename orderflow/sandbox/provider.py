@@ -22,6 +22,8 @@ class Provider:
     """Base of the pretend providers."""
 
     name: ClassVar[str]
+    for_people: ClassVar[bool] = False
+    """Whether its own pages ask for the run's password too, not only the control side."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

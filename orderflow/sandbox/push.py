@@ -19,10 +19,10 @@ GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TOKEN_SECONDS = 3600
 LARGEST_PAYLOAD = 4096
 # Names that FCM gives to its statuses: (status, error code of FCM itself).
-STATUSES = {
+STATUSES: dict[int, tuple[str, str | None]] = {
     400: ("INVALID_ARGUMENT", "INVALID_ARGUMENT"),
     401: ("UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
-    403: ("PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
+    403: ("PERMISSION_DENIED", None),  # of the account; SENDER_ID_MISMATCH would speak of one device
     404: ("NOT_FOUND", "UNREGISTERED"),
     429: ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
     500: ("INTERNAL", "INTERNAL"),
@@ -106,6 +106,10 @@ class PushNotifications(Provider):
         self._require_token(request)
         message, validate_only = _message(request)
         token = message["token"]
+        if request.path_values["project"].startswith("unknown"):
+            raise FcmError(404, "Requested entity was not found.")
+        if token.startswith("elsewhere"):
+            raise FcmError(403, "SenderId mismatch", code="SENDER_ID_MISMATCH")
         if token.startswith("unregistered"):
             raise FcmError(404, "Requested entity was not found.", code="UNREGISTERED")
         if token.startswith("invalid"):

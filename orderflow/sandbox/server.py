@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from urllib.parse import parse_qsl, unquote
 
 from . import faults as faulty
+from .access import Access
 from .control import Control
 from .faults import Strike
 from .ledger import as_iso
@@ -42,11 +43,12 @@ class SandboxServer(http.server.ThreadingHTTPServer):
     # A hundred clients may connect at the same moment.
     request_queue_size = 512
 
-    def __init__(self, address: tuple[str, int], provider: Provider, control: Control) -> None:
+    def __init__(self, address: tuple[str, int], provider: Provider, control: Control, access: Access) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.provider = provider
         self.control = control
+        self.access = access
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -83,10 +85,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers=self.headers,
             body=body,
         )
-        if request.path.startswith("/_"):
+        if refusal := self._refusal(request.path):
+            self._send(refusal)
+        elif request.path.startswith("/_"):
             self._send(self.server.control.answer(request))
         else:
             self._serve(request)
+
+    def _refusal(self, path: str) -> Answer | None:
+        """The answer to those who may not ask; None for all others."""
+        if not self.server.access.knows_host(self.headers):
+            return self.server.provider.failure(421, "The Host header does not name this server.")
+        is_closed = self.server.provider.for_people or path.startswith("/_")
+        if path == "/_health" or not is_closed or self.server.access.knows_password(self.headers):
+            return None
+        answer = self.server.provider.failure(401, "Send the run's password (HTTP Basic, any name).")
+        answer.headers["WWW-Authenticate"] = 'Basic realm="OrderFlow sandbox"'
+        return answer
 
     do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = handle_request
 
@@ -96,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         strike = self.server.control.faults.strike(
             key, *faulty.readable(self.path.encode()), *faulty.readable(request.body)
         )
-        request.latency = strike.latency
+        request.latency, request.state = strike.latency, strike.state
         answer = None
         try:
             answer = self._outcome(request, strike)

@@ -105,13 +105,13 @@ class TextMessages(Provider):
             "num_segments": str(_segments(body)),
             "price": None,
             "price_unit": "USD",
-            "status": "queued",
+            "status": request.state or "queued",
             "subresource_uris": {"media": f"/2010-04-01/Accounts/{account}/Messages/{sid}/Media.json"},
             "to": recipient,
             "uri": f"/2010-04-01/Accounts/{account}/Messages/{sid}.json",
         }
         # Queued is what the sender hears; whoever asks later learns that it has arrived.
-        arrived = message | {"status": "delivered", "date_sent": now}
+        arrived = message | {"status": request.state or "delivered", "date_sent": now}
         self.ledger.record(
             "sms", sid, arrived, labels=[("account", account), ("to", recipient), ("from", sender)]
         )

@@ -4,12 +4,16 @@ A mail server that keeps what it is given: SMTP on one port, its ledger and faul
 Faults strike when a message has arrived (so that `match` can be compared with recipients, subject and
 Message-ID), except a `refuse` without `match`, which strikes when a client connects. The same message accepted
 again is no second entry; its `duplicates` says how often that happened.
+
+Mail is taken from clients that have logged in with the run's password (AUTH PLAIN or LOGIN, any name). There is
+no TLS: the server is for this machine, or for a network that leads nowhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import secrets
 import socket
 import struct
@@ -18,10 +22,12 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from . import email_documents
+from orderflow.sandbox.mailbox import email_documents
+
 from . import ledger as ledgers
+from .access import Access, email_url, keep_private
 from .control import Control
 from .faults import Strike
 from .ledger import as_iso
@@ -31,11 +37,17 @@ from .provider import Provider
 LARGEST_MESSAGE = 10 * 1024 * 1024
 # Every mailbox of this name is one that does not exist.
 BOUNCING = "bounce"
+# Senders of these names are refused: at once, and in reply to the recipient, as many servers do.
+FORBIDDEN, FORBIDDEN_LATER = "forbidden", "forbidden-later"
 NOTHING = Strike()
+LOGIN_FIRST = "530 5.7.0 Authentication required"
 
 
 def create(arguments: argparse.Namespace, control: Control) -> Provider:
-    post = PostOffice(control)
+    if arguments.account:
+        keep_private(arguments.account, email_url(arguments.password, arguments.address))
+    logging.getLogger("mail.log").addFilter(_is_about_us)
+    post = PostOffice(control, Access(arguments.password))
     listener = _listener(arguments.host, arguments.smtp_port)
     threading.Thread(target=_run, args=(post, listener), name="smtp", daemon=True).start()
     return SmtpSide(control.ledger)
@@ -51,19 +63,45 @@ class SmtpSide(Provider):
 
 
 class PostOffice:
-    """Accepts mail, unless told otherwise. The hooks are named as aiosmtpd calls them."""
+    """Accepts mail of who has logged in, unless told otherwise. Its hooks are named as aiosmtpd calls them."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, access: Access) -> None:
+        self._access = access
         self.ledger = control.ledger
         self.faults = control.faults
         self.calls = control.calls
         # Accepting goes on when its client hangs up; without a reference the loop may drop the task.
         self._accepting: set[asyncio.Task[None]] = set()
 
+    def log_in(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, shown: LoginPassword
+    ) -> AuthResult:
+        if self._access.is_password(shown.password):
+            return AuthResult(success=True)
+        self.note("AUTH", status=535)
+        return AuthResult(success=False, handled=False)
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        # aiosmtpd could ask for it too, and would warn of every connection that there is no TLS.
+        if not session.authenticated:
+            self.note("MAIL", address, status=530)
+            return LOGIN_FIRST
+        if _is_named(address, FORBIDDEN):
+            self.note("MAIL", address, status=553)
+            return _sender_rejected(address)
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if address.rpartition("@")[0].lower() == BOUNCING:
+        if _is_named(envelope.mail_from or "", FORBIDDEN_LATER):
+            self.note("RCPT", address, status=553)
+            return _sender_rejected(envelope.mail_from or "")
+        if _is_named(address, BOUNCING):
             self.note("RCPT", address, status=550)
             return f"550 5.1.1 <{address}>: Recipient address rejected: User unknown"
         envelope.rcpt_tos.append(address)
@@ -146,6 +184,19 @@ class _Refusing(asyncio.Protocol):
         _reset(transport)
 
 
+def _is_about_us(record: logging.LogRecord) -> bool:
+    """False for what aiosmtpd says at every login of an old attribute that it sets itself."""
+    return "login_data is deprecated" not in record.getMessage()
+
+
+def _is_named(address: str, name: str) -> bool:
+    return address.rpartition("@")[0].lower() == name
+
+
+def _sender_rejected(address: str) -> str:
+    return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user"
+
+
 def _failure(strike: Strike) -> str:
     status = strike.status or (452 if strike.kind == "rate_limit" else 451)
     enhanced = f"{status // 100}.7.0" if strike.kind == "rate_limit" else f"{status // 100}.3.0"
@@ -204,6 +255,8 @@ async def _serve(post: PostOffice, listener: socket.socket) -> None:
             hostname="sandbox",
             ident="OrderFlow sandbox",
             loop=loop,
+            authenticator=post.log_in,
+            auth_require_tls=False,
         )
 
     server = await loop.create_server(protocol, sock=listener)

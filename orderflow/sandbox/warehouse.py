@@ -96,7 +96,7 @@ class Warehouse(Provider):
                 key,
                 endpoint="/shipments",
                 fingerprint=fingerprint,
-                act=lambda: self._decide(key, order),
+                act=lambda: self._decide(key, order, request.state or "created"),
                 pause=request.pause,
             )
         except KeyInFlight:
@@ -143,7 +143,7 @@ class Warehouse(Provider):
             raise WarehouseRefusal(404, "not_found", "There is no such shipment.")
         return json_answer(200, entry.document)
 
-    def _decide(self, key: str, order: dict[str, Any]) -> Effect:
+    def _decide(self, key: str, order: dict[str, Any], status: str) -> Effect:
         if reason := self._reason_against(order):
             refusal = {"code": "shipment_refused", "reason": reason}
             seq = self.ledger.record("refusal", f"refusal-{key}", {**refusal, **order}, key=key)
@@ -152,6 +152,7 @@ class Warehouse(Provider):
             "id": f"shp_{secrets.token_hex(12)}",
             "tracking_number": f"SP{''.join(secrets.choice(ALPHABET) for _ in range(10))}{order['country']}",
             "carrier": CARRIER,
+            "status": status,
             "created_at": ledgers.as_iso(time.time()),
             **order,
         }

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import environment, homes, throwaway
+from orderflow.stack import environment, homes
+from orderflow.stack.servers import throwaway
+
 from .homes import Home, ServersHome
 from .ports import choose
 from .processes import Table
@@ -27,14 +29,14 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     from benchmarks import options
 
-    wish = options.read(list(words))
+    asked = options.read(list(words))
     home.prepare()
-    report = Path(environment.called_from(caller), wish.report) if wish.report else home.state / REPORT
+    report = Path(environment.called_from(caller), asked.report) if asked.report else home.state / REPORT
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
     with homes.servers_home(home, caller).throwaway() as place:
         own = Home(root=home.root, kept_in=place.path / "state")
-        code = _run(own, place, caller, wish.broker, [*words, "--report", str(report)])
+        code = _run(own, place, caller, asked.broker, [*words, "--report", str(report)])
         if code:
             _keep_logs(own, home.state / LOGS)
         return code

@@ -3,15 +3,19 @@
 import argparse
 import errno
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from . import bench, control, drill, runs
+from . import bench, commands, control, drill, runs
 from .homes import Home
 from .problem import Problem
 from .supervisor import Interrupted
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+LEAST_ROOM = 1024 * 1024  # bytes; what fails with less than that free fails for want of it
 USAGE = """\
 python3 run.py [--once] [--port N] [--orders N]   start everything, place demo orders, stay up until Ctrl-C
 python3 run.py up [--port N]                      start everything, without the demo
@@ -19,11 +23,15 @@ python3 run.py down | status | reset              stop it; look at it; remove it
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
 python3 run.py chaos [--orders N] [--seed N] ...  break a stack of its own on purpose, and see what is lost
 python3 run.py bench [scenario ...] [--quick]     measure it against what people do today, on servers of its own
-python3 run.py COMMAND [arguments]                run a command of manage.py; `help` lists them
+python3 run.py COMMAND [arguments]                run a command of manage.py
+python3 run.py help [COMMAND]                     this, and all commands; or all about one
 
 DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name servers of yours to use instead of
 private ones. ORDERFLOW_SERVER_USER names the account for the private servers when root starts them.
 """
+
+
+OWN_WORDS = ("up", "down", "status", "reset", "test", "bench", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,22 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     except (KeyboardInterrupt, Interrupted):
         return 130
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(
-            f"{error.filename or 'The disk'}: {error.strerror}. Free or open it, then run again.",
-            file=sys.stderr,
-        )
+        where = error.filename or full_disk(Home())
+        print(f"{where}: {error.strerror}. Free or open it, then run again.", file=sys.stderr)
         return 1
+
+
+def full_disk(home: Home) -> Path:
+    """Return which of the folders that are written to has no room: a failed write does not say where it was."""
+    folders = [home.servers.resolve(), home.state, Path(tempfile.gettempdir())]
+    there = [folder for folder in folders if folder.exists()]
+    return next((folder for folder in there if _is_full(os.statvfs(folder))), home.state)
+
+
+def _is_full(disk: os.statvfs_result) -> bool:
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _dispatch(home: Home, words: list[str]) -> int:
     word, rest = (words[0], words[1:]) if words else ("", [])
-    if word in ("-h", "--help"):
-        print(USAGE, end="")
+    if _asks_for_help(word, rest):
+        print(f"{USAGE}\nCommands:\n{commands.listed(home.root)}\nThose of Django work as well.")
         return 0
     if word in ("down", "status", "reset"):
+        if rest:
+            raise Problem(f"`{word}` takes no arguments; nothing was done.", exit_code=2)
         return {"down": control.down, "status": control.status, "reset": control.reset}[word](home)
     if word == "test":
         return runs.tests(home, os.environ, rest)
@@ -60,11 +82,18 @@ def _dispatch(home: Home, words: list[str]) -> int:
     if word == "chaos" and not drill.is_for_another_stack(rest):
         return drill.run(home, os.environ, rest)
     if word == "up" or not word or word.startswith("-"):
-        return runs.stack(home, os.environ, _wish(words))
+        return runs.stack(home, os.environ, _start_request(words))
     return runs.manage(home, os.environ, words)
 
 
-def _wish(words: list[str]) -> runs.Wish:
+def _asks_for_help(word: str, rest: list[str]) -> bool:
+    if word == "help":
+        return not rest or rest[0] in OWN_WORDS
+    wants_it = {"-h", "--help"} & {word, *rest}
+    return bool(wants_it) and (word in ("up", "down", "status", "reset") or word.startswith("-"))
+
+
+def _start_request(words: list[str]) -> runs.StartRequest:
     demo = words[:1] != ["up"]
     parser = argparse.ArgumentParser(
         prog="python3 run.py" if demo else "python3 run.py up", usage=USAGE, add_help=False
@@ -73,4 +102,4 @@ def _wish(words: list[str]) -> runs.Wish:
     if demo:
         parser.add_argument("--once", action="store_true")
         parser.add_argument("--orders", type=int)
-    return runs.Wish(demo=demo, **vars(parser.parse_args(words if demo else words[1:])))
+    return runs.StartRequest(demo=demo, **vars(parser.parse_args(words if demo else words[1:])))

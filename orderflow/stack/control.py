@@ -46,7 +46,8 @@ def status(home: Home) -> int:
     condition = "ready" if run.ready else "starting"
     print(f"{run.what}, process {run.pid}, {condition}, for {time.time() - run.started_at:.0f} s  {run.url}")
     for name, unit in run.units.items():
-        deaths = f"  died {unit['deaths']} times in the last minute" if unit["deaths"] else ""
+        times = "once" if unit["deaths"] == 1 else f"{unit['deaths']} times"
+        deaths = f"  died {times} in the last minute" if unit["deaths"] else ""
         print(f"  {name:18} {unit['state']:10} {unit['pid'] or '':>8}{deaths}")
     return 0
 

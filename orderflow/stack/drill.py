@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from . import children, environment, homes, state, throwaway
+from orderflow.stack import children, environment, homes, state
+from orderflow.stack.servers import rabbitmq, throwaway
+
 from .homes import Home, ServersHome
 from .ports import LOOPBACK, choose
 from .processes import Table
@@ -35,7 +37,10 @@ RATE_LIMIT = "1000000/minute"
 """Of the API: the drill is one client that may place as many orders as it was told to."""
 
 ROUTES = ("database", "broker", "shared")
-"""The ways through the proxy. `shared` leads to the workers' shared memory, on Redis the broker's server."""
+"""
+The ways through the proxy. `shared` leads to the workers' shared memory, on Redis the broker's server. To more
+nodes of a cluster lead `broker-2` and so on.
+"""
 
 
 def is_for_another_stack(words: Sequence[str]) -> bool:
@@ -50,8 +55,8 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     Raises:
         Problem: if the stack does not come up.
     """
-    wish = _read(words)
-    report = _report(wish, caller)
+    asked = _read(words)
+    report = _report(asked, caller)
     home.prepare()
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
@@ -59,7 +64,7 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
         own = Home(root=home.root, kept_in=place.path / "state")
         with state.hold(own, WHAT):
             try:
-                return _drill(own, place, caller, wish.broker, [*words, "--report", str(report)])
+                return _drill(own, place, caller, asked, [*words, "--report", str(report)])
             finally:
                 _keep_logs(own, report)
 
@@ -70,34 +75,52 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(prog=WHAT)
     options.add_to(parser)
-    return parser.parse_args(list(words))
+    asked = parser.parse_args(list(words))
+    if asked.nodes > 1 and asked.broker != throwaway.RABBITMQ:
+        parser.error("only --broker rabbitmq has nodes")
+    return asked
 
 
-def _report(wish: argparse.Namespace, caller: Mapping[str, str]) -> Path:
+def _report(asked: argparse.Namespace, caller: Mapping[str, str]) -> Path:
     from orderflow.chaos import options
 
-    if wish.report:
-        return Path(environment.called_from(caller), wish.report).resolve()
+    if asked.report:
+        return Path(environment.called_from(caller), asked.report).resolve()
     return Home().root / options.DEFAULT_REPORT
 
 
 def _drill(
-    own: Home, place: ServersHome, caller: Mapping[str, str], broker_kind: str, words: Sequence[str]
+    own: Home,
+    place: ServersHome,
+    caller: Mapping[str, str],
+    asked: argparse.Namespace,
+    words: Sequence[str],
 ) -> int:
     screen = Screen(own, state.Run(pid=os.getpid(), what=WHAT, started_at=environment.called_at(caller)))
     secret = environment.load_secrets(own)
-    port = _choose_ports()
+    port = _choose_ports(asked.nodes)
     own.ports.write_text(json.dumps(port, indent=1))
-    chosen = throwaway.choose(broker_kind, place=place, logs=own.logs, port=port, secret=secret)
+    chosen = throwaway.choose(
+        asked.broker, place=place, logs=own.logs, port=port, secret=secret, nodes=asked.nodes
+    )
     addresses = chosen.addresses
-    leads_to = {"database": port["postgres"], "broker": port[chosen.broker], "shared": port["valkey"]}
+    servers = rabbitmq.node_names(asked.nodes) if asked.nodes > 1 else [chosen.broker]
+    to_broker = dict(zip(_broker_routes(asked.nodes), servers, strict=True))
+    brokers = {route: port[server] for route, server in to_broker.items()}
+    leads_to = {"database": port["postgres"], **brokers, "shared": port["valkey"]}
     direct = {**environment.base(caller), **_managed(own, secret, port, addresses)}
     proxied = {
         **direct,
         "DATABASE_URL": _by(addresses["DATABASE_URL"], port["database"]),
-        "BROKER_URL": _by(addresses["BROKER_URL"], port["broker"]),
+        "BROKER_URL": ";".join(
+            _by(url, port[route])
+            for url, route in zip(addresses["BROKER_URL"].split(";"), to_broker, strict=True)
+        ),
         "REDIS_URL": _by(addresses["REDIS_URL"], port["shared"]),
+        # Python imports `sitecustomize` from there, which lets the clock of each process be set.
+        "PYTHONPATH": str(own.root / "orderflow" / "chaos" / "clock"),
     }
+    own.clocks.mkdir(exist_ok=True)
     names = tuple(unit.name for unit in chosen.units)
     units = [*chosen.units, _proxy(own, direct, port, leads_to, after=names)]
     table = Table(
@@ -107,6 +130,7 @@ def _drill(
         servers=tuple(unit.name for unit in units),
         orders_come_first=False,
         orders_workers=2,
+        clocks=own.clocks,
     )
     processes = [unit for unit in table.units() if unit.name.removeprefix("sandbox-") not in NOT_NEEDED]
     supervisor = Supervisor(
@@ -133,13 +157,18 @@ def _drill(
         return 130
 
 
-def _choose_ports() -> dict[str, int]:
+def _broker_routes(nodes: int) -> list[str]:
+    return ["broker", *(f"broker-{number}" for number in range(2, nodes + 1))]
+
+
+def _choose_ports(nodes: int) -> dict[str, int]:
     names = (
         "web",
-        *throwaway.PORTS,
+        *throwaway.ports(nodes),
         *environment.SANDBOX,
         "flower",
         *ROUTES,
+        *_broker_routes(nodes)[1:],
         "proxy-control",
     )
     port: dict[str, int] = {}
@@ -153,6 +182,7 @@ def _managed(
 ) -> dict[str, str]:
     managed = environment.managed(home=own, secret=secret, port=port, servers=addresses)
     environment.write_push_credentials(own, f"{managed['FCM_API_BASE']}/token")
+    environment.write_sandbox_password(own, managed["SANDBOX_PASSWORD"])
     return {**managed, "API_RATE_LIMIT": RATE_LIMIT}
 
 

@@ -6,6 +6,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from orderflow import push_account
 
 from . import ports, state
 from .homes import Home
@@ -22,6 +26,19 @@ UNWANTED = {"PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPA
 UNWANTED |= {"GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "RESULT_BACKEND", "APP"}
 UNWANTED |= {"ORDERFLOW_STARTED_AT", "ORDERFLOW_CALLED_FROM"}  # from run.py to us
 UNWANTED_PREFIXES = ("CELERY_", "FLOWER_")
+SECRETS = ("SECRET_KEY", "DATABASE_URL", "BROKER_URL", "REDIS_URL", "STRIPE_API_KEY", "WAREHOUSE_TOKEN")
+MORE_SECRETS = ("EMAIL_URL", "TWILIO_AUTH_TOKEN", "ORDERFLOW_ADMIN_PASSWORD")
+UNWANTED |= {
+    f"{name}_FILE" for name in (*SECRETS, *MORE_SECRETS)
+}  # ours are variables; both at once are refused
+
+PLACEHOLDERS = {
+    "ORDERFLOW_COMMAND": "python3 run.py",
+    "SECRET_KEY": "help",
+    "DATABASE_URL": "postgresql://127.0.0.1:1/help",
+    "BROKER_URL": "redis://127.0.0.1:1/0",
+}
+"""Settings for a command that only explains itself."""
 
 _MAKERS: dict[str, Callable[[], str]] = {
     "postgres_superuser": lambda: secrets.token_hex(16),
@@ -32,7 +49,7 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "warehouse": lambda: secrets.token_urlsafe(24),
     "twilio_account": lambda: f"AC{secrets.token_hex(16)}",
     "twilio": lambda: secrets.token_hex(16),
-    "admin": lambda: secrets.token_hex(8),
+    "admin": lambda: f"of-{secrets.token_hex(8)}",  # never digits only, which the admin takes for too simple
 }
 
 
@@ -47,9 +64,9 @@ class Given:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Given":
         """Read what the user has set. A given Redis broker also serves as the workers' shared memory."""
-        broker = environment.get("BROKER_URL", "")
-        redis = environment.get("REDIS_URL", "") or (broker if broker.startswith("redis") else "")
-        return cls(database=environment.get("DATABASE_URL", ""), broker=broker, redis=redis)
+        broker = _given(environment, "BROKER_URL")
+        redis = _given(environment, "REDIS_URL") or (broker if broker.startswith("redis") else "")
+        return cls(database=_given(environment, "DATABASE_URL"), broker=broker, redis=redis)
 
     @property
     def needs_postgres(self) -> bool:
@@ -58,6 +75,21 @@ class Given:
     @property
     def needs_valkey(self) -> bool:
         return not (self.broker and self.redis)
+
+
+def _given(environment: Mapping[str, str], name: str) -> str:
+    """
+    Return a setting, or what is in the file that it is kept in.
+
+    Raises:
+        Problem: if that file cannot be read.
+    """
+    if environment.get(name) or not (path := environment.get(f"{name}_FILE")):
+        return environment.get(name, "")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise Problem(f"{name}_FILE names {path}, which cannot be read.") from error
 
 
 def make_secrets() -> dict[str, str]:
@@ -131,12 +163,13 @@ def managed(
         **servers,
         "SECRET_KEY": secret["django"],
         "ORDERFLOW_ENV": "development",
+        "ORDERFLOW_COMMAND": "python3 run.py",
         "ALLOWED_HOSTS": f"{LOOPBACK},localhost",
         "STRIPE_API_BASE": at["payments"],
         "STRIPE_API_KEY": secret["stripe"],
         "WAREHOUSE_URL": at["warehouse"],
         "WAREHOUSE_TOKEN": secret["warehouse"],
-        "EMAIL_URL": f"smtp://{LOOPBACK}:{port['smtp']}",
+        "EMAIL_URL": f"smtp://sandbox:{quote(secret['admin'], safe='')}@{LOOPBACK}:{port['smtp']}",
         "TWILIO_API_BASE": at["sms"],
         "TWILIO_ACCOUNT_SID": secret["twilio_account"],
         "TWILIO_AUTH_TOKEN": secret["twilio"],
@@ -147,38 +180,22 @@ def managed(
         "FLOWER_URL": at["flower"],
         "FLOWER_BASIC_AUTH": f"admin:{secret['admin']}",  # the demo ends with one password to try
         "SANDBOX_URL": at["mailbox"],
+        "SANDBOX_PASSWORD": secret["admin"],
         "ORDERFLOW_WEB_URL": at["web"],
         "ORDERFLOW_ADMIN_USER": "admin",
         "ORDERFLOW_ADMIN_PASSWORD": secret["admin"],
     }
 
 
+def write_sandbox_password(home: Home, password: str) -> None:
+    """Hand the run's password to the sandbox's servers, which read it when they start."""
+    home.sandbox.mkdir(parents=True, exist_ok=True)
+    state.write_private(home.sandbox / "password", password)
+
+
 def write_push_credentials(home: Home, token_uri: str) -> None:
-    """Write a service account for the push sandbox, in the form of Google's key files, with a key made once."""
-    try:
-        account = json.loads(home.push_credentials.read_text())
-    except (OSError, ValueError):
-        account = {
-            "type": "service_account",
-            "project_id": "orderflow-sandbox",
-            "private_key_id": secrets.token_hex(20),
-            "private_key": _private_key(),
-            "client_email": "orderflow@orderflow-sandbox.example",
-            "client_id": str(secrets.randbelow(10**20)),
-        }
-    if account.get("token_uri") != token_uri:
-        state.write_private(home.push_credentials, json.dumps({**account, "token_uri": token_uri}, indent=1))
-
-
-def _private_key() -> str:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return pem.decode()
+    """Write a service account for the push sandbox, with a key made once."""
+    push_account.write(home.push_credentials, token_uri=token_uri)
 
 
 def called_at(environment: Mapping[str, str]) -> float:

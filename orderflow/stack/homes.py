@@ -57,6 +57,11 @@ class Home:
         return self.state / "sandbox"
 
     @property
+    def clocks(self) -> Path:
+        """Where a drill says how wrong the clock of each process is."""
+        return self.state / "clocks"
+
+    @property
     def servers(self) -> Path:
         return self.state / "servers"
 

@@ -1,5 +1,8 @@
 """Is it ready? Cheap questions, asked again and again until the answer is yes."""
 
+import concurrent.futures
+import http.client
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,20 +14,52 @@ from .units import Process
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def answers(url: str, *, timeout: float = 0.3) -> Callable[[Process], bool]:
-    """Ask a web address. "Who are you?" is an answer too: Flower gives it to everyone without a password."""
+LONGEST_ANSWER = 30.0  # seconds that a page may take on a busy machine before it is asked for again
 
-    def probe(process: Process) -> bool:
+
+def answers(url: str, *, timeout: float = LONGEST_ANSWER) -> "Answers":
+    """Ask a web address. "Who are you?" is an answer too: Flower gives it to everyone without a password."""
+    return Answers(url, timeout)
+
+
+class Answers:
+    """
+    Whether a page has been answered. Each call says so at once; the question itself waits beside it.
+
+    A process that is merely slow is ready when its answer comes, however late: were it asked with less
+    patience, it would never be, and would be started again for it.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.url, self.timeout = url, timeout
+        self._asked: concurrent.futures.Future[bool] | None = None
+        self._of: object = None
+
+    def __call__(self, process: Process) -> bool:
+        if self._asked is None or self._of is not process or self._asked.done():
+            answered = self._asked is not None and self._of is process and self._asked.result()
+            self._asked, self._of = None, process
+            if answered:
+                return True
+            self._asked = _beside(self._ask)
+        return False
+
+    def _ask(self) -> bool:
         try:
-            with _opener.open(url, timeout=timeout):
+            with _opener.open(self.url, timeout=self.timeout):
                 return True
         except urllib.error.HTTPError as error:
             with error:
                 return error.code == 401
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
-    return probe
+
+def _beside(ask: Callable[[], bool]) -> "concurrent.futures.Future[bool]":
+    """Ask in a thread that keeps nobody from ending."""
+    asked: concurrent.futures.Future[bool] = concurrent.futures.Future()
+    threading.Thread(target=lambda: asked.set_result(ask()), daemon=True).start()
+    return asked
 
 
 class Says:

@@ -6,20 +6,27 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from . import environment, homes, schema, servers, state
+from orderflow.stack import commands, environment, given, homes, schema, state
+from orderflow.stack.servers import choice
+
 from .environment import Given
 from .homes import Home
 from .ports import choose
+from .problem import Problem
 from .processes import Table
 from .screen import Screen
 from .supervisor import Interrupted, State, Supervisor
 
 RUN = "python3 run.py"
 
+MOST_TEST_PROCESSES = 8
+"""Each has two of the 16 numbered databases of the Redis-protocol server for itself."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
+class StartRequest:
     """What the command line asked of the stack."""
 
     demo: bool = True
@@ -32,39 +39,40 @@ class Wish:
 class Plan:
     """One stack with everything decided: servers, ports, environment. Nothing runs yet."""
 
-    servers: servers.Servers
+    servers: choice.Servers
     table: Table
     managed: Mapping[str, str]
 
     @classmethod
-    def make(cls, home: Home, caller: Mapping[str, str], wish: Wish) -> "Plan":
+    def make(cls, home: Home, caller: Mapping[str, str], start_request: StartRequest) -> "Plan":
         """
         Decide, for this checkout, what to start and how.
 
         Raises:
             Problem: if something that is needed is missing.
         """
-        given = Given.of(caller)
-        servers.check_given(given)
+        named = Given.of(caller)
+        given.check(named)
         secret = environment.load_secrets(home)
-        port = environment.choose_ports(home, web=wish.port)
+        port = environment.choose_ports(home, web=start_request.port)
         _rotate_logs(home)
         place = homes.servers_home(home, caller)
-        needed = servers.private(place, logs=home.logs, port=port, secret=secret, given=given)
+        needed = choice.private(place, logs=home.logs, port=port, secret=secret, given=named)
         managed = environment.managed(home=home, secret=secret, port=port, servers=needed.environment)
         environment.write_push_credentials(home, f"{managed['FCM_API_BASE']}/token")
+        environment.write_sandbox_password(home, managed["SANDBOX_PASSWORD"])
         table = Table(
             home=home,
             environment=environment.base(caller) | managed,
             port=port,
             servers=tuple(unit.name for unit in needed.units),
             migrated=bool(needed.postgres and needed.postgres.exists() and schema.is_current(home)),
-            orders_come_first=wish.demo,
+            orders_come_first=start_request.demo,
         )
         return cls(needed, table, managed)
 
 
-def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
+def stack(home: Home, caller: Mapping[str, str], start_request: StartRequest) -> int:
     """
     Run everything until somebody asks for the end, or until the demo has ended when it was asked for once.
 
@@ -75,34 +83,34 @@ def stack(home: Home, caller: Mapping[str, str], wish: Wish) -> int:
     with state.hold(home, state.STACK):
         run = state.Run(pid=os.getpid(), what=state.STACK, started_at=started_at)
         screen = Screen(home, run)
-        plan = Plan.make(home, caller, wish)
+        plan = Plan.make(home, caller, start_request)
         screen.say(f"OrderFlow on {plan.servers.label}")
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
         supervisor = Supervisor([*plan.servers.units, *plan.table.units()], report=screen.hear)
         try:
             with screen.farewell(), supervisor:
                 try:
-                    return _serve(supervisor, screen, plan, wish)
+                    return _serve(supervisor, screen, plan, start_request)
                 finally:
                     screen.stopping()
         except Interrupted:
-            return 130 if wish.once else 0
+            return 130 if start_request.once else 0
 
 
-def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
+def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: StartRequest) -> int:
     supervisor.start()
     if plan.servers.postgres:
         schema.remember(plan.table.home)
     code = 0
-    if wish.demo:
+    if start_request.demo:
         # The rest of the processes comes up beside the first orders.
         screen.ready("READY for orders")
-        code = _demo(supervisor, screen, plan, wish)
+        code = _demo(supervisor, screen, plan, start_request)
     supervisor.start_rest()
     down = [name for name, watched in supervisor.watched.items() if watched.state is State.GIVEN_UP]
-    if wish.once:
+    if start_request.once:
         return code or len(down)
-    if wish.demo:
+    if start_request.demo:
         screen.say(f"The demo ended with exit code {code}." if code else "Everything is up.")
     else:
         screen.ready("READY")
@@ -111,11 +119,11 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> in
     return supervisor.run_until_interrupted()
 
 
-def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, wish: Wish) -> int:
+def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: StartRequest) -> int:
     # Checking the settings would take a third of a second; the step `admin` does.
     command = [sys.executable, "manage.py", "demo", "--skip-checks"]
-    if wish.orders is not None:
-        command += ["--orders", str(wish.orders)]
+    if start_request.orders is not None:
+        command += ["--orders", str(start_request.orders)]
     started = {"ORDERFLOW_STARTED_AT": repr(screen.started_at)}
     screen.hold()
     try:
@@ -138,16 +146,21 @@ def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     command = [sys.executable, str(home.root / "manage.py"), *words]
     folder = environment.called_from(caller)
+    if words[0] == "help" or {"-h", "--help"} & set(words):
+        os.execve(command[0], command, environment.base(caller) | environment.PLACEHOLDERS)  # noqa: S606
     running = _wait_until_ready(home)
+    if running is None and words[0] in commands.NEED_A_STACK:
+        _refuse_private_servers(words[0], Given.of(caller))
     if words[0] == "migrate":
         schema.forget(home)
     if running is not None:
+        _refuse_other_servers(running, caller)
         os.chdir(folder)
         os.execve(command[0], command, environment.base(caller) | running.environment)  # noqa: S606
     with contextlib.ExitStack() as context:
         context.enter_context(state.hold(home, f"{RUN} {words[0]}"))
         state.write(home, state.Run(pid=os.getpid(), what=f"{RUN} {words[0]}", started_at=time.time()))
-        plan = Plan.make(home, caller, Wish())
+        plan = Plan.make(home, caller, StartRequest())
         database = plan.servers.postgres
         steps = [plan.table.migrate(), plan.table.admin()] if database and not database.exists() else []
         supervisor = context.enter_context(Supervisor([*plan.servers.units, *steps]))
@@ -157,6 +170,26 @@ def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
             # At the end, for `dbshell`: the wheel brings its own psql.
             path["PATH"] = os.pathsep.join(filter(None, (path.get("PATH"), str(database.program.path.parent))))
         return supervisor.run_foreground(command, environment=path, cwd=folder, owns_interrupt=True)
+
+
+def _refuse_private_servers(word: str, named: Given) -> None:
+    """Keep a command from reporting on servers that were started for it: that would be true of nothing."""
+    if named.needs_postgres or named.needs_valkey:
+        raise Problem(
+            f"Nothing is running here, so there is nothing that `{word}` could look at or work with. "
+            f"Start everything with: {RUN}\n"
+            "A stack elsewhere is named by DATABASE_URL, BROKER_URL and REDIS_URL together."
+        )
+
+
+def _refuse_other_servers(running: state.Run, caller: Mapping[str, str]) -> None:
+    """Keep a command from working on the stack's servers while its caller names others."""
+    names = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
+    if others := [name for name in names if caller.get(name) and caller[name] != running.environment.get(name)]:
+        raise Problem(
+            f"{' and '.join(others)} of your environment is not what the stack that runs here uses. "
+            f"Unset it to work with the stack, or stop the stack first: {RUN} down"
+        )
 
 
 def _wait_until_ready(home: Home, patience: float = 60.0) -> state.Run | None:
@@ -187,7 +220,7 @@ def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> in
     with homes.servers_home(home, caller).throwaway() as place:
         port = {"postgres": choose()}
         port["valkey"] = choose(taken=port.values())
-        needed = servers.private(
+        needed = choice.private(
             place,
             logs=place.path,
             port=port,
@@ -204,11 +237,21 @@ def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> in
         with Supervisor(needed.units) as supervisor:
             supervisor.start()
             return supervisor.run_foreground(
-                [sys.executable, "-m", "pytest", *arguments],
+                [sys.executable, "-m", "pytest", *_parallel(arguments), *arguments],
                 environment=environment.base(caller) | settings,
                 cwd=home.root,
                 owns_interrupt=True,
             )
+
+
+def _parallel(arguments: Sequence[str]) -> Sequence[str]:
+    """One process of tests for each processor, unless some of the tests are named or a number is given."""
+    named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+    if named or any(argument.startswith("-n") for argument in arguments):
+        return ()
+    workers = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
+    # Not by size, as xdist would: `tests.parallel` puts first what takes longest.
+    return ("-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder")
 
 
 def _rotate_logs(home: Home) -> None:
@@ -223,6 +266,6 @@ def _addresses(managed: Mapping[str, str]) -> str:
         "API": f"{web}/api/v1/docs",
         "admin": f"{web}/admin/   {admin}",
         "Flower": f"{managed['FLOWER_URL']}   {managed['FLOWER_BASIC_AUTH'].replace(':', ' / ')}",
-        "mailbox": managed["SANDBOX_URL"],
+        "mailbox": f"{managed['SANDBOX_URL']}   sandbox / {managed['SANDBOX_PASSWORD']}",
     }
     return "\n".join(f"  {name:8} {value}" for name, value in lines.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,14 +11,41 @@ import requests
 from django.conf import settings
 
 from orders.ports import CallInFlight, ListedParcel, OutcomeUnknown, Parcel, ShipmentRefused
-from outbox.resilience import Outage, Permanent, breaker
+from outbox.database import storable
+from outbox.http import answers, bounded, retry_after, sending
+from outbox.resilience import CredentialsRefused, Outage, Permanent, SettingsRefused, breaker
 
 PAGE = 500
 """Shipments in one page of a list."""
 
 
+SHIPPED = frozenset({"created", "packed", "shipped", "delivered"})
+"""Statuses of a shipment that leaves, or has left; a warehouse that gives none means the first."""
+
+NOT_THERE = (404, 405, 410)
+"""Answers of a server that has no such interface; one that has it gives a reason."""
+
+NO_ADDRESS = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+)
+
+UNSHIPPED = frozenset({"cancelled", "refused"})
+"""Statuses of a shipment that never leaves. Every other status is an unknown outcome."""
+
+REFUSED_DATA = frozenset({400, 422})
+"""Statuses by which the warehouse says that it cannot ship what the order says, once it names a code."""
+
+KEY_CODES = frozenset({"key_missing", "key_too_long", "key_reused"})
+"""Codes that are about the call: nothing is known of the shipment, and a parcel may be on its way."""
+
+LONGEST_STATUS = 50
+"""Characters of an unknown status that an error quotes."""
+
+
 class WarehouseRequestRefused(Permanent):
-    """The warehouse refuses the request itself, not the shipment: a wrong token or a malformed order."""
+    """The warehouse, or something in between, refuses the call and says nothing of the shipment."""
 
 
 class HttpWarehouse:
@@ -27,7 +55,7 @@ class HttpWarehouse:
         self._url = f"{settings.WAREHOUSE_URL.rstrip('/')}/shipments"
         timeout = settings.PROVIDER_TIMEOUT.total_seconds()
         self._timeout = (min(2.0, timeout), timeout)
-        self._session = requests.Session()
+        self._session = bounded.bound(requests.Session(), seconds=timeout)
         self._session.trust_env = False
         self._session.headers["Authorization"] = f"Bearer {settings.WAREHOUSE_TOKEN}"
 
@@ -54,70 +82,157 @@ class HttpWarehouse:
     def look_up(self, *, idempotency_key: str) -> Parcel | None:
         """See `orders.ports.Warehouse.look_up`."""
         with breaker("warehouse").guard():
-            found = _json(self._ask("GET", params={"key": idempotency_key}))["data"]
-        return _parcel(found[0]) if found else None
+            answer = _json(self._ask("GET", params={"key": idempotency_key}))
+        with _reading():
+            found = answers.items(answer["data"])
+            with contextlib.suppress(ShipmentRefused):
+                return _parcel(found[0]) if found else None
+        return None
 
     def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
         """See `orders.ports.Warehouse.shipments`."""
         asked = {"limit": str(PAGE)} | ({"since": since.isoformat()} if since else {})
+        pages = answers.Pages("the warehouse's")
         while True:
             with breaker("warehouse").guard():
                 page = _json(self._ask("GET", params=asked))
-            for shipment in page["data"]:
-                yield ListedParcel(
-                    id=shipment["id"],
-                    carrier=shipment["carrier"],
-                    tracking_number=shipment["tracking_number"],
-                    order_id=shipment["order_id"],
-                    idempotency_key=shipment["idempotency_key"],
-                    made_at=dt.datetime.fromisoformat(shipment["created_at"]),
-                )
-            if not page["has_more"]:
+            with _reading():
+                listed = [_listed(shipment) for shipment in answers.items(page["data"])]
+                has_more = bool(page["has_more"])
+            yield from listed
+            if not has_more:
                 return
-            asked["after"] = page["data"][-1]["id"]
+            asked["after"] = pages.go_on_from(listed[-1].id if listed else "")
 
     def _ask(self, method: str, **request: Any) -> requests.Response:
         try:
             response = self._session.request(method, self._url, timeout=self._timeout, **request)
-        except requests.exceptions.ConnectTimeout as failure:
-            raise Outage("the warehouse does not answer") from failure
+        except requests.exceptions.TooManyRedirects as failure:
+            raise _elsewhere("it leads elsewhere") from failure
+        except NO_ADDRESS as failure:
+            raise _elsewhere("it has no address that can be asked") from failure
         except requests.exceptions.ConnectionError as failure:
-            reason = getattr(failure.args[0] if failure.args else None, "reason", None)
-            if type(reason).__name__ in ("NewConnectionError", "NameResolutionError"):
+            if invalid := sending.invalid_certificate(failure):
+                raise Outage(f"the warehouse's certificate is not valid: {invalid}") from failure
+            if sending.was_never_sent(failure):
                 raise Outage("the warehouse does not answer") from failure
             raise OutcomeUnknown("the connection to the warehouse broke before its answer") from failure
         except requests.exceptions.RequestException as failure:
             raise OutcomeUnknown("the warehouse did not answer in time") from failure
-        _check(response)
+        _check_able(response)
+        if response.status_code not in (200, 201):
+            refusal = _refusal(response)
+            if method == "POST":  # what is said of a question says nothing of the parcel that it is about
+                _check_shipment(response.status_code, refusal)
+            raise _call_refused(response.status_code, refusal)
         return response
 
 
-def _parcel(answer: dict[str, Any]) -> Parcel:
-    return Parcel(id=answer["id"], carrier=answer["carrier"], tracking_number=answer["tracking_number"])
+def _reading() -> contextlib.AbstractContextManager[None]:
+    return answers.reading("the warehouse's", OutcomeUnknown)
 
 
-def _check(response: requests.Response) -> None:
+def _parcel(answer: Any) -> Parcel:
+    """
+    The shipment that an answer describes. Without carrier or contents it is one all the same.
+
+    Raises:
+        ShipmentRefused: if it never leaves.
+        OutcomeUnknown: if nobody can say which it is, or whether it leaves.
+    """
+    with _reading():
+        status = answer.get("status", "created")
+        if status in UNSHIPPED:
+            raise ShipmentRefused(f"the warehouse has {status} the shipment")
+        if status not in SHIPPED:
+            raise OutcomeUnknown(
+                f"the warehouse's shipment is {storable.text(status, longest=LONGEST_STATUS)!r},"
+                " and nobody here knows what that means"
+            )
+        return Parcel(
+            id=answers.identifier(answer.get("id")),
+            carrier=answer.get("carrier"),
+            tracking_number=answer.get("tracking_number"),
+            order_number=answer.get("order_number"),
+            country=answer.get("country"),
+            lines=_lines(answer.get("lines")),
+        )
+
+
+def _listed(shipment: Any) -> ListedParcel:
+    return ListedParcel(
+        id=answers.identifier(shipment["id"]),
+        carrier=shipment.get("carrier"),
+        tracking_number=shipment.get("tracking_number"),
+        order_id=shipment.get("order_id"),
+        idempotency_key=shipment.get("idempotency_key"),
+        made_at=answers.moment(shipment["created_at"]),
+    )
+
+
+def _lines(lines: Any) -> tuple[tuple[str, int], ...]:
+    """What is in a parcel; nothing if that cannot be read, which only a restore needs."""
+    with contextlib.suppress(*answers.UNREADABLE):
+        found = [(answers.identifier(line["sku"]), answers.amount(line["quantity"])) for line in lines]
+        if all(quantity > 0 for _, quantity in found):
+            return tuple(found)
+    return ()
+
+
+def _check_able(response: requests.Response) -> None:
+    """
+    Check that the warehouse was able to decide.
+
+    Raises:
+        Outage, CallInFlight, OutcomeUnknown: if it was not.
+    """
     status = response.status_code
-    if status in (200, 201):
-        return
     if status in (429, 503):
-        seconds = response.headers.get("Retry-After", "")
-        wait = dt.timedelta(seconds=int(seconds)) if seconds.isdigit() else None
-        raise Outage(f"the warehouse answered {status}", retry_after=wait)
+        asked = retry_after.read(response.headers)
+        raise Outage(f"the warehouse answered {status}{asked.remark}", retry_after=asked.wait)
     if status == 409:
         raise CallInFlight("a request with this key is in flight at the warehouse")
     if status >= 500:
         raise OutcomeUnknown(f"the warehouse answered {status}")
-    refusal = _json(response)
+
+
+def _check_shipment(status: int, refusal: dict[str, Any]) -> None:
+    """
+    Raises:
+        ShipmentRefused: if the warehouse will not ship this order.
+    """
     if refusal.get("code") == "shipment_refused":
-        raise ShipmentRefused(refusal.get("reason", "no reason given"))
-    raise WarehouseRequestRefused(f"the warehouse answered {status}: {refusal.get('reason', '')}")
+        raise ShipmentRefused(refusal.get("reason") or "no reason given")
+    if status in REFUSED_DATA and (code := storable.identifier(refusal.get("code"))) and code not in KEY_CODES:
+        # The same call will be refused however often it is repeated: the customer gets the money back.
+        why = storable.note(refusal.get("reason")) or code
+        raise ShipmentRefused(f"the warehouse does not take the order: {why}")
+
+
+def _call_refused(status: int, refusal: dict[str, Any]) -> Exception:
+    if status in (401, 403):
+        return CredentialsRefused("the warehouse", settings="WAREHOUSE_TOKEN", answer=status)
+    if status in NOT_THERE and not refusal.get("reason"):
+        return _elsewhere(f"its address answered {status}")
+    return WarehouseRequestRefused(f"the warehouse answered {status}: {refusal.get('reason', '')}")
+
+
+def _elsewhere(why: str) -> SettingsRefused:
+    return SettingsRefused(f"the warehouse's interface is not where we ask, {why}", settings="WAREHOUSE_URL")
+
+
+def _refusal(response: requests.Response) -> dict[str, Any]:
+    """What a refusal says; nothing where something in between has refused, which knows no JSON."""
+    try:
+        return _json(response)
+    except OutcomeUnknown:
+        return {}
 
 
 def _json(response: requests.Response) -> dict[str, Any]:
     try:
         answer = response.json()
-    except ValueError as unreadable:
+    except answers.UNREADABLE as unreadable:
         raise OutcomeUnknown("the warehouse's answer cannot be read") from unreadable
     if not isinstance(answer, dict):
         raise OutcomeUnknown("the warehouse's answer is not an object")

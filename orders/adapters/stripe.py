@@ -18,26 +18,54 @@ import requests
 import stripe
 from django.conf import settings
 
+from orders.adapters import stripe_amounts, stripe_states
 from orders.ports import (
     CallInFlight,
     Charge,
+    ChargeState,
     ListedCharge,
     ListedRefund,
     OutcomeUnknown,
     PaymentDeclined,
     RefundReceipt,
+    RefundState,
 )
-from outbox.resilience import Outage, Permanent, Transient, breaker
+from outbox.database import storable
+from outbox.http import answers, bounded, retry_after, sending
+from outbox.resilience import CredentialsRefused, Outage, Permanent, SettingsRefused, Transient, breaker
 
 PAGE = 100
 """Records in one page of a list; Stripe gives no more."""
 
-UNDONE_REFUNDS = ("failed", "canceled")
-"""Refunds that gave nothing back."""
+LIKELIEST = (
+    ChargeState.CAPTURED, ChargeState.PENDING, ChargeState.HELD, ChargeState.UNFINISHED, ChargeState.REFUSED,
+)  # fmt: skip
+"""Of several charges under one key, the one that may take money counts before the one that cannot."""
+
+REFUSED_AMOUNTS = ("amount_too_small", "amount_too_large")
+"""Stripe's codes for amounts that no card is charged with: an answer about the order, not a mistake of ours."""
+
+
+REFUSED_ACCOUNTS = frozenset(
+    """
+    account_closed account_invalid api_key_expired country_unsupported payment_method_unactivated
+    platform_account_required platform_api_key_expired secret_key_required testmode_charges_only
+    tls_version_unsupported
+    """.split()  # noqa: SIM905
+)
+"""Stripe's codes that speak of our account or key, whatever is asked for (docs.stripe.com/error-codes)."""
+
+OF_ANOTHER_MODE = "exists in live mode, but a test mode key was used"
+"""What Stripe says of live cards when our key is for tests. The other way round it speaks of one client, who
+has sent us the card of a test."""
+
+LIVE = "https://api.stripe.com"
+NOWHERE = "http://not-configured.invalid"
+"""What is called when no address is set: never Stripe by accident."""
 
 
 class PaymentRequestRefused(Permanent):
-    """Stripe refuses the request itself: a wrong key, an unknown card token, an impossible amount."""
+    """Stripe refuses the request itself: an unknown card token, a key of another request."""
 
 
 class StripeGateway:
@@ -45,12 +73,14 @@ class StripeGateway:
 
     def __init__(self) -> None:
         timeout = settings.PROVIDER_TIMEOUT.total_seconds()
-        addresses = {"base_addresses": {"api": settings.STRIPE_API_BASE}} if settings.STRIPE_API_BASE else {}
         self._client = stripe.StripeClient(
-            settings.STRIPE_API_KEY,
+            settings.STRIPE_API_KEY or "unset",
             max_network_retries=0,  # our policy retries, and it knows an unknown outcome when it sees one
-            http_client=stripe.RequestsClient(timeout=(min(2.0, timeout), timeout)),
-            **addresses,  # type: ignore[arg-type]
+            http_client=stripe.RequestsClient(
+                timeout=(min(2.0, timeout), timeout),
+                session=bounded.bound(requests.Session(), seconds=timeout),
+            ),
+            base_addresses={"api": settings.STRIPE_API_BASE or NOWHERE},
         )
 
     def charge(
@@ -59,7 +89,7 @@ class StripeGateway:
         """See `orders.ports.PaymentGateway.charge`."""
         # Typed as Any: Stripe requires this list with `confirm`, and its own types do not know it.
         parameters: Any = {
-            "amount": amount_minor,
+            "amount": _amount(amount_minor, currency),
             "currency": currency.lower(),
             "payment_method": payment_method,
             "payment_method_types": ["card"],
@@ -68,61 +98,116 @@ class StripeGateway:
         }
         with _calling(acts=True):
             intent = self._client.v1.payment_intents.create(parameters, {"idempotency_key": idempotency_key})
-        charge = _charge(intent)
-        if not charge.succeeded:
-            raise PaymentDeclined(f"the payment is {intent.status}", code=intent.status)
-        return charge
+        return _charge(intent)
 
     def look_up(self, *, idempotency_key: str) -> Charge | None:
-        """See `orders.ports.PaymentGateway.look_up`."""
+        """
+        See `orders.ports.PaymentGateway.look_up`.
+
+        The search shows what an intent was up to a minute ago. So nothing but a capture is concluded from it.
+        """
         with _calling(acts=False):
             found = self._client.v1.payment_intents.search({"query": f"metadata['key']:'{idempotency_key}'"})
-        charges = [_charge(intent) for intent in found.data]
-        return next((charge for charge in charges if charge.succeeded), next(iter(charges), None))
+            intents: list[Any] = answers.items(found.data)
+            captured = [intent for intent in intents if intent.status == "succeeded"]
+            ids = [answers.identifier(intent.id) for intent in intents]
+        if captured:
+            return _charge(captured[0])
+        charges = [self._now(charge_id) for charge_id in ids]
+        return min(charges, key=lambda charge: LIKELIEST.index(charge.state), default=None)
 
-    def refund(self, *, charge_id: str, amount_minor: int, idempotency_key: str) -> RefundReceipt:
+    def cancel(self, *, charge_id: str) -> Charge:
+        """See `orders.ports.PaymentGateway.cancel`."""
+        try:
+            with _calling(acts=True):
+                intent = self._client.v1.payment_intents.cancel(charge_id)
+        except PaymentRequestRefused as refused:
+            if _code_of(refused) != "payment_intent_unexpected_state":
+                raise
+            return self._now(charge_id)
+        return _charge(intent)
+
+    def _now(self, charge_id: str) -> Charge:
+        with _calling(acts=False):
+            intent = self._client.v1.payment_intents.retrieve(charge_id)
+        return _charge(intent)
+
+    def refusal_of(self, amount_minor: int, currency: str) -> str:
+        """See `orders.ports.PaymentGateway.refusal_of`."""
+        return stripe_amounts.refusal_of(amount_minor, currency)
+
+    def refund(
+        self, *, charge_id: str, amount_minor: int, currency: str, idempotency_key: str
+    ) -> RefundReceipt:
         """See `orders.ports.PaymentGateway.refund`. A charge that is refunded already is an answer too."""
         try:
             with _calling(acts=True):
                 made = self._client.v1.refunds.create(
                     {
                         "payment_intent": charge_id,
-                        "amount": amount_minor,
+                        "amount": _amount(amount_minor, currency),
                         "metadata": {"key": idempotency_key},
                     },
                     {"idempotency_key": idempotency_key},
                 )
         except PaymentRequestRefused as refused:
-            cause = refused.__cause__
-            if not (isinstance(cause, stripe.InvalidRequestError) and cause.code == "charge_already_refunded"):
+            if _code_of(refused) != "charge_already_refunded":
                 raise
-            with _calling(acts=False):
-                [made] = self._client.v1.refunds.list({"payment_intent": charge_id, "limit": 1}).data
-        return RefundReceipt(id=made.id, amount_minor=made.amount)
+            return self._refunded(charge_id)
+        receipt = _receipt(made)
+        if receipt.state is RefundState.DONE:
+            return receipt
+        # What is answered again under a key is what was answered first, not what has become of it.
+        with _calling(acts=False):
+            made = self._client.v1.refunds.retrieve(receipt.id)
+        return _receipt(made)
+
+    def _refunded(self, charge_id: str) -> RefundReceipt:
+        """The refund of a charge that was given back before, the one that has come furthest of several."""
+        receipts = [_receipt(refund) for refund in self._refunds_of(charge_id)]
+        if not receipts:
+            raise OutcomeUnknown(f"Stripe says that {charge_id} was refunded, and lists no refund of it")
+        return min(receipts, key=lambda receipt: list(RefundState).index(receipt.state))
+
+    def look_up_refund(self, *, charge_id: str, idempotency_key: str) -> RefundReceipt | None:
+        """See `orders.ports.PaymentGateway.look_up_refund`."""
+        made = self._refunds_of(charge_id)
+        ours = [refund for refund in made if _said(refund, "key").startswith(idempotency_key)]
+        receipts = [receipt for refund in ours if (receipt := _receipt(refund)).state is not RefundState.FAILED]
+        return min(receipts, key=lambda receipt: list(RefundState).index(receipt.state), default=None)
+
+    def _refunds_of(self, charge_id: str) -> list[Any]:
+        with _calling(acts=False):
+            page = self._client.v1.refunds.list({"payment_intent": charge_id, "limit": PAGE})
+            return answers.items(page.data)
 
     def charges(self, *, since: dt.datetime | None) -> Iterator[ListedCharge]:
         """See `orders.ports.PaymentGateway.charges`."""
         for intent in _listed(self._client.v1.payment_intents.list, since):
-            charge = _charge(intent)
-            yield ListedCharge(
-                **dataclasses.asdict(charge),
-                idempotency_key=_said(intent, "key"),
-                order_id=_said(intent, "order_id"),
-                made_at=_moment(intent.created),
-            )
+            charge = _charge(intent, listed=True)
+            with _reading():
+                listed = ListedCharge(
+                    **dataclasses.asdict(charge),
+                    idempotency_key=_said(intent, "key"),
+                    order_id=_said(intent, "order_id"),
+                    made_at=answers.moment(intent.created),
+                )
+            yield listed
 
     def refunds(self, *, since: dt.datetime | None) -> Iterator[ListedRefund]:
         """See `orders.ports.PaymentGateway.refunds`."""
         for refund in _listed(self._client.v1.refunds.list, since):
-            if refund.status not in UNDONE_REFUNDS:
-                yield ListedRefund(
-                    id=refund.id,
-                    amount_minor=refund.amount,
-                    charge_id=refund.payment_intent or "",
-                    currency=refund.currency.upper(),
-                    idempotency_key=_said(refund, "key"),
-                    made_at=_moment(refund.created),
-                )
+            receipt = _receipt(refund, listed=True)
+            if receipt.state is not RefundState.FAILED:
+                with _reading():
+                    listed = ListedRefund(
+                        **dataclasses.asdict(receipt),
+                        charge_id=refund.payment_intent,
+                        currency=answers.currency(refund.currency),
+                        idempotency_key=_said(refund, "key"),
+                        made_at=answers.moment(refund.created),
+                    )
+                yield listed
 
 
 def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[Any]:
@@ -130,62 +215,126 @@ def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[An
     parameters: dict[str, Any] = {"limit": PAGE}
     if since:
         parameters["created"] = {"gte": int(since.timestamp())}
-    with _calling(acts=False):
-        page = ask(parameters)
+    pages = answers.Pages("Stripe's")
     while True:
-        yield from page.data
-        if not page.has_more:
-            return
         with _calling(acts=False):
-            page = page.next_page()
+            page = ask(parameters)
+            listed: list[Any] = answers.items(page.data)
+            place = (listed[-1].id if listed else "") if page.has_more else None
+        yield from listed
+        if place is None:
+            return
+        parameters["starting_after"] = pages.go_on_from(place)
 
 
 def _said(record: Any, name: str) -> str:
     """What we said about a record when we made it; empty when somebody else did."""
-    return str(getattr(record.metadata, name, ""))
+    return storable.identifier(getattr(_field(record, "metadata"), name, ""))
 
 
-def _moment(seconds: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+def _field(record: Any, name: str) -> Any:
+    """What describes a record; None where it is missing, which makes the record no other one."""
+    return getattr(record, name, None)
 
 
-def _charge(intent: Any) -> Charge:
-    error = intent.last_payment_error
-    return Charge(
-        id=intent.id,
-        amount_minor=intent.amount,
-        currency=intent.currency.upper(),
-        succeeded=intent.status == "succeeded",
-        decline_code=getattr(error, "decline_code", None) or getattr(error, "code", None) or "",
-        message=getattr(error, "message", None) or "",
-    )
+def _reading() -> contextlib.AbstractContextManager[None]:
+    return answers.reading("Stripe's", OutcomeUnknown)
+
+
+def _amount(amount_minor: int, currency: str) -> int:
+    try:
+        return stripe_amounts.to_stripe(amount_minor, currency)
+    except ValueError as unknown:
+        raise PaymentDeclined(str(unknown), code="amount") from unknown
+
+
+def _charge(intent: Any, *, listed: bool = False) -> Charge:
+    """An intent as we read it. A list has others' records too: there an unknown status may capture."""
+    with _reading():
+        error, status = _field(intent, "last_payment_error"), intent.status
+        state = (
+            stripe_states.INTENTS.get(status, ChargeState.PENDING)
+            if listed
+            else stripe_states.of_intent(status)
+        )
+        code, method = _field(error, "decline_code") or _field(error, "code"), _field(intent, "payment_method")
+        return Charge(
+            id=answers.identifier(intent.id),
+            amount_minor=answers.amount(
+                stripe_amounts.from_stripe(answers.amount(intent.amount), intent.currency)
+            ),
+            currency=answers.currency(intent.currency),
+            state=state,
+            decline_code=code or ("" if state is ChargeState.CAPTURED else status),
+            message=_field(error, "message") or stripe_states.WORDS.get(status, ""),
+            payment_method=method if isinstance(method, str) else "",
+        )
+
+
+def _receipt(refund: Any, *, listed: bool = False) -> RefundReceipt:
+    with _reading():
+        refund_id, status = answers.identifier(refund.id), refund.status
+        state = (
+            stripe_states.REFUNDS.get(status, RefundState.PENDING)
+            if listed
+            else stripe_states.of_refund(status)
+        )
+        because = f": {storable.text(reason)}" if (reason := _field(refund, "failure_reason")) else ""
+        return RefundReceipt(
+            id=refund_id,
+            amount_minor=answers.amount(
+                stripe_amounts.from_stripe(answers.amount(refund.amount), refund.currency)
+            ),
+            state=state,
+            message=f"Stripe's refund {refund_id} is {status}{because}",
+        )
+
+
+def _code_of(refused: BaseException) -> str:
+    return storable.identifier(getattr(refused.__cause__, "code", None))
 
 
 @contextlib.contextmanager
 def _calling(*, acts: bool) -> Iterator[None]:
     """Guard a call by the breaker and say what its failure means; `acts` is false for mere questions."""
-    with breaker("payments").guard():
+    unreadable = OutcomeUnknown if acts else Transient
+    with breaker("payments").guard(), answers.reading("Stripe's", unreadable):
         try:
             yield
         except stripe.CardError as declined:
-            code = (declined.error and declined.error.decline_code) or declined.code or ""
+            code = _field(declined.error, "decline_code") or declined.code or ""
             raise PaymentDeclined(declined.user_message or "the card was declined", code=code) from declined
         except stripe.RateLimitError as limited:
-            raise Outage("Stripe limits our rate", retry_after=_retry_after(limited)) from limited
+            raise _outage("Stripe limits our rate", limited) from limited
         except stripe.APIConnectionError as failure:
-            if not acts or _never_sent(failure):
+            cause = failure.__cause__ or failure.__context__
+            if isinstance(cause, requests.exceptions.TooManyRedirects):
+                raise SettingsRefused(
+                    "Stripe's interface is not where we ask, it leads elsewhere", settings="STRIPE_API_BASE"
+                ) from failure
+            if not acts or sending.was_never_sent(cause):
                 raise Outage(f"Stripe does not answer: {failure.user_message}") from failure
             raise OutcomeUnknown("the connection to Stripe broke before its answer") from failure
-        except (
-            stripe.InvalidRequestError,
-            stripe.AuthenticationError,
-            stripe.PermissionError,
-            stripe.IdempotencyError,
-        ) as refused:
+        except stripe.InvalidRequestError as refused:
+            if refused.code in REFUSED_AMOUNTS and acts:
+                raise PaymentDeclined(refused.user_message or str(refused), code=refused.code) from refused
+            if refused.code in REFUSED_ACCOUNTS or OF_ANOTHER_MODE in str(refused):
+                answer = refused.code if refused.code in REFUSED_ACCOUNTS else refused.http_status
+                raise CredentialsRefused("Stripe", settings="STRIPE_API_KEY", answer=answer) from refused
+            if refused.http_status == 404 and "Unrecognized request URL" in str(refused):
+                raise SettingsRefused(
+                    "Stripe's interface is not where we ask", settings="STRIPE_API_BASE"
+                ) from refused
+            raise PaymentRequestRefused(str(refused)) from refused
+        except (stripe.AuthenticationError, stripe.PermissionError) as refused:
+            raise CredentialsRefused(
+                "Stripe", settings="STRIPE_API_KEY", answer=refused.http_status
+            ) from refused
+        except stripe.IdempotencyError as refused:
             raise PaymentRequestRefused(str(refused)) from refused
         except stripe.StripeError as failure:
             if failure.http_status == 503:
-                raise Outage("Stripe is not available", retry_after=_retry_after(failure)) from failure
+                raise _outage("Stripe is not available", failure) from failure
             if failure.http_status == 409:
                 raise CallInFlight("a request with this key is in flight at Stripe") from failure
             if acts:
@@ -193,16 +342,6 @@ def _calling(*, acts: bool) -> Iterator[None]:
             raise Transient(f"Stripe answered {failure.http_status}") from failure
 
 
-def _never_sent(failure: stripe.APIConnectionError) -> bool:
-    """Whether no connection came about, so that Stripe cannot have acted."""
-    cause = failure.__cause__ or failure.__context__
-    if isinstance(cause, requests.exceptions.ConnectTimeout):
-        return True
-    reason = getattr(cause.args[0] if cause and cause.args else None, "reason", None)
-    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError")
-
-
-def _retry_after(failure: stripe.StripeError) -> dt.timedelta | None:
-    headers = {name.lower(): value for name, value in (failure.headers or {}).items()}
-    seconds = headers.get("retry-after", "")
-    return dt.timedelta(seconds=int(seconds)) if seconds.isdigit() else None
+def _outage(what: str, failure: stripe.StripeError) -> Outage:
+    asked = retry_after.read(failure.headers)
+    return Outage(f"{what}{asked.remark}", retry_after=asked.wait)

@@ -5,48 +5,56 @@ from __future__ import annotations
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
-from orders import tokens
 from orders.api import limits
 from orders.api.addresses import client_address
 from orders.api.problems import Problem
+from orders.clients import tokens
 from orders.models import ApiToken
+from outbox import telemetry
 
 
 class BearerToken(HttpBearer):
-    """A client's token with the scope that the operation needs; its rate is counted."""
+    """A client's token with one of the scopes that the operation needs; the client's rate is counted."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, *scopes: str) -> None:
         super().__init__()
-        self.scope = scope
+        self.scopes = scopes
 
     def __call__(self, request: HttpRequest) -> ApiToken:
         token = token_of(request)
-        if self.scope not in token.scopes:
+        if not set(self.scopes) & set(token.scopes):
             raise Problem(
                 "missing-scope",
-                f"the token {token.name} lacks the scope {self.scope}",
-                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{self.scope}"'},
+                f"the token {token.name} lacks the scope {self.scopes[0]}",
+                headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{self.scopes[0]}"'},
             )
         return token
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken | None:
-        return tokens.find(token)
+        return tokens.find(token, address=client_address(request))
 
 
 def token_of(request: HttpRequest) -> ApiToken:
     """
-    The token of the request; counts it.
+    The token of the request; counts it for its client.
 
     Raises:
-        Problem: if there is no valid one, or its rate is used up.
+        Problem: if there is no valid one, it may not be used from here, or the client's rate is used up.
     """
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-    token = tokens.find(secret.strip()) if kind.lower() == "bearer" and secret.strip() else None
+    is_bearer, address = kind.lower() == "bearer" and secret.strip(), client_address(request)
+    try:
+        token = tokens.find(secret.strip(), address=address) if is_bearer else None
+    except tokens.AddressRefused as refused:
+        # Whoever has stolen a token does not use up the rate of its client.
+        count("address", address)
+        telemetry.emit("api_token.address_refused", name=refused.token.name)
+        raise Problem("address-not-allowed", str(refused)) from refused
     if token is None:
-        count("address", client_address(request))
+        count("address", address)
         challenge = 'Bearer realm="orderflow"' + (', error="invalid_token"' if secret else "")
         raise Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
-    count("token", str(token.pk))
+    count("client", str(token.client_id))
     return token
 
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pydantic_core
-from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,14 +15,17 @@ from django.utils.html import format_html
 from ninja import NinjaAPI
 from ninja.renderers import BaseRenderer
 
-from orders.api import door, operations, problems
+from orders.api import guard, operations, problems
 from orders.api.auth import token_of
+from orders.api.bodies import StrictJson
 from orders.api.problems import Problem
 
 DESCRIPTION = """\
 Place orders, follow them, cancel them.
 
-* Requests carry `Authorization: Bearer …`; the token's scopes are `orders:read` and `orders:write`.
+* Requests carry `Authorization: Bearer …`, over HTTPS. The token's scopes are `orders:read`, `orders:write` and
+  `orders:cancel`, for the orders of the client that the token belongs to; `orders:read:all` shows those of all.
+  Another client's order is answered like one that does not exist.
 * Money is in minor units; times are RFC 3339 with their offset.
 * Every error is an `application/problem+json` document; decide by its `code`.
 * `X-Request-ID` is taken over from the request, or made, and is part of every answer.
@@ -67,7 +70,7 @@ class OrdersApi(NinjaAPI):
 
     def set_default_exception_handlers(self) -> None:
         """Let nothing of ninja's own out: in debug mode it would answer with a traceback."""
-        self.add_exception_handler(Exception, door.answer)
+        self.add_exception_handler(Exception, guard.answer)
 
     def get_openapi_schema(self, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """Ninja's document, with the media type of problems and the headers of answers."""
@@ -94,6 +97,7 @@ api = OrdersApi(
     openapi_url=None,
     docs_url=None,
     renderer=ExactJson(),
+    parser=StrictJson(),
 )
 api.add_router("", operations.router)
 
@@ -110,7 +114,7 @@ def openapi(request: HttpRequest) -> HttpResponse:
     return JsonResponse(api.get_openapi_schema())
 
 
-@staff_member_required
+@admin.site.admin_view
 def docs(request: HttpRequest) -> HttpResponse:
     """Swagger UI from ninja's own files; nothing on the page is inline but data, so the strict policy holds."""
     settings = {"url": reverse("api-openapi"), "layout": "BaseLayout", "deepLinking": True}
@@ -136,5 +140,4 @@ def problem_type(request: HttpRequest, code: str) -> HttpResponse:
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    user = getattr(request, "user", None)
-    return bool(user and user.is_active and user.is_staff)
+    return hasattr(request, "user") and admin.site.has_permission(request)

@@ -1,8 +1,9 @@
 """
-How often a client may ask: a sliding window per token, and per address for those without a valid one.
+How often a client may ask: a sliding window per client, and per address for those without a valid token.
 
 The counts are shared through Redis. When it does not answer, everybody passes: an API that takes
-orders is worth more than its limit.
+orders is worth more than its limit. Logins of staff have the same counts and another rule, see
+`orderflow.login.limits`.
 """
 
 from __future__ import annotations
@@ -30,22 +31,45 @@ PAUSE = 5.0
 _not_before = 0.0
 
 
+class Unavailable(Exception):
+    """The counts do not answer, or did not a moment ago."""
+
+
 def wait_for_turn(*client: str) -> float:
     """Count one request of `client`; return 0 when it may pass, else the seconds it has to wait."""
+    try:
+        wait = hit(settings.API_RATE_LIMIT, *client)
+    except Unavailable:
+        return 0
+    if wait:
+        telemetry.emit("api.throttled", client=":".join(client))
+    return wait
+
+
+def hit(rate: str, *key: str) -> float:
+    """
+    Count one; return 0 if it is within `rate`, else the seconds to wait. Several rates are separated by `;`.
+
+    Raises:
+        Unavailable: if the counts do not answer.
+    """
     global _not_before
     if time.monotonic() < _not_before:
-        return 0
+        raise Unavailable
     try:
-        limiter, rate = _limiter(), limits.parse(settings.API_RATE_LIMIT)
-        if limiter.hit(rate, *client):
-            return 0
-        reset_at = float(limiter.get_window_stats(rate, *client).reset_time)
+        return hit_with(_limiter(), rate, *key)
     except (RedisError, OSError) as error:
         _not_before = time.monotonic() + PAUSE
         telemetry.emit("api.limits_unavailable", error=str(error))
-        return 0
-    telemetry.emit("api.throttled", client=":".join(client))
-    return max(1.0, reset_at - time.time())
+        raise Unavailable from error
+
+
+def hit_with(limiter: SlidingWindowCounterRateLimiter, rate: str, *key: str) -> float:
+    """The same with counts of one's own."""
+    for item in limits.parse_many(rate):
+        if not limiter.hit(item, *key):
+            return max(1.0, float(limiter.get_window_stats(item, *key).reset_time) - time.time())
+    return 0
 
 
 @functools.cache

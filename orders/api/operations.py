@@ -14,14 +14,18 @@ from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from ninja import Header, Path, Query, Router, Status
 
-from orders import queries, services, tokens
-from orders.api import pictures, schemas
+from orders import adapters, cards, queries, services
+from orders.api import bodies, fields, representations, schemas
 from orders.api.auth import BearerToken
 from orders.api.problems import FieldError, Problem
-from orders.models import ApiToken, Order
+from orders.clients import tokens
+from orders.models import ApiToken, Order, OrderQuerySet
 from outbox import context
 
 router = Router(tags=["orders"])
+
+PEOPLE_TAKE = "300"
+"""Seconds after which a client may look again at an order that waits for a person."""
 
 ORDER_ID = Annotated[
     str,
@@ -47,7 +51,7 @@ class AuthenticatedRequest(HttpRequest):
 @router.post(
     "/orders",
     auth=BearerToken(tokens.WRITE),
-    response=_answers({201: schemas.OrderSummary}, 400, 409, 413, 415, 422),
+    response=_answers({201: schemas.OrderSummary}, 400, 409, 411, 413, 415, 422),
     by_alias=True,
     operation_id="place_order",
     url_name="orders",
@@ -60,9 +64,9 @@ def place_order(
         str,
         Header(
             alias="Idempotency-Key",
-            pattern=schemas.IDEMPOTENCY_KEY,
-            description="1 to 255 visible ASCII characters, bare or quoted. The same key and body get the same "
-            "answer, for as long as the order exists.",
+            pattern=fields.IDEMPOTENCY_KEY,
+            description="1 to 255 visible ASCII characters, bare and without a comma, or quoted; sent once. "
+            "The same key and body get the same answer, for as long as the order exists.",
             examples=["0193670c-6c5f-7a5e-8a4e-1f0f2a9b6c11"],
         ),
     ],
@@ -73,6 +77,10 @@ def place_order(
     Repeating the request with the same `Idempotency-Key` is safe at any time: it gets the answer of the
     first one, with `Idempotent-Replayed: true`.
     """
+    if cards.are_in(idempotency_key):
+        raise Problem(
+            "card-number", errors=[FieldError("Idempotency-Key", "card-number", "a UUID is a good key")]
+        )
     with _acting(request), _placing(order):
         placement = services.place_order(
             items=[services.Item(sku=item.sku, quantity=item.quantity) for item in order.items],
@@ -84,17 +92,19 @@ def place_order(
                 phone=order.customer.phone or "",
                 push_token=order.customer.push_token or "",
             ),
-            country=order.country or "",
+            country=order.country,
             client_reference=order.client_reference,
             source="api",
+            client_id=request.auth.client_id,
             idempotency=services.IdempotencyKey.of(
-                scope=f"api:{request.auth.pk}",
+                scope=f"api:{request.auth.client_id}",
                 key=_unquoted(idempotency_key),
                 request=order.model_dump(mode="json"),
             ),
-            answer=pictures.placed,
+            answer=representations.placed,
+            refusal=adapters.payment_gateway().refusal_of,
         )
-    response["Location"] = pictures.address(placement.order)
+    response["Location"] = representations.address(placement.order)
     if placement.replayed:
         response["Idempotent-Replayed"] = "true"
     return Status(201, placement.answer)
@@ -102,7 +112,7 @@ def place_order(
 
 @router.get(
     "/orders",
-    auth=BearerToken(tokens.READ),
+    auth=BearerToken(tokens.READ, tokens.READ_ALL),
     response=_answers({200: schemas.OrderPage}, 422),
     by_alias=True,
     operation_id="list_orders",
@@ -110,11 +120,14 @@ def place_order(
 )
 def list_orders(request: AuthenticatedRequest, filters: Query[schemas.OrderFilters]) -> dict[str, Any]:
     """
-    Orders, newest first, a page at a time. Orders placed meanwhile do not shift the pages.
+    The client's orders, newest first, a page at a time. Orders placed meanwhile do not shift the pages.
+
+    With the scope `orders:read:all`, those of every client, and those that no client has placed.
     """
     _refuse_unknown_parameters(request)
     try:
         orders, next_cursor = queries.orders_page(
+            among=_readable(request),
             limit=filters.limit,
             cursor=filters.cursor or "",
             status=filters.status or "",
@@ -125,12 +138,12 @@ def list_orders(request: AuthenticatedRequest, filters: Query[schemas.OrderFilte
         )
     except queries.BadCursor as bad:
         raise _invalid(FieldError("cursor", "cursor", str(bad))) from bad
-    return {"items": [pictures.summary(order) for order in orders], "next_cursor": next_cursor or None}
+    return {"items": representations.listed(orders), "next_cursor": next_cursor or None}
 
 
 @router.get(
     "/orders/{order_id}",
-    auth=BearerToken(tokens.READ),
+    auth=BearerToken(tokens.READ, tokens.READ_ALL),
     response=_answers({200: schemas.OrderDetail, 304: None}, 404),
     by_alias=True,
     operation_id="get_order",
@@ -138,18 +151,18 @@ def list_orders(request: AuthenticatedRequest, filters: Query[schemas.OrderFilte
 )
 def get_order(request: AuthenticatedRequest, response: HttpResponse, order_id: ORDER_ID) -> Any:
     """
-    One order: where it stands, and how it got there.
+    One order of the client: where it stands, and how it got there. Those of others need `orders:read:all`.
 
     Send the `ETag` back as `If-None-Match` to be answered 304 while nothing has changed. While the order
-    is not final, `Retry-After` says when to look again.
+    is not final, `Retry-After` says when to look again: in minutes once it `needs_attention`.
     """
     with _missing(order_id):
-        order = queries.order_for_api(order_id)
-    shown = schemas.OrderDetail.model_validate(pictures.detail(order))
+        order = queries.order_for_api(order_id, among=_readable(request))
+    shown = schemas.OrderDetail.model_validate(representations.detail(order))
     digest = hashlib.sha256(shown.model_dump_json(by_alias=True).encode()).hexdigest()[:24]
     headers = {"ETag": f'"{order.version}-{digest}"', "Cache-Control": "private, no-cache"}
     if not order.is_final:
-        headers["Retry-After"] = _look_again_in(order)
+        headers["Retry-After"] = PEOPLE_TAKE if shown.needs_attention else _look_again_in(order)
     if _matches(request.headers.get("If-None-Match", ""), headers["ETag"]):
         return HttpResponse(status=304, headers=headers)
     for name, value in headers.items():
@@ -159,8 +172,8 @@ def get_order(request: AuthenticatedRequest, response: HttpResponse, order_id: O
 
 @router.post(
     "/orders/{order_id}/cancel",
-    auth=BearerToken(tokens.WRITE),
-    response=_answers({202: schemas.Cancellation}, 404, 409, 413, 415),
+    auth=BearerToken(tokens.CANCEL),
+    response=_answers({202: schemas.Cancellation}, 400, 404, 409, 411, 413, 415),
     by_alias=True,
     operation_id="cancel_order",
     url_name="cancel_order",
@@ -169,35 +182,45 @@ def cancel_order(
     request: AuthenticatedRequest, response: HttpResponse, order_id: ORDER_ID
 ) -> Status[dict[str, Any]]:
     """
-    Ask for an order to be cancelled, and refunded if it was charged. Asking again changes nothing.
+    Ask for one's own order to be cancelled, and refunded if it was charged. Asking again changes nothing.
 
     202 means that it was asked for; the order says what became of it. If it is being shipped at this
     moment it may stay shipped.
     """
+    bodies.refuse_unreadable(request)
     with _acting(request), _missing(order_id):
         try:
-            order = services.request_cancellation(
-                order_id=queries.find_order(order_id).pk, requested_by=f"api:{request.auth.name}"
-            )
+            order = queries.find_order(order_id, among=_own(request))
+            order = services.request_cancellation(order_id=order.pk, requested_by=f"api:{request.auth.name}")
         except services.NotCancellable as refused:
             raise Problem("not-cancellable", str(refused)) from refused
-    response["Location"] = pictures.address(order)
-    return Status(202, pictures.cancellation(order))
+    response["Location"] = representations.address(order)
+    return Status(202, representations.cancellation(order))
+
+
+def _own(request: AuthenticatedRequest) -> OrderQuerySet:
+    """The orders that the client has placed, with whichever of its tokens."""
+    return Order.objects.of_client(request.auth.client_id)
+
+
+def _readable(request: AuthenticatedRequest) -> OrderQuerySet:
+    return Order.objects.all() if tokens.READ_ALL in request.auth.scopes else _own(request)
 
 
 @contextlib.contextmanager
 def _acting(request: AuthenticatedRequest) -> Iterator[None]:
-    """Name the client as who acts, in the order's history."""
+    """Name the token as who acts, in the order's history."""
     with context.bind(dataclasses.replace(context.current(), actor=f"api:{request.auth.name}")):
         yield
 
 
 @contextlib.contextmanager
 def _missing(reference: str) -> Iterator[None]:
+    """Say the same of an order that is not there and of another client's."""
     try:
         yield
     except Order.DoesNotExist as missing:
-        raise Problem("not-found", f"there is no order {reference}") from missing
+        raise Problem("not-found", f"this client has no order {reference}") from missing
 
 
 @contextlib.contextmanager
@@ -216,8 +239,12 @@ def _placing(order: schemas.NewOrder) -> Iterator[None]:
             if item.sku in unknown.skus
         ]
         raise Problem("unknown-product", errors=errors) from unknown
+    except services.NotShippable as refused:
+        raise _invalid(FieldError("/country", "country", str(refused))) from refused
     except services.MixedCurrencies as mixed:
         raise Problem("mixed-currencies", str(mixed)) from mixed
+    except services.NotChargeable as refused:
+        raise Problem("not-chargeable", str(refused)) from refused
     except DataError as error:
         if getattr(error.__cause__, "sqlstate", "") != "22003":  # numeric_value_out_of_range
             raise
@@ -248,10 +275,9 @@ def _refuse_unknown_parameters(request: HttpRequest) -> None:
         raise _invalid(*errors)
 
 
-def _look_again_in(order: Order) -> str:
+def _look_again_in(order: Any) -> str:
     """Orders take a second or two; those that take longer are waiting for something."""
-    age = dt.datetime.now(dt.UTC) - order.placed_at
-    return "1" if dt.timedelta() <= age < dt.timedelta(minutes=1) else "10"
+    return "1" if order.read_at - order.placed_at < dt.timedelta(minutes=1) else "10"
 
 
 def _matches(asked: str, etag: str) -> bool:

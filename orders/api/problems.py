@@ -36,8 +36,8 @@ CATALOGUE: dict[str, Kind] = {
     "malformed-request": Kind(
         400,
         "The request cannot be read",
-        "The body is no JSON, or the request is malformed in another way.",
-        "Send UTF-8 encoded JSON with `Content-Type: application/json`.",
+        "The body is no JSON, names a member of an object twice, or the request is malformed in another way.",
+        "Send UTF-8 encoded JSON with `Content-Type: application/json`, every member of an object once.",
     ),
     "idempotency-key-missing": Kind(
         400,
@@ -48,7 +48,8 @@ CATALOGUE: dict[str, Kind] = {
     "idempotency-key-malformed": Kind(
         400,
         "The Idempotency-Key header is malformed",
-        "A key is 1 to 255 visible ASCII characters without spaces, bare or as a quoted string.",
+        "A key is 1 to 255 visible ASCII characters without spaces, bare or as a quoted string. The header is "
+        "sent once: two of them arrive joined by a comma, which a bare key may not have.",
         "A UUID is a good key.",
     ),
     "unauthenticated": Kind(
@@ -61,7 +62,20 @@ CATALOGUE: dict[str, Kind] = {
         403,
         "The token may not do this",
         "The token is valid but lacks the scope that the operation needs.",
-        "Use a token with that scope (`orders:read`, `orders:write`).",
+        "Use a token with that scope (`orders:read`, `orders:read:all`, `orders:write`, `orders:cancel`).",
+    ),
+    "address-not-allowed": Kind(
+        403,
+        "The token may not be used from this address",
+        "The token is valid, but only for requests from certain networks, and this one came from elsewhere.",
+        "Send it from an allowed network, or have the networks changed: `manage.py api_token allow`.",
+    ),
+    "tls-required": Kind(
+        403,
+        "The request came over plain HTTP",
+        "Nothing was done, and it is not redirected: a token that it carried crossed the network unencrypted "
+        "and counts as leaked.",
+        "Send requests to `https://`. Have the token rotated (`manage.py api_token rotate`) if one was sent.",
     ),
     "forbidden": Kind(
         403,
@@ -72,7 +86,7 @@ CATALOGUE: dict[str, Kind] = {
     "not-found": Kind(
         404,
         "There is no such thing",
-        "The address leads nowhere, or there is no order of this id or number.",
+        "The address leads nowhere, or the client has no order of this id or number.",
         "Check the address; orders are found by their id and by their number (`OF-…`).",
     ),
     "method-not-allowed": Kind(
@@ -80,6 +94,12 @@ CATALOGUE: dict[str, Kind] = {
         "The method is not allowed here",
         "The address exists, the method does not.",
         "The `Allow` header lists the methods there are.",
+    ),
+    "request-timeout": Kind(
+        408,
+        "The request did not come to its end",
+        "Headers have to be there within 10 seconds of the connection, the body within another 20 seconds.",
+        "Send the whole request at once, with the same idempotency key.",
     ),
     "idempotency-key-in-use": Kind(
         409,
@@ -93,17 +113,35 @@ CATALOGUE: dict[str, Kind] = {
         "The order has been shipped or has ended otherwise.",
         "Look at the order's `status` and `reason`.",
     ),
+    "length-required": Kind(
+        411,
+        "The body has no length",
+        "The body comes in chunks, and the server cannot tell where they end.",
+        "Send `Content-Length`.",
+    ),
     "body-too-large": Kind(
         413,
         "The body is too large",
         "A request may have a body of 64 KiB.",
         "Split the order.",
     ),
+    "uri-too-long": Kind(
+        414,
+        "The address is too long",
+        "The first line of a request may have 4,094 bytes.",
+        "Ask with fewer or shorter parameters.",
+    ),
     "unsupported-media-type": Kind(
         415,
         "The body is of a type that is not understood",
-        "The API understands JSON.",
-        "Send `Content-Type: application/json`.",
+        "The API understands JSON in UTF-8, not compressed.",
+        "Send `Content-Type: application/json`, without another `charset` and without `Content-Encoding`.",
+    ),
+    "expectation-failed": Kind(
+        417,
+        "The request expects what is not done here",
+        "Of `Expect`, only `100-continue` is understood.",
+        "Send the request without the header.",
     ),
     "validation-failed": Kind(
         422,
@@ -129,6 +167,13 @@ CATALOGUE: dict[str, Kind] = {
         "All products of an order must be priced in the order's currency.",
         "Order them separately. Nothing was stored; the key can be used again.",
     ),
+    "not-chargeable": Kind(
+        422,
+        "The total cannot be charged",
+        "The payment provider charges no such amount: it is too small, or not a multiple of the currency's "
+        "smallest payment, or the currency is not charged at all. `detail` says which.",
+        "Order more, or in another currency. Nothing was stored; the key can be used again.",
+    ),
     "total-too-large": Kind(
         422,
         "The order's total is too large",
@@ -144,8 +189,14 @@ CATALOGUE: dict[str, Kind] = {
     "rate-limited": Kind(
         429,
         "Too many requests",
-        "The token, or the address of a client without a valid token, has used up its rate.",
+        "The client, or an address from which no valid token is sent, has used up its rate.",
         "Wait for `Retry-After` seconds.",
+    ),
+    "headers-too-large": Kind(
+        431,
+        "The headers are too large",
+        "A header may have 8,190 bytes, and a request 100 headers.",
+        "Send fewer or shorter headers.",
     ),
     "internal-error": Kind(
         500,
@@ -153,10 +204,16 @@ CATALOGUE: dict[str, Kind] = {
         "An error that nobody foresaw. It has been recorded under the `request_id`.",
         "Repeat the request with the same idempotency key: it cannot take effect twice.",
     ),
+    "unsupported-transfer-coding": Kind(
+        501,
+        "The transfer coding is not understood",
+        "Of `Transfer-Encoding`, only `chunked` is understood.",
+        "Send the body with its `Content-Length`.",
+    ),
     "unavailable": Kind(
         503,
         "The service is not available",
-        "The database does not answer, or the service is not ready yet.",
+        "The database does not answer, the service is not ready yet, or it receives more than it can hold.",
         "Repeat the request after `Retry-After` seconds, with the same idempotency key.",
     ),
 }
@@ -194,23 +251,28 @@ class Problem(Exception):
 
 def response(request: HttpRequest, problem: Problem) -> HttpResponse:
     """The problem as a response."""
-    kind = CATALOGUE[problem.code]
     work = context.current()
-    body: dict[str, Any] = {
+    body = document(problem, instance=request.path, request_id=work.correlation_id)
+    if parent := work.trace.get("traceparent"):
+        body["trace_id"] = parent.split("-")[1]
+    return HttpResponse(
+        json.dumps(body), status=body["status"], content_type=CONTENT_TYPE, headers=problem.headers
+    )
+
+
+def document(problem: Problem, *, instance: str, request_id: str) -> dict[str, Any]:
+    """The problem as RFC 9457 writes it down."""
+    kind = CATALOGUE[problem.code]
+    return {
         "type": TYPES + problem.code,
         "title": kind.title,
         "status": kind.status,
         "detail": problem.detail or kind.meaning,
-        "instance": request.path,
+        "instance": instance,
         "code": problem.code,
         "errors": [dataclasses.asdict(error) for error in problem.errors],
-        "request_id": work.correlation_id,
+        "request_id": request_id,
     }
-    if parent := work.trace.get("traceparent"):
-        body["trace_id"] = parent.split("-")[1]
-    return HttpResponse(
-        json.dumps(body), status=kind.status, content_type=CONTENT_TYPE, headers=problem.headers
-    )
 
 
 def as_markdown() -> str:

@@ -3,98 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
-from django.core.exceptions import ValidationError as DjangoValidationError
-from django.core.validators import validate_email
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
+from orders.api import fields
 from orders.moves import Status
 
 MOST_LINES = 500
 MOST_OF_ONE = 1_000_000
 LONGEST_PAGE = 100
 
-IDEMPOTENCY_KEY = r'^(?:[!#-~][!-~]{0,254}|"(?:[!#-\[\]-~]|\\["\\]){1,255}")$'
-"""1 to 255 visible ASCII characters, bare or as the quoted string of a structured field (RFC 9651)."""
-
-_PLAIN = r"^[^\x00-\x1f\x7f]*$"
-"""No control characters: the database takes no NUL, and line breaks have no place in names."""
-
-_VISIBLE = r"^[!-~]*$"
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
-_DIGIT_RUN = re.compile(r"(?:\d[ .-]?){11,18}\d", re.ASCII)
-
-
-def looks_like_a_card_number(text: str) -> bool:
-    """Whether `text` contains 12 to 19 digits, grouped or not, with the check digit of card numbers."""
-    for run in _DIGIT_RUN.findall(text):
-        digits = [int(character) for character in run if character.isdigit()]
-        doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-        if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0:
-            return True
-    return False
-
-
-def _no_card_number(value: Any) -> Any:
-    if isinstance(value, str) and looks_like_a_card_number(value):
-        raise PydanticCustomError(
-            "card_number", "this looks like a card number; send the token that the payment provider gave you"
-        )
-    return value
-
-
-def _email(value: str) -> str:
-    if value:
-        try:
-            validate_email(value)
-        except DjangoValidationError as invalid:
-            raise PydanticCustomError("email", "this is not an e-mail address") from invalid
-    return value
-
-
-def _rfc3339(value: Any) -> Any:
-    if isinstance(value, str) and not _RFC3339.fullmatch(value):
-        raise PydanticCustomError("timestamp", "write a time as 2026-11-30T12:00:00Z, with its offset from UTC")
-    return value
-
-
-def _whole(value: Any) -> Any:
-    """JSON knows numbers only, and JSON Schema calls 2.0 an integer."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _utc(value: dt.datetime) -> dt.datetime:
-    """PostgreSQL takes fewer offsets than Python."""
-    try:
-        return value.astimezone(dt.UTC)
-    except OverflowError as beyond:
-        raise PydanticCustomError("timestamp", "this time is out of range") from beyond
-
-
-Email = Annotated[
-    str, Field(max_length=254, pattern=_PLAIN, json_schema_extra={"format": "email"}), AfterValidator(_email)
-]
-Text100 = Annotated[str, Field(max_length=100, pattern=_PLAIN)]
-Time = Annotated[
-    AwareDatetime,
-    BeforeValidator(_rfc3339),
-    AfterValidator(_utc),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=_PLAIN, examples=["MUG-01"])]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217.", examples=["GBP"])]
 Minor = Annotated[int, Field(description="Minor units of the currency: pence, cents.")]
 
 
@@ -107,17 +27,17 @@ class Given(BaseModel):
 class GivenItem(Given):
     """So many of one product. Items of the same product merge."""
 
-    sku: Sku
-    quantity: Annotated[int, BeforeValidator(_whole)] = Field(ge=1, le=MOST_OF_ONE)
+    sku: fields.Sku
+    quantity: fields.Quantity = Field(ge=1, le=MOST_OF_ONE)
 
 
 class GivenCustomer(Given):
     """How to reach the customer; a way that is left out is not used."""
 
-    name: str = Field(default="", max_length=200, pattern=_PLAIN)
-    email: Email | None = None
-    phone: str | None = Field(default=None, pattern=r"^\+[1-9][0-9]{6,14}$", description="E.164.")
-    push_token: str | None = Field(default=None, max_length=300, pattern=_VISIBLE)
+    name: fields.Name = ""
+    email: fields.Email | None = None
+    phone: fields.Phone | None = None
+    push_token: fields.PushToken | None = None
 
 
 class NewOrder(Given):
@@ -126,7 +46,7 @@ class NewOrder(Given):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "items": [{"sku": "MUG-01", "quantity": 2}],
+                "items": [{"sku": "MUG-BLUE", "quantity": 2}],
                 "currency": "GBP",
                 "payment_method": "pm_card_visa",
                 "customer": {"name": "Ada Example", "email": "ada@example.com", "phone": "+447700900123"},
@@ -137,29 +57,21 @@ class NewOrder(Given):
     )
 
     items: list[GivenItem] = Field(min_length=1, max_length=MOST_LINES)
-    currency: Currency
-    payment_method: Annotated[
-        str,
-        BeforeValidator(_no_card_number),
-        Field(
-            pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$",
-            description="The payment provider's token for the customer's card. Never a card number.",
-            examples=["pm_card_visa"],
-        ),
-    ]
+    currency: fields.Currency
+    payment_method: fields.PaymentMethod
     customer: GivenCustomer = Field(default_factory=GivenCustomer)
-    country: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")
-    client_reference: Text100 = Field(default="", description="The client's own number of the order.")
+    country: fields.Country
+    client_reference: fields.Text100 = Field(default="", description="The client's own number of the order.")
 
 
 class OrderFilters(BaseModel):
     """Which orders, and how many at a time."""
 
     status: Status | None = None
-    client_reference: Text100 | None = Field(default=None, min_length=1)
-    email: Annotated[str, Field(min_length=1, max_length=254, pattern=_PLAIN)] | None = None
-    placed_after: Time | None = None
-    placed_before: Time | None = None
+    client_reference: fields.Text100 | None = Field(default=None, min_length=1)
+    email: fields.EmailText | None = None
+    placed_after: fields.Time | None = None
+    placed_before: fields.Time | None = None
     limit: int = Field(default=20, ge=1, le=LONGEST_PAGE)
     cursor: str | None = Field(
         default=None, min_length=1, max_length=200, description="`next_cursor` of a page."
@@ -204,6 +116,15 @@ class Refunded(BaseModel):
     amount_minor: Minor
 
 
+NeedsAttention = Annotated[
+    bool,
+    Field(
+        description="Whether the order waits for a person: a step was given up or its message cannot be read, "
+        "and nothing goes on by itself."
+    ),
+]
+
+
 class Paid(BaseModel):
     """One attempt to charge the customer."""
 
@@ -242,12 +163,19 @@ class OrderDetail(OrderSummary):
     payments: list[Paid]
     shipment: Shipped | None = Field(description="null until the warehouse was asked.")
     timeline: list[Moved]
+    needs_attention: NeedsAttention
+
+
+class ListedOrder(OrderSummary):
+    """An order as a list shows it."""
+
+    needs_attention: NeedsAttention
 
 
 class OrderPage(BaseModel):
     """One page of orders, newest first."""
 
-    items: list[OrderSummary]
+    items: list[ListedOrder]
     next_cursor: str | None = Field(description="null on the last page.")
 
 

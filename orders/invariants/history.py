@@ -1,4 +1,4 @@
-"""An order's past and its own facts: moves, leases, idempotency records, totals."""
+"""An order's past and its own data: moves, leases, idempotency records, totals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from orders import moves
 from orders.invariants.patience import RECENT, TRACE
 from orders.moves import Status
 from orders.transitions import LEASE
-from outbox.promises import Invariant
+from outbox.verification.catalogue import Invariant
+
+ASSIGN = "python manage.py api_client assign_orders"
 
 CLOCKS_DIFFER = dt.timedelta(seconds=30)
 """By how much a time that a statement took may be ahead of the snapshot's."""
@@ -71,14 +73,26 @@ INVARIANTS = [
         command=TRACE,
     ),
     Invariant(
+        name="orders-have-their-client",
+        sentence="Every order belongs to the API client whose idempotency key has placed it, and to no other.",
+        sql=f"""
+            SELECT o.number FROM orders_order AS o
+            JOIN orders_idempotencyrecord AS record ON record.order_id = o.id
+            LEFT JOIN orders_apiclient AS client ON record.scope = 'api:' || client.id
+            WHERE o.client_id IS DISTINCT FROM client.id AND {RECENT}
+        """,  # noqa: S608 - names of our own
+        command=ASSIGN,
+    ),
+    Invariant(
         name="totals-are-sums",
-        sentence="The total of every validated order is the sum of its lines.",
+        sentence="The total of every validated order is the sum of its lines, where these are known.",
         sql=f"""
             SELECT o.number FROM orders_order AS o
             LEFT JOIN orders_orderline AS line ON line.order_id = o.id
             WHERE o.status NOT IN ('placed', 'rejected', 'cancelled') AND {RECENT}
             GROUP BY o.id
             HAVING o.total_minor <> coalesce(sum(line.quantity * line.unit_price_minor), 0)
+               AND (o.source <> 'restore' OR count(line.id) > 0)
         """,  # noqa: S608 - names of our own
         command=TRACE,
     ),

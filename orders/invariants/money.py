@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from orders import contracts, repairs
+from orders import contracts
+from orders.invariants import repairs
 from orders.invariants.patience import RECENT, TRACE, patience
 from orders.moves import Status
-from outbox.promises import Invariant
+from outbox.verification.catalogue import Invariant
 
 CHARGED = [str(status) for status in (Status.CHARGED, Status.CANCELLING, Status.FULFILLED)]
 
@@ -25,6 +26,7 @@ def _uncompensated(status: Status) -> str:
                 ON letter.message_id = message.id AND letter.resolution = 'open'
               WHERE message.key = o.id::text AND message.event_name = '{contracts.ChargeStranded.name}'
                 AND (message.status = 'pending' OR letter.id IS NOT NULL
+                     OR EXISTS (SELECT FROM outbox_delivery WHERE message_id = message.id)
                      OR message.not_before > now() - %(patience)s)
           )
     """  # noqa: S608 - names of our own
@@ -109,7 +111,7 @@ INVARIANTS = [
                 WHERE status = 'succeeded'
                 UNION ALL
                 SELECT idempotency_key, provider_id, resolved_at FROM orders_refund
-                WHERE status = 'succeeded'
+                WHERE status = 'succeeded' AND given_back_by = ''
                 UNION ALL
                 SELECT idempotency_key, provider_id, resolved_at FROM orders_shipment
                 WHERE status = 'shipped'

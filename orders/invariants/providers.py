@@ -1,11 +1,14 @@
-"""The providers' own records of charges, refunds and shipments; `orders.reconciliation` compares."""
+"""The providers' own records of charges, refunds and shipments; `orders.reconciliation.comparison` compares."""
 
 from __future__ import annotations
 
-from orders import reconciliation, repairs
-from outbox.promises import Compare, Invariant, Repair
+from orders.invariants import repairs
+from orders.reconciliation import comparison
+from outbox.verification.catalogue import Compare, Invariant, Repair
 
-PROVIDER = "look up {id} at the provider, and compare with manage.py order_trace"
+PROVIDER = "look up {id} at the provider, and compare with python manage.py order_trace"
+
+ENTER = "python manage.py verify --providers --repair"
 
 
 def _compared(
@@ -20,7 +23,7 @@ def _compared(
         name=name,
         sentence=sentence,
         sql=sql,
-        values=reconciliation.values,
+        values=comparison.values,
         compare=compare,
         asks_providers=True,
         command=command,
@@ -32,51 +35,57 @@ INVARIANTS = [
     _compared(
         "our-charges-are-at-the-provider",
         "Every captured charge in our books is in the provider's list, of the same amount.",
-        reconciliation.CHARGES,
-        reconciliation.charges_missing_there,
+        comparison.CHARGES,
+        comparison.charges_missing_there,
     ),
     _compared(
         "the-provider-charged-once",
         "The provider holds at most one captured, unrefunded charge of an order.",
-        reconciliation.CHARGES,
-        reconciliation.charges_made_twice,
+        comparison.CHARGES,
+        comparison.charges_made_twice,
     ),
     _compared(
         "their-charges-are-in-our-books",
         "Every captured charge that the provider holds under a key of ours is in our books.",
-        reconciliation.CHARGES,
-        reconciliation.charges_missing_here,
+        comparison.CHARGES,
+        comparison.charges_missing_here,
+        ENTER,
+        repairs.ENTER_AGAIN,
     ),
     _compared(
         "no-charge-is-stranded",
         "The provider holds no charge that our books do not have of an order that was rejected or cancelled.",
-        reconciliation.CHARGES,
-        reconciliation.charges_stranded,
+        comparison.CHARGES,
+        comparison.charges_stranded,
         "python manage.py verify --providers --repair",
         repairs.ADOPT_STRANDED,
     ),
     _compared(
         "our-refunds-are-at-the-provider",
         "Every refund in our books is in the provider's list, of the same amount.",
-        reconciliation.REFUNDS,
-        reconciliation.refunds_missing_there,
+        comparison.REFUNDS,
+        comparison.refunds_missing_there,
     ),
     _compared(
         "their-refunds-are-in-our-books",
         "Every refund that the provider made under a key of ours is in our books.",
-        reconciliation.REFUNDS,
-        reconciliation.refunds_missing_here,
+        comparison.REFUNDS,
+        comparison.refunds_missing_here,
+        ENTER,
+        repairs.ENTER_AGAIN,
     ),
     _compared(
         "our-shipments-are-at-the-warehouse",
         "Every shipment in our books is in the warehouse's list.",
-        reconciliation.SHIPMENTS,
-        reconciliation.shipments_missing_there,
+        comparison.SHIPMENTS,
+        comparison.shipments_missing_there,
     ),
     _compared(
         "their-shipments-are-in-our-books",
         "Every shipment that left the warehouse under a key of ours is in our books, once.",
-        reconciliation.SHIPMENTS,
-        reconciliation.shipments_missing_here,
+        comparison.SHIPMENTS,
+        comparison.shipments_missing_here,
+        ENTER,
+        repairs.ENTER_AGAIN,
     ),
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from orders import repairs
+from orders import moves
+from orders.invariants import repairs
 from orders.invariants.patience import READ, RECENT, TRACE
-from outbox.promises import Invariant
+from outbox.verification.catalogue import Invariant
 
 INVARIANTS = [
     Invariant(
@@ -48,7 +49,7 @@ INVARIANTS = [
             ) AS held ON held.product_id = product.id
             WHERE product.reserved <> coalesce(held.quantity, 0)
         """,
-        values=lambda: {"holding": [str(status) for status in repairs.HOLDING_STOCK]},
+        values=lambda: {"holding": [str(status) for status in moves.HOLDING_STOCK]},
         command="python manage.py verify --repair",
         repair=repairs.RELEASE_STOCK,
     ),

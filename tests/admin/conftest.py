@@ -8,9 +8,10 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from orderflow import groups
+from orderflow.login import groups
 from orders.models import Order, Payment
-from outbox import dead_letters
+from outbox import telemetry
+from outbox.dead_letters import burying
 from outbox.models import Attempt, DeadLetter, InboxEntry, OutboxMessage
 from tests.factories import place
 
@@ -19,12 +20,14 @@ PASSWORD = "a long enough passphrase"
 LISTS = {
     "orders_order": {"root", "on-call", "support"},
     "orders_product": {"root", "on-call", "support"},
+    "orders_apiclient": {"root", "on-call"},
     "orders_apitoken": {"root"},
     "notifications_notification": {"root", "on-call", "support"},
     "outbox_outboxmessage": {"root", "on-call"},
     "outbox_inboxentry": {"root", "on-call"},
     "outbox_attempt": {"root", "on-call"},
     "outbox_deadletter": {"root", "on-call"},
+    "outbox_replaycampaign": {"root", "on-call"},
     "outbox_verification": {"root", "on-call"},
     "outbox_repairrecord": {"root", "on-call"},
 }
@@ -35,6 +38,7 @@ LISTS = {
 def _quick_passwords(settings) -> None:
     """Hashing as slowly as production does would take most of these tests' time."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.LOGIN_RATE_PER_ADDRESS = settings.LOGIN_RATE_PER_USER = "1000/minute"  # all come from one machine
 
 
 def staff(name: str) -> User:
@@ -56,6 +60,15 @@ def signed_in(db) -> Callable[[str], Client]:
     return sign_in
 
 
+@pytest.fixture
+def stated():
+    """What was emitted: names of signals and their fields."""
+    found = []
+    telemetry.register(receiver := lambda signal, fields: found.append((signal, fields)))
+    yield found
+    telemetry.unregister(receiver)
+
+
 def said(page) -> str:
     """What a page told its reader."""
     return " ".join(str(message) for message in page.context["messages"])
@@ -74,7 +87,7 @@ def bury(order: Order, **changed) -> DeadLetter:
         "attempts": 5,
         "worker": "celery@one",
     }
-    return dead_letters.bury(dead_letters.Failure(**(known | changed)))
+    return burying.bury(burying.Failure(**(known | changed)))
 
 
 @pytest.fixture
@@ -83,7 +96,7 @@ def order(db) -> Order:
 
 
 @pytest.fixture
-def letter(order: Order) -> DeadLetter:
+def dead_letter(order: Order) -> DeadLetter:
     OutboxMessage.objects.filter(pk=order.message_id).update(status="published")
     Attempt.objects.create(
         consumer="orders.tasks.charge",

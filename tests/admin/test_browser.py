@@ -101,10 +101,11 @@ def shop() -> DeadLetter:
     )
 
 
+@pytest.mark.slow
 def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
     staff("root")
-    letter = shop()
-    number = Order.objects.get(pk=letter.key).number
+    dead_letter = shop()
+    number = Order.objects.get(pk=dead_letter.key).number
 
     page.goto(f"{live_server.url}/admin/")
     page.fill("#id_username", "root")
@@ -126,10 +127,64 @@ def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
     page.fill("#id_reason", "The payment provider is back.")
     picture(page, "replay")
     page.click("input[type=submit]")
-    page.wait_for_selector(".messagelist >> text=1 dead letter replayed.")
+    page.wait_for_selector(".messagelist >> text=1 dead letter is being replayed.")
 
-    assert page.is_visible(".field-state .of-chip >> text=replayed")
+    assert page.is_visible(".field-state .of-chip >> text=being replayed")
     assert not page.is_visible("button >> text=Replay")
-    letter.refresh_from_db()
-    assert (letter.resolution, letter.resolved_by) == ("replayed", "root")
+    dead_letter.refresh_from_db()
+    assert (dead_letter.resolution, dead_letter.resolved_by) == ("replaying", "root")
+    assert page.errors == []
+
+
+@pytest.mark.slow
+def test_a_browser_is_refused_after_too_many_logins_and_let_in_later(page, live_server, settings):
+    settings.REDIS_URL, settings.LOGIN_RATE_PER_ADDRESS, settings.LOGIN_RATE_PER_USER = (
+        "",
+        "2/minute",
+        "9/minute",
+    )
+    staff("root")
+    for _ in range(3):
+        page.goto(f"{live_server.url}/admin/login/")
+        page.fill("#id_username", "root")
+        page.fill("#id_password", "a wrong passphrase")
+        with page.expect_navigation() as answered:
+            page.click("[type=submit]")
+    refusal = answered.value
+    assert refusal.status == 429
+    assert 1 <= int(refusal.headers["retry-after"]) <= 60
+    assert page.is_visible(f"text=Try again in {refusal.headers['retry-after']} second")
+    assert page.is_visible("[role=alert] >> text=too many logins")
+    picture(page, "too-many-logins")
+
+    settings.LOGIN_RATE_PER_ADDRESS = "100/minute"  # as if the minute were over
+    page.click("text=Back to the login")
+    page.fill("#id_username", "root")
+    page.fill("#id_password", PASSWORD)
+    page.click("[type=submit]")
+    page.wait_for_selector("#content-main .model-order")
+    assert [error for error in page.errors if "429" not in error] == []
+
+
+@pytest.mark.slow
+def test_a_browser_sees_contact_data_once_it_is_revealed(page, live_server, stated):
+    root = staff("root")
+    dead_letter = shop()
+    DeadLetter.objects.filter(pk=dead_letter.pk).update(error="no mailbox ada@example.com for Ada Example")
+    page.goto(f"{live_server.url}/admin/outbox/deadletter/{dead_letter.pk}/change/")
+    page.fill("#id_username", "root")
+    page.fill("#id_password", PASSWORD)
+    page.click("[type=submit]")
+    page.wait_for_selector("#of-evidence")
+    assert "ada@example.com" not in page.content()
+    assert "Ada Example" not in page.content()
+    picture(page, "dead-letter-masked")
+
+    page.click("button >> text=Reveal contact data")
+    page.wait_for_selector("text=Contact data is shown")
+    assert "no mailbox ada@example.com for Ada Example" in page.content()
+    page.goto(f"{live_server.url}/admin/outbox/deadletter/{dead_letter.pk}/history/")
+    assert page.is_visible("text=Saw its contact data.")
+    [revealed] = [fields for name, fields in stated if name == "dead_letter.revealed"]
+    assert revealed == {"dead_letter": dead_letter.pk, "user_id": root.pk}
     assert page.errors == []

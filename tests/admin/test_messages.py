@@ -10,14 +10,14 @@ from django.utils import timezone
 from outbox.models import Attempt, OutboxMessage
 
 
-def test_machinery_is_found_by_its_ids(signed_in, order, letter):
+def test_machinery_is_found_by_its_ids(signed_in, order, dead_letter):
     client = signed_in("on-call")
 
     for window, terms in {
         "outbox_outboxmessage": (order.message_id, order.pk, order.correlation_id),
         "outbox_inboxentry": (order.message_id,),
         "outbox_attempt": (order.message_id,),
-        "outbox_deadletter": (letter.pk, order.message_id, order.pk, letter.fingerprint),
+        "outbox_deadletter": (dead_letter.pk, order.message_id, order.pk, dead_letter.fingerprint),
     }.items():
         for term in terms:
             page = client.get(reverse(f"admin:{window}_changelist"), {"q": str(term)})

@@ -7,17 +7,18 @@ from django.urls import reverse
 from django.utils import timezone
 
 from orders import services
-from orders.models import Order
+from orders.admin import clients
+from orders.models import ApiClient, Order
 from outbox.models import OutboxMessage
 from tests.admin.conftest import said
 from tests.factories import ProductFactory, place
 
 
-def test_an_orders_page_tells_its_whole_story(signed_in, order, letter):
+def test_an_orders_page_tells_its_whole_story(signed_in, order, dead_letter):
     page = signed_in("on-call").get(reverse("admin:orders_order_change", args=[order.pk])).text
 
-    assert f"Dead letter {letter.pk} waits for somebody" in page
-    assert reverse("admin:outbox_deadletter_change", args=[letter.pk]) in page
+    assert f"Dead letter {dead_letter.pk} waits for somebody" in page
+    assert reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]) in page
     assert reverse("admin:outbox_outboxmessage_change", args=[order.message_id]) in page
     assert "5.00 GBP" in page
     assert "orders.order_placed" in page
@@ -45,6 +46,24 @@ def test_an_order_is_found_by_what_people_have_at_hand(signed_in, order):
         assert found(term) == [order.number], term
     assert found("nothing of the kind") == []
     assert found("'; drop table orders_order; --") == []
+
+
+def test_orders_are_filtered_by_their_client(signed_in, order, monkeypatch):
+    monkeypatch.setattr(clients, "MOST_LISTED", 1)
+    shop, other = (ApiClient.objects.create(name=name) for name in ("A shop", "The other shop"))
+    Order.objects.filter(pk=order.pk).update(client=other)
+    place(ProductFactory())
+    client, listing = signed_in("on-call"), reverse("admin:orders_order_changelist")
+
+    def found(value: object) -> list[str]:
+        return [row.number for row in client.get(listing, {"client": value}).context["cl"].result_list]
+
+    assert found(other.pk) == [order.number]
+    assert found(shop.pk) == found("nobody") == found(-1) == found(2**63) == found("\u0663") == []
+    assert "The other shop" not in client.get(listing).text  # one name is listed
+    assert "The other shop" in client.get(listing, {"client": other.pk}).text
+    page = client.get(reverse("admin:orders_apiclient_change", args=[other.pk])).text
+    assert f'href="{listing}?client={other.pk}"' in page
 
 
 def test_support_asks_for_a_cancellation_once(signed_in, order):

@@ -9,8 +9,8 @@ from celery import current_app
 from django.utils import timezone
 
 from benchmarks import environment, tables
-from outbox import relay
 from outbox.models import OutboxMessage
+from outbox.relay import relay
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 
 import kombu
@@ -14,10 +13,10 @@ from django.db import connection, connections
 
 import celeryconfig
 from outbox.models import InboxEntry, OutboxMessage
-from tests import processes
+from tests import processes, rabbitmq_hosts
 from tests.chaos import tasks
 
-AMQP_URL = os.environ.get("ORDERFLOW_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
+AMQP_URL = rabbitmq_hosts.url()
 NO_RABBITMQ = f"no RabbitMQ answers at {AMQP_URL} (ORDERFLOW_TEST_AMQP_URL)"
 TASKS = "tests.chaos.tasks"
 
@@ -141,10 +140,33 @@ def redis_broker():
     broker.close()
 
 
+@pytest.fixture
+def redis_client(redis_broker):
+    with redis_broker.link.channel() as channel:
+        yield channel.client
+
+
+@pytest.fixture
+def spoil(redis_client):
+    """Put something else under a key until the test ends; the bindings that workers declared stay."""
+    before = {}
+
+    def spoil(key, kind="string"):
+        before[key] = redis_client.dump(key)
+        redis_client.delete(key)
+        redis_client.set(key, "x") if kind == "string" else redis_client.lpush(key, "x")
+
+    yield spoil
+    for key, dumped in before.items():
+        redis_client.delete(key)
+        if dumped:
+            redis_client.restore(key, 0, dumped)
+
+
 @pytest.fixture(scope="module")
 def amqp_broker():
     """RabbitMQ, or None where none answers."""
-    if not processes.answers(AMQP_URL):
+    if not rabbitmq_hosts.answers(AMQP_URL):
         yield None
         return
     broker = Broker(AMQP_URL)

@@ -19,6 +19,8 @@ from outbox.resilience import RetryPolicy, Transient
 
 ONE_ROUND = RetryPolicy(attempts=2, redelivery_waits=())
 
+THREE_TRIES = RetryPolicy(attempts=3, redelivery_waits=())
+
 FINISHED = "tests.finished"
 BEGUN = "tests.begun"
 DELIVERED = "tests.delivered."
@@ -41,6 +43,13 @@ def fail_once(*, message_id, **_):
     return note(FINISHED, message_id)
 
 
+@shared_task(base=ConsumerTask, **THREE_TRIES.task_options())
+def fail_twice(*, message_id, **_):
+    if note(BEGUN, message_id) or note(f"{BEGUN}.again", message_id):
+        raise Transient("the first two times")
+    return note(FINISHED, message_id)
+
+
 @shared_task(base=ConsumerTask, policy=ONE_ROUND, soft_time_limit=1, time_limit=2)
 def hang(*, message_id, **_):
     while True:
@@ -51,6 +60,45 @@ def hang(*, message_id, **_):
 @shared_task(base=ConsumerTask)
 def kill_worker(*, message_id, **_):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=ConsumerTask)
+def end_process(*, message_id, seconds=0.3, **_):
+    InboxEntry.objects.create(consumer=f"{DELIVERED}{uuid.uuid4()}", message_id=message_id)
+    time.sleep(seconds)
+    os._exit(7)
+
+
+@shared_task(base=ConsumerTask)
+def kill_pool(*, message_id, seconds=0.3, **_):
+    InboxEntry.objects.create(consumer=f"{DELIVERED}{uuid.uuid4()}", message_id=message_id)
+    time.sleep(seconds)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)  # its own end follows
+
+
+class DiesBefore(ConsumerTask):
+    abstract = True
+
+    def before_start(self, *_):
+        os._exit(7)
+
+
+class DiesAfter(ConsumerTask):
+    abstract = True
+
+    def on_failure(self, *_):
+        os._exit(7)
+
+
+@shared_task(base=DiesBefore)
+def die_before(*, message_id, **_):
+    raise AssertionError("it does not come to that")
+
+
+@shared_task(base=DiesAfter)
+def die_after(*, message_id, **_):
+    raise ValueError("what comes of it is worse")
 
 
 @shared_task(base=ConsumerTask)

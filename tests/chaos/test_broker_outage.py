@@ -17,7 +17,7 @@ from tests.chaos import tasks
 from tests.chaos.conftest import NO_RABBITMQ, TASKS, Broker, has_run
 from tests.processes import ROOT, Network, Process, RedisServer, eventually
 
-pytestmark = [pytest.mark.processes, pytest.mark.django_db]
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.django_db]
 
 FINISH, LINGER = f"{TASKS}.finish", f"{TASKS}.linger"
 SOON = 15
@@ -41,7 +41,7 @@ def kind(request, brokers):
 PUBLISH_TWICE = """
 import os, signal, time, django; django.setup()
 from orderflow.celery import app
-from outbox import dispatch
+from outbox.broker import dispatch
 from outbox.models import OutboxMessage
 from tests.chaos import workflows
 from tests.outbox.events import Happened
@@ -168,3 +168,20 @@ def test_a_worker_survives_a_connection_that_is_cut(half_open, kind):
 
     eventually(lambda: has_run(held), "the task, delivered again", within=15)
     assert cut.worker.is_alive()
+
+
+def test_a_child_that_dies_before_its_worker_first_connects_is_replaced(kind, brokers, short_lived):
+    network = Network(brokers[kind].url, port=PORTS[kind])
+    network.cut()
+    worker = short_lived.worker("early", "push", concurrency=2, include=TASKS, BROKER_URL=network.url)
+    eventually(lambda: worker.says("Cannot connect") and len(worker.children()) == 2, worker.output)
+    worker.kill_children()
+    eventually(lambda: not any(child.status() != "zombie" for child in worker.children()), "they are gone")
+    network.open()
+
+    worker.wait_until_ready()
+    done = [brokers[kind].send_task(FINISH, queue="push") for _ in range(4)]
+    eventually(lambda: all(map(has_run, done)), worker.output)
+    assert worker.is_alive()
+    assert len(worker.children()) == 2
+    network.cut()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fnmatch
 
+import celery.beat
 import pytest
+from celery import current_app
 
 import celeryconfig
 from notifications.services import LEASE
 from orderflow.celery import app
-from outbox.consumer import MOST_LOSSES, ConsumerTask
+from outbox import periodic
+from outbox.consumer import ConsumerTask
+from outbox.worker import beat
+from outbox.worker.losses import MOST_LOSSES
 
-HOUR = 3600
 OUR_TASKS = [name for name in app.tasks if name.split(".")[0] in ("orders", "outbox", "notifications")]
 CONSUMERS = [task for task in app.tasks.values() if isinstance(task, ConsumerTask)]
 
@@ -29,7 +34,7 @@ def test_a_retried_task_without_a_route_finds_a_queue():
 
 @pytest.mark.parametrize("task", CONSUMERS, ids=lambda task: task.name)
 def test_no_countdown_is_shorter_than_rabbitmq_can_delay(task):
-    assert min(task.policy.quick_wait(retries) for retries in range(10) for _ in range(20)) >= 1
+    assert min(task.policy.quick_wait(each, whole_seconds=True) for each in range(10) for _ in range(20)) >= 1
 
 
 @pytest.mark.parametrize("task", CONSUMERS, ids=lambda task: task.name)
@@ -38,15 +43,29 @@ def test_a_step_keeps_no_result_and_is_acknowledged_when_it_is_done(task):
 
 
 @pytest.mark.parametrize("name", celeryconfig.beat_schedule)
-def test_a_tick_that_nobody_takes_expires_so_that_none_pile_up(name):
+def test_a_tick_expires_by_no_clock_and_is_of_a_periodic_task_with_the_interval_of_the_schedule(name):
     entry = celeryconfig.beat_schedule[name]
-    spacing = entry["schedule"] if isinstance(entry["schedule"], float) else HOUR
-    assert 0 < entry["options"]["expires"] <= 2 * spacing
+    assert not {"expires", "eta", "countdown"} & set(entry["options"])
     assert entry["options"]["queue"] in celeryconfig.QUEUES
+
+    task, schedule = current_app.tasks[entry["task"]], entry["schedule"]
+    spacing = dt.timedelta(seconds=schedule) if isinstance(schedule, float) else interval(schedule)
+    assert isinstance(task, periodic.PeriodicTask)
+    assert task.every == spacing
+
+
+def interval(schedule):
+    return dt.timedelta(days=1) / (len(schedule.hour) * len(schedule.minute))
+
+
+def test_every_periodic_task_is_on_the_schedule():
+    scheduled = {entry["task"] for entry in celeryconfig.beat_schedule.values()}
+    assert {task.name for task in periodic.tasks()} == scheduled
 
 
 def test_beat_keeps_its_schedule_in_memory():
-    assert celeryconfig.beat_scheduler == "celery.beat:Scheduler"
+    assert issubclass(beat.Scheduler, celery.beat.Scheduler)
+    assert celeryconfig.beat_scheduler == f"{beat.__name__}:{beat.Scheduler.__name__}"
 
 
 def test_limits_follow_each_other():

@@ -77,18 +77,21 @@ def hold_the_lock_as_a_dead_worker_does(broker):
         assert lock.acquire(blocking_timeout=1)
 
 
+@pytest.mark.slow
 def test_what_a_dead_worker_held_comes_back_although_it_died_with_the_lock_in_its_hands(scene):
     eventually(lambda: deliveries(scene.orphan) == 2, "the second delivery")
     longest = WAIT + OPTIONS["unacked_mutex_expire"] + OPTIONS["unacked_restore_interval"]
     assert time.monotonic() - scene.killed_at < longest + MARGIN
 
 
+@pytest.mark.slow
 def test_a_task_longer_than_the_wait_is_delivered_again_and_takes_effect_once(scene):
     eventually(lambda: deliveries(scene.hasty) >= 2, "a second delivery while the first one runs")
     eventually(lambda: has_run(scene.hasty), "the effect")
     assert InboxEntry.objects.filter(consumer=tasks.FINISHED, message_id=scene.hasty).count() == 1
 
 
+@pytest.mark.slow
 def test_a_pool_that_waits_less_leaves_the_messages_of_others_alone(scene):
     eventually(lambda: has_run(scene.patient), "the long task")
     assert deliveries(scene.patient) == 1

@@ -55,6 +55,7 @@ def test_a_commit_wakes_the_sleeping_relay(relay):
     assert sorted(taken)[2] < 0.15
 
 
+@pytest.mark.slow
 def test_the_relay_listens_again_after_it_lost_its_session(relay):
     with connection.cursor() as cursor:
         cursor.execute(
@@ -68,6 +69,7 @@ def test_the_relay_listens_again_after_it_lost_its_session(relay):
     assert relay.is_alive()
 
 
+@pytest.mark.slow
 def test_an_idle_relay_writes_nothing(relay):
     def written():
         with connection.cursor() as cursor:
@@ -79,6 +81,7 @@ def test_an_idle_relay_writes_nothing(relay):
     assert written() == before
 
 
+@pytest.mark.slow
 def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
     relay, redis_broker, short_lived, tmp_path
 ):
@@ -101,6 +104,7 @@ def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
     eventually(lambda: redis_broker.waiting("relay"), "the next tick", within=10)
 
 
+@pytest.mark.slow
 def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short_lived, monkeypatch):
     if amqp_broker is None:
         pytest.skip(NO_RABBITMQ)
@@ -116,10 +120,10 @@ def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short
     past = {"x-death": [{"reason": "expired", "queue": "jobs"}]}
     amqp_broker.send_task("outbox.tasks.drain", queue="jobs.dead", headers=past)
 
-    [letter] = eventually(lambda: list(DeadLetter.objects.all()), "the letter")
-    assert (letter.source, letter.consumer) == (DeadLetter.Source.BROKER, "orders.tasks.charge")
-    assert (str(letter.message_id), letter.workflow) == (poison, "orders")
-    assert "delivery_limit" in letter.error
+    [dead_letter] = eventually(lambda: list(DeadLetter.objects.all()), "the letter")
+    assert (dead_letter.source, dead_letter.consumer) == (DeadLetter.Source.BROKER, "orders.tasks.charge")
+    assert (str(dead_letter.message_id), dead_letter.workflow) == (poison, "orders")
+    assert "delivery_limit" in dead_letter.error
     eventually(lambda: amqp_broker.waiting("jobs.dead") == 0, "an empty dead letter queue")
 
 

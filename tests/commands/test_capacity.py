@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from orderflow import capacity
-from orderflow.capacity import MEASURED, Load
+from orderflow.ops import capacity
+from orderflow.ops.capacity import MEASURED, Load
 from tests.processes import ROOT
 
 POINTS = json.loads((ROOT / "tests" / "commands" / "capacity_points.json").read_text())

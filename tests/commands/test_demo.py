@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
-from orderflow import demo
+from orderflow.ops import demo
 from orders.models import Order
-from outbox import testing, verification
+from outbox import testing
 from outbox.models import DeadLetter
+from outbox.verification import examination
 from tests import processes
 
 
@@ -41,7 +42,7 @@ def verified_all_the_while():
     def verify():
         with contextlib.closing(connection):
             while not stop.wait(0.2):
-                report = verification.run(providers=True)
+                report = examination.run(providers=True)
                 runs.append(report)
                 amiss.extend(finding.as_json() for finding in report.findings if finding.verdict != "ok")
 
@@ -56,6 +57,7 @@ def verified_all_the_while():
     assert not amiss
 
 
+@pytest.mark.slow
 def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings):
     settings.SANDBOX_URL = world.mailbox.url
     with verified_all_the_while():

@@ -57,9 +57,10 @@ def test_an_unreadable_row_is_rejected_and_the_next_one_imported(run, tmp_path, 
 
 
 def test_a_blank_line_and_a_line_too_many_are_accounted_for(run, tmp_path):
-    report = told(run, tmp_path, {"blank": ""}, GOOD, GOOD | {"more": "x"})
+    report = told(run, tmp_path, {"blank": ""}, GOOD, GOOD | {"invoice": "2", "more": "x"})
 
     assert (report["lines_read"], report["rejected"]) == (3, {"unreadable row": 2})
+    assert report["mistakes"] == ["line 4: unreadable row"]
 
 
 def test_a_suppliers_own_stock_code_is_a_product(run, tmp_path):

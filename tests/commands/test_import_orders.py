@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 from django.db.models import F, Sum
 
-from orders import imports
+from orders.imports import importer
 from orders.models import Order, OrderLine, Product
 from outbox.models import OutboxMessage
 from tests.processes import ROOT
@@ -151,7 +151,7 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
     def take(_):
         try:
             start.wait(timeout=30)
-            *_, told = imports.run(path, imports.Options())
+            *_, told = importer.run(path, importer.Options())
             return told
         finally:
             connection.close()
@@ -170,7 +170,7 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
     [
         (b"", "the first line must be"),
         (b"a,b,c\n", "the first line must be"),
-        (HEADER.encode() + b"\xff\xfe\n", "after 0 lines"),
+        (HEADER.encode() + b"\xff\xfe\n", "line 2, after 0 lines"),
         (None, "No such file"),
     ],
 )
@@ -202,7 +202,7 @@ def test_the_retailers_own_orders_are_worked_off_to_the_penny(run, drain, world)
 
 
 @needs_real_data
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_all_of_the_retailers_orders_are_worked_off_to_the_penny(run, drain, world, settings):
     settings.LARGEST_ORDER_MINOR = 10**9

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.processes import ROOT
 
 WAIT = "import time; print('waiting', flush=True); time.sleep(60)"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_command_without_a_traceback():
     command = [sys.executable, "manage.py", "shell", "--no-imports", "-c", WAIT]
     with subprocess.Popen(

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 
 from orders import services
 from orders.models import Order
-from outbox import dead_letters
+from outbox.dead_letters import burying
 from outbox.models import DeadLetter, OutboxMessage
 from tests.factories import ProductFactory, place
 
@@ -30,9 +30,7 @@ def test_an_unfiltered_replay_is_refused(run):
 @pytest.mark.parametrize("reason", [[], ["--reason", ""], ["--reason", "  "]])
 @pytest.mark.parametrize("command", ["replay_failures", "discard_failures"])
 def test_nothing_is_resolved_without_a_reason(run, command, reason):
-    dead_letters.bury(
-        dead_letters.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage")
-    )
+    burying.bury(burying.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage"))
 
     assert "Say why with --reason" in run(command, "--all", *reason).error
     assert DeadLetter.objects.unresolved().count() == 1
@@ -63,14 +61,14 @@ def test_a_dry_run_tells_and_changes_nothing(run, buried):
     ],
 )
 def test_each_selection_replays_the_letter_it_means(run, buried, which):
-    letter = DeadLetter.objects.get()
-    which = [{"NUMBER": buried.number, "ID": str(letter.pk)}.get(word, word) for word in which]
+    dead_letter = DeadLetter.objects.get()
+    which = [{"NUMBER": buried.number, "ID": str(dead_letter.pk)}.get(word, word) for word in which]
     answer = run("replay_failures", *which, "--reason", "card corrected")
 
     assert (answer.code, answer.error) == (0, "")
-    letter.refresh_from_db()
-    assert (letter.resolution, letter.reason) == ("replayed", "card corrected")
-    assert letter.resolved_by.startswith("cli:")
+    dead_letter.refresh_from_db()
+    assert (dead_letter.resolution, dead_letter.reason) == ("replaying", "card corrected")
+    assert dead_letter.resolved_by.startswith("cli:")
 
 
 @pytest.mark.parametrize(
@@ -83,9 +81,7 @@ def test_other_letters_are_left_alone(run, buried, which):
 
 
 def test_what_carries_no_message_is_counted_and_left_open(run):
-    dead_letters.bury(
-        dead_letters.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage")
-    )
+    burying.bury(burying.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage"))
     answer = run("replay_failures", "--all", "--reason", "try")
 
     assert (answer.code, "discard them" in answer.error) == (3, True)
@@ -95,10 +91,8 @@ def test_what_carries_no_message_is_counted_and_left_open(run):
 
 def test_a_dry_run_counts_only_what_can_be_replayed_and_says_why_the_rest_cannot(run):
     def bury(**known):
-        dead_letters.bury(
-            dead_letters.Failure(
-                **{"source": "task", "consumer": "x", "error_class": "X", "error": "x"} | known
-            )
+        burying.bury(
+            burying.Failure(**{"source": "task", "consumer": "x", "error_class": "X", "error": "x"} | known)
         )
 
     bury(message_id=str(place().message_id), consumer="orders.tasks.charge")
@@ -121,7 +115,7 @@ def test_the_trace_tells_the_whole_story_and_what_waits(run, buried):
     kinds = [entry["kind"] for entry in told["story"]]
     assert {"order", "message", "attempt", "payment", "dead letter"} <= set(kinds)
     assert "orders.tasks.charge gave up" in told["outlook"]
-    assert told["outlook"].endswith('--reason ""')
+    assert "replay_failures --id" in told["command"]
     times = [entry["at"] for entry in told["story"]]
     assert times == sorted(times)
 
@@ -141,12 +135,12 @@ def test_the_status_tells_numbers_and_fails_when_nothing_moves(run, buried):
 
 
 def test_the_status_works_while_the_broker_is_down(run, monkeypatch):
-    from outbox import broker
+    from outbox.broker import inspection
 
     def refuse(queue):
         raise OSError("connection refused")
 
-    monkeypatch.setattr(broker, "waiting", refuse)
+    monkeypatch.setattr(inspection, "waiting", refuse)
     assert "does not answer" in json.loads(run("outbox_status", "--format", "json").out)["queues"]
 
 
@@ -181,6 +175,7 @@ def test_a_mistake_is_told_in_a_sentence(run, arguments, says):
     assert says in run("place_order", *arguments).error
 
 
+@pytest.mark.slow
 def test_the_administrator_is_made_and_made_again(run, settings):
     assert "Set ORDERFLOW_ADMIN_USER" in run("ensure_admin").error
     settings.ADMIN_USER, settings.ADMIN_PASSWORD = "admin", "first-password"
@@ -197,3 +192,46 @@ def test_the_demo_without_a_sandbox_says_what_is_missing(run, settings):
     settings.STRIPE_API_BASE = "http://127.0.0.1:9"
 
     assert "does not answer" in run("demo").error
+
+
+def test_a_replay_says_how_it_ended(run, drain, world):
+    orders = [place(payment_method="pm_no_such_card", contact=services.Contact()) for _ in range(3)]
+    drain()
+    Order.objects.filter(pk=orders[0].pk).update(payment_method="pm_card_visa")
+    answer = json.loads(run("replay_failures", "--all", "--reason", "mended", "--format", "json").out)
+    assert answer["outcomes"]["under_way"] == 3
+
+    drain()
+    told = run("replay_failures", "--outcome", str(answer["replay"])).out
+    assert told.strip() == "3 sent: 1 recovered, 2 failed again"
+    assert run("replay_failures", "--outcome", "0").code == 4
+
+
+def test_a_replay_that_is_waited_for_fails_when_not_all_recovered(run, drain, world):
+    place(payment_method="pm_no_such_card", contact=services.Contact())
+    drain()
+    answer = run("replay_failures", "--all", "--reason", "a guess", "--wait", "0.01")
+
+    assert answer.code == 3
+    assert "1 sent: 1 under way" in answer.out
+
+
+def test_a_slow_replay_is_one_replay(run, drain, world):
+    for _ in range(2):
+        place(payment_method="pm_no_such_card", contact=services.Contact())
+    drain()
+    answer = run("replay_failures", "--all", "--reason", "x", "--rate", "1000", "--format", "json")
+
+    assert json.loads(answer.out)["outcomes"]["sent"] == 2
+
+
+def test_discarding_the_dead_letter_of_an_unfinished_order_needs_the_order_too(run, buried):
+    answer = run("discard_failures", "--all", "--reason", "x")
+    assert (answer.code, answer.out.strip()) == (3, "0 discarded")
+    assert f"{buried.number} is validated" in answer.error
+    assert "--cancel-orders" in answer.error
+    assert "1 left open" in run("discard_failures", "--all", "--dry-run").out
+
+    answer = run("discard_failures", "--all", "--reason", "x", "--cancel-orders")
+    assert (answer.code, answer.out.strip()) == (0, "1 discarded")
+    assert Order.objects.get(pk=buried.pk).cancel_requested_at

@@ -21,7 +21,9 @@ from django.conf import settings
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from outbox import crash_points, relay, templates, testing, transports
+from outbox import crash_points, testing
+from outbox.broker import message_templates, transports
+from outbox.relay import claims
 
 WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.IGNORECASE)
 LOCK = re.compile(r"FOR (NO KEY )?UPDATE", re.IGNORECASE)
@@ -46,7 +48,7 @@ class Watch:
         frame = sys._getframe(1)
         while frame is not None:
             module = frame.f_globals.get("__name__", "")
-            if module.split(".")[0] in settings.PROJECT_PACKAGES:
+            if module.split(".")[0] in settings.OUTBOX_PROJECT_PACKAGES:
                 self.writers.add(f"{module}.{frame.f_code.co_qualname}")
             frame = frame.f_back
 
@@ -78,7 +80,7 @@ class Watch:
 
 def rows_changed(sql, cursor):
     """How many rows a statement has changed. A look for messages says when it was made, even of none."""
-    if sql != relay.CLAIM:
+    if sql != claims.CLAIM:
         return cursor.rowcount
     claimed = [row for row in cursor.fetchall() if any(row[1:])]
     cursor.scroll(0, mode="absolute")
@@ -120,7 +122,7 @@ def watching(monkeypatch):
         return wrapped
 
     def published(producer, *_, **options):
-        recording = isinstance(producer, templates.Recorder)
+        recording = isinstance(producer, message_templates.Recorder)
         return "" if recording else f"publish to {options['routing_key']}"
 
     def posted(adapter, request, **_):

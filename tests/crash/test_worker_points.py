@@ -10,9 +10,10 @@ import pytest
 from celery import Celery, current_app
 from django.db import connections
 
-from outbox import topology
+from outbox.broker import queues
 from outbox.models import DeadLetter
-from tests import processes
+from outbox.worker import dead_letter_queues
+from tests import processes, rabbitmq_hosts
 from tests.chaos.conftest import AMQP_URL, NO_RABBITMQ
 from tests.crash.conftest import DIED, die_at, restore_unacknowledged
 
@@ -35,6 +36,7 @@ def send(link, queue, *, exchange="", **headers):
         )
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_over_a_letter_keeps_one_and_lets_go_of_its_message_later(drain, tmp_path):
     with current_app.connection_for_write() as link, processes.stack(tmp_path) as stack:
         queue = current_app.amqp.queues["orders"](link.default_channel)
@@ -63,7 +65,7 @@ def test_a_worker_that_dies_over_a_letter_keeps_one_and_lets_go_of_its_message_l
 @pytest.fixture
 def broker_with_dead_letters():
     """An app on RabbitMQ whose queue `crash` has given a message up."""
-    if not processes.answers(AMQP_URL):
+    if not rabbitmq_hosts.answers(AMQP_URL):
         pytest.skip(NO_RABBITMQ)
     name = f"crash-{uuid.uuid4()}"
     arguments = {
@@ -73,7 +75,7 @@ def broker_with_dead_letters():
     }
     app = Celery("crash", broker=AMQP_URL, set_as_current=False)
     app.conf.update(task_queues=[kombu.Queue(name, kombu.Exchange(name), name, queue_arguments=arguments)])
-    [dead] = topology.dead_queues(app, [name])
+    [dead] = queues.dead_queues(app, [name])
     with app.connection_for_write() as link:
         bound = dead(link.default_channel)
         bound.declare()
@@ -83,11 +85,12 @@ def broker_with_dead_letters():
     app.close()
 
 
+@pytest.mark.slow
 def test_a_relay_that_dies_over_the_brokers_dead_letter_keeps_one(transactional_db, broker_with_dead_letters):
     app, queue = broker_with_dead_letters
 
     def empty(stopping):
-        topology.bury_undeliverable(app, stopping)
+        dead_letter_queues.bury_undeliverable(app, stopping)
         connections.close_all()
 
     def waiting():

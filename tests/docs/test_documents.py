@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 
 import pytest
 from django.core.management import get_commands
 
-from outbox import promises
+from outbox.verification import catalogue
 from tests.processes import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
@@ -23,6 +25,25 @@ TESTS = {
     for path in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
 }
+
+
+def marks_in(nodes):
+    return [mark for node in nodes for mark in re.findall(r"\bmark\.(slow|nightly)\b", ast.unparse(node))]
+
+
+@functools.cache
+def options_needed():
+    """Which option the tests need of which an ordinary run runs no case, by their names."""
+    needed = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        body = ast.parse(path.read_text()).body
+        of_all = marks_in(node for node in body if ast.unparse(node).startswith("pytestmark ="))
+        for node in body:
+            if isinstance(node, ast.FunctionDef):
+                decorators = (one for one in node.decorator_list if "parametrize" not in ast.unparse(one))
+                if marks := marks_in(decorators) + of_all:
+                    needed[node.name] = f"--{marks[0]}"
+    return needed
 
 
 def shell_lines(text):
@@ -58,6 +79,13 @@ def test_every_test_a_document_names_exists(document):
         assert name in TESTS, name
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_says_which_option_a_test_it_names_needs(document):
+    needed = options_needed()
+    for name, option in re.findall(r"`(test_\w+)`(?:\s\(with\s`(--\w+)`\))?", document.read_text()):
+        assert option == needed.get(name, ""), name
+
+
 def test_the_readme_says_the_promise_word_for_word():
     told = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
     assert PROMISE in told
@@ -68,7 +96,7 @@ def test_every_promise_that_is_verified_has_a_line_for_when_it_fails():
     [section] = re.findall(r"^## Reading a failed verdict\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     told = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]
 
-    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in promises.invariants())
+    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in catalogue.invariants())
 
 
 def test_decisions_are_numbered_without_gaps():

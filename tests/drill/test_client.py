@@ -9,7 +9,7 @@ import pytest
 
 from orderflow.chaos import client
 from orderflow.chaos.client import Client
-from orderflow.chaos.wishes import Wish
+from orderflow.chaos.planned_orders import PlannedOrder
 
 SILENCE, HANG_UP = "silence", "hang up"
 
@@ -66,8 +66,8 @@ def customer(shop):
     return Client(f"http://127.0.0.1:{shop.server_address[1]}/api/v1", "token", timeout=0.5)
 
 
-def wish(number=1, **more):
-    return Wish(number=number, kind="good", key=f"key-{number}", body={"number": number}, **more)
+def planned(number=1, **more):
+    return PlannedOrder(number=number, kind="good", key=f"key-{number}", body={"number": number}, **more)
 
 
 def later(seconds=10.0):
@@ -77,7 +77,7 @@ def later(seconds=10.0):
 @pytest.mark.parametrize("trouble", [503, 500, 429, 409, SILENCE, HANG_UP])
 def test_a_request_without_an_answer_is_repeated_with_its_key(shop, customer, trouble):
     shop.answers = [trouble, trouble]
-    placed = customer.place(wish(), until=later())
+    placed = customer.place(planned(), until=later())
     assert placed.order_id == "id of key-1"
     assert shop.keys == ["key-1"] * 3
     assert len({body for *_, body in shop.asked}) == 1
@@ -87,7 +87,7 @@ def test_a_request_without_an_answer_is_repeated_with_its_key(shop, customer, tr
 
 def test_a_refusal_is_an_answer(shop, customer):
     shop.answers = [422]
-    placed = customer.place(wish(), until=later())
+    placed = customer.place(planned(), until=later())
     assert placed.refused.startswith("422: ")
     assert placed.is_answered
     assert not placed.is_accepted
@@ -96,14 +96,14 @@ def test_a_refusal_is_an_answer(shop, customer):
 
 def test_an_order_without_an_answer_is_tried_until_the_end_and_not_called_accepted(shop, customer):
     shop.answers = [503] * 1000
-    placed = customer.place(wish(), until=later(0.3))
+    placed = customer.place(planned(), until=later(0.3))
     assert not placed.is_answered
     assert len(placed.tries) > 3
 
 
 def test_a_cancellation_follows_the_answer_and_is_repeated_too(shop, customer):
     shop.answers = [201, 503, 202]
-    placed = customer.place(wish(cancel_after=0.0), until=later())
+    placed = customer.place(planned(cancel_after=0.0), until=later())
     assert placed.cancellation == 202
     assert [path for _, path, *_ in shop.asked][1:] == [
         "/api/v1/orders/id of key-1/cancel".replace(" ", "%20")
@@ -112,13 +112,13 @@ def test_a_cancellation_follows_the_answer_and_is_repeated_too(shop, customer):
 
 def test_that_an_order_can_no_longer_be_cancelled_is_an_answer(shop, customer):
     shop.answers = [201, 409]
-    assert customer.place(wish(cancel_after=0.0), until=later()).cancellation == 409
+    assert customer.place(planned(cancel_after=0.0), until=later()).cancellation == 409
 
 
 def test_orders_are_placed_at_a_steady_rate_though_some_answers_are_slow(shop, customer):
     shop.answers = [SILENCE] * 3
-    placed = customer.place_all([wish(number) for number in range(20)], rate=50, until=later())
-    assert [one.wish.number for one in placed] == list(range(20))
+    placed = customer.place_all([planned(number) for number in range(20)], rate=50, until=later())
+    assert [one.planned.number for one in placed] == list(range(20))
     first = [one.tries[0].at for one in placed]
     assert 0.3 < max(first) - min(first) < 0.9
     assert sorted(set(shop.keys)) == sorted(f"key-{number}" for number in range(20))

@@ -18,7 +18,7 @@ def test_outside_its_own_stack_it_refuses_unless_told_twice(words):
 
 def test_told_twice_it_still_refuses_a_real_payment_provider(settings):
     settings.STRIPE_API_BASE = ""
-    with pytest.raises(CommandError, match="never places orders in front of a real payment provider"):
+    with pytest.raises(CommandError, match="never places orders in front of a real provider"):
         call_command("chaos", "--not-my-own-stack", "--not-my-own-stack")
 
 
@@ -28,10 +28,14 @@ def test_told_twice_it_leaves_out_what_needs_its_own_processes(settings):
     plan = chaos.Command()._plan(None, **options)
     assert {fault.kind for fault in plan.schedule} == {
         "provider-drop-after",
+        "slow-provider",
+        "wrong-credentials",
         "duplicate-delivery",
         "clock-jump",
     }
     assert "--not-my-own-stack --not-my-own-stack" in plan.command
+    assert plan.left_out.keys() == set(schedule.KINDS) - {fault.kind for fault in plan.schedule}
+    assert plan.left_out["kill-leader"] == "needs a stack of the drill's own"
 
 
 def test_a_stack_that_does_not_run_is_no_stack(tmp_path):
@@ -44,6 +48,12 @@ def test_a_mistyped_fault_is_told_before_anything_is_started(capsys):
     with pytest.raises(SystemExit):
         cli.main(["chaos", "--faults", "kill-everybody"])
     assert "no such fault: kill-everybody" in capsys.readouterr().err
+
+
+def test_only_rabbitmq_has_nodes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["chaos", "--nodes", "3"])
+    assert "only --broker rabbitmq has nodes" in capsys.readouterr().err
 
 
 def test_help_and_other_stacks_are_for_the_command_itself():

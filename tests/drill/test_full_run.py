@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from orderflow.stack import rabbitmq
 from orderflow.stack.problem import Problem
+from orderflow.stack.servers import rabbitmq
 from tests.processes import ROOT
 
 
@@ -20,16 +20,13 @@ def has_rabbitmq():
     return True
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_nothing_is_lost_doubled_or_late_whatever_breaks(broker, tmp_path):
-    if broker == "rabbitmq" and not has_rabbitmq():
+def drill(broker, report, *words):
+    """Run a drill; return what it reports, having passed."""
+    if broker[0] == "rabbitmq" and not has_rabbitmq():
         pytest.skip("RabbitMQ is not installed")
-    command = [sys.executable, "run.py", "chaos", "--orders", "500", "--duration", "120", "--seed", "7"]
     ours = ("PYTEST", "COVERAGE", "DJANGO")
     done = subprocess.run(
-        [*command, "--broker", broker, "--report", str(tmp_path)],
+        [sys.executable, "run.py", "chaos", *words, "--broker", *broker, "--report", str(report)],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
         capture_output=True,
@@ -37,4 +34,23 @@ def test_nothing_is_lost_doubled_or_late_whatever_breaks(broker, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    assert json.loads((tmp_path / "chaos.json").read_text())["passed"]
+    return json.loads((report / "chaos.json").read_text())
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("broker", [["redis"], ["rabbitmq"], ["rabbitmq", "--nodes", "3"]], ids=" ".join)
+def test_nothing_is_lost_doubled_stuck_or_late_whatever_breaks(broker, tmp_path):
+    told = drill(broker, tmp_path, "--orders", "500", "--duration", "120", "--seed", "7")
+    assert told["passed"]
+    assert ("kill-leader" in told["left_out"]) == ("--nodes" not in broker)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_slow_providers_and_channels_make_no_copies(broker, tmp_path):
+    words = ("--orders", "200", "--duration", "40", "--seed", "3", "--faults", "slow-provider,slow-channel")
+    seen = drill([broker], tmp_path, *words)["copies"]
+    assert seen["unexplained"] <= 0.01 * seen["deliveries"]
+    assert seen["explained"] == 0

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from orderflow.chaos import promises, wishes
+from orderflow.chaos import planned_orders, promises
 from orderflow.chaos.client import Placed, Try
 from orderflow.chaos.promises import Ledgers
 from orders import services
@@ -21,16 +21,16 @@ NOTHING = Ledgers(charges=[], refunds=[], shipments=[], texts=[], mails=[], push
 
 def worked_off(drain):
     """A few orders, some of them bound to end badly, accepted and worked off."""
-    wishes.stock(100)
-    wanted = wishes.draw(60, seed=7, run="test")
-    chosen = [next(wish for wish in wanted if wish.kind == kind) for kind in CHOSEN]
-    done = [place(wish) for wish in chosen]
+    planned_orders.stock(100)
+    wanted = planned_orders.draw(60, seed=7, run="test")
+    chosen = [next(planned for planned in wanted if planned.kind == kind) for kind in CHOSEN]
+    done = [place(planned) for planned in chosen]
     drain()
     return done
 
 
-def place(wish):
-    body = wish.body
+def place(planned):
+    body = planned.body
     order = services.place_order(
         items=[services.Item(**item) for item in body["items"]],
         currency=body["currency"],
@@ -38,10 +38,10 @@ def place(wish):
         contact=services.Contact(**body["customer"]),
         country=body["country"],
         client_reference=body["client_reference"],
-        idempotency=services.IdempotencyKey.of(scope="drill", key=wish.key, request=body),
+        idempotency=services.IdempotencyKey.of(scope="drill", key=planned.key, request=body),
     ).order
     answer = Try(at=time.time(), seconds=0.01, status=201)
-    return Placed(wish=wish, tries=[answer], order_id=str(order.pk), order_number=order.number)
+    return Placed(planned=planned, tries=[answer], order_id=str(order.pk), order_number=order.number)
 
 
 def ledgers(world):
@@ -57,7 +57,7 @@ def test_doubles_losses_and_wrong_amounts_are_found_and_nothing_else(world, drai
     honest = ledgers(world)
     assert promises.check(placed, honest) == []
     assert promises.untold(placed) == []
-    assert promises.letters(since=BEGUN) == []
+    assert promises.dead_letters(since=BEGUN) == []
     assert promises.repeats(honest) == {"mails": 0, "pushes": 0}
 
     doubled = dataclasses.replace(
@@ -80,8 +80,8 @@ def test_doubles_losses_and_wrong_amounts_are_found_and_nothing_else(world, drai
 
 
 def test_an_order_without_an_end_and_news_without_one_are_found(world, drain):
-    wishes.stock(10)
-    one = place(wishes.draw(1, seed=7, run="late")[0])
+    planned_orders.stock(10)
+    one = place(planned_orders.draw(1, seed=7, run="late")[0])
     assert rules(promises.check([one], ledgers(world))) == {"not final"}
     [untold] = promises.untold([one])
     assert (untold.rule, untold.subject) == ("news not told", one.order_number)
@@ -89,9 +89,9 @@ def test_an_order_without_an_end_and_news_without_one_are_found(world, drain):
 
 @pytest.mark.django_db
 def test_what_never_got_an_answer_is_told_and_a_refusal_is_an_answer():
-    first, second = wishes.draw(2, seed=7, run="quiet")
-    silent = Placed(wish=first, tries=[Try(at=0, seconds=5, error="ReadTimeout")])
-    refused = Placed(wish=second, tries=[Try(at=0, seconds=1, status=422)], refused="422: no")
+    first, second = planned_orders.draw(2, seed=7, run="quiet")
+    silent = Placed(planned=first, tries=[Try(at=0, seconds=5, error="ReadTimeout")])
+    refused = Placed(planned=second, tries=[Try(at=0, seconds=1, status=422)], refused="422: no")
     assert [one.rule for one in promises.unanswered([silent, refused])] == ["no answer"]
     assert rules(promises.check([silent, refused], NOTHING)) == {"refused"}
 
@@ -101,6 +101,6 @@ def test_every_dead_letter_is_a_finding():
     DeadLetter.objects.create(
         source="task", consumer="orders.tasks.charge", key="order", error_class="KeyError", error="x"
     )
-    [letter] = promises.letters(since=BEGUN)
-    assert letter.subject == "order"
-    assert "orders.tasks.charge: KeyError" in letter.detail
+    [dead_letter] = promises.dead_letters(since=BEGUN)
+    assert dead_letter.subject == "order"
+    assert "orders.tasks.charge: KeyError" in dead_letter.detail

@@ -51,8 +51,8 @@ class Network:
         except OSError:
             return False
 
-    def tell(self, **wish):
-        return proxy.tell(self.control, way=wish)["way"]
+    def tell(self, **planned):
+        return proxy.tell(self.control, way=planned)["way"]
 
     def connect(self, timeout=5.0):
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)

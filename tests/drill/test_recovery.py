@@ -67,6 +67,38 @@ def test_a_queue_that_nobody_could_look_at_explains_nothing():
     assert backlog.worked_off([(10, 200), (20, 200)], [15]) == []
 
 
+def test_what_a_broker_has_lost_may_be_resumed_within_a_minute_whatever_else_strikes_meanwhile():
+    loss = struck("broker-forgets", began=10)
+    beat = struck("kill-beat", began=15, back=16)
+    resumed = recovery.measure(beat, {"order": life(9, 60)}, [loss, beat])
+    assert (resumed.slowest, resumed.is_too_slow) == (0, False)
+    late = recovery.measure(beat, {"order": life(9, 90)}, [loss, beat])
+    assert (late.slowest, late.is_too_slow) == (90 - 71, True)  # a second of it beat was away
+    assert recovery.measure(loss, {"order": life(9, 90)}, [loss]).is_too_slow
+
+
+def test_what_else_strikes_while_a_loss_is_made_good_gives_it_as_much_more_time():
+    loss = struck("broker-forgets", began=10)
+    network = struck("network-latency", began=20, back=35)
+    beat = struck("kill-beat", began=15, back=16)
+    late = recovery.measure(beat, {"order": life(9, 90)}, [loss, network, beat])
+    assert late.slowest == 90 - (10 + 60 + 15 + 1)
+
+
+def test_the_search_for_what_is_lost_begins_anew_when_nobody_could_look_for_longer():
+    loss = struck("broker-forgets", began=10)
+    beat = struck("kill-beat", began=15, back=16)
+    relay = struck("kill-relay", began=40, back=55)
+    late = recovery.measure(beat, {"order": life(9, 130)}, [loss, relay, beat])
+    assert late.slowest == 130 - (55 + 60)
+
+
+def test_the_loss_excuses_nothing_that_has_moved_since():
+    loss = struck("broker-forgets", began=10)
+    beat = struck("kill-beat", began=15, back=16)
+    assert recovery.measure(beat, {"order": life(9, 14, 60)}, [loss, beat]).slowest == 60 - 16
+
+
 def test_what_never_moves_again_is_told():
     fault = struck(began=10)
     measured = recovery.measure(fault, {"stuck": life(9, is_over=False)}, [fault])

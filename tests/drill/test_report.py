@@ -2,25 +2,26 @@
 
 import datetime as dt
 import json
+import uuid
 
 import pytest
 
-from orderflow.chaos import answers, recovery
+from orderflow.chaos import answers, copies, recovery
 from orderflow.chaos.answers import Answers
 from orderflow.chaos.client import Placed, Try
+from orderflow.chaos.planned_orders import PlannedOrder
 from orderflow.chaos.promises import Finding
 from orderflow.chaos.recovery import Life, Struck
-from orderflow.chaos.report import Report
+from orderflow.chaos.report import DrillReport
 from orderflow.chaos.schedule import Fault
-from orderflow.chaos.wishes import Wish
-from outbox import verification
+from outbox.verification import examination
 
 DATABASE = Fault(start=2.0, kind="db-restart", target="kill")
 
 
 def placed(*tries):
-    wish = Wish(number=1, kind="good", key="key", body={})
-    return Placed(wish=wish, tries=list(tries), order_id="id", order_number="OF-1000")
+    planned = PlannedOrder(number=1, kind="good", key="key", body={})
+    return Placed(planned=planned, tries=list(tries), order_id="id", order_number="OF-1000")
 
 
 def answered(at, seconds=0.02, status=201, **more):
@@ -33,18 +34,21 @@ def struck(fault=DATABASE, *, began=1002.0, back=1003.0):
 
 def verified():
     now = dt.datetime.now(dt.UTC)
-    return verification.Report(ran_at=now, took=dt.timedelta(), since=None, providers=True, findings=[])
+    return examination.VerificationReport(
+        ran_at=now, took=dt.timedelta(), since=None, providers=True, findings=[]
+    )
 
 
 @pytest.fixture
 def report():
     fault = struck()
-    return Report(
+    return DrillReport(
         seed=7,
         broker="redis",
         command="python3 run.py chaos --seed 7",
         begun_at=1000.0,
         schedule=[DATABASE],
+        left_out={"kill-leader": "needs a cluster"},
         struck=[fault],
         placed=[answered(1001)],
         statuses={"fulfilled": 1},
@@ -55,6 +59,7 @@ def report():
         ),
         recoveries=[recovery.measure(fault, {"OF-1000": Life(moves=[1001, 1005], is_over=True)}, [])],
         repeats={"mails": 0, "pushes": 1},
+        copies=copies.judge(300, {}, {}, []),
         findings=[],
         verification=verified(),
     )
@@ -72,6 +77,63 @@ def test_a_finding_fails_it_and_is_told_with_its_id(report):
     assert not report.passed
     assert "  charged twice: OF-1000: pi_1, pi_2" in report.lines()
     assert any("1 charged twice" in line for line in report.lines())
+
+
+def test_a_fault_that_struck_nothing_is_reported_and_not_measured(report):
+    again = Fault(start=4.0, kind="duplicate-delivery", target="messages", strength=3.0)
+    report.struck = [
+        *report.struck,
+        Struck(
+            fault=again,
+            began_at=1004.0,
+            ended_at=1004.0,
+            back_at=1004.0,
+            problem="no message was published in the last 3 s",
+        ),
+    ]
+    assert (
+        "struck nothing: duplicate-delivery (messages, 3.00) at 4.0 s: no message was published in the last 3 s"
+        in (report.lines())
+    )
+    assert "no message was published" in report.as_markdown()
+
+
+def test_answers_that_are_not_judged_say_why(report):
+    report.answers = answers.judge([answered(1001)] * 9, [])
+    assert any("not judged: the broker was never down" in line for line in report.lines())
+
+    down = Fault(start=1.0, kind="broker-down", target="hang", lasts=4.0)
+    outage = Struck(fault=down, began_at=1000.0, ended_at=1004.0, back_at=1004.0)
+    few = [answered(1001)] * 2 + [answered(1050)] * 9
+    report.answers = answers.judge(few, [outage])
+    assert any(
+        "not judged: 2 of 2 answers came while nothing else was wrong" in line for line in report.lines()
+    )
+
+    report.answers = answers.judge([answered(1001)] * 5 + [answered(1050)] * 9, [outage])
+    assert report.answers.unjudged == ""
+    assert any("with the broker down 20 ms" in line for line in report.lines())
+
+
+def test_copies_that_nothing_explains_fail_it_and_are_named(report):
+    pair = (uuid.UUID(int=1), "orders.workflows.work_off")
+    report.copies = copies.judge(50, {pair: [1001, 1004]}, {}, [])
+    assert not report.passed
+    [missed] = report.misses
+    assert missed.startswith("1 copy of deliveries that nothing explains: 00000000-")
+    assert any(line.startswith("50 deliveries, 51 copies: 0 more by planned waits") for line in report.lines())
+    assert report.as_json()["copies"]["copied"][0]["unexplained"] == 1
+
+
+def test_a_stack_that_is_not_the_drills_own_has_no_witness_of_copies(report):
+    report.copies = None
+    assert report.passed
+    assert any("not counted" in line for line in report.lines())
+
+
+def test_what_could_not_strike_is_told_with_the_reason(report):
+    assert "left out: kill-leader, which needs a cluster" in report.lines()
+    assert report.as_json()["left_out"] == {"kill-leader": "needs a cluster"}
 
 
 def test_a_recovery_beyond_its_limit_fails_it(report):

@@ -4,18 +4,18 @@ import argparse
 
 import pytest
 
-from orderflow.chaos import options, schedule, wishes
+from orderflow.chaos import options, planned_orders, schedule
 from orderflow.chaos.schedule import KINDS, TRAITS
 
 
 def test_the_same_seed_draws_the_same_faults_and_the_same_orders():
     assert schedule.draw(KINDS, seed=7, duration=60) == schedule.draw(KINDS, seed=7, duration=60)
-    assert wishes.draw(100, seed=7, run="a") == wishes.draw(100, seed=7, run="a")
+    assert planned_orders.draw(100, seed=7, run="a") == planned_orders.draw(100, seed=7, run="a")
 
 
 def test_another_seed_draws_others():
     assert schedule.draw(KINDS, seed=7, duration=60) != schedule.draw(KINDS, seed=8, duration=60)
-    assert wishes.draw(100, seed=7, run="a") != wishes.draw(100, seed=8, run="a")
+    assert planned_orders.draw(100, seed=7, run="a") != planned_orders.draw(100, seed=8, run="a")
 
 
 @pytest.mark.parametrize("duration", [10, 60, 900])
@@ -26,7 +26,7 @@ def test_every_kind_strikes_however_short_the_drill_is(duration):
 
 
 def test_a_long_drill_has_more_faults_and_no_kind_twice_before_all_have_struck():
-    drawn = schedule.draw(KINDS, seed=3, duration=600)
+    drawn = schedule.draw(KINDS, seed=3, duration=900)
     assert len(drawn) > 3 * len(KINDS)
     assert {fault.kind for fault in drawn[: len(KINDS)]} == set(KINDS)
 
@@ -36,7 +36,23 @@ def test_a_fault_keeps_to_what_its_kind_may_do():
         trait = TRAITS[fault.kind]
         assert fault.target in trait.targets
         assert trait.lasts[0] - 0.01 <= fault.lasts <= trait.lasts[1] + 0.01
-        assert trait.strength[0] - 0.01 <= fault.strength <= trait.strength[1] + 0.01
+        if trait.strengths:
+            assert fault.strength in trait.strengths
+        else:
+            assert trait.strength[0] - 0.01 <= fault.strength <= trait.strength[1] + 0.01
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_the_leader_of_a_queue_is_killed_only_where_there_is_a_cluster(nodes):
+    kinds, left_out = schedule.possible(KINDS, own_stack=True, nodes=nodes)
+    assert ("kill-leader" in kinds) == (nodes == 3)
+    assert left_out == ({} if nodes == 3 else {"kill-leader": "needs a cluster: --broker rabbitmq --nodes 3"})
+
+
+def test_leaving_a_kind_out_changes_nothing_about_the_others():
+    kinds, _ = schedule.possible(KINDS, own_stack=True, nodes=1)
+    without = [kind for kind in KINDS if kind != "kill-leader"]
+    assert schedule.draw(kinds, seed=48, duration=20) == schedule.draw(without, seed=48, duration=20)
 
 
 def test_no_faults_is_a_drill_too():
@@ -49,5 +65,5 @@ def test_a_fault_that_nobody_knows_is_refused_with_the_list():
 
 
 def test_some_orders_are_bound_to_be_declined_refused_and_cancelled():
-    kinds = {wish.kind for wish in wishes.draw(200, seed=7, run="a")}
+    kinds = {planned.kind for planned in planned_orders.draw(200, seed=7, run="a")}
     assert kinds == {"good", "declined", "unshippable", "cancelled"}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import types
 
+import kombu
 import pytest
 
 from outbox import testing
-from outbox.models import OutboxMessage
+from outbox.models import OutboxMessage, QueueProbe
+from outbox.relay import probes
 from tests import processes
 from tests.processes import Network, RedisServer, eventually
 
@@ -51,17 +53,9 @@ def staff(transactional_db, world, broker, shared):
         try:
             assert shared.orders.is_alive(), shared.orders.output()[-5000:]
             end_patience(link)
-            eventually(
-                lambda: (
-                    not (
-                        link.hlen(UNACKED)
-                        or link.llen("orders")
-                        or OutboxMessage.objects.undelivered().exists()
-                    )
-                ),
-                lambda: f"all is acknowledged; the worker said: {shared.orders.output()[-5000:]}",
-                within=30,
-            )
+            wait_until_nothing_waits(shared, link)
+            take_a_probe(broker.url)
+            wait_until_nothing_waits(shared, link)
         finally:
             forget_messages(link)
 
@@ -83,6 +77,31 @@ def pass_time(broker):
             end_patience(link)
 
     return pass_time
+
+
+def wait_until_nothing_waits(shared, link):
+    def nothing_waits():
+        waiting = link.hlen(UNACKED) or link.llen("orders") or OutboxMessage.objects.undelivered().exists()
+        return not waiting
+
+    def said():
+        return f"all is acknowledged; the worker said: {shared.orders.output()[-5000:]}"
+
+    eventually(nothing_waits, said, within=30)
+
+
+def take_a_probe(url):
+    """
+    Wait until the worker has taken what is sent now.
+
+    Redis hands a message out a moment before the worker notes that it has it. What was in its hands without
+    a note is noted when it takes the next one.
+    """
+    probe = QueueProbe.objects.create(queue="orders")
+    with kombu.Connection(url) as link:
+        probes.sending("orders", probe.pk).canvas.apply_async(connection=link)
+    outstanding = QueueProbe.objects.filter(pk=probe.pk, returned_at__isnull=True)
+    eventually(lambda: not outstanding.exists(), "the probe has come back", within=30)
 
 
 def end_patience(link):

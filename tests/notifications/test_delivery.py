@@ -17,12 +17,15 @@ from django.utils import timezone
 from notifications import channels, services
 from notifications.channels import email as email_channel
 from notifications.models import Notification, Preference
-from outbox import dead_letters, publisher, registry, relay
-from outbox.models import Attempt, DeadLetter, OutboxMessage
+from outbox import redelivery, registry
+from outbox.dead_letters import resolving
+from outbox.models import Attempt, DeadLetter, Delivery
+from outbox.relay import relay
 from outbox.resilience import NotNow
+from outbox.worker import losses
 from tests.conftest import close_breakers
 from tests.factories import place
-from tests.notifications.news import ONLY_EMAIL, ONLY_PUSH, ONLY_SMS, publish
+from tests.notifications.publishing import ONLY_EMAIL, ONLY_PUSH, ONLY_SMS, publish
 
 
 def test_a_customer_hears_through_every_channel_they_gave_an_address_for(world, drain):
@@ -60,7 +63,7 @@ def test_a_message_delivered_ten_times_tells_the_customer_once(world, drain):
     message_id = publish()
     for _ in range(10):
         drain()
-        publisher.redeliver([message_id])
+        redelivery.redeliver([message_id])
     ran = drain()
 
     assert len(ran) == 3
@@ -94,10 +97,10 @@ def test_an_address_that_bounces_ends_in_a_dead_letter_and_leaves_the_order_alon
 
     order.refresh_from_db()
     assert order.status == "fulfilled"
-    letters = DeadLetter.objects.order_by("pk")
-    assert {(letter.consumer, letter.error_class, letter.attempts) for letter in letters} == {
-        ("notifications.tasks.send_email", "RecipientRefused", 1)
-    }
+    dead_letters = DeadLetter.objects.order_by("pk")
+    assert {
+        (dead_letter.consumer, dead_letter.error_class, dead_letter.attempts) for dead_letter in dead_letters
+    } == {("notifications.tasks.send_email", "RecipientRefused", 1)}
     assert set(Notification.objects.filter(channel="email").values_list("status", flat=True)) == {"failed"}
     assert world.sms.count() == 2
 
@@ -108,7 +111,7 @@ def test_replaying_a_failed_notification_sends_it(world, drain, monkeypatch):
         drain()
     assert Notification.objects.get().status == "failed"
 
-    dead_letters.replay(DeadLetter.objects.unresolved(), by="ada", reason="the server was told better")
+    resolving.replay(DeadLetter.objects.unresolved(), by="ada", reason="the server was told better")
     drain()
 
     assert Notification.objects.get().status == "sent"
@@ -118,21 +121,21 @@ def test_replaying_a_failed_notification_sends_it(world, drain, monkeypatch):
 def test_a_stray_copy_of_what_was_given_up_is_not_tried_again(world, drain):
     message_id = publish(**ONLY_EMAIL | {"customer_email": "bounce@example.com"})
     drain()
-    publisher.redeliver([message_id])
+    redelivery.redeliver([message_id])
     drain()
 
     assert Notification.objects.get().attempts == 1
-    dead_letters.discard(DeadLetter.objects.unresolved(), by="ada", reason="a mistyped address")
-    publisher.redeliver([message_id])
+    resolving.discard(DeadLetter.objects.unresolved(), by="ada", reason="a mistyped address")
+    redelivery.redeliver([message_id])
     drain()
     assert Notification.objects.get().attempts == 1
 
 
 def test_a_channel_that_waits_starts_no_other(world, drain):
     with world.sms.failing(fault="rate_limit", retry_after=7):
-        message_id = publish()
+        publish()
         drain()
-        OutboxMessage.objects.filter(pk=message_id).update(not_before=timezone.now())
+        Delivery.objects.update(not_before=timezone.now())
 
         assert drain() == ["notifications.tasks.send_sms"]
 
@@ -147,8 +150,8 @@ def test_an_outage_of_one_channel_does_not_stop_the_others_and_costs_no_attempt(
         assert (world.smtp.count(), world.sms.count(), world.push.count()) == (1, 0, 1)
         assert not DeadLetter.objects.exists()
         assert set(Attempt.objects.values_list("outcome", flat=True)) == {"waited"}
-        waiting = OutboxMessage.objects.get(pk=message_id)
-        assert waiting.status == "pending"
+        waiting = Delivery.objects.get()
+        assert (waiting.status, waiting.workflow) == ("waiting", "notifications.workflows.by_sms")
         assert waiting.not_before > timezone.now() + dt.timedelta(seconds=3)
 
     close_breakers()
@@ -157,7 +160,7 @@ def test_an_outage_of_one_channel_does_not_stop_the_others_and_costs_no_attempt(
 
 
 def drain_again(drain, message_id: uuid.UUID) -> None:
-    OutboxMessage.objects.filter(pk=message_id).update(not_before=timezone.now())
+    Delivery.objects.filter(message_id=message_id).update(not_before=timezone.now())
     drain()
 
 
@@ -171,11 +174,11 @@ def drain_again(drain, message_id: uuid.UUID) -> None:
 )
 def test_a_provider_that_cannot_be_reached_costs_no_attempt(world, drain, settings, server, port, only):
     setattr(settings, server, 9 if port == "port" else "http://127.0.0.1:9")
-    message_id = publish(**only)
+    publish(**only)
     drain()
 
     assert set(Attempt.objects.values_list("outcome", "error_class")) == {("waited", "Outage")}
-    assert OutboxMessage.objects.get(pk=message_id).status == "pending"
+    assert Delivery.objects.get().status == "waiting"
     assert Notification.objects.get().status == "pending"
 
 
@@ -215,6 +218,9 @@ def test_a_worker_that_dies_after_sending_loses_nothing(world, drain, monkeypatc
         services.deliver(channel=channel, message_id=str(message_id))
 
     Notification.objects.update(lease_until=timezone.now() - dt.timedelta(seconds=1))
+    with losses.at_work(die), pytest.raises(SystemExit):  # before it has noted that a worker was lost
+        services.deliver(channel=channel, message_id=str(message_id))
+    assert Notification.objects.get().version == claimed.version
     drain()
 
     after = Notification.objects.get()
@@ -229,7 +235,7 @@ def test_a_worker_that_dies_after_sending_loses_nothing(world, drain, monkeypatc
         assert ids == {email_channel.message_id_of(after)}
 
 
-def die(*_: object) -> bool:
+def die(*_: object) -> None:
     raise SystemExit("killed")
 
 
@@ -247,8 +253,11 @@ def test_a_phone_that_uninstalled_the_app_ends_in_a_dead_letter(world, drain):
     publish(customer_push_token="unregistered-1")
     drain()
 
-    [letter] = DeadLetter.objects.all()
-    assert (letter.consumer, letter.error_class) == ("notifications.tasks.send_push", "RecipientRefused")
+    [dead_letter] = DeadLetter.objects.all()
+    assert (dead_letter.consumer, dead_letter.error_class) == (
+        "notifications.tasks.send_push",
+        "RecipientRefused",
+    )
     assert Notification.objects.get(channel="push").status == "failed"
     assert world.smtp.count() == 1
 
@@ -325,3 +334,25 @@ def test_a_test_text_goes_out_by_command(world):
 
 def test_channels_are_built_once_per_process(world):
     assert channels.get("sms") is channels.get("sms")
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "error"),
+    [
+        ("queued", "sent", ""),
+        ("undelivered", "sent", ""),
+        ("failed", "failed", "RequestRefused"),
+        ("levitating", "sending", "OutcomeUnknown"),
+    ],
+)
+def test_every_status_of_a_text_message_has_its_meaning(world, drain, state, outcome, error):
+    with world.sms.failing(fault="state", state=state, times=1):
+        publish(**ONLY_SMS)
+        drain()
+
+    told = Notification.objects.get()
+    if state == "levitating":  # it may have been sent, so the look-up finds it, and it is not sent again
+        assert world.sms.count() == 1
+        assert Attempt.objects.filter(error__contains="'levitating'").exists()
+    else:
+        assert (told.status, error in told.error) == (outcome, True)

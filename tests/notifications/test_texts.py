@@ -9,7 +9,7 @@ from notifications.channels import email as email_channel
 from notifications.models import Notification
 from notifications.money import format_amount
 from orders.contracts import OrderCancelled, OrderFulfilled, OrderPlaced, OrderRefunded, OrderRejected
-from tests.notifications.news import ONLY_EMAIL, event, publish
+from tests.notifications.publishing import ONLY_EMAIL, event, publish
 
 KINDS = [
     (OrderPlaced, {}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import multiprocessing
 import time
 import uuid
@@ -9,7 +11,7 @@ import uuid
 import pytest
 from django.conf import settings
 
-from orderflow import breakers
+from orderflow.shared_state import breakers
 from outbox.resilience import Outage, Permanent, Transient
 
 pytestmark = pytest.mark.skipif(
@@ -29,7 +31,7 @@ def fail(breaker, error=Transient):
     return None
 
 
-def eventually(condition, tries=100):
+def eventually(condition, tries=400):
     for _ in range(tries):
         if condition():
             return True
@@ -95,3 +97,64 @@ def test_it_works_locally_while_redis_is_away(name):
         pass
 
     assert [fail(breaker) for _ in range(5)][-1] is Outage
+
+
+def shared(name, **changes):
+    """A breaker of a process of its own, which is quick to probe."""
+    return breakers.SharedBreaker(name, config=dataclasses.replace(breakers.CONFIG, **changes))
+
+
+def test_since_when_it_is_open_does_not_begin_anew_with_each_probe_that_fails(name):
+    breaker = shared(name, wait_duration_in_open=0.3)
+    for _ in range(3):
+        fail(breaker)
+    assert eventually(lambda: breaker.circuit().state == "open")
+    opened_at = breaker._storage.read(name).opened_at
+
+    def failed_a_round():
+        fail(breaker)
+        return breaker._storage.read(name).opened_at > opened_at
+
+    assert eventually(failed_a_round)
+    since = float(breaker._storage._client.hget(f"breaker:{name}", "open_since"))
+    assert since == opened_at
+    assert breaker.circuit().open_seconds >= 0.3
+
+
+def test_it_says_closed_again_when_probes_passed(name):
+    breaker = shared(name, wait_duration_in_open=0.3)
+    for _ in range(3):
+        fail(breaker)
+    assert eventually(lambda: breaker.circuit().state == "open")
+
+    assert eventually(lambda: fail(breaker, Permanent) is Permanent and breaker.circuit().state == "closed")
+    for _ in range(3):
+        fail(breaker)
+    assert eventually(lambda: breaker.circuit().state == "open")
+    assert breaker.circuit().open_seconds < 5
+
+
+def test_probes_whose_workers_died_do_not_keep_it_half_open_for_ever(name, monkeypatch):
+    monkeypatch.setattr(breakers, "PROBE_ENDS_WITHIN", dt.timedelta(seconds=0.5))
+    breaker = shared(name, wait_duration_in_open=0.3)
+    for _ in range(3):
+        fail(breaker)
+    storage = breaker._storage
+    assert eventually(lambda: storage.circuit(name, wait=0).state == "half-open")
+    for _ in range(breakers.CONFIG.permitted_calls_in_half_open):
+        assert storage.lease_probe(name=name, ttl=300).granted
+
+    assert fail(breaker, Permanent) is Outage
+    assert eventually(lambda: fail(breaker, Permanent) is Permanent)
+    assert eventually(lambda: fail(breaker, Permanent) is Permanent and breaker.circuit().state == "closed")
+
+
+def test_probes_that_take_their_time_are_waited_for(name):
+    storage = breakers.SharedBreaker(name)._storage
+    storage.trip_open(name=name, ttl=300)
+    storage.begin_half_open_if_elapsed(name=name, wait_duration=0, permitted=1, ttl=300)
+    assert storage.lease_probe(name=name, ttl=300).granted
+
+    for _ in range(20):
+        assert not storage.lease_probe(name=name, ttl=300).granted
+    assert storage.circuit(name, wait=0).state == "half-open"

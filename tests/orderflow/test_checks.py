@@ -13,7 +13,8 @@ from django.conf import settings
 from django.core.checks import registry
 from django.db import connection
 
-from orderflow import capacity, checks
+from orderflow import checks
+from orderflow.ops import capacity
 from orders import tasks
 from tests.processes import ROOT
 
@@ -42,6 +43,9 @@ class Overridden:
         ("FCM_CREDENTIALS_FILE", "/no/such/file.json", "orderflow.E005"),
         ("OUTBOX_RETENTION_DAYS", 1, "orderflow.E006"),
         ("PROVIDER_TIMEOUT", dt.timedelta(seconds=10), "orderflow.E007"),
+        ("API_RATE_LIMIT", "600 a minute or so", "orderflow.E013"),
+        ("LOGIN_RATE_PER_ADDRESS", "", "orderflow.E013"),
+        ("LOGIN_RATE_PER_USER", "20/minute;lots", "orderflow.E013"),
         ("REDIS_URL", "", "orderflow.W001"),
         ("WAREHOUSE_URL", "", "orderflow.W002"),
     ],
@@ -92,3 +96,10 @@ def test_unless_told_the_sessions_are_those_of_the_containers():
 
 def test_good_settings_give_no_errors(world):
     assert not [message for message in checks.check_settings() if message.id.startswith("orderflow.E")]
+
+
+def test_only_a_deployment_check_warns_of_logins_without_a_second_factor(monkeypatch):
+    assert [found.id for found in checks.check_logins()] == ["orderflow.W009"]
+    assert checks.check_logins not in registry.registry.get_checks(include_deployment_checks=False)
+    monkeypatch.setattr(checks, "settings", Overridden("ADMIN_SECOND_FACTOR", True))
+    assert checks.check_logins() == []

@@ -13,8 +13,9 @@ from celery.app.trace import LOG_SUCCESS
 from celery.schedules import schedule
 from sentry_sdk.transport import Transport
 
-from orderflow import observability
-from outbox import context, inline, telemetry
+from orderflow.observability import errors, logs, redaction
+from outbox import context, telemetry
+from outbox.worker import inline
 
 
 class Recording(Transport):
@@ -34,7 +35,7 @@ class Recording(Transport):
 @pytest.fixture
 def sentry(settings):
     transport = Recording()
-    observability.connect_sentry("https://key@sentry.example/1", transport=transport)
+    errors.connect_sentry("https://key@sentry.example/1", transport=transport)
     yield transport
     sentry_sdk.get_client().close()
     sentry_sdk.init(dsn="", default_integrations=False, auto_enabling_integrations=False)
@@ -45,7 +46,7 @@ def log_lines(settings):
     settings.LOG_FORMAT = "json"
     root = logging.getLogger()
     before = list(root.handlers), root.level
-    observability.configure_logging()
+    logs.configure_logging()
     stream = io.StringIO()
     root.handlers[0].setStream(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -65,7 +66,7 @@ def log_lines(settings):
     ],
 )
 def test_personal_data_and_secrets_never_reach_the_log(secret):
-    line = observability.redacted({"error": f"failed for {secret}!", "deep": [{"value": secret}]})
+    line = redaction.redacted({"error": f"failed for {secret}!", "deep": [{"value": secret}]})
 
     assert secret not in json.dumps(line)
 
@@ -73,12 +74,12 @@ def test_personal_data_and_secrets_never_reach_the_log(secret):
 def test_ids_stay_readable_in_the_log():
     ids = {"order_id": "01a20cdc-d473-79a3-94f1-fbec2769533a", "number": "OF-1000", "seconds": 0.25}
 
-    assert observability.redacted(ids) == ids
+    assert redaction.redacted(ids) == ids
 
 
 def test_a_fact_becomes_a_line_that_names_the_request_and_the_message(log_lines):
     with context.bind(context.Context(correlation_id="request-1", causation_id="message-1", task="orders.x")):
-        observability.log_fact("message.buried", {"consumer": "orders.x", "error": "for ada@example.com"})
+        logs.log_signal("message.buried", {"consumer": "orders.x", "error": "for ada@example.com"})
 
     line = next(line for line in log_lines() if line["event"] == "message.buried")
     assert line["event"] == "message.buried"
@@ -88,7 +89,7 @@ def test_a_fact_becomes_a_line_that_names_the_request_and_the_message(log_lines)
 
 
 def test_a_receiver_that_fails_does_not_harm_the_work(caplog):
-    def broken(fact, fields):
+    def broken(signal, fields):
         raise RuntimeError("no disk")
 
     telemetry.register(broken)
@@ -156,5 +157,31 @@ def test_what_followed_a_task_inline_is_not_told_in_its_line():
     told = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
     record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (told,), None)
 
-    assert observability.OwnResults().filter(record)
+    assert logs.OwnResults().filter(record)
     assert record.getMessage() == "Task a task[1] succeeded in 0.5s: True"
+
+
+def test_a_failed_request_reaches_sentry_without_query_and_body(sentry, client, settings):
+    client.raise_request_exception = False
+    settings.ROOT_URLCONF = "tests.orderflow.broken_urls"
+
+    client.post(
+        "/broken?token=hidden-one", data={"name": "hidden-two"}, headers={"Referer": "/x?y=hidden-three"}
+    )
+
+    [event] = sentry.errors
+    assert set(event["request"]) <= {"method", "url", "headers"}
+    assert "hidden-" not in json.dumps(event, default=str)
+
+
+def test_an_event_for_sentry_keeps_method_and_path_of_its_request():
+    request = {
+        "method": "GET",
+        "url": "https://shop/x?y=hidden",
+        "query_string": "y=hidden",
+        "cookies": {"a": "b"},
+    }
+
+    kept = errors._redact_event({"request": request}, None)["request"]
+
+    assert kept == {"method": "GET", "url": "https://shop/x?[redacted]"}

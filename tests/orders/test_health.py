@@ -10,7 +10,9 @@ from django.db import OperationalError
 from django.db.migrations.recorder import MigrationRecorder
 
 from orderflow import health
-from outbox.models import DeadLetter, OutboxMessage
+from orderflow.ops import status
+from outbox import redelivery
+from outbox.models import DeadLetter, Delivery, OutboxMessage
 from tests.factories import place
 from tests.orders.api.client import ApiClient, assert_problem
 
@@ -73,7 +75,7 @@ def test_a_system_without_worries_is_ok(staff):
     answer = staff.get("/healthz").json()
 
     assert answer["status"] == "ok"
-    assert set(answer["components"]) == {"database", "broker", "relay", "parked", "dead_letters", "breakers"}
+    assert set(answer["components"]) == set(health.CHECKS)
     assert {component["status"] for component in answer["components"].values()} == {"ok"}
 
 
@@ -99,6 +101,20 @@ def test_messages_that_wait_too_long_or_cannot_be_delivered_are_told(staff):
     assert answer["components"]["dead_letters"] == {"status": "degraded", "open": 1}
 
 
+def test_a_redelivery_that_is_due_for_long_is_told_although_its_message_is_published(staff, drain):
+    order = place()
+    drain()
+    [message] = OutboxMessage.objects.filter(key=order.pk, event_name="orders.order_placed")
+    redelivery.redeliver([message.pk], workflow="orders.workflows.fulfillment")
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    Delivery.objects.filter(message_id=message.pk).update(not_before=long_ago)
+    answer = staff.get("/healthz").json()
+
+    assert answer["components"]["relay"]["status"] == "degraded"
+    assert answer["components"]["relay"]["oldest_due_seconds"] >= 300
+    assert status.read()["oldest_due_seconds"] >= 300
+
+
 def test_a_broker_that_is_away_makes_the_system_late_not_unable(staff, no_broker):
     assert components(staff)["broker"] == "degraded"
 
@@ -107,8 +123,8 @@ def test_an_open_breaker_is_told(staff, monkeypatch):
     from outbox import resilience
 
     class Open(resilience.AlwaysClosed):
-        def state(self):
-            return "open"
+        def circuit(self):
+            return resilience.Circuit(state="open", open_seconds=1.0, next_probe_seconds=14.0)
 
     monkeypatch.setattr(resilience, "breaker", lambda name: Open())
 

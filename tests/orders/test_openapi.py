@@ -26,6 +26,7 @@ from orders.api import document
 from orders.models import Order
 from tests.factories import ProductFactory, place
 from tests.orders.api.client import ApiClient, clear_limits
+from tests.slow import but_first
 
 CHECKS = [
     not_a_server_error,
@@ -79,13 +80,13 @@ def test_every_operation_documents_its_problems():
                 assert media == ({"application/problem+json"} if int(status) >= 400 else media)
 
 
-@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+@pytest.mark.parametrize("mode", but_first(schemathesis.GenerationMode))
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_whatever_is_sent_is_answered_as_documented(api, application, settings, method, path, mode):
     settings.API_RATE_LIMIT = "100000/minute"
     settings.ALLOWED_HOSTS = ["localhost"]
     ProductFactory(sku="MUG-01")
-    place()
+    place(client_id=api.client_id)
     schema = schemathesis.openapi.from_wsgi("/api/v1/openapi.json", application, headers=api.headers)
     send_anything(schema[path][method], mode, api.headers)
     if (method, path, mode) == ("POST", "/api/v1/orders", schemathesis.GenerationMode.POSITIVE):

@@ -8,8 +8,10 @@ import pytest
 
 from orders import compensation, services, sweep
 from orders.models import Order, Payment, Product, Refund, Shipment
-from outbox import testing
-from outbox.models import Attempt, DeadLetter, OutboxMessage
+from outbox import redelivery, testing
+from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
+from outbox.relay import relay
+from outbox.resilience import SPREAD
 from tests.conftest import close_breakers
 from tests.factories import ProductFactory, place
 
@@ -164,21 +166,25 @@ def test_a_gateway_that_is_down_spends_no_attempts_and_buries_nothing(drain, wor
 def test_a_request_the_gateway_refuses_is_buried_at_once_and_replay_finishes_the_order(drain, world):
     order = place(payment_method="pm_no_such_card")
     drain()
-    [letter] = DeadLetter.objects.all()
-    assert (letter.consumer, letter.attempts, letter.key) == ("orders.tasks.charge", 1, str(order.pk))
-    assert letter.event_name == "orders.order_placed"
-    assert "pm_no_such_card" in letter.error
-    assert "stripe.py" in letter.traceback
+    [dead_letter] = DeadLetter.objects.all()
+    assert (dead_letter.consumer, dead_letter.attempts, dead_letter.key) == (
+        "orders.tasks.charge",
+        1,
+        str(order.pk),
+    )
+    assert dead_letter.event_name == "orders.order_placed"
+    assert "pm_no_such_card" in dead_letter.error
+    assert "stripe.py" in dead_letter.traceback
 
     Order.objects.filter(pk=order.pk).update(payment_method="pm_card_visa")
-    from outbox import dead_letters
+    from outbox.dead_letters import resolving
 
-    result = dead_letters.replay(DeadLetter.objects.all(), by="on call", reason="card token corrected")
+    result = resolving.replay(DeadLetter.objects.all(), by="on call", reason="card token corrected")
     assert (result.done, result.unreadable) == (1, 0)
     drain()
-    letter.refresh_from_db()
-    assert (letter.resolution, letter.resolved_by, letter.reason) == (
-        "replayed",
+    dead_letter.refresh_from_db()
+    assert (dead_letter.resolution, dead_letter.resolved_by, dead_letter.reason) == (
+        "recovered",
         "on call",
         "card token corrected",
     )
@@ -219,7 +225,7 @@ def test_a_charge_that_cannot_be_found_yet_holds_up_its_cancellation(drain, worl
     drain()
     assert reload(order).status == Order.Status.CHARGE_UNKNOWN
 
-    testing.pass_time(compensation.LOOK_UP_LAG)
+    testing.pass_time(compensation.LOOK_UP_LAG * (1 + SPREAD))
     drain()
     assert reload(order).status == Order.Status.CANCELLED
     assert order.payments.get().status == Payment.Status.ABANDONED
@@ -244,6 +250,21 @@ def test_a_chain_that_was_lost_is_taken_up_again(drain):
     assert sweep.resume_overdue() == 0
     drain()
     assert reload(order).status == Order.Status.FULFILLED
+
+
+def test_a_notification_that_waits_does_not_keep_the_sweep_from_a_lost_order(drain):
+    order = place(contact=services.Contact(email="customer@example.com"))
+    relay.drain()
+    testing.purge()
+    Delivery.objects.filter(workflow__startswith=sweep.WORKFLOWS).delete()  # it ended without the order
+    email = "notifications.workflows.by_email"
+    redelivery.redeliver([order.message_id], workflow=email, wait=dt.timedelta(minutes=47))
+
+    testing.pass_time(dt.timedelta(minutes=1))
+    assert sweep.resume_overdue() == 1
+    drain()
+    assert reload(order).status == Order.Status.FULFILLED
+    assert Delivery.objects.filter(message_id=order.message_id, workflow=email, status="waiting").exists()
 
 
 def test_orders_in_a_dead_letter_are_not_taken_up_behind_the_operators_back(drain):

@@ -11,8 +11,8 @@ from django.db import DataError, IntegrityError, connection, transaction
 from orders import placing, services
 from orders.models import IdempotencyRecord, Order, OrderLine, OrderTransition
 from outbox import context, publisher
+from outbox.database.statements import Table
 from outbox.models import OutboxMessage
-from outbox.rows import Table
 from tests.factories import ProductFactory, place
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,12 +25,13 @@ def key(name, **request):
     return services.IdempotencyKey.of(scope="test", key=name, request=request)
 
 
-def wish(name, product, **changed):
-    return services.Wish(
+def order_request(name, product, **changed):
+    return services.OrderRequest(
         **{
             "items": [services.Item(sku=product.sku, quantity=1)],
             "currency": "GBP",
             "payment_method": "pm_card_visa",
+            "country": "GB",
             "contact": services.Contact(name="Ada Example", email="ada@example.com"),
             "idempotency": key(name),
         }
@@ -77,7 +78,7 @@ def test_what_is_written_is_what_the_order_says():
     assert (move.from_status, move.to_status, move.task, move.actor) == ("", "placed", "a task", "ada")
     assert str(move.message_id) == CAUSE
     message = OutboxMessage.objects.get()
-    assert message.payload == services.contracts.OrderPlaced(**services.facts(order)).payload()
+    assert message.payload == services.contracts.OrderPlaced.of(order).payload()
     assert (message.status, message.workflows, message.trace) == ("pending", [], {})
 
 
@@ -119,7 +120,7 @@ def test_a_key_used_between_the_look_and_the_lock_gives_the_order_it_placed():
             others.append(pool.submit(use_the_key).result(timeout=30))
         return {"by": "us"}
 
-    placement = services.place_order(**vars(wish("ours", product)), answer=answer)
+    placement = services.place_order(**vars(order_request("ours", product)), answer=answer)
 
     assert [placement.order.pk] == [other.pk for other in others]
     assert (placement.replayed, placement.answer) == (True, {"by": "other"})
@@ -130,7 +131,7 @@ def test_another_broken_constraint_is_not_taken_for_a_used_key():
     product = ProductFactory()
     with pytest.raises(IntegrityError, match="something_is_ordered"):
         services.place_order(
-            **vars(wish("k", product, items=[services.Item(sku=product.sku, quantity=0)])),
+            **vars(order_request("k", product, items=[services.Item(sku=product.sku, quantity=0)])),
         )
 
     assert not Order.objects.exists()
@@ -147,9 +148,9 @@ def test_a_total_beyond_the_column_is_a_data_error_as_ever():
 def test_many_orders_are_placed_in_one_transaction_or_none():
     product = ProductFactory()
     before = place(product, idempotency=key("k1"))
-    wishes = [wish(f"k{number}", product) for number in range(3)]
+    order_requests = [order_request(f"k{number}", product) for number in range(3)]
     with transaction.atomic():
-        placements = services.place_orders(wishes)
+        placements = services.place_orders(order_requests)
 
     assert [placement.replayed for placement in placements] == [False, True, False]
     assert placements[1].order == before
@@ -157,15 +158,15 @@ def test_many_orders_are_placed_in_one_transaction_or_none():
     for model in (Order, OrderLine, OrderTransition, OutboxMessage, IdempotencyRecord):
         assert model.objects.count() == 3
 
-    missing = wish("k9", product, items=[services.Item(sku="NOPE", quantity=1)])
+    missing = order_request("k9", product, items=[services.Item(sku="NOPE", quantity=1)])
     with pytest.raises(services.UnknownProduct), transaction.atomic():
-        services.place_orders([wish("k8", product), missing])
+        services.place_orders([order_request("k8", product), missing])
     assert Order.objects.count() == 3
 
 
 def test_placing_outside_a_transaction_is_refused():
     with pytest.raises(publisher.NotInTransaction):
-        services.place_orders([wish("k", ProductFactory())])
+        services.place_orders([order_request("k", ProductFactory())])
 
 
 def test_what_is_refused_or_repeated_takes_no_number():

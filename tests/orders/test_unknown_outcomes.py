@@ -8,7 +8,8 @@ import pytest
 
 from orders import services
 from orders.models import Order, Payment
-from outbox import dead_letters, testing
+from outbox import testing
+from outbox.dead_letters import resolving
 from outbox.models import Attempt, DeadLetter
 from outbox.resilience import breaker
 from tests.conftest import close_breakers
@@ -34,7 +35,7 @@ def wait(drain, span):
 
 
 def replay():
-    dead_letters.replay(DeadLetter.objects.all(), by="on call", reason="looked at the provider")
+    resolving.replay(DeadLetter.objects.all(), by="on call", reason="looked at the provider")
 
 
 def test_while_the_look_up_fails_too_the_order_waits_visibly_and_under_one_key(drain, world):
@@ -138,6 +139,7 @@ def test_a_call_that_is_still_under_way_is_waited_for_and_opens_no_breaker(drain
     assert breaker("payments").state() == "closed"
 
 
+@pytest.mark.slow
 def test_two_hours_without_the_provider_bury_nothing(drain, world):
     orders = [place() for _ in range(3)]
     with world.payments.failing(fault="refuse"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import json
 import smtplib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any
@@ -19,6 +20,7 @@ from google.oauth2 import service_account
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client as TwilioClient
 
+from orderflow.sandbox.access import authorization
 from orderflow.sandbox.launch import Sandbox
 
 ACCOUNT = "AC" + "0" * 32
@@ -49,6 +51,8 @@ def ask(
     """Send one request over a connection of its own; a body that is no text is sent as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     sent = dict(headers or {})
+    if path.startswith("/_") or server.name == "mailbox":
+        sent.setdefault("Authorization", authorization(server.password))
     if body is not None and not isinstance(body, str | bytes):
         sent.setdefault("Content-Type", "application/json")
         body = json.dumps(body)
@@ -143,11 +147,18 @@ def email(**changed: str) -> EmailMessage:
     return message
 
 
-def send_email(server: Sandbox, message: EmailMessage, *, timeout: float = 5) -> dict[str, tuple[int, bytes]]:
+@contextlib.contextmanager
+def mail_client(server: Sandbox, *, password: str | None = None) -> Iterator[smtplib.SMTP]:
+    """A connection that has logged in; with an empty password, one that has not."""
     # With a name of its own, else smtplib asks the name service for it.
-    with smtplib.SMTP(
-        "127.0.0.1", server.smtp_port or 0, local_hostname="tests", timeout=timeout
-    ) as connection:
+    with smtplib.SMTP("127.0.0.1", server.smtp_port or 0, local_hostname="tests", timeout=5) as connection:
+        if password != "":
+            connection.login("sandbox", server.password if password is None else password)
+        yield connection
+
+
+def send_email(server: Sandbox, message: EmailMessage) -> dict[str, tuple[int, bytes]]:
+    with mail_client(server) as connection:
         return connection.send_message(message)
 
 

@@ -15,15 +15,15 @@ from .clients import ask, payment, ship, shipment, stripe_client
 
 
 def test_slow_waits_and_then_acts(warehouse: Sandbox) -> None:
-    warehouse.control(fault="slow", latency_ms=200, times=1)
+    warehouse.control(fault="slow", latency_ms=1000, times=1)
 
     started = time.perf_counter()
     assert ship(warehouse).status == 201
-    assert time.perf_counter() - started >= 0.2
+    assert time.perf_counter() - started >= 1
 
     started = time.perf_counter()
     ship(warehouse)
-    assert time.perf_counter() - started < 0.2
+    assert time.perf_counter() - started < 1
 
 
 def test_a_slow_server_acts_even_if_the_client_has_lost_patience(payments: Sandbox) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orderflow.sandbox.launch import NAMES, PORTS, PROJECT, NotStarted, Sandbox, World, free_port
@@ -21,7 +22,7 @@ from .clients import ask, ship, shipment
 HEAVY = ("django", "celery", "stripe", "twilio", "google", "requests", "sqlalchemy")
 
 
-def run(*arguments: str, timeout: float = 5) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orderflow.sandbox", *arguments]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -29,17 +30,16 @@ def run(*arguments: str, timeout: float = 5) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_imports_nothing_heavy(name: str) -> None:
     program = (
-        "import sys, time; started = time.perf_counter();"
+        "import sys, time; started = time.process_time();"
         f" import orderflow.sandbox.__main__, orderflow.sandbox.{name};"
-        " print(time.perf_counter() - started, *sys.modules)"
+        " print(time.process_time() - started, *sys.modules)"
     )
     printed = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
     ).stdout.split()
 
     assert not {module.partition(".")[0] for module in printed[1:]} & set(HEAVY)
-    # 60 to 110 ms on one free core; what else runs on the machine must not fail this test.
-    assert float(printed[0]) < 0.6
+    assert float(printed[0]) < 0.6, "seconds of processor time; 0.06 to 0.11 on a usual machine"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -53,11 +53,9 @@ def test_a_server_stops_at_once_and_cleanly(tmp_path: Path, stop: signal.Signals
         waiting.sendall(b"GET /shipments HTTP/1.1\r\n\r\n")
         assert warehouse.process is not None
 
-        started = time.perf_counter()
         warehouse.process.send_signal(stop)
 
-        assert warehouse.process.wait(2) == 0
-        assert time.perf_counter() - started < 0.5
+        assert warehouse.process.wait(10) == 0, "it does not wait for the minute that a request takes"
         assert warehouse.log_file.read_text().splitlines() == [
             f"warehouse listens on 127.0.0.1:{warehouse.port}"
         ]
@@ -78,7 +76,7 @@ def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
         server = int(starter.stdout.readline())
         starter.kill()
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             os.kill(server, 0)
@@ -151,8 +149,10 @@ def test_a_server_listens_on_the_loopback_address_only(tmp_path: Path) -> None:
 
 
 def test_several_hundred_requests_a_second(warehouse: Sandbox) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", warehouse.port, timeout=5)
-    started = time.perf_counter()
+    assert warehouse.process is not None
+    server = psutil.Process(warehouse.process.pid)
+    connection = http.client.HTTPConnection("127.0.0.1", warehouse.port, timeout=60)
+    before = server.cpu_times()
     for number in range(300):
         connection.request(
             "POST",
@@ -163,8 +163,9 @@ def test_several_hundred_requests_a_second(warehouse: Sandbox) -> None:
         assert connection.getresponse().read()
     connection.close()
 
-    # About 2,000 a second on one free core; half the floor for a machine that does other things.
-    assert time.perf_counter() - started < 1.5
+    after = server.cpu_times()
+    spent = after.user + after.system - before.user - before.system
+    assert spent < 1, "seconds of processor time for 300 requests; a usual machine answers 2,000 a second"
     assert warehouse.count() == 300
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import smtplib
+import stat
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
+from orderflow.configuration import email_url
 from orderflow.sandbox.launch import Sandbox
 
-from .clients import ask, email, send_email
+from .clients import ask, email, mail_client, send_email
+
+WRONG = ["wrong", " ", "\N{SNOWMAN}", "sandbox"]
 
 
 def test_an_accepted_email_is_kept_with_all_its_parts(smtp: Sandbox) -> None:
@@ -29,8 +36,98 @@ def test_an_accepted_email_is_kept_with_all_its_parts(smtp: Sandbox) -> None:
     assert entry["raw"].startswith("From: shop@example.com\r\n")
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_mail_is_taken_from_whoever_logs_in_with_the_password(smtp: Sandbox, mechanism: str) -> None:
+    with mail_client(smtp, password="") as connection:
+        connection.ehlo()
+        assert sorted(connection.esmtp_features["auth"].split()) == ["LOGIN", "PLAIN"]
+        connection.user, connection.password = "anybody", smtp.password
+        log_in = connection.auth_plain if mechanism == "PLAIN" else connection.auth_login
+        assert connection.auth(mechanism, log_in)[0] == 235
+        connection.send_message(email())
+        connection.send_message(email())  # a login lasts as long as its connection
+
+    assert [entry["duplicates"] for entry in smtp.ledger()] == [1]
+
+
+@pytest.mark.parametrize("greeting", ["EHLO", "HELO"])
+def test_mail_of_whoever_does_not_log_in_is_refused_at_every_step(smtp: Sandbox, greeting: str) -> None:
+    with mail_client(smtp, password="") as connection:
+        connection.docmd(greeting, "tests")
+        connection.does_esmtp = greeting == "EHLO"
+        assert connection.mail("shop@example.com")[0] == 530
+        assert connection.rcpt("ada@example.com")[0] == 503
+        assert connection.docmd("DATA")[0] == 503
+        with pytest.raises(smtplib.SMTPSenderRefused, match="530"):
+            connection.send_message(email())
+
+    assert smtp.ledger() == []
+    assert {(call["method"], call["status"]) for call in smtp.calls()} == {("MAIL", 530)}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_a_wrong_password_is_refused_and_logs_nobody_in(smtp: Sandbox, mechanism: str) -> None:
+    half = smtp.password[:-1]
+    with mail_client(smtp, password="") as connection:
+        connection.ehlo()
+        for shown in (*WRONG, half, f"{smtp.password} "):
+            answer = _log_in(connection, mechanism, shown)
+            assert answer == (535, b"5.7.8 Authentication credentials invalid"), shown
+        assert connection.mail("shop@example.com")[0] == 530
+
+    assert {(call["method"], call["status"]) for call in smtp.calls()} == {("AUTH", 535), ("MAIL", 530)}
+    assert smtp.ledger() == []
+
+
+@pytest.mark.parametrize(
+    "words", ["", "PLAIN =", "PLAIN AA==", "PLAIN AAAAAAA=", "XOAUTH2 AA==", "LOGIN ~", "PLAIN a b"]
+)
+def test_a_login_that_cannot_be_read_logs_nobody_in(smtp: Sandbox, words: str) -> None:
+    with mail_client(smtp, password="") as connection:
+        connection.ehlo()
+        assert connection.docmd("AUTH", words)[0] in (501, 504, 535)
+        assert connection.mail("shop@example.com")[0] == 530
+        connection.login("sandbox", smtp.password)
+        connection.send_message(email())
+
+    assert smtp.count() == 1
+
+
+def test_the_password_is_in_no_log_and_in_no_command_line(smtp: Sandbox) -> None:
+    with pytest.raises(smtplib.SMTPAuthenticationError), mail_client(smtp, password="another-secret"):
+        pass
+    send_email(smtp, email())
+
+    assert smtp.process is not None
+    shown = smtp.log_file.read_text() + " ".join(psutil.Process(smtp.process.pid).cmdline()) + str(smtp.calls())
+    for secret in (smtp.password, "another-secret"):
+        for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("=")):
+            assert form not in shown
+
+
+def test_logins_leave_no_line_in_the_log(tmp_path: Path) -> None:
+    with Sandbox("smtp", tmp_path) as server:
+        send_email(server, email())
+        with pytest.raises(smtplib.SMTPAuthenticationError), mail_client(server, password="wrong"):
+            pass
+
+        assert server.log_file.read_text().splitlines() == [f"smtp listens on 127.0.0.1:{server.port}"]
+
+
+def test_clients_find_their_address_and_password_in_a_file_that_others_cannot_read(tmp_path: Path) -> None:
+    account = tmp_path / "email_url"
+    options = ["--account", str(account), "--address", "mail.example:2525"]
+    with Sandbox("smtp", tmp_path, options=options) as server:
+        assert stat.S_IMODE(account.stat().st_mode) == 0o600
+        found = email_url.parse(account.read_text())
+        assert (found["EMAIL_HOST"], found["EMAIL_PORT"]) == ("mail.example", 2525)
+        with mail_client(server, password=found["EMAIL_HOST_PASSWORD"]) as connection:
+            connection.send_message(email())
+        assert server.count() == 1
+
+
 def test_the_envelope_decides_who_received_it(smtp: Sandbox) -> None:
-    with smtplib.SMTP("127.0.0.1", smtp.smtp_port or 0, local_hostname="tests") as connection:
+    with mail_client(smtp) as connection:
         connection.send_message(email(), to_addrs=["ada@example.com", "hidden@example.com"])
 
     [entry] = smtp.ledger()
@@ -118,8 +215,12 @@ def test_malformed_keeps_and_replies_with_nonsense(smtp: Sandbox) -> None:
 def test_a_slow_server_keeps_the_message_even_if_the_client_has_lost_patience(smtp: Sandbox) -> None:
     smtp.control(fault="slow", latency_ms=300, times=1)
 
-    with pytest.raises((TimeoutError, smtplib.SMTPServerDisconnected)):
-        send_email(smtp, email(), timeout=0.1)
+    with pytest.raises((TimeoutError, smtplib.SMTPServerDisconnected)), mail_client(smtp) as connection:
+        assert connection.sock is not None
+        connection.mail("shop@example.com")
+        connection.rcpt("ada@example.com")
+        connection.sock.settimeout(0.1)
+        connection.data(email().as_bytes())
 
     time.sleep(0.4)
     assert smtp.count() == 1
@@ -147,7 +248,7 @@ def test_a_fault_hits_only_what_it_matches(smtp: Sandbox, match: str) -> None:
     ],
 )
 def test_a_broken_email_is_kept_as_far_as_it_can_be_read(smtp: Sandbox, content: bytes, subject: str) -> None:
-    with smtplib.SMTP("127.0.0.1", smtp.smtp_port or 0, local_hostname="tests") as connection:
+    with mail_client(smtp) as connection:
         connection.sendmail("shop@example.com", ["ada@example.com"], content)
 
     assert [entry["subject"] for entry in smtp.ledger()] == [subject]
@@ -163,3 +264,16 @@ def test_a_killed_mail_server_comes_back_with_its_messages(smtp: Sandbox) -> Non
 
     assert smtp.smtp_port == port
     assert [entry["duplicates"] for entry in smtp.ledger()] == [1]
+
+
+def _log_in(connection: smtplib.SMTP, mechanism: str, shown: str) -> tuple[int, bytes]:
+    """Log in with what smtplib would not send: it writes ASCII only."""
+    name, password = b"sandbox", shown.encode()
+    if mechanism == "PLAIN":
+        return connection.docmd("AUTH PLAIN", _encoded(b"\0" + name + b"\0" + password))
+    assert connection.docmd("AUTH LOGIN", _encoded(name))[0] == 334
+    return connection.docmd(_encoded(password))
+
+
+def _encoded(shown: bytes) -> str:
+    return base64.b64encode(shown).decode()

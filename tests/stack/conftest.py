@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import binaries, children, homes, ports
+from orderflow.stack import children, homes, ports
 from orderflow.stack.homes import Home, ServersHome
-from orderflow.stack.postgres import Postgres
+from orderflow.stack.servers import binaries
+from orderflow.stack.servers.postgres import Postgres
+from orderflow.stack.servers.valkey import Valkey
 from orderflow.stack.units import Process
-from orderflow.stack.valkey import Valkey
 from tests.stack import wait_until
 
 PASSWORDS = {"postgres_superuser": "super-secret", "postgres": "secret"}

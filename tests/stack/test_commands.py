@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import smtplib
 import socket
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from orderflow import push_account
+from orderflow.configuration import email_url, tls
+from orderflow.sandbox.launch import Sandbox
 from orderflow.stack import children, homes, ports, schema, state
 from orderflow.stack import environment as stack_environment
 from orderflow.stack.processes import Table
@@ -62,6 +66,8 @@ def checkout(folder, cluster):
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
     shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    shutil.copy(push_account.__file__, folder / "orderflow")
+    shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
     for module in ("celery", "gunicorn"):
         (folder / f"{module}.py").write_text(STAND_IN)
@@ -114,6 +120,7 @@ def ask(url):
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_the_life_of_a_stack(checkout):
     web = ports.choose()
     stack = start(checkout, "up", "--port", str(web), HTTP_PROXY="http://127.0.0.1:1", PGSSLMODE="require")
@@ -127,6 +134,11 @@ def test_the_life_of_a_stack(checkout):
         "Stop it with: python3 run.py down\n"
     )
     assert run(checkout, "reset").returncode == 3
+    elsewhere = run(checkout, "sql", "SELECT 1", DATABASE_URL="postgresql://me@127.0.0.1:1/other")
+    assert elsewhere.returncode == 1
+    assert elsewhere.stderr.startswith("DATABASE_URL of your environment is not what the stack that runs here")
+    assert run(checkout, "down", "--help").stdout.startswith("python3 run.py")
+    assert run(checkout, "down", "--now").returncode == 2
     assert run(checkout, "fail").returncode == 4
 
     wait_until(lambda: read(checkout)["units"].get("flower", {}).get("state") == "ready", stack)
@@ -169,6 +181,8 @@ def test_the_life_of_a_stack(checkout):
     for secret in ("secrets.json", "fcm.json"):
         assert (checkout / ".orderflow" / secret).stat().st_mode & 0o777 == 0o600
 
+    assert run(checkout, "reset", "--help").stdout.startswith("python3 run.py")
+    assert run(checkout, "sql", "SELECT number FROM kept").returncode == 0
     assert run(checkout, "reset").returncode == 0
     assert "kept" in run(checkout, "sql", "SELECT number FROM kept").stderr
 
@@ -183,6 +197,7 @@ def test_once_ends_with_the_exit_code_of_the_demo(checkout):
     assert run(checkout, "status").returncode == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(checkout):
     stack = start(checkout)
     processes = read(checkout)["units"]
@@ -199,6 +214,7 @@ def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(chec
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
     def complaint(*words, **extra):
         done = run(checkout, *words, **extra)
@@ -210,10 +226,12 @@ def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
         port = str(taken.getsockname()[1])
         assert f"Port {port} is taken. Name another with --port" in complaint("up", "--port", port)
     free = ports.choose()
-    assert f"127.0.0.1:{free}, which does not answer" in complaint("up", BROKER_URL=f"amqp://127.0.0.1:{free}")
-    assert "BROKER_URL begins with sqs://" in complaint("up", BROKER_URL="sqs://somewhere")
+    assert f"BROKER_URL does not work. Tried: 127.0.0.1:{free}" in complaint(
+        "up", BROKER_URL=f"amqp://127.0.0.1:{free}"
+    )
+    assert "begins with sqs://" in complaint("up", BROKER_URL="sqs://somewhere")
     unusable = complaint("up", DATABASE_URL=f"postgresql://me:hidden@127.0.0.1:{free}/shop")
-    assert "DATABASE_URL names a database that cannot be used" in unusable
+    assert "DATABASE_URL does not work" in unusable
     assert "hidden" not in unusable
 
     (checkout / "broken").touch()
@@ -224,6 +242,7 @@ def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
     assert "is not writable" in complaint("up")
 
 
+@pytest.mark.slow
 def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run_server):
     run_server(postgres)
     run_server(valkey)
@@ -265,6 +284,24 @@ def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(f
     assert "migrate" not in order(migrated=True)["orders"].after
     assert not order(migrated=True)["migrate"].early
     assert "migrate" in order(migrated=True)["admin"].after
+
+
+def test_the_settings_of_a_stack_log_in_to_its_mail_server_which_takes_no_mail_without(folder):
+    home = homes.Home(folder)
+    home.prepare()
+    port = {name: ports.choose() for name in ("web", "flower", *stack_environment.SANDBOX)}
+    managed = stack_environment.managed(
+        home=home, secret=stack_environment.make_secrets(), port=port, servers={}
+    )
+    stack_environment.write_sandbox_password(home, managed["SANDBOX_PASSWORD"])
+    given = email_url.parse(managed["EMAIL_URL"])
+    with Sandbox("smtp", home.sandbox, port=port["smtp-control"], smtp_port=port["smtp"]):
+        address = given["EMAIL_HOST"], given["EMAIL_PORT"]
+        with smtplib.SMTP(*address, local_hostname="tests", timeout=10) as client:
+            client.ehlo()
+            assert client.mail("shop@example.com")[0] == 530
+            client.login(given["EMAIL_HOST_USER"], given["EMAIL_HOST_PASSWORD"])
+            assert client.mail("shop@example.com")[0] == 250
 
 
 def test_what_outlived_a_killed_supervisor_is_ended_unless_it_is_a_stranger(folder):

@@ -3,16 +3,21 @@
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from orderflow import chaos
-from orderflow.stack import drill, homes, rabbitmq
+from orderflow import chaos, push_account
+from orderflow.configuration import tls
+from orderflow.stack import drill, homes
 from orderflow.stack import environment as stack_environment
+from orderflow.stack.account import Account
 from orderflow.stack.homes import Home
 from orderflow.stack.problem import Problem
 from orderflow.stack.processes import Table
+from orderflow.stack.servers import rabbitmq, throwaway
 from tests.stack.test_commands import STAND_IN, environment
 
 # As the command of a drill it kills the database, and sees that its address works again by way of the proxy.
@@ -46,6 +51,8 @@ def checkout(folder):
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
     shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    shutil.copy(push_account.__file__, folder / "orderflow")
+    shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     shutil.copytree(Path(chaos.__file__).parent, folder / "orderflow" / "chaos")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
     for module in ("celery", "gunicorn"):
@@ -54,6 +61,7 @@ def checkout(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_drill_has_a_stack_of_its_own_that_comes_back_when_it_is_broken_and_then_goes(checkout):
     done = subprocess.run(
         [sys.executable, "-m", "orderflow.stack", "chaos", "--report", str(checkout / "told")],
@@ -111,3 +119,18 @@ def test_without_rabbitmq_it_is_said_what_to_install(monkeypatch):
 def test_an_address_is_changed_in_nothing_but_its_port():
     url = "redis://:secret@127.0.0.1:6379/1"
     assert drill._by(url, 7000) == "redis://:secret@127.0.0.1:7000/1"
+
+
+def test_the_nodes_of_a_cluster_start_one_after_the_other_and_the_broker_has_all_addresses(folder, monkeypatch):
+    monkeypatch.setattr(rabbitmq, "program", lambda: rabbitmq.Program(folder / "server", folder / "epmd"))
+    port = {name: 7000 + number for number, name in enumerate(throwaway.ports(3))}
+    home = homes.ServersHome(path=folder, account=Account())
+    chosen = throwaway.choose(
+        "rabbitmq", place=home, logs=folder, port=port, secret=defaultdict(lambda: "secret"), nodes=3
+    )
+    after = {unit.name: unit.after for unit in chosen.units if unit.name.startswith("rabbitmq")}
+    assert after["rabbitmq"] == ("rabbitmq-names",)
+    assert after["rabbitmq-2"][-1] == "rabbitmq"
+    assert after["rabbitmq-3"][-1] == "rabbitmq-2"
+    urls = [urlsplit(url) for url in chosen.addresses["BROKER_URL"].split(";")]
+    assert [url.port for url in urls] == [port["rabbitmq"], port["rabbitmq-2"], port["rabbitmq-3"]]

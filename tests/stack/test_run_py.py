@@ -110,6 +110,7 @@ def test_another_lock_or_another_interpreter_means_another_set_up(checkout, modu
     assert not module.is_installed("requirements.txt")
 
 
+@pytest.mark.slow
 def test_an_unreachable_index_is_told_in_a_sentence(checkout):
     index = f"http://127.0.0.1:{ports.choose()}/simple"
     with_pip = os.path.realpath(sys.executable)
@@ -130,7 +131,7 @@ def test_a_folder_that_is_not_writable_is_told_in_a_sentence(checkout):
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        ("OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("OSError: [Errno 28] No space left on device", "is full. Free some space"),
         (
             "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE",
             "not the one that was locked",

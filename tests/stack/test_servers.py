@@ -10,6 +10,8 @@ import pytest
 
 from orderflow.stack import children, homes
 from orderflow.stack.problem import Problem
+from orderflow.stack.servers.valkey import Valkey
+from tests.stack import wait_until
 
 
 def answers(postgres, query):
@@ -55,6 +57,7 @@ def test_the_project_owns_its_database_and_is_no_superuser(postgres, run_server)
         psycopg.connect(postgres.url.replace("secret", "guessed"))
 
 
+@pytest.mark.slow
 def test_what_killed_starts_left_behind_is_no_obstacle(new_postgres, run_server):
     postgres = new_postgres
     half = postgres.data.with_name("postgres.init")
@@ -108,6 +111,34 @@ def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
     assert "7" in ask(valkey, "GET mail")
     assert "noeviction" in ask(valkey, "CONFIG GET maxmemory-policy")
     assert "NOAUTH" in valkey._ask("GET order")
+
+
+@pytest.mark.slow
+def test_a_broker_that_reads_its_data_is_not_ready(valkey, run_server, monkeypatch):
+    first = run_server(valkey)
+    ask(valkey, *(f"SET order-{number} {'x' * 40}" for number in range(4000)))
+    first.send_signal(valkey.unit().stop_by)
+    assert first.wait(5) == 0
+    slowly = valkey._settings() + "key-load-delay 1000\nloading-process-events-interval-bytes 1024\n"
+    monkeypatch.setattr(Valkey, "_settings", lambda self: slowly)
+
+    reading, seen = valkey.start(), []
+    try:
+        wait_until(lambda: "loading:1" in said(valkey), reading)
+        wait_until(lambda: seen.append(valkey.is_ready(reading)) or seen[-1], reading)
+        assert "loading:0" in said(valkey), "it was ready before it had read everything"
+        assert seen[0] is False
+        assert "x" * 40 in ask(valkey, "GET order-3999")
+    finally:
+        children.end_group(reading.pid)
+        reading.wait()
+
+
+def said(valkey):
+    try:
+        return ask(valkey, "INFO persistence")
+    except OSError:
+        return ""
 
 
 def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, home):

@@ -1,12 +1,13 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from orderflow.stack import children, probes, supervisor
+from orderflow.stack import children, ports, probes, supervisor
 from orderflow.stack.problem import Problem
 from orderflow.stack.supervisor import Interrupted, State, Supervisor
 from orderflow.stack.units import Kind, StopRank, Unit
@@ -137,6 +138,41 @@ def test_what_takes_too_long_is_named(unit, monkeypatch):
     with pytest.raises(Problem, match="web was not ready"), Supervisor([silent]) as running:
         running.start()
     assert not is_alive(pid(running, "web"))
+
+
+SLOW_PAGE = """
+import http.server, time
+class Slow(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(1.5)
+        self.send_response(200); self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Slow).serve_forever()
+"""
+
+
+@pytest.mark.slow
+def test_a_page_that_is_merely_slow_is_waited_for_and_never_started_again(unit, monkeypatch):
+    """Its answer takes longer than the supervisor looks at it, and it would take longer each time."""
+    monkeypatch.setattr(supervisor, "START_PATIENCE", 15.0)
+    port = ports.choose()
+    page = probes.answers(f"http://127.0.0.1:{port}/livez")
+    diary = Diary()
+    web = unit("web", SLOW_PAGE.replace("PORT", str(port)), is_ready=page)
+    with Supervisor([web], report=diary) as running:
+        running.start()
+        os.kill(pid(running, "web"), signal.SIGKILL)
+        turn_until(running, lambda: running.watched["web"].state is State.RESTARTING)
+        turn_until(running, lambda: running.watched["web"].state is State.READY)
+    states = [state for _, state in diary]
+    assert states == ["starting", "ready", "restarting", "starting", "ready", "stopped"]
+
+
+def test_looking_at_a_slow_page_holds_up_no_other_unit(unit):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        page = probes.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/livez")
+        began = time.monotonic()
+        assert [page(None) for _ in range(20)] == [False] * 20
+        assert time.monotonic() - began < 1
 
 
 def test_the_database_is_stopped_last_and_the_stubborn_by_force(unit, monkeypatch):

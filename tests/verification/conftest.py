@@ -13,11 +13,14 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.test import override_settings
 
+from orderflow.sandbox import access
 from orders import adapters, services
 from orders.models import Order
-from outbox import dead_letters, inbox, promises, testing
+from outbox import inbox, testing
+from outbox.dead_letters import resolving
 from outbox.models import DeadLetter, RelayState
-from outbox.promises import Invariant
+from outbox.verification import catalogue
+from outbox.verification.catalogue import Invariant
 from tests.conftest import close_breakers, service_account
 from tests.factories import ProductFactory, place
 
@@ -38,9 +41,11 @@ def providers(world, credentials):
         STRIPE_API_KEY="sk_test_tests",
         WAREHOUSE_URL=world.warehouse.url,
         WAREHOUSE_TOKEN="token",
-        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        EMAIL_BACKEND="notifications.channels.smtp.Backend",
         EMAIL_HOST="127.0.0.1",
         EMAIL_PORT=world.smtp.smtp_port,
+        EMAIL_HOST_USER=access.USER,
+        EMAIL_HOST_PASSWORD=world.password,
         TWILIO_API_BASE=world.sms.url,
         TWILIO_ACCOUNT_SID="AC" + "0" * 32,
         TWILIO_AUTH_TOKEN="token",
@@ -49,6 +54,7 @@ def providers(world, credentials):
         FCM_PROJECT_ID="orderflow-test",
         FCM_CREDENTIALS_FILE=str(credentials),
         SANDBOX_URL=world.mailbox.url,
+        SANDBOX_PASSWORD=world.password,
     )
 
 
@@ -85,11 +91,12 @@ def work_off():
     services.request_cancellation(order_id=placed["withdrawn"].pk, requested_by="customer")
     testing.drain()
     bounced = DeadLetter.objects.unresolved().filter(key=str(placed["bounced"].pk))
-    dead_letters.replay(bounced, by="somebody", reason="the mailbox is said to exist")
+    resolving.replay(bounced, by="somebody", reason="the mailbox is said to exist")
     testing.drain()
     with transaction.atomic():
         inbox.once("a consumer", placed["shipped"].message_id)
     placed["waiting"] = place()
+    testing.do_periodic_tasks()
     return SimpleNamespace(**{name: Order.objects.get(pk=order.pk) for name, order in placed.items()})
 
 
@@ -114,7 +121,7 @@ def only(monkeypatch):
         chosen = [
             dataclasses.replace(EXAMPLE, name=f"example-{n}", **change) for n, change in enumerate(changes)
         ]
-        monkeypatch.setattr(promises, "_invariants", {one.name: one for one in chosen})
+        monkeypatch.setattr(catalogue, "_invariants", {one.name: one for one in chosen})
 
     return only
 

@@ -20,6 +20,10 @@ COPIED = (
 ALLOW_CHANGES_OF_THE_PAST = "ALTER TABLE orders_ordertransition DISABLE TRIGGER USER;"
 
 IN_THE_OUTBOX = {
+    "periodic-tasks-are-done": """
+        UPDATE outbox_periodicrun SET last_ended_at = now() - interval '63 seconds'
+        WHERE name = 'orders.tasks.sweep'
+    """,
     "messages-move-on": """
         UPDATE outbox_outboxmessage SET not_before = now() - interval '1 hour' WHERE key = %(waiting)s
     """,
@@ -30,6 +34,22 @@ IN_THE_OUTBOX = {
     "claims-end": """
         UPDATE outbox_outboxmessage SET not_before = now() + interval '1 hour', claim = gen_random_uuid()
         WHERE key = %(waiting)s
+    """,
+    "lost-deliveries-are-resumed": """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status, queue, sent_at)
+        SELECT id, 'tests.workflow', 0, 'sent', 'orders', now() - interval '20 minutes'
+        FROM outbox_outboxmessage WHERE key = %(plain)s LIMIT 1;
+        UPDATE outbox_outboxmessage SET published_at = now() - interval '20 minutes' WHERE key = %(plain)s;
+        INSERT INTO outbox_queueprobe (queue, sent_at, returned_at)
+        VALUES ('orders', now() - interval '15 minutes', now() - interval '10 minutes')
+    """,
+    "deliveries-are-of-delivered-messages": """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status)
+        VALUES (%(unknown)s, 'tests.workflow', 0, 'sent')
+    """,
+    "one-copy-is-outstanding": """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status)
+        SELECT id, 'tests.workflow', 99, 'sent' FROM outbox_outboxmessage WHERE key = %(plain)s LIMIT 1
     """,
     "settled-messages-say-how": """
         UPDATE outbox_outboxmessage SET published_at = NULL WHERE key = %(plain)s
@@ -55,11 +75,24 @@ IN_THE_OUTBOX = {
         DELETE FROM outbox_attempt WHERE consumer = 'orders.tasks.charge'
     """,
     "resolved-letters-say-who-and-why": """
-        UPDATE outbox_deadletter SET reason = '' WHERE resolution = 'replayed'
+        UPDATE outbox_deadletter
+        SET resolution = 'recovered', resolved_by = 'x', reason = '', resolved_at = now()
+        WHERE key = %(bounced)s
     """,
     "replayed-letters-were-delivered": """
         UPDATE outbox_outboxmessage SET redeliveries = 0
-        WHERE key = %(bounced)s AND event_name = 'orders.order_placed'
+        WHERE key = %(bounced)s AND event_name = 'orders.order_placed';
+        UPDATE outbox_deadletter
+        SET resolution = 'recovered', resolved_by = 'x', reason = 'x', resolved_at = now()
+        WHERE key = %(bounced)s
+    """,
+    "replays-end-with-their-dead-letter": """
+        UPDATE outbox_replay SET outcome = 'under_way', ended_at = NULL
+    """,
+    "ended-work-stays-ended": """
+        UPDATE outbox_deadletter
+        SET resolution = 'discarded', resolved_by = 'x', reason = 'x', resolved_at = now() - interval '1 hour'
+        WHERE key = %(bounced)s
     """,
     "inbox-knows-its-messages": """
         UPDATE outbox_inboxentry SET message_id = %(unknown)s
@@ -92,6 +125,11 @@ IN_ORDERS = {
     "unfinished-orders-keep-their-message": """
         UPDATE orders_order SET message_id = %(unknown)s WHERE id = %(waiting)s
     """,
+    "given-up-orders-are-cancelled": """
+        UPDATE outbox_deadletter
+        SET resolution = 'discarded', resolved_by = 'x', reason = 'x', resolved_at = now()
+        WHERE key = %(stuck)s
+    """,
     "started-orders-move": """
         UPDATE orders_order SET resumptions = 12 WHERE id = %(waiting)s;
         UPDATE outbox_outboxmessage SET status = 'published', published_at = now() - interval '2 minutes'
@@ -122,6 +160,10 @@ IN_ORDERS = {
     """,
     "orders-remember-their-key": """
         DELETE FROM orders_idempotencyrecord WHERE order_id = %(plain)s
+    """,
+    "orders-have-their-client": """
+        INSERT INTO orders_apiclient (name) VALUES ('another');
+        UPDATE orders_order SET client_id = (SELECT id FROM orders_apiclient) WHERE id = %(plain)s
     """,
     "totals-are-sums": """
         UPDATE orders_orderline SET unit_price_minor = unit_price_minor + 1 WHERE order_id = %(plain)s
@@ -203,7 +245,67 @@ IN_NOTIFICATIONS = {
     """,
 }
 
+LATE_ORDER = """
+    UPDATE orders_order SET due_at = now() - interval '1 hour' WHERE id = %(waiting)s;
+    UPDATE outbox_outboxmessage SET status = 'published', published_at = now() WHERE key = %(waiting)s;
+"""
+BY_EMAIL = "notifications.workflows.by_email"
+
 MORE = [
+    # What happens to another workflow of the message says nothing about the order.
+    (
+        "unfinished-orders-go-on",
+        f"""
+        {LATE_ORDER}
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status, not_before)
+        SELECT message_id, '{BY_EMAIL}', 0, 'waiting', now() + interval '47 minutes'
+        FROM orders_order WHERE id = %(waiting)s
+    """,
+    ),
+    (
+        "unfinished-orders-go-on",
+        f"""
+        {LATE_ORDER}
+        UPDATE outbox_outboxmessage SET status = 'pending', not_before = now() + interval '47 minutes',
+            workflows = ARRAY['{BY_EMAIL}'], last_error = 'waits' WHERE key = %(waiting)s
+    """,
+    ),
+    (
+        "unfinished-orders-go-on",
+        f"""
+        {LATE_ORDER}
+        UPDATE outbox_deadletter SET message_id = (SELECT message_id FROM orders_order WHERE id = %(waiting)s),
+            key = %(waiting)s, workflow = '{BY_EMAIL}', consumer = 'notifications.tasks.send_email'
+        WHERE resolution = 'open' AND key = %(stuck)s;
+        UPDATE outbox_attempt SET consumer = 'notifications.tasks.send_email',
+            message_id = (SELECT message_id FROM orders_order WHERE id = %(waiting)s)
+        WHERE consumer = 'orders.tasks.charge';
+        UPDATE orders_order SET due_at = now() WHERE id = %(stuck)s
+    """,
+    ),
+    (
+        "lost-deliveries-are-resumed",
+        """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status, losses)
+        SELECT id, 'tests.workflow', 0, 'sent', 8 FROM outbox_outboxmessage WHERE key = %(plain)s LIMIT 1
+    """,
+    ),
+    (
+        "deliveries-are-of-delivered-messages",
+        """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status)
+        SELECT message_id, workflow, 0, 'sent' FROM outbox_deadletter
+        WHERE resolution = 'open' AND workflow <> '' LIMIT 1
+    """,
+    ),
+    (
+        "one-copy-is-outstanding",
+        """
+        INSERT INTO outbox_delivery (message_id, workflow, generation, status, claim)
+        SELECT id, 'tests.workflow', 0, 'sent', gen_random_uuid()
+        FROM outbox_outboxmessage WHERE key = %(plain)s LIMIT 1
+    """,
+    ),
     (
         "orders-were-published",
         f"""
@@ -221,17 +323,29 @@ MORE = [
     """,
     ),
     (
-        "customers-are-told",
-        f"""
-        DELETE FROM notifications_notification WHERE {TOLD_BY_SMS};
-        UPDATE outbox_outboxmessage SET redeliveries = 9, created_at = now() - interval '2 hours'
-        WHERE key = %(shipped)s AND {PLACED}
-    """,
-    ),
-    (
         "notifications-tell-of-messages",
         f"""
         UPDATE notifications_notification SET message_id = %(unknown)s WHERE {TOLD_BY_SMS}
+    """,
+    ),
+    (
+        "replays-end-with-their-dead-letter",
+        """
+        UPDATE outbox_deadletter
+        SET resolution = 'replaying', resolved_by = 'x', reason = 'x', resolved_at = now()
+        WHERE key = %(bounced)s
+    """,
+    ),
+    (
+        "ended-work-stays-ended",
+        """
+        INSERT INTO outbox_deadletter (source, consumer, message_id, key, event_name, workflow, task_id,
+            error_class, error, traceback, fingerprint, payload, headers, attempts, worker, buried_at, digest,
+            resolution, resolved_at, resolved_by, reason)
+        SELECT source, consumer, message_id, key, event_name, workflow, task_id, error_class, error, traceback,
+            fingerprint, payload, headers, attempts, worker, buried_at - interval '1 day', digest, 'discarded',
+            buried_at - interval '2 hours', 'x', 'x'
+        FROM outbox_deadletter WHERE key = %(bounced)s
     """,
     ),
     (

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from django.core.management import CommandError, call_command
 
-from outbox.models import OutboxMessage, RepairRecord, Verification
+from outbox.models import Delivery, RepairRecord, Verification
 from tests.verification.corruptions import CORRUPTIONS, spoil
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ def test_what_is_as_promised_exits_with_0(books):
     answer = verify()
 
     assert (answer.code, answer.error) == (0, "")
-    assert "promises hold" in answer.out
+    assert "invariants hold" in answer.out
     assert "unfinished-orders-go-on" in answer.out
 
 
@@ -60,11 +60,11 @@ def test_repair_is_a_dry_run_unless_it_is_applied_with_a_reason(books):
     answer = verify("--repair")
 
     assert "1 would be repaired" in answer.out
-    assert OutboxMessage.objects.get(pk=books.waiting.message_id).status == "published"
+    assert not Delivery.objects.exists()
 
     answer = verify("--repair", "--apply", "--reason", "its worker died")
     assert "1 repaired" in answer.out
-    assert OutboxMessage.objects.get(pk=books.waiting.message_id).status == "pending"
+    assert Delivery.objects.get(message_id=books.waiting.message_id).status == "waiting"
     record = RepairRecord.objects.get()
     assert (record.reason, record.repaired_by.startswith("cli:")) == ("its worker died", True)
     assert verify().code == 0

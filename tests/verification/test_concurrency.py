@@ -7,7 +7,8 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from orders import moves, repairs, stock
+from orders import moves, stock
+from orders.invariants import repairs
 from orders.models import Order, Product
 from orders.transitions import move
 from tests.factories import ProductFactory, place

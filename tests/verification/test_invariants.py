@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from outbox import promises, verification
+from outbox.verification import catalogue, examination
 from tests.verification.corruptions import CORRUPTIONS, MORE, spoil
 
 pytestmark = pytest.mark.django_db
 
-NAMES = [invariant.name for invariant in promises.invariants() if not invariant.asks_providers]
+NAMES = [invariant.name for invariant in catalogue.invariants() if not invariant.asks_providers]
 
 
 def test_a_world_in_order_passes(books):
-    report = verification.run()
+    report = examination.run()
 
     assert report.failed == []
     assert [finding.verdict for finding in report.findings] == ["ok"] * len(NAMES)
@@ -29,7 +29,7 @@ WAYS = [*CORRUPTIONS.items(), *MORE]
 @pytest.mark.parametrize(("name", "sql"), WAYS, ids=[name for name, _ in WAYS])
 def test_what_breaks_a_promise_makes_its_invariant_fail_and_no_other(books, name, sql):
     spoil(books, sql)
-    report = verification.run()
+    report = examination.run()
 
     assert (report.failed, report.passed) == ([name], False)
     [finding] = [finding for finding in report.findings if finding.count]

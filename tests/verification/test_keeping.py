@@ -11,26 +11,29 @@ from django.urls import reverse
 from django.utils import timezone
 
 import celeryconfig
-from outbox import retention, tasks, verification
+from outbox import tasks
 from outbox.models import RepairRecord, Verification
+from outbox.retention import pruning
+from outbox.verification import examination
 from tests.verification.corruptions import CORRUPTIONS, spoil
 
 pytestmark = pytest.mark.django_db
 
 
 def entries():
-    return [entry for entry in celeryconfig.beat_schedule.values() if entry["task"] == "outbox.tasks.verify"]
+    tasks = ("outbox.tasks.verify", "outbox.tasks.compare_with_providers")
+    return [entry for entry in celeryconfig.beat_schedule.values() if entry["task"] in tasks]
 
 
 def test_beat_asks_for_it_every_hour_and_once_a_day_with_the_providers():
     hourly, daily = entries()
     assert (hourly["schedule"].hour, hourly["schedule"].minute) == (set(range(24)), {7})
-    assert (daily["schedule"].hour, daily["kwargs"]["providers"]) == ({3}, True)
-    assert current_app.amqp.router.route({}, "outbox.tasks.verify")["queue"].name == "jobs"
+    assert (daily["schedule"].hour, daily["task"]) == ({3}, "outbox.tasks.compare_with_providers")
+    assert {current_app.amqp.router.route({}, entry["task"])["queue"].name for entry in entries()} == {"jobs"}
 
 
 def test_a_run_bounds_itself_within_the_limits_of_its_task():
-    longest = verification.RUN_WITHIN + verification.STATEMENT_TIMEOUT
+    longest = examination.RUN_WITHIN + examination.STATEMENT_TIMEOUT
     assert longest.total_seconds() < tasks.verify.soft_time_limit < tasks.verify.time_limit
 
 
@@ -44,7 +47,7 @@ def test_the_task_keeps_what_it_found_and_says_it_in_its_result(books):
 
 
 def test_the_daily_task_compares_the_last_hours_with_the_providers(books):
-    result = tasks.verify(**entries()[1]["kwargs"])
+    result = tasks.compare_with_providers()
 
     kept = Verification.objects.get(pk=result["verification"])
     assert (result["passed"], kept.providers) == (True, True)
@@ -53,7 +56,7 @@ def test_the_daily_task_compares_the_last_hours_with_the_providers(books):
 
 def test_the_admin_shows_the_verdict_on_every_promise(books, client):
     spoil(books, CORRUPTIONS["totals-are-sums"])
-    kept = verification.keep(verification.run(), by="beat")
+    kept = examination.keep(examination.run(), by="beat")
     client.force_login(User.objects.create_superuser("root"))
 
     listed = client.get(reverse("admin:outbox_verification_changelist"))
@@ -90,5 +93,5 @@ def test_old_verifications_are_pruned_and_repairs_stay(settings):
     RepairRecord.objects.create(invariant="x", subject="x", what="x", repaired_by="x", reason="x")
     RepairRecord.objects.update(repaired_at=timezone.now() - dt.timedelta(days=900))
 
-    assert retention.prune()["verifications"] == 1
+    assert pruning.prune()["verifications"] == 1
     assert (Verification.objects.count(), RepairRecord.objects.count()) == (1, 1)

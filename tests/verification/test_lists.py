@@ -57,7 +57,9 @@ def test_a_declined_charge_is_listed_and_found_with_its_reason():
 
 def test_refunds_are_listed_with_the_charge_they_give_back():
     paid = charge(1)
-    made = adapters.payment_gateway().refund(charge_id=paid.id, amount_minor=501, idempotency_key="back")
+    made = adapters.payment_gateway().refund(
+        charge_id=paid.id, amount_minor=501, currency="GBP", idempotency_key="back"
+    )
     [listed] = adapters.payment_gateway().refunds(since=LONG_AGO)
 
     assert (listed.id, listed.charge_id, listed.amount_minor) == (made.id, paid.id, 501)

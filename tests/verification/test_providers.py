@@ -10,10 +10,11 @@ import requests
 import stripe
 from django.conf import settings
 
-from orders import adapters, compensation, reconciliation
+from orders import adapters, compensation
 from orders.models import Payment, Shipment
-from outbox import promises, verification
+from orders.reconciliation import comparison
 from outbox.models import OutboxMessage
+from outbox.verification import catalogue, examination
 
 pytestmark = pytest.mark.django_db
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Records of this very moment count, as if they were older."""
-    monkeypatch.setattr(reconciliation, "IN_FLIGHT", dt.timedelta())
+    monkeypatch.setattr(comparison, "IN_FLIGHT", dt.timedelta())
 
 
 def charge(key, **changed):
@@ -131,7 +132,7 @@ def verdicts(report):
 
 
 def test_books_that_agree_with_the_providers_pass(books):
-    report = verification.run(providers=True)
+    report = examination.run(providers=True)
 
     assert report.failed == []
     assert set(verdicts(report).values()) == {"ok"}
@@ -139,7 +140,7 @@ def test_books_that_agree_with_the_providers_pass(books):
 
 def test_providers_that_keep_no_list_cannot_be_compared(books, settings):
     settings.SANDBOX_URL = ""
-    report = verification.run(providers=True)
+    report = examination.run(providers=True)
 
     assert report.passed
     notes = {name for name, verdict in verdicts(report).items() if verdict == "not comparable"}
@@ -147,7 +148,7 @@ def test_providers_that_keep_no_list_cannot_be_compared(books, settings):
 
 
 def test_every_comparison_has_a_corruption():
-    asked = {invariant.name for invariant in promises.invariants() if invariant.asks_providers}
+    asked = {invariant.name for invariant in catalogue.invariants() if invariant.asks_providers}
     assert {name for name, _ in CORRUPTIONS} == asked
 
 
@@ -155,19 +156,19 @@ def test_every_comparison_has_a_corruption():
 def test_what_breaks_a_comparison_makes_it_fail_and_no_other(books, ledger, name, corrupt):
     corrupt(books, ledger)
 
-    assert verification.run(providers=True).failed == [name]
+    assert examination.run(providers=True).failed == [name]
 
 
 def test_without_being_told_to_nobody_asks_the_providers(books, running_world):
     before = len(running_world.payments.calls())
-    verification.run()
+    examination.run()
 
     assert len(running_world.payments.calls()) == before
 
 
 def test_a_provider_that_does_not_answer_is_no_pass(books, running_world):
     with running_world.warehouse.failing(fault="error", status=503):
-        report = verification.run(providers=True)
+        report = examination.run(providers=True)
 
     told = verdicts(report)
     assert {name for name, verdict in told.items() if verdict == "unanswered"} == {
@@ -182,14 +183,14 @@ def test_records_without_a_key_of_ours_are_none_of_our_business(books, ledger, k
     ledger("payments")
     charge(key)
 
-    assert verification.run(providers=True).passed
+    assert examination.run(providers=True).passed
 
 
 def test_a_charge_that_may_be_on_its_way_into_the_books_is_left_alone(books, ledger, monkeypatch):
-    monkeypatch.setattr(reconciliation, "IN_FLIGHT", dt.timedelta(minutes=5))
+    monkeypatch.setattr(comparison, "IN_FLIGHT", dt.timedelta(minutes=5))
     charge_unknown_order(books, ledger)
 
-    assert verification.run(providers=True).passed
+    assert examination.run(providers=True).passed
 
 
 def test_an_outcome_that_is_still_open_is_no_stranded_charge(books, ledger):
@@ -203,20 +204,37 @@ def test_an_outcome_that_is_still_open_is_no_stranded_charge(books, ledger):
     )
     charge(f"order-{books.waiting.pk}-charge")
 
-    assert verification.run(providers=True).passed
+    assert examination.run(providers=True).passed
 
 
 def test_a_stranded_charge_is_written_down_and_refunded_by_a_repair(books, ledger):
     charge_rejected_order(books, ledger)
-    report = verification.run(providers=True)
-    [would] = verification.repair(report)
+    report = examination.run(providers=True)
+    [would] = examination.repair(report)
     assert "refunds it" in would.what
     assert not OutboxMessage.objects.filter(event_name="orders.charge_stranded").exists()
 
-    verification.repair(report, by="cli:ada", reason="its worker died", apply=True)
+    examination.repair(report, by="cli:ada", reason="its worker died", apply=True)
     compensation.refund_stranded(order_id=str(books.rejected.pk), gateway=adapters.payment_gateway())
 
     payment = Payment.objects.get(order=books.rejected)
     assert (payment.status, payment.refund.status) == ("succeeded", "succeeded")
     assert OutboxMessage.objects.filter(event_name="orders.charge_stranded", status="pending").exists()
-    assert verification.run(providers=True).passed
+    assert examination.run(providers=True).passed
+
+
+@pytest.mark.parametrize("made", [charge_unknown_order, refund_unknown_order])
+def test_what_was_made_in_the_second_of_since_is_compared_though_providers_say_no_fractions(
+    books, ledger, made
+):
+    made(books, ledger)
+    record = max(record.made_at for record in records())
+    assert record.microsecond == 0
+
+    assert examination.run(since=record + dt.timedelta(seconds=0.9), providers=True).failed
+    assert not examination.run(since=record + dt.timedelta(seconds=1), providers=True).failed
+
+
+def records():
+    gateway = adapters.payment_gateway()
+    return [*gateway.charges(since=None), *gateway.refunds(since=None)]

@@ -8,13 +8,13 @@ import pytest
 from django.db import connection
 
 from orders.models import Product
-from outbox import verification
+from outbox.verification import examination
 from tests.factories import ProductFactory
 
 
 def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only, monkeypatch):
     """Between two queries somebody else commits; the second query sees what the first one saw."""
-    told, read = [], verification._read
+    told, read = [], examination._read
 
     def reading(cursor, invariant, *rest):
         if told:
@@ -25,10 +25,10 @@ def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only,
         told.append(cursor.fetchone()[0])
         return read(cursor, invariant, *rest)
 
-    monkeypatch.setattr(verification, "_read", reading)
+    monkeypatch.setattr(examination, "_read", reading)
     only({}, {}, {"sql": "SELECT number::text FROM nextval('orders_number') AS number"})
     with pytest.raises(Exception, match="read-only transaction"):
-        verification.run()
+        examination.run()
 
     assert told == [0, 0, 0]
     assert Product.objects.count() == 2

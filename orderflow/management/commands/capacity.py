@@ -12,8 +12,8 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.table import Table
 
-from orderflow import capacity
-from orderflow.capacity import Capacity, Costs, Load
+from orderflow.ops import capacity
+from orderflow.ops.capacity import Capacity, Costs, Load
 
 GIGABYTE = 1e9
 

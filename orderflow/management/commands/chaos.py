@@ -13,12 +13,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from orderflow.chaos import options, schedule
 from orderflow.chaos.drill import Drill, Plan
 from orderflow.chaos.own_stack import OwnStack
+from orders.adapters import stripe
 
 REFUSAL = (
     "This drill breaks what it runs on: it places orders and injects faults. `python3 run.py chaos` makes a "
     "stack of its own for that. To do it to the stack that the settings name, say --not-my-own-stack twice."
 )
-NO_SANDBOX = "STRIPE_API_BASE is not set: the drill never places orders in front of a real payment provider."
+NO_SANDBOX = "STRIPE_API_BASE names no sandbox: the drill never places orders in front of a real provider."
 
 
 class Command(BaseCommand):
@@ -31,11 +32,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         stack = self._stack(options["home"], told=options["not_my_own_stack"])
-        if not settings.STRIPE_API_BASE:
+        if settings.STRIPE_API_BASE.rstrip("/") in ("", stripe.LIVE):
             raise CommandError(NO_SANDBOX)
         plan = self._plan(stack, **options)
         for fault in plan.schedule:
             self.stdout.write(f"  planned for {fault.start:5.1f} s: {fault}")
+        for kind, reason in plan.left_out.items():
+            self.stdout.write(f"  left out: {kind}: {reason}")
         report = Drill(plan, self.stdout.write).run()
         report.write(Path(options["report"] or settings.BASE_DIR / ".orderflow" / "chaos"))
         self.stdout.write("\n".join(report.lines()))
@@ -54,13 +57,15 @@ class Command(BaseCommand):
 
     def _plan(self, stack: OwnStack | None, **options: Any) -> Plan:
         wanted = [kind for kind in schedule.KINDS if kind in options["faults"]]
-        kinds = [kind for kind in wanted if stack or not schedule.TRAITS[kind].needs_own_stack]
+        nodes = stack.nodes if stack else 1
+        kinds, left_out = schedule.possible(wanted, own_stack=stack is not None, nodes=nodes)
         broker = (
             options["broker"] if stack else ("redis" if settings.BROKER_URL.startswith("redis") else "rabbitmq")
         )
         words = ["--orders", options["orders"], "--duration", options["duration"], "--seed", options["seed"]]
         words += ["--broker", broker] if stack else ["--not-my-own-stack", "--not-my-own-stack"]
-        words += ["--faults", ",".join(kinds)] if len(kinds) < len(schedule.KINDS) else []
+        words += ["--nodes", nodes] if nodes > 1 else []
+        words += ["--faults", ",".join(wanted)] if len(wanted) < len(schedule.KINDS) else []
         return Plan(
             orders=options["orders"],
             duration=options["duration"],
@@ -68,6 +73,7 @@ class Command(BaseCommand):
             broker=broker,
             settle=options["settle"],
             schedule=schedule.draw(kinds, seed=options["seed"], duration=options["duration"]),
+            left_out=left_out,
             stack=stack,
             command=shlex.join(["python3", "run.py", "chaos", *map(str, words)]),
         )

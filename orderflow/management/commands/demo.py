@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -11,8 +12,12 @@ from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orderflow import demo
+from orderflow.ops import demo
 from orders.models import Order
+from outbox.command_lines import command_line, counted
+
+AT_MOST_EVERY, AT_LEAST_EVERY = 1.0, 3.0
+"""Seconds between two lines of progress: while something changes, and while nothing does."""
 
 
 class Command(RichCommand):
@@ -34,10 +39,16 @@ class Command(RichCommand):
         self._tell(run)
         if left := run.open_orders():
             reasons = "\n".join(demo.why_open(order) for order in left)
-            raise CommandError(f"{len(left)} orders are not final after {options['timeout']:g} s:\n{reasons}")
+            raise CommandError(
+                f"{counted(len(left), 'order')} not final after {options['timeout']:g} s:\n{reasons}"
+            )
         if unexplained := run.unexplained_letters():
-            reasons = "\n".join(f"{letter.pk} {letter}: {letter.error}"[:300] for letter in unexplained)
-            raise CommandError(f"{len(unexplained)} dead letters that the demo did not provoke:\n{reasons}")
+            reasons = "\n".join(
+                f"{dead_letter.pk} {dead_letter}: {dead_letter.error}"[:300] for dead_letter in unexplained
+            )
+            raise CommandError(
+                f"{counted(len(unexplained), 'dead letter')} that the demo did not provoke:\n{reasons}"
+            )
 
     def _work(self, run: demo.Run, count: int, timeout: float) -> None:
         columns = (
@@ -47,6 +58,10 @@ class Command(RichCommand):
             TimeElapsedColumn(),
         )
         on_terminal = self.console.is_terminal
+        if not on_terminal:
+            self.stdout.write(
+                f"placing {counted(count, 'order')}; the workers of notifications start after the first ones"
+            )
         with Progress(*columns, console=self.console, disable=not on_terminal) as progress:
             placed = progress.add_task("orders placed", total=count)
             final = progress.add_task("orders final", total=count)
@@ -56,23 +71,20 @@ class Command(RichCommand):
                 progress.update(final, completed=self._final(run))
                 if number == count // 2:
                     demo.poison(run)
-            deadline, before = time.monotonic() + timeout, -1
+            deadline, log = time.monotonic() + timeout, _Log(self.stdout.write)
             while time.monotonic() < deadline:
                 done = self._final(run)
                 sent, all_of_them = run.notifications()
+                waits_for = _waits_for(run, orders=count - done, notifications=all_of_them - sent)
                 progress.update(final, completed=done)
-                progress.update(told, completed=sent, total=all_of_them)
-                if done != before and not on_terminal:
-                    self.stdout.write(f"{done} of {count} orders are final")
-                if done == count and self._all_told(run):
+                progress.update(told, completed=sent, total=all_of_them, description=_titled(waits_for))
+                if not on_terminal:
+                    log.write(
+                        f"{done} of {count} orders final, {sent} of {all_of_them} notifications", waits_for
+                    )
+                if not waits_for:
                     break
-                before = done
                 time.sleep(0.1)
-
-    def _all_told(self, run: demo.Run) -> bool:
-        sent, all_of_them = run.notifications()
-        provoked = len(run.order_ids) < 2 * len(demo.SPECIAL) or run.has_provoked_letters()
-        return sent == all_of_them and provoked
 
     def _final(self, run: demo.Run) -> int:
         return len(run.order_ids) - run.orders().unfinished().count()
@@ -83,6 +95,35 @@ class Command(RichCommand):
         self.console.print(_next_steps(), soft_wrap=True)  # lines that are cut cannot be copied
 
 
+class _Log:
+    """Progress where no terminal shows a bar: a line for every change, and some while nothing changes."""
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write, self._last, self._at = write, "", 0.0
+
+    def write(self, state: str, waits_for: str) -> None:
+        line = f"{state}; waits for {waits_for}" if waits_for else state
+        silent = time.monotonic() - self._at
+        if silent > (AT_MOST_EVERY if line != self._last else AT_LEAST_EVERY) or not waits_for:
+            self._write(line)
+            self._last, self._at = line, time.monotonic()
+
+
+def _waits_for(run: demo.Run, *, orders: int, notifications: int) -> str:
+    """What the demo has still to see; empty when it has seen everything."""
+    if orders:
+        return "the last order" if orders == 1 else f"{orders} orders"
+    if notifications:
+        return "the last notification" if notifications == 1 else f"{notifications} notifications"
+    if len(run.order_ids) >= 2 * len(demo.SPECIAL) and not run.has_provoked_letters():
+        return "the dead letters of the garbage and of the mailbox that does not exist"
+    return ""
+
+
+def _titled(waits_for: str) -> str:
+    return "notifications" if "notification" in waits_for or not waits_for else f"waits for {waits_for}"
+
+
 def _summary(run: demo.Run) -> Table:
     statuses, counts = run.statuses(), demo.delivered()
     table = Table(title="What happened", show_header=False)
@@ -91,7 +132,7 @@ def _summary(run: demo.Run) -> Table:
     table.add_row("rejected (declined card, out of stock)", str(statuses[Order.Status.REJECTED]))
     table.add_row("cancelled and refunded (cannot be shipped)", str(statuses[Order.Status.CANCELLED]))
     table.add_row("not final", str(len(run.open_orders())))
-    table.add_row("open dead letters (garbage, a mailbox that is not)", str(run.letters().count()))
+    table.add_row("open dead letters (garbage, a mailbox that is not)", str(run.dead_letters().count()))
     for name, title in (("emails", "e-mails"), ("sms", "SMS"), ("pushes", "pushes")):
         count = counts.get(name)
         table.add_row(f"{title} in the sandbox", "?" if count is None else str(count))
@@ -113,14 +154,18 @@ def _windows() -> Table:
 
 
 def _next_steps() -> str:
-    payments = settings.STRIPE_API_BASE
+    payments, shown = settings.STRIPE_API_BASE, f"-u sandbox:{settings.SANDBOX_PASSWORD}"
+    retry = command_line(
+        "replay_failures", "--consumer", "notifications.tasks.send_email", reason="the mailbox exists now"
+    )
     return (
         "\n[bold]Break it and watch[/]: the order waits, spends no attempts, and goes on by itself\n"
-        f"  curl -H 'Content-Type: application/json' -d '{{\"fault\": \"error\"}}' {payments}/_control\n"
-        "  python3 run.py place_order --sku MUG-BLUE --email you@example.com\n"
-        "  python3 run.py outbox_status --watch\n"
-        f"  curl -X DELETE {payments}/_control\n"
+        f"  curl {shown} -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"fault": "error"}}\' {payments}/_control\n'
+        f"  {command_line('place_order', '--sku', 'MUG-BLUE', '--email', 'you@example.com')}\n"
+        f"  {command_line('outbox_status', '--watch')}\n"
+        f"  curl {shown} -X DELETE {payments}/_control\n"
         "[bold]Replay it[/]: what could not be finished is kept, and can be delivered again\n"
-        "  python3 run.py replay_failures --all --dry-run\n"
-        "  python3 run.py replay_failures --consumer notifications.tasks.send_email --reason 'try again'\n"
+        f"  {command_line('replay_failures', '--all', '--dry-run')}\n"
+        f"  {retry}\n"
     )

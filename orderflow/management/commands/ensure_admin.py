@@ -6,6 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 
@@ -15,8 +17,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not (settings.ADMIN_USER and settings.ADMIN_PASSWORD):
             raise CommandError("Set ORDERFLOW_ADMIN_USER and ORDERFLOW_ADMIN_PASSWORD.")
-        user, created = get_user_model().objects.get_or_create(username=settings.ADMIN_USER)
+        user = get_user_model().objects.filter(username=settings.ADMIN_USER).first()
+        created = user is None
+        user = user or get_user_model()(username=settings.ADMIN_USER)
         if created or not user.check_password(settings.ADMIN_PASSWORD) or not user.is_superuser:
+            try:
+                validate_password(settings.ADMIN_PASSWORD, user)
+            except ValidationError as weak:
+                raise CommandError(f"ORDERFLOW_ADMIN_PASSWORD: {' '.join(weak.messages)}") from None
             user.is_staff = user.is_superuser = user.is_active = True
             user.set_password(settings.ADMIN_PASSWORD)
             user.save()

@@ -11,7 +11,8 @@ from django_rich.management import RichCommand
 from rich.table import Table
 from rich.text import Text
 
-from orderflow import trace
+from orderflow.ops import order_story
+from orders import queries
 from orders.models import Order
 
 
@@ -19,23 +20,38 @@ class Command(RichCommand):
     help = "Tells an order's whole story: moves, messages, attempts, payments, notifications, dead letters."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("number", help="The order's number, e.g. OF-1042.")
+        parser.add_argument("number", help="The order's number, e.g. OF-1042, or its id.")
         parser.add_argument("--format", choices=["table", "json"], default="table")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        order = Order.objects.filter(number__iexact=options["number"]).first()
-        if order is None:
-            raise CommandError(f"There is no order {options['number']}.")
-        story, outlook = trace.story(order), trace.outlook(order)
+        try:
+            order = queries.find_order(options["number"])
+        except Order.DoesNotExist as missing:
+            raise CommandError(f"There is no order {options['number']}.") from missing
+        story, outlook, command = (
+            order_story.story(order),
+            order_story.outlook(order),
+            order_story.way_out(order),
+        )
         if options["format"] == "json":
-            told = {"order": order.number, "status": order.status, "outlook": outlook}
+            told = {"order": order.number, "status": order.status, "outlook": outlook, "command": command}
             entries = [dataclasses.asdict(entry) for entry in story]
             self.stdout.write(json.dumps({**told, "story": entries}, default=str, indent=2))
             return
-        table = Table("time (UTC)", "what", "detail", "reference", title=f"{order.number}: {order.status}")
-        for entry in story:
-            what = Text(f"{'! ' if entry.trouble else ''}{entry.kind}: {entry.what}")
-            what.stylize("bold red" if entry.trouble else "")
-            table.add_row(f"{entry.at:%m-%d %H:%M:%S.%f}"[:-3], what, Text(entry.detail), Text(entry.reference))
-        self.console.print(table)
+        self.console.print(_table(order, story))
         self.console.print(Text(outlook))
+        if command:
+            self.console.print(Text(command), soft_wrap=True)  # a line that is cut cannot be copied
+
+
+def _table(order: Order, story: list[order_story.Entry]) -> Table:
+    """Time and what happened; ids stand whole, below what they belong to, so that they can be copied."""
+    table = Table("time (UTC)", "what happened", title=f"{order.number}: {order.status}")
+    for entry in story:
+        what = Text(f"{'! ' if entry.trouble else ''}{entry.kind}: {entry.what}")
+        what.stylize("bold red" if entry.trouble else "")
+        parts = [what, *(Text(part) for part in (entry.detail, entry.reference) if part)]
+        whole = Text("\n").join(parts)
+        whole.overflow = "fold"
+        table.add_row(f"{entry.at:%m-%d %H:%M:%S.%f}"[:-3], whole)
+    return table

@@ -10,8 +10,10 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from orderflow import status
+from orderflow.ops import status
+from outbox.broker import redis_kinds
 
 OVER_THRESHOLD = 3
 
@@ -35,11 +37,8 @@ class Command(RichCommand):
             self.stdout.write(json.dumps(now, indent=2))
         else:
             self.console.print(_table(now))
-        if now["oldest_due_seconds"] > options["oldest"]:
-            raise CommandError(
-                f"The oldest message has been due for {now['oldest_due_seconds']} s. Is a relay running?",
-                returncode=OVER_THRESHOLD,
-            )
+        if worries := _worries(now, oldest=options["oldest"]):
+            raise CommandError(" ".join(worries), returncode=OVER_THRESHOLD)
 
     def _watch(self) -> None:
         try:
@@ -51,23 +50,57 @@ class Command(RichCommand):
             return
 
 
+def _worries(now: dict[str, Any], *, oldest: float) -> list[str]:
+    """What somebody has to look at, in sentences."""
+    found = []
+    if now["oldest_due_seconds"] > oldest:
+        found.append(f"The oldest message has been due for {now['oldest_due_seconds']} s. Is a relay running?")
+    if late := [task["name"] for task in now["periodic_tasks"] if task["is_late"]]:
+        found.append(f"Not done in time: {', '.join(late)}. Are beat and its workers running?")
+    found += [f"{why}. {redis_kinds.remedy(key)}." for key, why in now["wrong_keys"].items()]
+    return found
+
+
 def _table(now: dict[str, Any]) -> Table:
     table = Table("what", "now", title="Outbox")
     table.add_row("messages waiting", _capped(now["pending"]))
     table.add_row("oldest due", f"{now['oldest_due_seconds']} s")
     table.add_row("published in the last minute", _capped(now["published_last_minute"]))
-    table.add_row("parked (unknown event)", _capped(now["parked"]))
+    table.add_row("parked (not readable yet)", _capped(now["parked"]))
     if isinstance(now["queues"], str):
         table.add_row("queues", now["queues"])
     else:
         for queue, waiting in now["queues"].items():
             table.add_row(f"queue {queue}", str(waiting))
-    for name, state in now["breakers"].items():
-        table.add_row(f"breaker {name}", state)
+    for why in now["wrong_keys"].values():
+        table.add_row("broker", Text(why, style="bold red"))
+    for name, breaker in now["breakers"].items():
+        table.add_row(f"breaker {name}", _told(breaker))
+    for name, because in now["credentials_refused"].items():
+        table.add_row(f"settings of {name}", because)
+    if restore := now["restore"]:
+        style = "" if restore["is_compared"] else "bold red"
+        table.add_row(
+            "failed over" if restore["is_failover"] else "restored", Text(restore["says"], style=style)
+        )
+    for task in now["periodic_tasks"]:
+        table.add_row(task["name"], Text(task["says"], style="bold red" if task["is_late"] else ""))
     table.add_row("open dead letters", str(sum(now["dead_letters"].values())))
-    for consumer, letters in now["dead_letters"].items():
-        table.add_row(f"  {consumer}", str(letters))
+    for consumer, dead_letters in now["dead_letters"].items():
+        table.add_row(f"  {consumer}", str(dead_letters))
     return table
+
+
+def _told(breaker: dict[str, Any]) -> Text:
+    if breaker["state"] == "closed":
+        return Text("closed")
+    if breaker["state"] == "unknown":
+        return Text("unknown: Redis does not answer, and each process has its own", style="bold red")
+    since, probe = breaker["open_seconds"], breaker["next_probe_seconds"]
+    next_one = f"next probe in {probe:g} s" if probe else "the next call is a probe"
+    return Text(
+        f"{breaker['state']} for {since:g} s, {breaker['waiting']} waiting, {next_one}", style="bold red"
+    )
 
 
 def _capped(count: int) -> str:

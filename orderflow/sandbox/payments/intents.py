@@ -39,7 +39,8 @@ CONFIRM_PARAMETERS = frozenset(
 )
 CANCEL_PARAMETERS = frozenset(("cancellation_reason", "expand"))
 CANCELLATION_REASONS = ("abandoned", "duplicate", "fraudulent", "requested_by_customer")
-OPEN = ("requires_payment_method", "requires_confirmation")
+OPEN = ("requires_payment_method", "requires_confirmation", "requires_action")
+CANCELLABLE = (*OPEN, "requires_capture")
 
 # Kept in the ledger, unknown to Stripe's API.
 LEDGER_ONLY = ("amount_refunded",)
@@ -54,9 +55,12 @@ def public(intent: Intent) -> Intent:
     return {name: value for name, value in intent.items() if name not in LEDGER_ONLY}
 
 
-def create(params: Parameters) -> Intent:
+def create(params: Parameters, *, state: str | None = None) -> Intent:
     """
     Make an intent, and pay it if `confirm` asks for that.
+
+    Args:
+        state: the status in which paying is to leave it; None: what its card leads to.
 
     Raises:
         StripeError: if the parameters are not those of a payment. Nothing has happened then.
@@ -66,6 +70,8 @@ def create(params: Parameters) -> Intent:
     amount = parameters.amount(params)
     if amount is None:
         raise errors.missing("amount")
+    currency = parameters.currency(params)
+    parameters.refuse_uncharged(amount, currency)
     if parameters.text(params, "capture_method") == "manual":
         raise StripeError(
             400, "The sandbox captures at once; it knows no manual capture.", param="capture_method"
@@ -86,7 +92,7 @@ def create(params: Parameters) -> Intent:
         "client_secret": "",
         "confirmation_method": "automatic",
         "created": int(time.time()),
-        "currency": parameters.currency(params),
+        "currency": currency,
         "customer": parameters.text(params, "customer"),
         "description": parameters.text(params, "description"),
         "last_payment_error": None,
@@ -107,7 +113,7 @@ def create(params: Parameters) -> Intent:
     intent["client_secret"] = f"{intent['id']}_secret_{secrets.token_hex(12)}"
     if parameters.flag(params, "confirm"):
         _require_return_url(params, automatic)
-        _pay(intent)
+        _pay(intent, state)
     return intent
 
 
@@ -137,7 +143,7 @@ def cancel(intent: Intent, params: Parameters) -> Intent:
     """
     parameters.refuse_unknown(params, CANCEL_PARAMETERS)
     reason = parameters.choice(params, "cancellation_reason", CANCELLATION_REASONS)
-    if intent["status"] not in OPEN:
+    if intent["status"] not in CANCELLABLE:
         raise _unexpected_state(intent, "cancel")
     return intent | {"status": "canceled", "canceled_at": int(time.time()), "cancellation_reason": reason}
 
@@ -155,7 +161,7 @@ def declined(intent: Intent) -> StripeError:
     )
 
 
-def _pay(intent: Intent) -> None:
+def _pay(intent: Intent, state: str | None = None) -> None:
     if not intent["payment_method"]:
         raise StripeError(
             400,
@@ -164,7 +170,10 @@ def _pay(intent: Intent) -> None:
         )
     card = cards.card(intent["payment_method"])
     intent["latest_charge"] = new_id("ch")
-    if card.decline is None:
+    if state is not None:
+        held = intent["amount"] if state == "requires_capture" else 0
+        intent |= {"status": state, "amount_capturable": held}
+    elif card.decline is None:
         intent |= {"status": "succeeded", "amount_received": intent["amount"], "last_payment_error": None}
     else:
         intent |= {
@@ -228,7 +237,7 @@ def _unexpected_state(intent: Intent, verb: str) -> StripeError:
     return StripeError(
         400,
         f"You cannot {verb} this PaymentIntent because it has a status of {intent['status']}. Only a"
-        f" PaymentIntent with one of the following statuses may be {verb}ed: {', '.join(OPEN)}.",
+        f" PaymentIntent with one of the following statuses may be {verb}ed: {', '.join(CANCELLABLE)}.",
         code="payment_intent_unexpected_state",
         details={"payment_intent": public(intent)},
     )

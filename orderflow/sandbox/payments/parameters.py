@@ -16,6 +16,15 @@ from .errors import StripeError
 Parameters = dict[str, Any]
 
 LARGEST_AMOUNT = 99_999_999
+# The smallest charges that Stripe documents, in its own units.
+SMALLEST = {
+    "usd": 50, "aed": 200, "ars": 50, "aud": 50, "brl": 50, "cad": 50, "chf": 50, "cop": 50, "czk": 1500,
+    "dkk": 250, "eur": 50, "gbp": 30, "hkd": 400, "huf": 17500, "idr": 50, "ils": 50, "inr": 50, "jpy": 50,
+    "krw": 50, "mxn": 1000, "myr": 200, "nok": 300, "nzd": 50, "php": 50, "pln": 200, "ron": 200, "rub": 50,
+    "sek": 300, "sgd": 50, "thb": 1000, "zar": 50,
+}  # fmt: skip
+# Amounts of these must be whole multiples.
+STEPS = {"isk": 100, "ugx": 100, "bhd": 10, "jod": 10, "kwd": 10, "omr": 10, "tnd": 10}
 # What Stripe allows in metadata.
 MOST_METADATA, LONGEST_NAME, LONGEST_VALUE = 50, 40, 500
 MOST_LISTED, USUALLY_LISTED = 100, 10
@@ -72,6 +81,21 @@ def amount(parameters: Parameters) -> int | None:
     if int(value) > LARGEST_AMOUNT:
         raise errors.invalid("amount", f"Amount must be no more than {LARGEST_AMOUNT}.", "amount_too_large")
     return int(value)
+
+
+def refuse_uncharged(amount: int, currency: str) -> None:
+    """
+    Refuse amounts that Stripe charges no card with.
+
+    Raises:
+        StripeError: if it is too small, or not a multiple of the smallest unit.
+    """
+    if amount < (smallest := SMALLEST.get(currency, 1)):
+        message = f"Amount must be at least {smallest} {currency}."
+        raise errors.invalid("amount", message, "amount_too_small")
+    if amount % STEPS.get(currency, 1):
+        message = f"Invalid amount: for {currency} it must be divisible by {STEPS[currency]}."
+        raise errors.invalid("amount", message, "parameter_invalid_integer")
 
 
 def currency(parameters: Parameters) -> str:

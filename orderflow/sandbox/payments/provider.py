@@ -70,7 +70,7 @@ class Payments(Provider):
 
     def create_intent(self, request: Request) -> Answer:
         def act(params: Parameters, key: str | None) -> Effect:
-            intent = intents.create(params)
+            intent = intents.create(params, state=request.state)
             labels = [(f"metadata:{name}", value) for name, value in intent["metadata"].items()]
             if intent["customer"]:
                 labels.append(("customer", intent["customer"]))
@@ -101,7 +101,8 @@ class Payments(Provider):
         def act(params: Parameters, key: str | None) -> Effect:
             parameters.refuse_unknown(params, refunds.REFUND_PARAMETERS)
             intent = self._refundable(params)
-            refund = refunds.create(intent, params)
+            intent["amount_refunded"] = self._given_back(intent)
+            refund = refunds.create(intent, params, state=request.state)
             self.ledger.change("payment_intent", intent["id"], intent)
             labels = [("payment_intent", intent["id"]), ("charge", refund["charge"])]
             seq = self.ledger.record("refund", refund["id"], refund, key=key, labels=labels)
@@ -217,6 +218,10 @@ class Payments(Provider):
         if entry is None:
             raise errors.not_found("payment_intent", name, param="intent")
         return entry
+
+    def _given_back(self, intent: Intent) -> int:
+        made = self.ledger.find("refund", ledgers.labelled("payment_intent", intent["id"]))
+        return sum(entry.document["amount"] for entry in made if entry.document["status"] not in refunds.UNDONE)
 
     def _refundable(self, params: Parameters) -> Intent:
         name, charge = parameters.text(params, "payment_intent"), parameters.text(params, "charge")

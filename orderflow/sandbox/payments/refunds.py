@@ -13,12 +13,17 @@ from .parameters import Parameters
 REFUND_PARAMETERS = frozenset(
     ("amount", "charge", "expand", "metadata", "payment_intent", "reason", "reverse_transfer")
 )
+UNDONE = ("failed", "canceled")
+"""What has given nothing back; the amount can be refunded again."""
 REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 
 
-def create(intent: Intent, params: Parameters) -> dict[str, Any]:
+def create(intent: Intent, params: Parameters, *, state: str | None = None) -> dict[str, Any]:
     """
     Give back what is left of a payment, or a part of it, and note that in the intent.
+
+    Args:
+        state: the status the refund is to have; None: it succeeds.
 
     Raises:
         StripeError: if nothing was paid, or there is not that much left.
@@ -43,7 +48,8 @@ def create(intent: Intent, params: Parameters) -> dict[str, Any]:
             code="amount_too_large",
             param="amount",
         )
-    intent["amount_refunded"] += amount
+    status = state or "succeeded"
+    intent["amount_refunded"] += 0 if status in UNDONE else amount
     reference = {"reference_status": "pending", "reference_type": "acquirer_reference_number", "type": "refund"}
     return {
         "id": new_id("re"),
@@ -54,11 +60,12 @@ def create(intent: Intent, params: Parameters) -> dict[str, Any]:
         "created": int(time.time()),
         "currency": intent["currency"],
         "destination_details": {"card": reference, "type": "card"},
+        "failure_reason": "lost_or_stolen_card" if status == "failed" else None,
         "metadata": parameters.metadata(params),
         "payment_intent": intent["id"],
         "reason": reason,
         "receipt_number": None,
         "source_transfer_reversal": None,
-        "status": "succeeded",
+        "status": status,
         "transfer_reversal": None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from django.core.management.base import CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from orders import imports, invoices
+from orders.contracts import currencies
+from orders.imports import importer, invoices
 from orders.management.commands.place_order import CARDS
 
+SLOWEST = 0.001
+"""Orders a second."""
+
 MOST_NAMED = 50
-"""Changed invoices that the closing sentence names; the report as JSON names all."""
+"""Changed invoices that the closing sentence names; the report as JSON names more."""
 
 
 class Command(RichCommand):
@@ -36,37 +41,44 @@ class Command(RichCommand):
             "--stock",
             choices=["enough", "scarce"],
             default="enough",
-            help=f"Receive what each invoice takes, or only {imports.SCARCE_STOCK} of each new product.",
+            help=f"Receive what each invoice takes, or only {importer.SCARCE_STOCK} of each new product.",
         )
         parser.add_argument("--card", choices=sorted(CARDS), default="visa")
         parser.add_argument("--format", choices=["table", "json"], default="table")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name in ("limit", "rate"):
-            if options[name] is not None and options[name] <= 0:
-                raise CommandError(f"--{name} must be above 0.")
-        policy = imports.Options(
+        if options["limit"] is not None and options["limit"] <= 0:
+            raise CommandError("--limit must be above 0.")
+        if options["rate"] is not None and not SLOWEST <= options["rate"] < math.inf:
+            raise CommandError(f"--rate must be a number from {SLOWEST} up.")
+        policy = importer.Options(
             card=CARDS[options["card"]],
             guests=options["no_customer"] == "guest",
             stock=options["stock"],
             limit=options["limit"],
             dry_run=options["dry_run"],
-            chunk=max(1, min(imports.CHUNK, int(options["rate"] or imports.CHUNK))),
+            chunk=max(1, min(importer.CHUNK, int(options["rate"] or importer.CHUNK))),
         )
         try:
             report = self._run(options, policy)
         except invoices.UnreadableFile as unreadable:
             raise CommandError(f"Cannot import: {unreadable}.") from unreadable
         self._show(report, options)
-        if changed := report.invoices_changed:
-            named = ", ".join(changed[:MOST_NAMED]) + (" and others" if len(changed) > MOST_NAMED else "")
+        if report.all_rejected:
             raise CommandError(
-                f"{len(changed)} of the invoices had been imported before with other lines; "
+                f"Every line was rejected; nothing {'would be' if options['dry_run'] else 'was'} imported."
+            )
+        if count := report.orders_changed:
+            named = ", ".join(report.invoices_changed[:MOST_NAMED]) + (
+                " and others" if count > MOST_NAMED else ""
+            )
+            raise CommandError(
+                f"{count} of the invoices had been imported before with other lines; "
                 f"their orders are left as they are: {named}."
             )
 
-    def _run(self, options: dict[str, Any], policy: imports.Options) -> imports.Report:
-        report = imports.Report()
+    def _run(self, options: dict[str, Any], policy: importer.Options) -> importer.ImportReport:
+        report = importer.ImportReport()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -77,8 +89,8 @@ class Command(RichCommand):
         with Progress(*columns, console=self.err_console, disable=not self.stderr.isatty()) as progress:
             bar = progress.add_task("importing", total=options["limit"])
             began = time.monotonic()
-            for report in imports.run(options["file"], policy):
-                orders = report.orders_placed + report.orders_repeated + len(report.invoices_changed)
+            for report in importer.run(options["file"], policy):
+                orders = report.orders_placed + report.orders_repeated + report.orders_changed
                 progress.update(bar, completed=orders)
                 if options["rate"]:
                     time.sleep(max(0.0, began + orders / options["rate"] - time.monotonic()))
@@ -89,13 +101,13 @@ class Command(RichCommand):
         """Progress is talk: it goes to standard error, so that the report can be piped."""
         return self.make_rich_console(file=self.stderr)
 
-    def _show(self, report: imports.Report, options: dict[str, Any]) -> None:
+    def _show(self, report: importer.ImportReport, options: dict[str, Any]) -> None:
         if options["format"] == "json":
             self.stdout.write(json.dumps(report.as_dict(), indent=2))
             return
         would = "would be " if options["dry_run"] else ""
-        pounds = f"{report.total_minor / 100:,.2f} {imports.CURRENCY}"
-        self.stdout.write(f"orders {would}placed        {report.orders_placed:>8}  {pounds}")
+        total = currencies.written(report.total_minor, importer.CURRENCY)
+        self.stdout.write(f"orders {would}placed        {report.orders_placed:>8}  {total}")
         self.stdout.write(f"orders imported before {report.orders_repeated:>8}")
         self.stdout.write(f"lines read             {report.lines_read:>8}")
         self.stdout.write(f"  {would}imported             {report.lines_imported:>8}")
@@ -104,3 +116,5 @@ class Command(RichCommand):
         self.stdout.write(f"  changed since        {report.lines_changed:>8}  not imported")
         for reason, lines in sorted(report.rejected.items()):
             self.stdout.write(f"  rejected             {lines:>8}  {reason}")
+        for mistake in report.mistakes:
+            self.stdout.write(f"  {mistake}")

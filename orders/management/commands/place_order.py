@@ -11,8 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.validators import validate_email
 from django.db import DataError
 
-from orders import services
+from orders import adapters, cards, services
 from orders.models import Order, Product
+from outbox.command_lines import command_line
 
 CARDS = {
     "visa": "pm_card_visa",
@@ -59,6 +60,11 @@ class Command(BaseCommand):
             validate_email(options["email"] or "none@example.com")
         except ValidationError as refused:
             raise CommandError(f"--email {options['email'][:80]!r} is no address.") from refused
+        for option in ("name", "email", "push_token", "key"):
+            if cards.are_in(options[option] or ""):
+                raise CommandError(
+                    f"--{option.replace('_', '-')} looks like a card number, which is never stored."
+                )
         first = Product.objects.filter(sku=skus[0]).first()
         try:
             placed = services.place_order(
@@ -76,13 +82,19 @@ class Command(BaseCommand):
                 ),
                 country=options["country"],
                 source="cli",
+                refusal=adapters.payment_gateway().refusal_of,
                 idempotency=services.IdempotencyKey.of(
                     scope="cli",
                     key=options["key"] or str(uuid.uuid4()),
                     request=[skus, quantities, card, options["email"], options["phone"]],
                 ),
             )
-        except (services.UnknownProduct, services.MixedCurrencies) as refused:
+        except (
+            services.UnknownProduct,
+            services.MixedCurrencies,
+            services.NotShippable,
+            services.NotChargeable,
+        ) as refused:
             raise CommandError(f"{refused}.") from refused
         except services.KeyReused as refused:
             raise CommandError(f"The key {refused} was used for another order.") from refused
@@ -96,7 +108,7 @@ class Command(BaseCommand):
         if options["wait"] is not None:
             self._wait(placed.order, options["wait"])
             return
-        self.stderr.write(f"Follow it: python3 run.py order_trace {placed.order.number}")
+        self.stderr.write(f"Follow it: {command_line('order_trace', placed.order.number)}")
 
     def _wait(self, order: Order, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -108,7 +120,7 @@ class Command(BaseCommand):
             if time.monotonic() >= until:
                 raise CommandError(
                     f"{order.number} is {order.status} after {seconds:g} s."
-                    f" See: python3 run.py order_trace {order.number}",
+                    f" See: {command_line('order_trace', order.number)}",
                     returncode=NOT_FINAL,
                 )
             time.sleep(0.2)

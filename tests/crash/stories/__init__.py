@@ -7,7 +7,7 @@ client or an operator does when it is over (`afterwards`).
 
 from __future__ import annotations
 
-from tests.crash.stories import dead_letters, news, orders, outbox
+from tests.crash.stories import dead_letters, notifications, orders, outbox
 from tests.crash.stories.story import EVERY_WAY, STORIES
 
-__all__ = ["EVERY_WAY", "STORIES", "dead_letters", "news", "orders", "outbox"]
+__all__ = ["EVERY_WAY", "STORIES", "dead_letters", "notifications", "orders", "outbox"]

@@ -7,11 +7,16 @@ import datetime as dt
 import tempfile
 from pathlib import Path
 
-from orders import adapters, compensation, imports, invoices, services, steps
+from orders import adapters, compensation, effects, services, steps
 from orders import sweep as late_orders
+from orders.imports import importer, invoices
 from orders.models import Product
-from outbox import crash_points, relay, testing
+from outbox import crash_points, testing
+from outbox.database import clock
+from outbox.models import DatabaseIdentity, Delivery
+from outbox.relay import relay
 from outbox.resilience import Transient
+from outbox.verification import restores
 from tests.crash.stories.story import EVERY_WAY, drain, drain_all, fault, story
 from tests.factories import ProductFactory, place
 
@@ -55,7 +60,7 @@ def import_orders(story):
         for invoice, quantity in ((536365, 6), (536366, 2)):
             file.write(f"{invoice},85123A,HEART,{quantity},2010-12-01 08:26:00,2.55,17850,United Kingdom\n")
         file.flush()
-        collections.deque(imports.run(Path(file.name), imports.Options(chunk=1)), maxlen=0)
+        collections.deque(importer.run(Path(file.name), importer.Options(chunk=1)), maxlen=0)
 
 
 @story(work=import_orders, afterwards=import_orders)
@@ -108,6 +113,31 @@ def charged_without_an_answer(story):
 def asked_for_the_charge_again(story):
     story.order = place()
     fault(story.world.payments, fault="drop_before", times=1, match=f"order-{story.order.pk}-charge")
+
+
+@story(work=drain_all)
+def charge_needs_its_customer(story):
+    story.order = place()
+    fault(story.world.payments, fault="state", state="requires_action", match=f"order-{story.order.pk}-charge")
+
+
+@story(work=drain)
+def cancelled_while_the_charge_is_reserved(story):
+    story.order = place()
+    fault(story.world.payments, fault="state", state="requires_capture", match=f"order-{story.order.pk}-charge")
+    testing.drain()
+    request_cancellation(story)
+
+
+def carry_out_refunds(story):
+    for refund in story.world.payments.ledger(kind="refund"):
+        story.world.payments.change("refund", refund["id"], status="succeeded")
+
+
+@story(work=drain, afterwards=carry_out_refunds)
+def refund_takes_its_time(story):
+    cancelled_after_the_charge(story)
+    fault(story.world.payments, fault="state", state="pending", match=f"order-{story.order.pk}-refund")
 
 
 @story(work=drain_all)
@@ -170,7 +200,51 @@ def sweep_orders(story):
 
 @story(work=sweep_orders)
 def lost_by_the_broker(story):
+    """Its workflow has ended without it. What the broker lost beside it, the outbox's own sweep finds."""
     story.order = place()
     relay.drain()
     testing.purge()
+    Delivery.objects.filter(workflow__startswith=late_orders.WORKFLOWS).delete()
     testing.pass_time(dt.timedelta(minutes=1))
+
+
+ONLY_SMS = services.Contact(phone="+447700900123")
+"""Of what can be looked up: nobody has to decide about it."""
+
+
+@story(work=drain_all)
+def looked_up_after_a_restore(story):
+    story.order = place(contact=ONLY_SMS)
+    restores.declare(clock.now(), by="on call")
+
+
+@story(work=drain_all)
+def in_a_database_that_was_restored(story):
+    """The next session finds out."""
+    story.order = place(contact=ONLY_SMS)
+    DatabaseIdentity.objects.update_or_create(pk=1, defaults={"names": {"system": "another"}, "started_at": ""})
+
+
+@story(work=drain_all)
+def entered_after_a_restore(story):
+    story.order = place(contact=ONLY_SMS)
+    charged_in_the_forgotten_time(story.order)
+
+
+@story(work=drain_all)
+def cancelled_after_a_restore(story):
+    story.order = place(contact=ONLY_SMS)
+    charged_in_the_forgotten_time(story.order)
+    request_cancellation(story)
+
+
+def charged_in_the_forgotten_time(order):
+    """Only the provider knows of the charge."""
+    adapters.payment_gateway().charge(
+        amount_minor=order.total_minor,
+        currency=order.currency,
+        payment_method=order.payment_method,
+        order_id=str(order.pk),
+        idempotency_key=effects.charge_key(order.pk),
+    )
+    restores.declare(clock.now(), by="on call")

@@ -11,11 +11,16 @@ import kombu.pools
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
+from django.db.models.functions import Now
 
-from outbox import publisher, relay, retention, testing
+from outbox import publisher, redelivery, registry, testing
+from outbox.broker import dispatch
 from outbox.contracts import Event
+from outbox.dead_letters import burying
 from outbox.models import OutboxMessage
-from tests.crash.stories.dead_letters import discard
+from outbox.relay import relay
+from outbox.retention import pruning
+from tests.crash.stories.dead_letters import discard, replay
 from tests.crash.stories.story import story
 from tests.factories import place
 from tests.outbox.events import Happened
@@ -23,7 +28,7 @@ from tests.outbox.events import Happened
 
 @dataclass(frozen=True, kw_only=True)
 class Learned(Event):
-    """An event that today's code knows and nobody subscribes to."""
+    """An event that today's code knows, and for which nothing has to be done."""
 
     name = "tests.learned"
     version = 2
@@ -37,7 +42,11 @@ def refuse_to_build(message):
     raise ValueError("a workflow that cannot be built")
 
 
-SUBSCRIPTIONS = [(Happened, refuse_to_build)]
+def nothing_to_do(message):
+    return None
+
+
+SUBSCRIPTIONS = [(Happened, refuse_to_build), (Learned, nothing_to_do)]
 
 
 def publish(event):
@@ -77,6 +86,24 @@ def events_that_older_code_did_not_know(story):
     OutboxMessage.objects.filter(pk=publish(Learned())).update(event_version=3)
 
 
+def learn_to_read_and_give_up(story):
+    OutboxMessage.objects.filter(event_version=3).update(event_version=2)
+    testing.pass_time(dt.timedelta(hours=1))
+    let_the_relay_give_up_and_discard(story)
+
+
+@story(work=let_the_relay_give_up, afterwards=learn_to_read_and_give_up)
+def redeliveries_that_this_code_cannot_start(story):
+    """Of one the event is too new; of one that is replayed, the workflow is unknown; one has nothing to do."""
+    too_new, unknown, idle = (publish(Learned()) for _ in range(3))
+    OutboxMessage.objects.update(status="published", published_at=Now())
+    OutboxMessage.objects.filter(pk=too_new).update(event_version=3)
+    redelivery.redeliver([too_new, idle], workflow=registry.workflow_name(nothing_to_do))
+    given_up = {"source": "task", "consumer": "tests.consumer", "error_class": "E", "error": "e"}
+    burying.bury(burying.Failure(**given_up, message_id=str(unknown), workflow="tests.a_workflow_of_yesterday"))
+    replay(story)
+
+
 def drain_without_broker(story):
     with without_broker():
         relay.drain()
@@ -109,6 +136,20 @@ def the_broker_is_down(story):
     story.order = place()
 
 
+def drain_without_queue(story):
+    send = dispatch.Batch.send
+    dispatch.Batch.send = lambda batch: [sending.headers for sending in batch._others] + batch._headers
+    try:
+        relay.drain()
+    finally:
+        dispatch.Batch.send = send
+
+
+@story(work=drain_without_queue)
+def no_queue_takes_the_messages(story):
+    story.order = place()
+
+
 def drain_as_if_redelivered(story):
     run = testing.run
     testing.run = functools.partial(run, redelivered=True)
@@ -124,7 +165,7 @@ def delivered_again_by_the_broker(story):
 
 
 def prune(story):
-    retention.prune(batch=1)
+    pruning.prune(batch=1)
 
 
 @story(work=prune)

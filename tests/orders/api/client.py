@@ -11,7 +11,8 @@ import redis
 from django.conf import settings as project_settings
 from django.test import Client
 
-from orders import moves, tokens, transitions
+from orders import moves, transitions
+from orders.clients import tokens
 from orders.models import Order
 from outbox import context
 
@@ -21,10 +22,11 @@ ORDERS = "/api/v1/orders"
 class ApiClient:
     """A client with a token; `problem` is for answers that must be one."""
 
-    def __init__(self, *scopes: str, name: str = "") -> None:
+    def __init__(self, *scopes: str, name: str = "", client: str = "") -> None:
         self.token, self.secret = tokens.create(
-            name or f"shop-{uuid.uuid4().hex[:8]}", scopes=scopes or tokens.SCOPES
+            name or f"shop-{uuid.uuid4().hex[:8]}", scopes=scopes or tokens.ORDINARY, client=client
         )
+        self.client_id = self.token.client_id
         self.http = Client(raise_request_exception=False)
         self.headers = {"Authorization": f"Bearer {self.secret}"}
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
 
-from orders.api import door
-from tests.orders.api.client import (
-    ORDERS,
-    assert_problem,
-    order_of,
-)
+from orders.api import bodies
+from orders.models import Order
+from tests.orders.api.client import ORDERS, assert_problem, order_of, pointers
 
 
 @pytest.mark.parametrize(
@@ -24,7 +22,7 @@ def test_what_is_no_json_is_refused(api, db, body):
     assert response["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"1", b"true", b"NaN"])
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"1", b"true"])
 def test_json_that_is_no_order_is_refused(api, db, body):
     assert_problem(api.post(ORDERS, body, key="k"), 422, "validation-failed")
 
@@ -42,4 +40,126 @@ def test_only_json_is_taken(api, db):
 
 
 def test_the_limit_of_bodies_is_as_documented():
-    assert door.LARGEST_BODY == 64 * 1024
+    assert bodies.LARGEST_BODY == 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        (b'"quantity": 2', b'"quantity": 2, "quantity": 3'),
+        (b'"quantity": 2', b'"quantity": 2, "quantity": 2'),
+        (b'"quantity": 2', b'"quantity": 2, "qu\\u0061ntity": 2'),
+        (b'"currency"', b'"currency": "GBP", "currency"'),
+        (b'"name"', b'"name": "Grace", "name"'),
+        (b'"client_reference"', b'"unknown": {"a": [{"b": 1, "b": 1}]}, "client_reference"'),
+    ],
+)
+def test_a_member_that_is_named_twice_is_refused_however_deep(api, mug, twice):
+    body = json.dumps(order_of()).encode()
+    assert twice[0] in body
+
+    problem = assert_problem(api.place(body.replace(*twice)), 400, "malformed-request")
+    assert "twice" in problem["detail"]
+    assert not Order.objects.exists()
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+@pytest.mark.parametrize("body", [b"%s", b'{"items": [{"sku": "MUG-01", "quantity": %s}]}'])
+def test_numbers_that_json_does_not_have_are_refused(api, mug, number, body):
+    assert_problem(api.place(body % number), 400, "malformed-request")
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"-" + b"9" * 5000, b"1e400", b"-1e400", b"1e-400", b"0.1"])
+def test_numbers_that_no_field_takes_are_pointed_at(api, mug, number):
+    body = json.dumps(order_of()).encode().replace(b'"quantity": 2', b'"quantity": ' + number)
+
+    assert pointers(assert_problem(api.place(body), 422, "validation-failed")) == ["/items/0/quantity"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-16",
+        "application/json; charset=iso-8859-1",
+        "application/json; charset=hex",
+        "application/json; charset=nothing",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json-patch+json",
+        "application/json, text/plain",
+        "x",
+        "",
+    ],
+)
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/OF-1/cancel"])
+def test_types_and_character_sets_that_are_not_read_are_refused(api, mug, path, kind):
+    response = api.post(path, order_of(), key="k", **{"Content-Type": kind})
+
+    assert_problem(response, 415, "unsupported-media-type")
+    assert not Order.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=UTF-8", 'Application/JSON;charset="utf-8"', "application/json;"]
+)
+def test_utf_8_may_be_named(api, mug, kind):
+    assert api.post(ORDERS, order_of(), key="k", **{"Content-Type": kind}).status_code == 201
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "x", "identity, gzip"])
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/OF-1/cancel"])
+def test_encodings_that_are_not_read_are_refused_with_those_that_are(api, mug, path, encoding):
+    response = api.post(
+        path, gzip.compress(json.dumps(order_of()).encode()), key="k", **{"Content-Encoding": encoding}
+    )
+
+    assert_problem(response, 415, "unsupported-media-type")
+    assert response["Accept-Encoding"] == "identity"
+
+
+def test_no_encoding_may_be_named(api, mug):
+    assert api.post(ORDERS, order_of(), key="k", **{"Content-Encoding": "identity"}).status_code == 201
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_what_is_not_utf_8_is_no_json(api, mug, encoding):
+    body = json.dumps(order_of(customer={"name": "Zoë"}), ensure_ascii=False).encode(encoding)
+
+    assert_problem(api.place(body), 400, "malformed-request")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"a": 1, "a": 2}', b"\xff", b"[" * 60_000])
+def test_a_body_that_is_not_needed_is_readable_all_the_same(api, mug, body):
+    order = api.place(order_of()).json()
+
+    assert_problem(api.post(order["links"]["cancel"], body), 400, "malformed-request")
+    assert Order.objects.get().cancel_requested_at is None
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "²", "0x10", "٣", "1_0"])
+def test_a_length_that_is_none_is_refused(api, mug, length):
+    response = api.http.post(
+        ORDERS, order_of(), content_type="application/json", headers=api.headers, CONTENT_LENGTH=length
+    )
+
+    assert_problem(response, 400, "malformed-request")
+
+
+def test_a_length_of_many_digits_is_too_large(api, mug):
+    response = api.http.post(
+        ORDERS, order_of(), content_type="application/json", headers=api.headers, CONTENT_LENGTH="9" * 5000
+    )
+
+    assert_problem(response, 413, "body-too-large")
+
+
+def test_chunks_are_refused_where_the_server_cannot_tell_their_end(api, mug):
+    response = api.http.post(
+        ORDERS,
+        order_of(),
+        content_type="application/json",
+        headers=api.headers | {"Transfer-Encoding": "chunked"},
+        CONTENT_LENGTH="",
+    )
+
+    assert_problem(response, 411, "length-required")

@@ -13,7 +13,7 @@ from tests.orders.api.client import (
 
 
 def test_cancelling_is_asked_for_once_however_often_it_is_asked(api, db):
-    order = place()
+    order = place(client_id=api.client_id)
     first = api.post(f"{ORDERS}/{order.number}/cancel")
     again = api.post(f"{ORDERS}/{order.pk}/cancel")
 
@@ -26,7 +26,7 @@ def test_cancelling_is_asked_for_once_however_often_it_is_asked(api, db):
 
 
 def test_an_order_that_has_ended_cannot_be_cancelled(api, db):
-    order = place()
+    order = place(client_id=api.client_id)
     move(order, moves.Status.REJECTED)
 
     problem = assert_problem(api.post(f"{ORDERS}/{order.pk}/cancel"), 409, "not-cancellable")

@@ -11,7 +11,8 @@ import time
 import pytest
 from django.db import connection
 
-from orders import moves, tokens
+from orders import moves
+from orders.clients import tokens
 from orders.models import Order
 from outbox.models import OutboxMessage
 from tests.factories import ProductFactory
@@ -58,13 +59,30 @@ def test_keys_belong_to_their_client(api, mug, db):
 
 def test_rotating_a_token_keeps_its_keys(api, mug):
     first = api.place(order_of(), key="once")
-    api.headers["Authorization"] = f"Bearer {tokens.rotate(api.token.name)}"
+    _, secret = tokens.rotate(api.token.name)
+    api.headers["Authorization"] = f"Bearer {secret}"
 
     assert api.place(order_of(), key="once").content == first.content
 
 
 def test_an_order_without_a_key_is_refused(api, mug):
     assert_problem(api.post(ORDERS, order_of()), 400, "idempotency-key-missing")
+
+
+@pytest.mark.parametrize(
+    "key", ["once,once", "once, once", "once,", ",once", '"once","once"', '"once", "once"', "a,b"]
+)
+def test_two_keys_in_one_request_are_none(api, mug, key):
+    """So a header that is sent twice arrives: joined."""
+    api.place(order_of(), key="once")
+
+    assert_problem(api.post(ORDERS, order_of(), key=key), 400, "idempotency-key-malformed")
+    assert Order.objects.count() == 1
+
+
+def test_a_quoted_key_may_have_a_comma(api, mug):
+    assert api.place(order_of(), key='"a,b"').content == api.place(order_of(), key='"a,b"').content
+    assert Order.objects.count() == 1
 
 
 @pytest.mark.parametrize("key", ["", "two words", "ümlaut", "x" * 256, '"open', '""', '"a"b"', "tab\there"])
@@ -79,7 +97,7 @@ def test_a_request_in_flight_keeps_its_key(transactional_db):
         other = connection.copy()
         held.callback(other.close)
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"api:{api.token.pk}\x1fonce"])
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"api:{api.client_id}\x1fonce"])
         response = api.place(order_of(), key="once")
 
     assert_problem(response, 409, "idempotency-key-in-use")

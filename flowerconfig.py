@@ -1,0 +1,30 @@
+"""Flower's own configuration, which it reads in the folder that it is started in."""
+
+import os
+from pathlib import Path
+
+from flower.views import BaseHandler, monitor
+from tornado.web import HTTPError, authenticated
+
+import orderflow.celery  # noqa: F401 - names the settings
+from orderflow.observability import logs
+
+if secret := os.environ.get("FLOWER_BASIC_AUTH_FILE"):
+    basic_auth = [Path(secret).read_text().strip()]  # what Flower itself reads is FLOWER_BASIC_AUTH alone
+
+logging = "none"  # else Tornado would choose the level
+logs.configure_logging()
+
+# Flower gives its metrics (names of tasks, of workers and their load) to everybody.
+monitor.Metrics.get = authenticated(monitor.Metrics.get)  # type: ignore[method-assign]
+_current_user = BaseHandler.get_current_user
+
+
+def get_current_user(handler: BaseHandler) -> object:
+    """Who is asking. Without a password in its settings, Flower would let everybody in."""
+    if not (handler.application.options.basic_auth or handler.application.options.auth):
+        raise HTTPError(403, "Flower has no password: set FLOWER_BASIC_AUTH to user:password.")
+    return _current_user(handler)
+
+
+BaseHandler.get_current_user = get_current_user  # type: ignore[method-assign]

@@ -1,0 +1,80 @@
+"""Faults of the sandbox's providers: slow answers, lost answers, refused credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import requests
+from django.conf import settings
+
+from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orderflow.chaos.schedule import Fault
+
+CONTROL_PATIENCE = 5.0
+"""Seconds to wait for a page of switches."""
+
+WRONG_CREDENTIALS = 401
+"""The answer to a revoked key (RFC 9110, section 15.5.2)."""
+
+ADDRESSES: dict[str, Callable[[], str]] = {
+    "payments": lambda: settings.STRIPE_API_BASE,
+    "warehouse": lambda: settings.WAREHOUSE_URL,
+    "sms": lambda: settings.TWILIO_API_BASE,
+    "push": lambda: settings.FCM_API_BASE,
+}
+
+
+class ProviderFault:
+    """One fault at the sandbox's page of switches, until it is taken away."""
+
+    KINDS: ClassVar[dict[str, Callable[[Fault, int], dict[str, Any]]]] = {
+        "provider-drop-after": lambda fault, seed: {
+            "fault": "drop_after",
+            "probability": fault.strength,
+            "seed": seed,
+        },
+        "slow-provider": lambda fault, _: {"fault": "slow", "latency_ms": int(fault.strength * 1000)},
+        "slow-channel": lambda fault, _: {"fault": "slow", "latency_ms": int(fault.strength * 1000)},
+        "wrong-credentials": lambda *_: {"fault": "error", "status": WRONG_CREDENTIALS},
+    }
+
+    def __init__(self, fault: Fault, *, stack: OwnStack | None, seed: int) -> None:
+        self._control = f"{_address(fault.target, stack)}/_control"
+        self._fault = self.KINDS[fault.kind](fault, seed)
+        self._number = 0
+
+    def begin(self) -> str:
+        answer = requests.post(self._control, json=self._fault, timeout=CONTROL_PATIENCE, auth=_password())
+        answer.raise_for_status()
+        self._number = answer.json()["id"]
+        return f"{self._control}: {self._fault}"
+
+    def end(self) -> str:
+        asked = requests.get(self._control, timeout=CONTROL_PATIENCE, auth=_password())
+        listed = asked.json()["faults"]
+        struck = sum(fault["struck"] for fault in listed if fault["id"] == self._number)
+        address = f"{self._control}/{self._number}"
+        requests.delete(address, timeout=CONTROL_PATIENCE, auth=_password()).raise_for_status()
+        return "" if struck else "no request came in that time that it could strike"
+
+    def is_back(self) -> bool:
+        return True
+
+
+def _password() -> tuple[str, str]:
+    return "sandbox", settings.SANDBOX_PASSWORD
+
+
+def _address(target: str, stack: OwnStack | None) -> str:
+    """
+    The HTTP side of a provider.
+
+    Raises:
+        NotRunning: for the mail server, which only a stack of the drill's own has.
+    """
+    if target == "email":
+        if stack is None:
+            raise NotRunning("the sandbox's mail server belongs to a stack of the drill's own")
+        return stack.mail_url
+    return ADDRESSES[target]()

@@ -1,0 +1,170 @@
+"""
+Logs: what happens to the signals that `outbox.telemetry` states.
+
+structlog is named here and nowhere else. Logs are structured, carry the ids of the work at hand
+and pass a redaction that knows the shapes personal data come in.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+import threading
+from collections.abc import MutableMapping
+from types import TracebackType
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from orderflow.observability import errors, redaction
+from outbox import context, telemetry
+from outbox.worker import inline
+
+_WARNINGS = frozenset(
+    {
+        "message.buried",
+        "message.parked",
+        "message.postponed",
+        "message.undelivered",
+        "periodic_task.failed",
+        "relay.broker_down",
+        "step.database_down",
+        "verification.failed",
+        "database.restored",
+        "step.fenced",
+        "charge.stranded",
+        "user.login_failed",
+        "user.login_throttled",
+        "user.second_factor_failed",
+    }
+)
+_QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
+"""Signals of the daily work: at debug level, or they would drown the others."""
+
+
+EventDict = MutableMapping[str, Any]
+
+_logger = structlog.stdlib.get_logger("orderflow")
+
+
+def connect() -> None:
+    """Receive signals, and report errors to Sentry when `SENTRY_DSN` is set. Called once by `apps.ready()`."""
+    _hand_over_to_logging()
+    telemetry.register(log_signal)
+    if settings.SENTRY_DSN:
+        errors.connect_sentry(settings.SENTRY_DSN)
+
+
+def configure_logging() -> None:
+    """Send logs to standard error: JSON for machines, or readable lines with `LOG_FORMAT=console`."""
+    logging.captureWarnings(True)
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.LOG_FORMAT == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "structured": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": _processors(),
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+            "filters": {"no ticks": {"()": NoTicks}, "own results": {"()": OwnResults}},
+            "loggers": {
+                "celery.beat": {"filters": ["no ticks"]},
+                "celery.app.trace": {"filters": ["own results"]},
+            },
+            "root": {"handlers": ["stderr"], "level": settings.LOG_LEVEL},
+        }
+    )
+    if settings.LOG_FORMAT == "json":
+        sys.excepthook = _log_uncaught
+        threading.excepthook = lambda uncaught: _log_uncaught(
+            uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback
+        )
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Make a line like all others of what ends a process or a thread; Python would print a traceback."""
+    if error is not None and not isinstance(error, SystemExit):
+        logging.getLogger("orderflow").critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+class NoTicks(logging.Filter):
+    """Keeps beat from saying every second that it ticks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Scheduler: Sending due task")
+
+
+class OwnResults(logging.Filter):
+    """Has Celery tell a task's own result, not what followed it inline: those links have lines of their own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, dict) and isinstance(told := record.args.get("return_value"), str):
+            own, seconds, _ = inline.read(told)
+            if seconds is not None:
+                record.args = {**record.args, "return_value": own, "runtime": seconds}
+        return True
+
+
+def _processors() -> list[Any]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_context,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+
+
+def _hand_over_to_logging() -> None:
+    """Let structlog write through the standard library, or it would print to a command's output."""
+    structlog.configure(
+        # What nobody will read is not made ready first: most signals are quiet ones.
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def log_signal(signal: str, fields: dict[str, Any]) -> None:
+    """Write a signal as one log line."""
+    level = logging.WARNING if signal in _WARNINGS else logging.DEBUG if signal in _QUIET else logging.INFO
+    _logger.log(level, signal, **fields)
+
+
+def add_context(_: Any, __: str, event: EventDict) -> EventDict:
+    """Name the request, the message and the task that a line belongs to."""
+    work = context.current_or_none()
+    if work is not None:
+        event.setdefault("correlation_id", work.correlation_id)
+        if work.causation_id:
+            event.setdefault("message_id", work.causation_id)
+        if work.task:
+            event.setdefault("task", work.task)
+    return event
+
+
+def redact(_: Any, __: str, event: EventDict) -> EventDict:
+    """Replace what looks like an address, a card, a phone number or a secret, however deep it lies."""
+    return {
+        # Those that begin so are the formatter's own, and are gone before anything is written.
+        key: value if key.startswith("_") else redaction.redacted({key: value})[key]
+        for key, value in event.items()
+    }

@@ -1,0 +1,75 @@
+"""Servers that live as long as one drill or one benchmark, with the broker that was asked for."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from orderflow.stack import environment
+from orderflow.stack.environment import Given
+from orderflow.stack.homes import ServersHome
+from orderflow.stack.servers import choice, rabbitmq
+from orderflow.stack.units import Unit
+
+PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-names")
+
+
+def ports(nodes: int) -> list[str]:
+    """The names of the ports of servers whose broker has so many nodes, if that is RabbitMQ."""
+    more = rabbitmq.node_names(nodes)[1:]
+    return [*PORTS, *more, *(f"{name}-distribution" for name in more)]
+
+
+RABBITMQ, VALKEY = rabbitmq.FIRST, "valkey"
+
+
+@dataclasses.dataclass(frozen=True)
+class ThrowawayServers:
+    """What to start, and where it will answer. `broker` is the name of the unit that is the broker."""
+
+    units: list[Unit]
+    addresses: Mapping[str, str]
+    label: str
+    broker: str
+
+
+def choose(
+    broker: str,
+    *,
+    place: ServersHome,
+    logs: Path,
+    port: Mapping[str, int],
+    secret: Mapping[str, str],
+    nodes: int = 1,
+) -> ThrowawayServers:
+    """
+    Describe a durable PostgreSQL, a Valkey, and with the broker `rabbitmq` RabbitMQ nodes as well.
+
+    Of a cluster, the address of the broker names all nodes, as Celery wants it.
+
+    Raises:
+        Problem: if a program for one of them is missing.
+    """
+    needed = choice.private(place, logs=logs, port=port, secret=secret, given=Given("", "", ""))
+    if broker != RABBITMQ:
+        return ThrowawayServers(list(needed.units), needed.environment, needed.label, VALKEY)
+    names = rabbitmq.node_names(nodes)
+    cluster = [
+        rabbitmq.RabbitMQ(
+            home=place,
+            program=rabbitmq.program(),
+            log=logs / f"{name}.log",
+            port=port[name],
+            distribution_port=port[f"{name}-distribution"],
+            names_port=port["rabbitmq-names"],
+            password=secret["valkey"],
+            name=name,
+            joins=tuple(port[before] for before in names[:position]),
+        )
+        for position, name in enumerate(names)
+    ]
+    return ThrowawayServers(
+        [*needed.units, *(unit for node in cluster for unit in node.units())],
+        {**needed.environment, "BROKER_URL": ";".join(node.url for node in cluster)},
+        f"{needed.label}, {cluster[0].program}{f' ({nodes} nodes)' if nodes > 1 else ''}",
+        RABBITMQ,
+    )

@@ -1,0 +1,112 @@
+"""A private Valkey (or Redis): the broker, and the memory that all workers share."""
+
+import dataclasses
+import json
+import signal
+import socket
+from pathlib import Path
+
+from orderflow.stack import children
+from orderflow.stack.homes import ServersHome
+from orderflow.stack.ports import LOOPBACK
+from orderflow.stack.problem import Problem
+from orderflow.stack.servers.binaries import Program
+from orderflow.stack.units import Kind, Process, StopRank, Unit
+
+BROKER_DATABASE = 0
+SHARED_DATABASE = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Valkey:
+    """One server with its data in `home`. `durable` False, for tests, writes nothing to disk."""
+
+    home: ServersHome
+    program: Program
+    log: Path
+    port: int
+    password: str
+    durable: bool = True
+
+    @property
+    def data(self) -> Path:
+        return self.home.path / "valkey"
+
+    def url(self, database: int) -> str:
+        """Return the address of one of its numbered databases."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    def unit(self) -> Unit:
+        """Return what the supervisor needs."""
+        return Unit(
+            name="valkey",
+            kind=Kind.SERVER,
+            start=self.start,
+            is_ready=self.is_ready,
+            log=self.log,
+            stop_rank=StopRank.BROKER,
+        )
+
+    def start(self) -> Process:
+        """Start the server. Its settings go through a pipe, so that `ps` does not show the password."""
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self.home.account.take(self.data)
+        process = children.start(
+            self.home.account.wrap([str(self.program.path), "-"], dies_by=signal.SIGTERM),
+            environment={"LC_ALL": "C"},
+            log=self.log,
+            cwd=self.home.path,
+            dies_by=signal.SIGTERM,
+            run_as=self.home.account.popen_options,
+            stdin=children.PIPE,
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(self._settings().encode())
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it is dead already; the supervisor shows its log
+        return process
+
+    def is_ready(self, process: Process) -> bool:
+        """
+        Tell whether this very server answers, with our password and our folder, and has read its data.
+
+        While it reads, it answers some questions and refuses all work.
+
+        Raises:
+            Problem: if another server answers at its port.
+        """
+        try:
+            answer = self._ask(f"AUTH {self.password}", "CONFIG GET dir", "INFO persistence")
+        except OSError:
+            return False
+        if str(self.data.resolve()) not in answer.splitlines():
+            raise Problem(
+                f"Another server answers at port {self.port}. Run again: another port will be chosen."
+            )
+        return "loading:0" in answer.splitlines()
+
+    def _ask(self, *commands: str) -> str:
+        """Send commands in the protocol's inline form; the standard library is enough for two of them."""
+        with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
+            connection.sendall("".join(f"{command}\r\n" for command in (*commands, "QUIT")).encode())
+            answer = b""
+            while part := connection.recv(4096):
+                answer += part
+        return answer.decode(errors="replace")
+
+    def _settings(self) -> str:
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "requirepass": self.password,
+            "dir": json.dumps(str(self.data), ensure_ascii=False),  # the folder may contain spaces
+            "databases": "64",  # parallel test workers take a pair each
+            "maxmemory-policy": "noeviction",  # a broker must refuse, never forget
+            "save": '""',
+            "appendonly": "yes" if self.durable else "no",
+            "appendfsync": "everysec",
+            "daemonize": "no",
+        }
+        return "".join(f"{name} {value}\n" for name, value in settings.items())

@@ -1,0 +1,295 @@
+"""
+Bearer tokens of API clients: made, found, rotated, revoked, identified. Only the SHA-256 of a secret is kept.
+
+A secret is 256 random bits, so a plain hash is enough: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import ipaddress
+import re
+import secrets
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q, Value
+from django.db.models.functions import Now
+
+from orders.models import ApiClient, ApiToken, SupersededSecret
+from outbox import telemetry
+from outbox.database import clock
+
+READ, READ_ALL, WRITE, CANCEL = "orders:read", "orders:read:all", "orders:write", "orders:cancel"
+SCOPES = (READ, WRITE, CANCEL, READ_ALL)
+ORDINARY = (READ, WRITE, CANCEL)
+"""What a client needs for its own orders; `orders:read:all` shows those of every client."""
+
+NEVER = dt.timedelta.max
+"""As a lifetime: the token does not expire."""
+NO_END = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+USE_NOTED_EVERY = dt.timedelta(minutes=1)
+"""`last_used_at` is for people; writing it with every request would make each read a write."""
+
+SECRET = re.compile(r"of_(?:live|test)_[A-Za-z0-9_-]{43}")
+
+
+class UnknownScope(ValueError):
+    """A token was asked for with a scope that does not exist."""
+
+
+class BadNetwork(ValueError):
+    """Something is no network in CIDR notation, like 192.0.2.0/24."""
+
+
+class NameTaken(Exception):
+    """There is a token or a client of this name already."""
+
+
+class NoSuchToken(Exception):
+    """There is no usable token of this name: it never existed or has been revoked."""
+
+
+class AddressRefused(Exception):
+    """A valid token was used from outside its allowed networks; `token` is the token."""
+
+    def __init__(self, token: ApiToken) -> None:
+        super().__init__(f"the token {token.name} may not be used from this address")
+        self.token = token
+
+
+def lifetime() -> dt.timedelta:
+    """How long a secret is valid when nothing else is asked for."""
+    return dt.timedelta(days=settings.API_TOKEN_LIFETIME_DAYS)
+
+
+def create(
+    name: str,
+    *,
+    scopes: Sequence[str],
+    client: str = "",
+    expires_in: dt.timedelta | None = None,
+    networks: Sequence[str] = (),
+) -> tuple[ApiToken, str]:
+    """
+    Make a token; return it with its secret, which nobody can read again.
+
+    It belongs to the client of this name, who is made if there is none; unless a client is named, to a new
+    one of the token's own name. It is valid for `lifetime()` unless `expires_in` says otherwise.
+
+    Raises:
+        UnknownScope: if a scope is none of `SCOPES`.
+        BadNetwork: if one of the networks that it may be used from is none.
+        NameTaken: if the name is in use, or no client was named and there is one of that name.
+    """
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise UnknownScope(f"no such scope: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
+    allowed = _networks(networks)
+    secret = _new_secret()
+    try:
+        with transaction.atomic():
+            token = ApiToken.objects.create(
+                client=_client(client, name),
+                name=name,
+                digest=_digest(secret),
+                last_four=secret[-4:],
+                scopes=sorted(set(scopes)),
+                allowed_networks=allowed,
+                expires_at=_end_of(expires_in),
+            )
+    except IntegrityError as taken:
+        raise NameTaken(f"there is a token named {name} already") from taken
+    telemetry.emit("api_token.created", name=name, client=token.client.name, scopes=token.scopes)
+    return token, secret
+
+
+def find(secret: str, *, address: str = "") -> ApiToken | None:
+    """
+    The token that `secret` opens, or None when it is unknown, superseded, expired or revoked. Notes its use.
+
+    Raises:
+        AddressRefused: if the token may not be used from this address.
+    """
+    digest = _digest(secret)
+    usable = ApiToken.objects.filter(revoked_at__isnull=True).annotate(used_at=Now())
+    token = usable.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=Now()), digest=digest).first()
+    superseded = None
+    if token is None:
+        superseded = SupersededSecret.objects.filter(digest=digest, valid_until__gt=Now()).first()
+        token = usable.filter(pk=superseded.token_id).first() if superseded else None
+    if token is None:
+        return None
+    if not _is_allowed(address, token.allowed_networks):
+        raise AddressRefused(token)
+    _note_use(superseded or token, at=token.used_at)
+    return token
+
+
+def rotate(
+    name: str, *, overlap: dt.timedelta = dt.timedelta(0), expires_in: dt.timedelta | None = None
+) -> tuple[ApiToken, str]:
+    """
+    Give the token of this name a new secret; return both.
+
+    The secret that it had stays valid for the overlap, though not beyond its own end. Without an overlap that
+    one, and those of earlier overlaps, stop working at once.
+
+    Raises:
+        NoSuchToken: if there is none, or it has been revoked.
+    """
+    secret = _new_secret()
+    with transaction.atomic():
+        token, now = _in_use(name), clock.now()
+        if not overlap:
+            token.superseded.filter(valid_until__gt=now).update(valid_until=now)
+        SupersededSecret.objects.create(
+            token=token,
+            digest=token.digest,
+            last_four=token.last_four,
+            valid_until=min(now + overlap, token.expires_at or NO_END),
+            last_used_at=token.last_used_at,
+        )
+        token.digest, token.last_four = _digest(secret), secret[-4:]
+        token.expires_at, token.last_used_at = _end_of(expires_in), None
+        token.save(update_fields=["digest", "last_four", "expires_at", "last_used_at"])
+    telemetry.emit("api_token.rotated", name=name, overlap_seconds=overlap.total_seconds())
+    return token, secret
+
+
+def allow(name: str, *, networks: Sequence[str]) -> None:
+    """
+    Let the token of this name be used from these networks only; from anywhere when there are none.
+
+    Raises:
+        BadNetwork: if one is none.
+        NoSuchToken: if there is no such token, or it has been revoked.
+    """
+    allowed = _networks(networks)
+    with transaction.atomic():
+        token = _in_use(name)
+        token.allowed_networks = allowed
+        token.save(update_fields=["allowed_networks"])
+    telemetry.emit("api_token.restricted", name=name, networks=allowed)
+
+
+def revoke(name: str) -> None:
+    """
+    End a token for good, with all its secrets.
+
+    Raises:
+        NoSuchToken: if there is none, or it has been revoked before.
+    """
+    with transaction.atomic():
+        token = _in_use(name)
+        ApiToken.objects.filter(pk=token.pk).update(revoked_at=Now())
+    telemetry.emit("api_token.revoked", name=name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whose a secret is, and whether it still opens anything."""
+
+    token: ApiToken
+    state: str
+    """valid, expired, revoked or superseded."""
+    valid_until: dt.datetime | None
+    """None: it is not valid, or its token does not expire."""
+    last_used_at: dt.datetime | None
+
+
+def identify(text: str) -> Identity | None:
+    """The token of a secret that was found somewhere, alone or within `text`; None when it is none of ours."""
+    found = SECRET.search(text)
+    digest = _digest(found.group() if found else text.strip())
+    used: ApiToken | SupersededSecret | None
+    used = ApiToken.objects.select_related("client").filter(digest=digest).first()
+    used = used or SupersededSecret.objects.select_related("token__client").filter(digest=digest).first()
+    if used is None:
+        return None
+    token, until = (used, used.expires_at) if isinstance(used, ApiToken) else (used.token, used.valid_until)
+    state = state_of(used, now=clock.now())
+    return Identity(
+        token=token,
+        state=state,
+        valid_until=until if state == "valid" else None,
+        last_used_at=used.last_used_at,
+    )
+
+
+def expiring(*, within: dt.timedelta) -> list[tuple[str, dt.datetime | None]]:
+    """The names of tokens that have been used, expire soon and were not rotated, with their ends."""
+    # Columns that were always there: `migrate` asks before it has made the others.
+    ending = ApiToken.objects.filter(revoked_at__isnull=True, last_used_at__isnull=False)
+    ending = ending.filter(expires_at__gt=Now(), expires_at__lt=Now() + Value(within)).order_by("expires_at")
+    return list(ending.values_list("name", "expires_at"))
+
+
+def state_of(secret: ApiToken | SupersededSecret, *, now: dt.datetime) -> str:
+    """Whether the token's own secret, or one that it had before, is valid, expired, revoked or superseded."""
+    if isinstance(secret, SupersededSecret):
+        if secret.token.revoked_at:
+            return "revoked"
+        return "valid" if secret.valid_until > now else "superseded"
+    if secret.revoked_at:
+        return "revoked"
+    return "expired" if secret.expires_at and secret.expires_at <= now else "valid"
+
+
+def _client(client: str, name: str) -> ApiClient:
+    if client:
+        return ApiClient.objects.get_or_create(name=client)[0]
+    if ApiClient.objects.filter(name=name).exists():
+        raise NameTaken(f"there is a client named {name} already; name it to give it another token")
+    return ApiClient.objects.create(name=name)
+
+
+def _in_use(name: str) -> ApiToken:
+    """The token, locked."""
+    token = ApiToken.objects.select_for_update().filter(name=name, revoked_at__isnull=True).first()
+    if token is None:
+        raise NoSuchToken(f"there is no token named {name} in use")
+    return token
+
+
+def _end_of(expires_in: dt.timedelta | None) -> dt.datetime | None:
+    return None if expires_in is NEVER else clock.now() + (lifetime() if expires_in is None else expires_in)
+
+
+def _networks(texts: Sequence[str]) -> list[str]:
+    try:
+        return sorted({str(ipaddress.ip_network(text.strip())) for text in texts})
+    except ValueError as wrong:
+        raise BadNetwork(f"{wrong}; a network is written like 192.0.2.0/24 or 2001:db8::/32") from wrong
+
+
+def _is_allowed(address: str, networks: Sequence[str]) -> bool:
+    if not networks:
+        return True
+    try:
+        came_from = ipaddress.ip_address(address)
+    except ValueError:  # a socket has none
+        return False
+    mapped = getattr(came_from, "ipv4_mapped", None)
+    return any((mapped or came_from) in ipaddress.ip_network(network) for network in networks)
+
+
+def _note_use(used: ApiToken | SupersededSecret, *, at: dt.datetime) -> None:
+    noted = used.last_used_at
+    if noted and at - noted < USE_NOTED_EVERY:
+        return
+    long_ago = Q(last_used_at__isnull=True) | Q(last_used_at__lt=Now() - Value(USE_NOTED_EVERY))
+    type(used)._default_manager.filter(long_ago, pk=used.pk).update(last_used_at=Now())
+
+
+def _new_secret() -> str:
+    """The prefix tells people, and scanners of leaked secrets, what they are looking at."""
+    kind = "live" if settings.ENVIRONMENT == "production" else "test"
+    return f"of_{kind}_{secrets.token_urlsafe(32)}"
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,84 @@
+"""
+Orders that wait for a person: a step of theirs was given up, and nothing goes on before somebody decides.
+Or the message that moves them on is parked, and nothing goes on before somebody deploys code that can read it.
+
+A notification that was given up does not hold its order up, and does not count here. A dead letter that was
+discarded without its order, as older versions and writes by hand do, does: nothing starts that order again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, UUIDField, When
+from django.db.models.functions import Cast
+
+from orders.models import Order
+from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage
+
+STEPS = Q(consumer__startswith="orders.") | (
+    Q(consumer__startswith="outbox.") & (Q(workflow="") | Q(workflow__startswith="orders.workflows."))
+)
+"""The dead letters of steps, and those of messages that never reached one."""
+
+AN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+
+
+DISCARDED = Q(resolution=DeadLetter.Resolution.DISCARDED)
+
+
+def dead_letters_of(order: Order) -> DeadLetterQuerySet:
+    """The dead letters that a person has to decide about before the order goes on, the newest first."""
+    found = Q(resolution=DeadLetter.Resolution.OPEN)
+    if not order.is_final:
+        found |= DISCARDED & Q(message_id=order.message_id)
+    return DeadLetter.objects.filter(found, STEPS, ~_has_a_newer_one(), key=str(order.pk)).order_by("-pk")
+
+
+def _has_a_newer_one() -> Exists:
+    """Whether a discarded dead letter is not the newest of its consumer and message."""
+    newer = DeadLetter.objects.filter(
+        message_id=OuterRef("message_id"), consumer=OuterRef("consumer"), pk__gt=OuterRef("pk")
+    )
+    return Exists(newer)
+
+
+def _given_up() -> QuerySet[Order]:
+    """Unfinished orders that wait for a step whose dead letter is discarded."""
+    ended = DeadLetter.objects.filter(DISCARDED, STEPS, ~_has_a_newer_one(), message_id=OuterRef("message_id"))
+    return Order.objects.filter(Exists(ended), due_at__isnull=False)
+
+
+def is_needed(order: Order) -> bool:
+    """Whether the order waits for a person."""
+    return dead_letters_of(order).exists() or parked(order) is not None
+
+
+def parked(order: Order) -> OutboxMessage | None:
+    """The message that moves the order on, if it is parked."""
+    return None if order.is_final else _parked().filter(pk=order.message_id).first()
+
+
+def _parked() -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.filter(status=OutboxMessage.Status.PARKED)
+
+
+def needed_by(orders: Sequence[Order]) -> set[uuid.UUID]:
+    """Those of the orders that wait for a person."""
+    unfinished = {str(order.pk): order.message_id for order in orders if not order.is_final}
+    keys = {str(order.pk) for order in orders}
+    discarded = DISCARDED & ~_has_a_newer_one() & Q(message_id__in=unfinished.values())
+    found = DeadLetter.objects.filter(Q(resolution=DeadLetter.Resolution.OPEN) | discarded, STEPS, key__in=keys)
+    parked = set(_parked().filter(pk__in=unfinished.values()).values_list("pk", flat=True))
+    return {uuid.UUID(key) for key in found.values_list("key", flat=True)} | {
+        order.pk for order in orders if not order.is_final and order.message_id in parked
+    }
+
+
+def waiting(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Those of the orders that wait for a person, by way of dead letters and parked messages (fewer)."""
+    ids = Case(When(key__regex=AN_ID, then=Cast("key", UUIDField())))
+    waiting = DeadLetter.objects.open().filter(STEPS).values(order=ids)
+    unread = Order.objects.filter(due_at__isnull=False, message_id__in=_parked().values("pk"))
+    return orders.filter(pk__in=waiting.union(_given_up().values("pk"), unread.values("pk"), all=True))

@@ -1,0 +1,232 @@
+"""
+The providers' own records of charges, refunds and shipments, compared with our books.
+
+The books are read first, in the snapshot; the provider is asked afterwards. So whatever our books say
+took effect must be in the list; and what the list has may be too young for our books, or still on its way.
+Records that carry no key of ours, in an account that is shared, are none of our business.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from orders import adapters, moves, ports
+from orders.claims import KEY_WINDOW
+from orders.models import Order, Payment, Refund, Shipment
+from orders.reconciliation import recovery
+from orders.sweep import LONGEST_PAUSE
+from outbox.models import Restore
+from outbox.verification.catalogue import Look, Row
+
+Listed = TypeVar("Listed", ports.ListedCharge, ports.ListedRefund, ports.ListedParcel)
+
+MARGIN = KEY_WINDOW + dt.timedelta(hours=2)
+"""By how much older than `since` a request may be whose effect is younger: its key's life, and some."""
+
+IN_FLIGHT = LONGEST_PAUSE
+"""Records younger than that may be on their way into our books."""
+
+RESOLUTION = dt.timedelta(seconds=1)
+"""Providers say the second in which a record was made: it is up to that much younger than it says."""
+
+OURS = re.compile(r"order-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-(charge|refund(-[0-9]+)?|shipment)")
+
+OPEN = (Payment.Status.REQUESTED, Payment.Status.UNKNOWN)
+
+ENDED_UNSHIPPED = (moves.Status.REJECTED, moves.Status.CANCELLED)
+
+CHARGES = """
+    SELECT payment.idempotency_key, payment.status, payment.provider_id, payment.amount_minor,
+           payment.currency, payment.requested_at, o.number, o.status AS order_status, o.finished_at
+    FROM orders_payment AS payment JOIN orders_order AS o ON o.id = payment.order_id
+    WHERE payment.requested_at >= %(since)s::timestamptz - %(margin)s
+"""
+
+REFUNDS = """
+    SELECT refund.idempotency_key, refund.status, refund.provider_id, refund.amount_minor,
+           refund.currency, refund.requested_at, refund.given_back_by
+    FROM orders_refund AS refund WHERE refund.requested_at >= %(since)s::timestamptz - %(margin)s
+"""
+
+SHIPMENTS = """
+    SELECT shipment.idempotency_key, shipment.status, shipment.provider_id, shipment.requested_at,
+           o.number, o.finished_at
+    FROM orders_shipment AS shipment JOIN orders_order AS o ON o.id = shipment.order_id
+    WHERE shipment.requested_at >= %(since)s::timestamptz - %(margin)s
+"""
+
+
+def values() -> dict[str, dt.timedelta]:
+    """What the queries above need."""
+    return {"margin": MARGIN}
+
+
+# Ours, there ---------------------------------------------------------------------------------------
+
+
+def charges_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+    """Our captured charges that the provider does not have captured, with this amount and currency."""
+    known = {(charge.id, charge.amount_minor, charge.currency) for charge in _captured(look)}
+    for row in _took_effect(books, Payment.Status.SUCCEEDED, look):
+        if (row["provider_id"], row["amount_minor"], row["currency"]) not in known:
+            yield row["idempotency_key"]
+
+
+def refunds_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+    """Our refunds that the provider does not have as given back, with this amount and currency."""
+    done = [refund for refund in _refunds(look) if refund.state is ports.RefundState.DONE]
+    known = {(refund.id, refund.amount_minor, refund.currency) for refund in done}
+    for row in _took_effect([row for row in books if not row["given_back_by"]], Refund.Status.SUCCEEDED, look):
+        if (row["provider_id"], row["amount_minor"], row["currency"]) not in known:
+            yield row["idempotency_key"]
+
+
+def shipments_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+    """Our shipments that the warehouse does not have."""
+    known = {parcel.id for parcel in _parcels(look)}
+    for row in _took_effect(books, Shipment.Status.SHIPPED, look):
+        if row["provider_id"] not in known:
+            yield row["idempotency_key"]
+
+
+# Theirs, here --------------------------------------------------------------------------------------
+
+
+def charges_made_twice(books: list[Row], look: Look) -> Iterable[str]:
+    """Keys under which the provider holds more than one captured, unrefunded charge."""
+    kept = collections.Counter(charge.idempotency_key for charge in _kept(look))
+    return [key for key, count in kept.items() if count > 1]
+
+
+def charges_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+    """Captured, unrefunded charges at the provider of which our books know nothing, the order's end aside."""
+    ours = {row["idempotency_key"]: row for row in books}
+    twice = set(charges_made_twice(books, look))
+    for charge in _settled(_kept(look), look):
+        row = ours.get(charge.idempotency_key)
+        if charge.idempotency_key in twice:
+            continue
+        if row is None:
+            order = _order(charge)
+            if order is None or order.status == moves.Status.FULFILLED:
+                yield charge.idempotency_key
+        elif row["status"] == Payment.Status.SUCCEEDED:
+            if row["provider_id"] != charge.id:
+                yield charge.idempotency_key
+        elif row["order_status"] not in ENDED_UNSHIPPED and row["status"] not in OPEN:
+            yield charge.idempotency_key
+
+
+def charges_stranded(books: list[Row], look: Look) -> Iterable[str]:
+    """Orders that ended unshipped while the provider holds a charge of theirs that our books do not have."""
+    ours = {row["idempotency_key"]: row for row in books}
+    for charge in _settled(_kept(look), look):
+        row = ours.get(charge.idempotency_key)
+        if row is None:
+            order = _order(charge)
+            if order and order.status in ENDED_UNSHIPPED and _long_ago(order.finished_at, look):
+                yield order.number
+        elif (
+            row["status"] != Payment.Status.SUCCEEDED
+            and row["order_status"] in ENDED_UNSHIPPED
+            and _long_ago(row["finished_at"], look)
+        ):
+            yield row["number"]
+
+
+def refunds_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+    """Refunds at the provider under a key of ours that our books have not, or as made by other means."""
+    ours = {row["idempotency_key"]: row for row in books}
+    for refund in _settled(_refunds(look), look):
+        row = ours.get(refund.idempotency_key)
+        if row and row["given_back_by"]:
+            if refund.state is ports.RefundState.DONE:
+                yield refund.idempotency_key
+            continue
+        on_its_way = row["status"] == Refund.Status.REQUESTED if row else _goes_on(refund)
+        if not on_its_way and (row is None or row["provider_id"] != refund.id):
+            yield refund.idempotency_key
+
+
+def shipments_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+    """Shipments at the warehouse under a key of ours that our books do not have as shipped."""
+    ours = {row["idempotency_key"]: row for row in books}
+    for parcel in _settled(_parcels(look), look):
+        row = ours.get(parcel.idempotency_key)
+        asked_for = row is None or row["status"] == Shipment.Status.REQUESTED
+        on_its_way = asked_for and (row["finished_at"] is None if row else _goes_on(parcel))
+        if not on_its_way and (row is None or row["provider_id"] != parcel.id):
+            yield parcel.idempotency_key
+
+
+# shared --------------------------------------------------------------------------------------------
+
+
+def _took_effect(books: list[Row], status: str, look: Look) -> Iterator[Row]:
+    """Our rows that took effect; those in the margin before `since` are there for the other direction."""
+    for row in books:
+        if row["status"] == status and (look.since is None or row["requested_at"] >= look.since):
+            yield row
+
+
+def _settled(records: Iterable[Listed], look: Look) -> Iterator[Listed]:
+    """Their records that carry a key of ours, since the run's `since`, and old enough for our books."""
+    for record in records:
+        old_enough = _long_ago(record.made_at, look)
+        young_enough = look.since is None or record.made_at + RESOLUTION > look.since
+        if old_enough and young_enough and OURS.fullmatch(record.idempotency_key):
+            yield record
+
+
+def _long_ago(at: dt.datetime | None, look: Look) -> bool:
+    """Whether our books know of it by now, or never will: it happened before the database was restored."""
+    restored = look.once("restore", lambda: Restore.objects.order_by("-noted_at")[:1])
+    known_since = max([look.at - IN_FLIGHT, *(restore.noted_at for restore in restored)])
+    return at is not None and at < known_since
+
+
+def _order(record: Listed) -> Order | None:
+    """The order that a record of theirs names, as it is now."""
+    return Order.objects.filter(pk=recovery.order_of(record.idempotency_key)).first()
+
+
+def _goes_on(record: Listed) -> bool:
+    """Whether a step of the order is still to come, which looks the record up."""
+    order = _order(record)
+    return order is not None and not order.is_final
+
+
+def _captured(look: Look) -> list[ports.ListedCharge]:
+    return [charge for charge in _charges(look) if charge.succeeded]
+
+
+def _kept(look: Look) -> list[ports.ListedCharge]:
+    """Captured charges under a key of ours that are not given back in full, nor about to be."""
+    returned: collections.Counter[str] = collections.Counter()
+    for refund in _refunds(look):
+        returned[refund.charge_id] += refund.amount_minor
+    return [
+        charge
+        for charge in _captured(look)
+        if OURS.fullmatch(charge.idempotency_key) and returned[charge.id] < charge.amount_minor
+    ]
+
+
+def _charges(look: Look) -> list[ports.ListedCharge]:
+    return look.once("charges", lambda: adapters.payment_gateway().charges(since=_since(look)))
+
+
+def _refunds(look: Look) -> list[ports.ListedRefund]:
+    return look.once("refunds", lambda: adapters.payment_gateway().refunds(since=_since(look)))
+
+
+def _parcels(look: Look) -> list[ports.ListedParcel]:
+    return look.once("shipments", lambda: adapters.warehouse().shipments(since=_since(look)))
+
+
+def _since(look: Look) -> dt.datetime | None:
+    return look.since - MARGIN if look.since else None

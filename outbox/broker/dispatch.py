@@ -1,0 +1,164 @@
+"""
+Sending canvases to the broker, many at a time. The only file in the project that publishes work to Celery.
+
+`send` is what Celery does, one canvas after the other, and the specification of everything here.
+`send_all` sends the same messages in a fraction of the time: Celery builds the message of each shape of
+canvas once, from slots instead of ids; after that only the ids are filled in, and a batch is one pipeline
+to Redis, or one wait for all of RabbitMQ's confirms. What has no simple shape goes by way of `send`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import amqp
+from celery import Celery, Signature
+from kombu.common import maybe_declare
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox.broker import amqp_transport, redis_kinds
+from outbox.broker.message_templates import Sending, Shape, Template, read, signatures_in
+from outbox.broker.transports import FAST, BrokerDown
+from outbox.command_lines import counted
+
+__all__ = ["Batch", "BrokerDown", "NotDelivered", "Sending", "send", "send_all", "signatures_in"]
+
+Headers: TypeAlias = Mapping[str, str | int]
+"""The headers of a sending, which name its message and its workflow."""
+
+
+class NotDelivered(Exception):
+    """The broker is there, but no queue takes these messages, and none could be declared."""
+
+    def __init__(self, missed: Sequence[Headers]) -> None:
+        super().__init__(f"no queue takes {counted(len(missed), 'message')}")
+        self.missed = missed
+
+
+def send(sending: Sending) -> None:
+    """Send one canvas as Celery does."""
+    for signature in signatures_in(sending.canvas):
+        signature.set(headers=dict(sending.headers))  # type: ignore[arg-type]
+    sending.canvas.apply_async(retry=False)
+
+
+def send_again(signature: Signature) -> None:
+    """Send a message once more that a worker has taken and cannot work on now; nothing new is published."""
+    signature.apply_async()
+
+
+def send_all(sendings: Iterable[Sending], *, app: Celery) -> None:
+    """
+    Send canvases, in their order but for those of a shape that is new, and after them those of none.
+
+    Raises:
+        NotDelivered: if there is no queue for one of them; the others are sent.
+        BrokerDown: if the broker did not take all of them; it may have taken some.
+        Exception: what Celery raises about a canvas that cannot be sent; some may have been sent.
+    """
+    batch = Batch(app)
+    for sending in sendings:
+        batch.add(sending)
+    if missed := batch.send():
+        raise NotDelivered(missed)
+
+
+_templates: dict[tuple[Celery, Shape], Template] = {}
+
+
+class Batch:
+    """
+    Canvases for the broker, of which the messages are made at once where their shape is known.
+
+    A batch of canvases is tens of thousands of objects for Python's collector to look through; of messages,
+    some hundreds.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._filled: list[Any] = []
+        self._headers: list[Headers] = []
+        self._used: set[Template] = set()
+        self._others: list[Sending] = []
+
+    def add(self, sending: Sending) -> None:
+        """Take one more. The broker is not asked."""
+        shaped = read(sending)
+        template = _templates.get((self._app, shaped[0])) if shaped else None
+        if shaped and template and template.is_usable:
+            self._fill(template, shaped[1], sending.headers)
+        else:
+            self._others.append(sending)
+
+    def _fill(self, template: Template, values: list[str], headers: Headers) -> None:
+        self._used.add(template)
+        self._filled.append(template.fill(values))
+        self._headers.append(headers)
+
+    def send(self) -> list[Headers]:
+        """Send all of them, as `send_all` says, but return the headers of those that no queue takes."""
+        # The connections that Celery's producers have, too; to get a producer takes as long as the sending.
+        links: Any = self._app.pool
+        with _broker_failures(self._app), links.acquire(block=True) as link:
+            channel = link.default_channel
+            transport = next((fast for kind, fast in FAST if isinstance(channel, kind)), None)
+            slow = [sending for sending in self._others if not self._fill_late(sending, transport, channel)]
+            self._declare(link, channel)
+            return [*self._put(link), *(sending.headers for sending in slow if not _sent(sending))]
+
+    def _declare(self, link: Any, channel: Any) -> None:
+        for entity in {entity for template in self._used for entity in template.recorded.declare}:
+            # kombu knows as well, but copies the entity before it looks.
+            if hash(entity) not in link.declared_entities:
+                with contextlib.suppress(amqp.ChannelError):  # what it should take comes back
+                    maybe_declare(entity, channel)
+
+    def _put(self, link: Any) -> list[Headers]:
+        if not self._used:
+            return []
+        missed = {id(filled) for filled in next(iter(self._used)).put(link, self._filled, app=self._app)}
+        if not missed:
+            return []
+        pairs = zip(self._filled, self._headers, strict=True)
+        return [headers for filled, headers in pairs if id(filled) in missed]
+
+    def _fill_late(self, sending: Sending, transport: type[Template] | None, channel: Any) -> bool:
+        """Fill a sending if its shape can be learned, now that there is a channel; return whether it was."""
+        shaped = read(sending) if transport else None
+        if not shaped or not transport:
+            return False
+        shape, values = shaped
+        if (self._app, shape) not in _templates:
+            _templates[self._app, shape] = transport(shape, self._app, channel, send=send)
+        template = _templates[self._app, shape]
+        if template.is_usable:
+            self._fill(template, values, sending.headers)
+        return template.is_usable
+
+
+def _sent(sending: Sending) -> bool:
+    """Send as Celery does; return False where there is no queue."""
+    try:
+        send(sending)
+    except (amqp_transport.NotDelivered, amqp.ChannelError, redis_kinds.WrongKind):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _broker_failures(app: Celery) -> Iterator[None]:
+    try:
+        yield
+    except BrokerDown:
+        raise
+    except _broker_errors(app) as error:
+        raise BrokerDown(repr(error)) from error
+
+
+@functools.cache
+def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
+    with app.connection_for_write() as link:
+        return (BrokerError, *link.connection_errors, *link.channel_errors, OSError)

@@ -1,0 +1,56 @@
+"""Questions to the broker. Work is sent to it by `relay` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, current_app
+from kombu.exceptions import ChannelError
+
+from outbox.broker import redis_kinds, redis_transport
+
+
+def waiting(queue: str) -> int:
+    """
+    How many messages wait in `queue`; 0 when the broker does not know it yet.
+
+    Raises:
+        kombu.exceptions.OperationalError: if the broker does not answer.
+    """
+    with current_app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        channel: Any = connection.channel()
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except _missing(connection):
+            return 0
+
+
+def wrong_keys() -> dict[str, str]:
+    """
+    The keys of Redis under names of ours and kombu's that hold something else, and what is wrong with each.
+
+    Raises:
+        kombu.exceptions.OperationalError: if the broker does not answer.
+    """
+    with current_app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        channel: Any = connection.channel()
+        if not isinstance(channel, redis_transport.RedisChannel):
+            return {}
+        kinds = redis_kinds.of_bindings((*current_app.amqp.queues, *redis_kinds.CONTROL_EXCHANGES))
+        for name in current_app.amqp.queues:  # which is also what its pool is called
+            kinds |= redis_kinds.of_queue(name, sep=channel.sep, priorities=channel.priority_steps)
+            keys = (f"unacked-{name}", f"unacked-index-{name}", f"unacked-mutex-{name}")
+            kinds |= redis_kinds.of_pool(*keys)
+        with channel.conn_or_acquire() as client:
+            return redis_kinds.find(client, kinds)
+
+
+def delays_whole_seconds(app: Celery) -> bool:
+    """Whether the broker delays messages itself, as RabbitMQ does: by whole seconds, and at least one."""
+    return "amqp" in str(app.connection_for_write().transport_cls)
+
+
+def _missing(connection: Any) -> tuple[type[BaseException], ...]:
+    return (ChannelError, *connection.channel_errors)

@@ -1,0 +1,30 @@
+"""Commands as people type them here, and counts as people read them: for pages, texts and reports."""
+
+from __future__ import annotations
+
+import shlex
+
+from outbox.conf import settings
+
+DEFAULT = "python manage.py"
+"""How commands begin in texts, until `as_typed_here` puts in what `OUTBOX_COMMAND` says."""
+
+
+def command_line(*words: object, reason: str = "") -> str:
+    """A command that can be pasted as it stands."""
+    because = f' --reason "{reason}"' if reason else ""
+    return f"{_begin()} {shlex.join(map(str, words))}{because}"
+
+
+def as_typed_here(text: str) -> str:
+    """A text with the commands in it written as this installation runs them."""
+    return text.replace(DEFAULT, _begin())
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 attempt`, `2 attempts`, `1 copy`, `0 copies`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _begin() -> str:
+    return settings.COMMAND

@@ -1,0 +1,174 @@
+"""
+Burying: what could not be finished is kept as an open dead letter.
+
+Workers, the relay and adapters all bury through here. What becomes of a dead letter is in `resolving`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import traceback as tracebacks
+import uuid
+from types import TracebackType
+from typing import Any
+
+from django.db import connection, transaction
+
+from outbox import telemetry
+from outbox.conf import settings
+from outbox.database import storable
+from outbox.database.statements import Table, columns
+from outbox.dead_letters import campaigns
+from outbox.models import DeadLetter, OutboxMessage
+
+MOST_ATTEMPTS = 2**31 - 1
+"""What the column takes; how often it has delivered a message, a broker may say as it likes."""
+
+
+LONGEST_NAME = 200
+"""Characters of a consumer, a workflow, a key and the like; see the models."""
+
+
+NEWEST_WINS = (
+    "error_class",
+    "error",
+    "traceback",
+    "fingerprint",
+    "payload",
+    "headers",
+    "worker",
+    "task_id",
+)
+"""What an unresolved dead letter takes over when the same thing is buried again."""
+
+
+BURY = f"""
+{Table(DeadLetter).insert("letters")}
+ON CONFLICT (digest) WHERE resolution IN ('open', 'replaying') DO UPDATE SET
+    {", ".join(f"{column} = EXCLUDED.{column}" for column in NEWEST_WINS)},
+    attempts = EXCLUDED.attempts + CASE WHEN outbox_deadletter.resolution = 'replaying'
+                                   THEN outbox_deadletter.attempts ELSE 0 END,
+    resolution = 'open', resolved_at = NULL, resolved_by = '', reason = ''
+RETURNING {columns(DeadLetter, of="outbox_deadletter")}
+"""
+# One statement: between two of them, somebody could resolve the dead letter that the second one updates.
+# A replay counts its own attempts, so they come on top of those before it.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """
+    All that is known about what failed.
+
+    Whatever is not known stays empty; `body` is what to tell unreadable things apart by.
+    """
+
+    source: str
+    consumer: str
+    error_class: str
+    error: str
+    traceback: str = ""
+    site: str = ""
+    message_id: str = ""
+    key: str = ""
+    workflow: str = ""
+    task_id: str = ""
+    payload: Any = dataclasses.field(default_factory=dict)
+    headers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attempts: int = 1
+    worker: str = ""
+    body: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, **known: Any) -> Failure:
+        """Describe an exception, with what else is `known`."""
+        return cls(
+            error_class=type(error).__name__,
+            error=storable.error(error),
+            traceback=storable.traceback(error),
+            site=site_of(error.__traceback__),
+            **known,
+        )
+
+
+def site_of(trace: TracebackType | None) -> str:
+    """The innermost frame of a traceback that lies in this project, as `module:function`."""
+    site = ""
+    for frame, _ in tracebacks.walk_tb(trace):
+        module = frame.f_globals.get("__name__", "")
+        if module.split(".")[0] in settings.PROJECT_PACKAGES:
+            site = f"{module}:{frame.f_code.co_name}"
+    return site
+
+
+def bury(failure: Failure) -> DeadLetter:
+    """
+    Keep a failure as an open dead letter; burying the same thing again updates the one that is unresolved.
+
+    One that was being replayed is open again. Never loses what it is given: whatever does not fit is made
+    storable (see `storable`).
+    """
+    message_id = _uuid_or_none(failure.message_id)
+    consumer, error_class = _name(failure.consumer), _name(failure.error_class)
+    payload = storable.json(failure.payload)
+    # An id that is none, such as `NaN`, may be that of many.
+    told_apart_by = (message_id and failure.message_id) or failure.body or failure.message_id
+    row = DeadLetter(
+        source=failure.source,
+        consumer=consumer,
+        message_id=message_id,
+        workflow=_name(failure.workflow),
+        task_id=_name(failure.task_id),
+        error_class=error_class,
+        error=storable.text(failure.error),
+        traceback=storable.ending(failure.traceback),
+        fingerprint=hashlib.sha1(
+            f"{consumer}|{error_class}|{failure.site}".encode(), usedforsecurity=False
+        ).hexdigest(),
+        payload=payload,
+        headers=storable.json(failure.headers),
+        attempts=min(failure.attempts, MOST_ATTEMPTS),
+        worker=_name(failure.worker),
+        digest=hashlib.sha256(
+            f"{consumer}|{storable.text(told_apart_by) or json.dumps(payload)}".encode()
+        ).hexdigest(),
+        key=_name(failure.key),
+    )
+    message = OutboxMessage.objects.filter(pk=message_id).first() if message_id else None
+    if message:
+        row.key, row.event_name = message.key, message.event_name
+    with transaction.atomic():
+        kept = _keep(row)
+        failed_again = campaigns.end([kept], campaigns.FAILED)
+    telemetry.emit(
+        "message.buried",
+        consumer=row.consumer,
+        message_id=str(message_id or ""),
+        key=message.key if message else "",  # what others wrote may be about a person
+        error_class=row.error_class,
+        attempts=kept.attempts,
+        failed_again=bool(failed_again),
+    )
+    return kept
+
+
+def _keep(row: DeadLetter) -> DeadLetter:
+    with connection.cursor() as cursor:
+        cursor.execute(BURY, {"letters": Table(DeadLetter).as_json([row])})
+        kept = cursor.fetchone()
+    return DeadLetter.from_db(
+        connection.alias, [field.attname for field in DeadLetter._meta.concrete_fields], kept
+    )
+
+
+def _uuid_or_none(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _name(text: str) -> str:
+    return storable.text(text, longest=LONGEST_NAME)

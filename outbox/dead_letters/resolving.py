@@ -1,0 +1,179 @@
+"""
+Resolving dead letters: replaying them, or discarding them.
+
+What a replay would do is in `previews`, how replays end in `campaigns`, and what the apps above say of the work
+behind a dead letter in `owners`. The admin, the commands and the workers all call these functions; none
+has logic of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Iterable, Sequence
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import transaction
+from django.db.models.functions import Now
+
+from outbox import crash_points, redelivery, telemetry
+from outbox.database import storable
+from outbox.dead_letters import campaigns, owners
+from outbox.dead_letters.burying import LONGEST_NAME
+from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage, ReplayCampaign
+
+
+class ReasonMissing(Exception):
+    """Somebody wants to replay or discard dead letters without saying why."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """
+    How many dead letters were resolved, and how many of the selection were left open, and why.
+
+    `unfinished` says of each that was not discarded what unfinished work it belongs to. `campaign` is what
+    the outcomes of a replay are kept under; None when nothing was replayed.
+    """
+
+    done: int
+    unreadable: int = 0
+    unfinished: tuple[owners.Unfinished, ...] = ()
+    campaign: ReplayCampaign | None = None
+
+
+def replay(
+    dead_letters: DeadLetterQuerySet,
+    *,
+    by: str,
+    reason: str,
+    user_id: int | None = None,
+    campaign: ReplayCampaign | None = None,
+) -> Resolved:
+    """
+    Deliver the messages of the open ones among `dead_letters` again, the same ids into the same pipe.
+
+    They are being replayed from now on, and end as recovered or open again (see `campaigns`). Effects that
+    took place stay single: every consumer finds its own work done. Dead letters that carry no readable
+    message, or whose message is gone, stay open and are counted in `unreadable`. A replay in several calls
+    hands the first one's `campaign` to the others.
+
+    Raises:
+        ReasonMissing: if `reason` is blank.
+    """
+    by, reason = storable.text(by, longest=LONGEST_NAME), _checked(reason)
+    with transaction.atomic():
+        rows = _lock(dead_letters)
+        kept = _lock_messages(row.message_id for row in rows if row.message_id)
+        ready = [row for row in rows if row.message_id in kept]
+        for workflow in sorted({row.workflow for row in ready}):
+            ids = [row.message_id for row in ready if row.workflow == workflow and row.message_id]
+            redelivery.redeliver(ids, workflow=workflow)
+        _resolve(ready, DeadLetter.Resolution.REPLAYING, by=by, reason=reason, user_id=user_id)
+        if ready:
+            campaign = campaigns.begin(ready, by=by, reason=reason, user_id=user_id, campaign=campaign)
+    crash_points.reached("letters.replayed")
+    for row in ready:
+        telemetry.emit("message.replayed", consumer=row.consumer, message_id=str(row.message_id), by=by)
+    return Resolved(done=len(ready), unreadable=len(rows) - len(ready), campaign=campaign)
+
+
+def discard(
+    dead_letters: DeadLetterQuerySet,
+    *,
+    by: str,
+    reason: str,
+    user_id: int | None = None,
+    cancel: bool = False,
+    settle: bool = False,
+) -> Resolved:
+    """
+    Close the open ones among `dead_letters` without delivering anything. They stay readable.
+
+    What a dead letter holds up would wait for ever. So one of unfinished work is discarded together with
+    that work, if `cancel` says so and the work can be cancelled, or if `settle` says that what the work waits
+    for was done by other means, which `reason` describes. Otherwise it stays open, and `unfinished` says why.
+
+    Raises:
+        ReasonMissing: if `reason` is blank.
+    """
+    by, reason = storable.text(by, longest=LONGEST_NAME), _checked(reason)
+    with transaction.atomic():
+        # The work is locked before its dead letters, as whoever moves it on does.
+        found = list(dead_letters.open().order_by("pk"))
+        held = owners.unfinished(found, lock=True)
+        rows = _lock(DeadLetter.objects.filter(pk__in=[row.pk for row in found]))
+        cancelled = [row for row in rows if cancel and row.pk in held and held[row.pk].can_be_cancelled]
+        settled = [row for row in rows if settle and row.pk in held and held[row.pk].can_be_settled]
+        closed = [row for row in rows if row.pk not in held] + cancelled + settled
+        _resolve(closed, DeadLetter.Resolution.DISCARDED, by=by, reason=reason, user_id=user_id)
+        owners.cancel(cancelled, by=by)
+        owners.settle(settled, by=by, how=reason)
+    crash_points.reached("letters.discarded")
+    for row in closed:
+        telemetry.emit("message.discarded", consumer=row.consumer, message_id=str(row.message_id), by=by)
+    left = tuple(held[row.pk] for row in rows if row not in closed)
+    return Resolved(done=len(closed), unfinished=left)
+
+
+def close_needless(*, key: str, consumers: Sequence[str], reason: str, by: str) -> int:
+    """
+    Discard the dead letters of steps that are not needed any more, in the caller's transaction.
+
+    One that is being replayed is closed, too: whatever the replay finds, there is nothing left for it to do.
+    """
+    needless = list(
+        DeadLetter.objects.unresolved()
+        .filter(key=key, consumer__in=consumers)
+        .order_by("pk")
+        .select_for_update()
+    )
+    if needless:
+        _resolve(needless, DeadLetter.Resolution.DISCARDED, by=by, reason=reason, user_id=None)
+        campaigns.end(needless, campaigns.ENDED)
+    for row in needless:
+        telemetry.emit("message.discarded", consumer=row.consumer, message_id=str(row.message_id), by=by)
+    return len(needless)
+
+
+def is_ended(*, consumer: str, message_id: str) -> bool:
+    """Whether a person has ended this work: the newest dead letter of it is discarded."""
+    newest = (
+        DeadLetter.objects.filter(consumer=consumer, message_id=message_id)
+        .order_by("-pk")
+        .values_list("resolution", flat=True)
+        .first()
+    )
+    return newest == DeadLetter.Resolution.DISCARDED
+
+
+def _checked(reason: str) -> str:
+    """The reason as it can be stored: bytes of a command line that are no text are lone surrogates."""
+    if not reason.strip():
+        raise ReasonMissing("say why: the next person will read it on the dead letter")
+    return storable.text(reason.strip())
+
+
+def _lock(dead_letters: DeadLetterQuerySet) -> list[DeadLetter]:
+    return list(dead_letters.open().order_by("pk").select_for_update())
+
+
+def _resolve(
+    rows: list[DeadLetter], resolution: DeadLetter.Resolution, *, by: str, reason: str, user_id: int | None
+) -> None:
+    DeadLetter.objects.filter(pk__in=[row.pk for row in rows]).update(
+        resolution=resolution, resolved_at=Now(), resolved_by=by, reason=reason
+    )
+    if user_id and rows:
+        LogEntry.objects.log_actions(
+            user_id,
+            DeadLetter.objects.filter(pk__in=[row.pk for row in rows]),
+            CHANGE,
+            change_message=f"{resolution.label}: {reason}",
+        )
+
+
+def _lock_messages(message_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Those that exist, in one order for all: two people may replay different workflows of them at once."""
+    kept = OutboxMessage.objects.filter(pk__in=list(message_ids)).order_by("pk")
+    return set(kept.select_for_update(no_key=True).values_list("pk", flat=True))

@@ -1,0 +1,88 @@
+"""`manage.py discard_failures`"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from outbox.dead_letters import owners, resolving
+from outbox.management import selection
+from outbox.models import DeadLetterQuerySet
+
+NOTHING_MATCHED = 4
+SOME_LEFT = 3
+MOST_NAMED = 10
+"""Orders that a message names."""
+
+
+class Command(BaseCommand):
+    help = (
+        "Closes open dead letters without delivering anything. They stay readable. One that an unfinished "
+        "order waits for is discarded together with the order, by --cancel-orders or, for an order that waits "
+        "for its refund, by --refunded-elsewhere; or it stays open."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        selection.add_options(parser)
+        parser.add_argument(
+            "--cancel-orders",
+            action="store_true",
+            help="Cancel the orders that wait for these dead letters, and refund what was charged.",
+        )
+        parser.add_argument(
+            "--refunded-elsewhere",
+            action="store_true",
+            help="The customers have their money back by other means, which --reason describes: end the orders "
+            "that wait for a refund, and note who said so.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        dead_letters = selection.select(options)
+        count = dead_letters.count()
+        if not count:
+            raise CommandError("No open dead letter matches.", returncode=NOTHING_MATCHED)
+        if options["dry_run"]:
+            left = self._left(dead_letters, options)
+            self._show(options, "would be discarded", count - len(left), left)
+            return
+        if not options["reason"].strip():
+            raise CommandError("Say why with --reason; the next person reads it on the dead letter.")
+        resolved = resolving.discard(
+            dead_letters,
+            by=f"cli:{getpass.getuser()}",
+            reason=options["reason"],
+            cancel=options["cancel_orders"],
+            settle=options["refunded_elsewhere"],
+        )
+        self._show(options, "discarded", resolved.done, resolved.unfinished)
+        if resolved.unfinished:
+            raise CommandError(_why_left(resolved.unfinished), returncode=SOME_LEFT)
+
+    def _left(self, dead_letters: DeadLetterQuerySet, options: dict[str, Any]) -> list[owners.Unfinished]:
+        works = owners.unfinished(list(dead_letters.defer("payload", "headers", "traceback"))).values()
+        cancel, settle = options["cancel_orders"], options["refunded_elsewhere"]
+        return [
+            work
+            for work in works
+            if not ((cancel and work.can_be_cancelled) or (settle and work.can_be_settled))
+        ]
+
+    def _show(self, options: dict[str, Any], verb: str, count: int, left: Sequence[owners.Unfinished]) -> None:
+        if options["format"] == "json":
+            self.stdout.write(json.dumps({"verb": verb, "count": count, "left_open": len(left)}))
+            return
+        self.stdout.write(f"{count} {verb}")
+        if left and options["dry_run"]:
+            self.stdout.write(_why_left(left))
+
+
+def _why_left(left: Sequence[owners.Unfinished]) -> str:
+    about = ", ".join(sorted({work.about for work in left})[:MOST_NAMED])
+    way = "; --cancel-orders cancels them, too" if any(work.can_be_cancelled for work in left) else ""
+    if any(work.can_be_settled for work in left):
+        way += "; --refunded-elsewhere ends those whose customer has the money back by other means"
+    return f"{len(left)} left open, because orders wait: {about}{way}."

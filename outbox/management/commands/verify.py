@@ -1,0 +1,143 @@
+"""`manage.py verify`"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import getpass
+import json
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django_rich.management import RichCommand
+from rich.table import Table
+from rich.text import Text
+
+from outbox.database import clock
+from outbox.management import selection
+from outbox.resilience import Permanent, Transient
+from outbox.verification import examination, restores
+from outbox.verification.examination import Finding, Repaired, Verdict, VerificationReport
+
+MISUSED = 2
+
+CLOCKS_DIFFER = dt.timedelta(hours=1)
+"""How much earlier than the end of restored data providers are asked about: its time is known roughly."""
+
+STYLES = {Verdict.OK: "green", Verdict.NOT_COMPARABLE: "dim"}
+"""All others are red."""
+
+
+class Command(RichCommand):
+    help = (
+        "Compares all that the system promises with what there is: orders, history, payments, messages, "
+        "notifications, dead letters, stock. Exits with 1 when something does not hold."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--format", choices=["table", "json"], default="table")
+        parser.add_argument(
+            "--since", help="Only what has changed since: 2h, 3d, or a time like 2026-11-24T08:00."
+        )
+        parser.add_argument("--providers", action="store_true", help="Compare with the providers' records too.")
+        parser.add_argument(
+            "--after-restore",
+            metavar="TIME",
+            help="A backup was restored: the data ends at this time. Lets all processes know, and compares "
+            "with the providers since then. Once is enough; repeating it does no harm.",
+        )
+        parser.add_argument("--repair", action="store_true", help="Show what can be repaired safely, and how.")
+        parser.add_argument("--apply", action="store_true", help="With --repair: do it. Needs --reason.")
+        parser.add_argument("--reason", default="", help="Why; the next person reads it on the record.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _check(options)
+        by = f"cli:{getpass.getuser()}"
+        since = _since(options)
+        if options["after_restore"]:
+            since = _declare(_moment(options["after_restore"]), by=by)
+        report = examination.run(since=since, providers=options["providers"] or bool(options["after_restore"]))
+        examination.keep(report, by=by)
+        repaired: list[Repaired] = []
+        if options["repair"]:
+            repaired = _repair(report, by, options)
+        if options["format"] == "json":
+            self.stdout.write(json.dumps(_told(report, repaired, options), indent=2))
+        else:
+            self._show(report, repaired, options)
+        if not report.passed:
+            raise CommandError(f"Not as promised: {', '.join(report.failed)}.", returncode=1)
+
+    def _show(self, report: VerificationReport, repaired: list[Repaired], options: dict[str, Any]) -> None:
+        self.console.print(_table(report))
+        for finding in report.findings:
+            if finding.command:
+                self.console.print(Text(f"{finding.invariant.name}: {finding.command}"), soft_wrap=True)
+        if options["repair"]:
+            verb = "repaired" if options["apply"] else "would be repaired"
+            self.console.print(Text(f"{len(repaired)} {verb}"))
+            for one in repaired:
+                self.console.print(Text(f"  {one.subject}: {one.what}"), soft_wrap=True)
+
+
+def _check(options: dict[str, Any]) -> None:
+    if options["since"] and options["after_restore"]:
+        raise CommandError("--after-restore says since when, too; leave --since out.", returncode=MISUSED)
+    if options["apply"] and not options["repair"]:
+        raise CommandError("--apply belongs to --repair.", returncode=MISUSED)
+    if options["apply"] and not options["reason"].strip():
+        raise CommandError("Say why with --reason; the next person reads it on the record.", returncode=MISUSED)
+
+
+def _since(options: dict[str, Any]) -> dt.datetime | None:
+    return _moment(options["since"]) if options["since"] else None
+
+
+def _declare(data_until: dt.datetime, *, by: str) -> dt.datetime:
+    """Note the restore; from now on all processes look up what they may have forgotten."""
+    if data_until > clock.now():
+        raise CommandError(
+            "--after-restore is the time at which the data ends, which has passed.", returncode=MISUSED
+        )
+    restores.declare(data_until, by=by)
+    return data_until - CLOCKS_DIFFER
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        return selection.moment(text)
+    except CommandError as unreadable:
+        raise CommandError(str(unreadable), returncode=MISUSED) from unreadable
+
+
+def _repair(report: VerificationReport, by: str, options: dict[str, Any]) -> list[Repaired]:
+    try:
+        return examination.repair(report, by=by, reason=options["reason"], apply=options["apply"])
+    except (Transient, Permanent) as failure:
+        raise CommandError(f"A provider that has to be asked first does not answer: {failure}") from failure
+
+
+def _told(report: VerificationReport, repaired: list[Repaired], options: dict[str, Any]) -> dict[str, Any]:
+    told = report.as_json()
+    if options["repair"]:
+        repairs = [dataclasses.asdict(one) for one in repaired]
+        told |= {"repairs": repairs, "applied": options["apply"]}
+    return told
+
+
+def _table(report: VerificationReport) -> Table:
+    held = sum(finding.verdict is Verdict.OK for finding in report.findings)
+    title = f"{held} of {len(report.findings)} invariants hold ({report.took.total_seconds():.1f} s)"
+    table = Table("invariant", "verdict", "offending", title=title)
+    for finding in report.findings:
+        verdict = Text(str(finding.verdict), style=STYLES.get(finding.verdict, "bold red"))
+        table.add_row(
+            Text(f"{finding.invariant.name}: {finding.invariant.sentence}"), verdict, _offending(finding)
+        )
+    return table
+
+
+def _offending(finding: Finding) -> Text:
+    more = finding.count - len(finding.ids)
+    told = ", ".join(finding.ids) + (f" and {more} more" if more > 0 else "")
+    return Text(told or finding.note)

@@ -1,0 +1,32 @@
+"""
+The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, verifications.
+
+They are imported from here; the modules beside it are where they are read.
+"""
+
+from outbox.models.dead_letters import UNRESOLVED, DeadLetter, DeadLetterQuerySet, Replay, ReplayCampaign
+from outbox.models.deliveries import Delivery, PeriodicRun, QueueProbe, QueueWatch, RelayState
+from outbox.models.messages import Attempt, InboxEntry, OutboxMessage, OutboxMessageQuerySet, new_message_id
+from outbox.models.verifications import DatabaseIdentity, RepairRecord, Restore, Verification
+
+__all__ = [
+    "UNRESOLVED",
+    "Attempt",
+    "DatabaseIdentity",
+    "DeadLetter",
+    "DeadLetterQuerySet",
+    "Delivery",
+    "InboxEntry",
+    "OutboxMessage",
+    "OutboxMessageQuerySet",
+    "PeriodicRun",
+    "QueueProbe",
+    "QueueWatch",
+    "RelayState",
+    "RepairRecord",
+    "Replay",
+    "ReplayCampaign",
+    "Restore",
+    "Verification",
+    "new_message_id",
+]

@@ -1,0 +1,180 @@
+"""
+Periodic tasks: what beat asks for again and again, and the row that says when each was last done.
+
+A tick does not expire, since the clock that sends it and the clock that reads it may differ by a day.
+Instead each task claims its row, by the database's clock alone: of a pile of ticks the first does the work,
+and each of the others costs one statement. The row is also the proof that the task runs, which
+`outbox_status`, `/healthz`, `verify` and `check --database default` read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from celery import Task, current_app, shared_task
+from django.db import DatabaseError, connection
+
+from outbox import telemetry
+from outbox.database import storable
+from outbox.models import PeriodicRun
+
+SLACK = dt.timedelta(seconds=60)
+"""How long after two missed ticks a task counts as late: deployments and restarts take that long."""
+
+LONGEST_ERROR = 500
+"""Characters that are kept of why a task failed."""
+
+
+class PeriodicTask(Task):
+    """
+    The base of tasks on beat's schedule: runs at most once in half of `every`, however many ticks arrive.
+
+    Half, because ticks come a little sooner or later than planned. A call of the function itself always runs.
+    """
+
+    abstract = True
+    acks_late = False
+    ignore_result = True
+
+    every: ClassVar[dt.timedelta]
+    """The interval on the schedule."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.called_directly:
+            return self.run(*args, **kwargs)
+        if not begin(self.name, every=self.every):
+            return None
+        try:
+            result = self.run(*args, **kwargs)
+        except Exception as error:
+            _note_failure(self.name, error)
+            raise
+        end(self.name)
+        return result
+
+
+def task(*, every: dt.timedelta, **options: Any) -> Callable[[Callable[..., Any]], PeriodicTask]:
+    """Make the decorated function a periodic task; `options` are those of `shared_task`."""
+    made: Any = shared_task
+    decorate: Callable[[Callable[..., Any]], PeriodicTask] = made(base=PeriodicTask, every=every, **options)
+    return decorate
+
+
+def begin(name: str, *, every: dt.timedelta) -> bool:
+    """
+    Claim the run that is due now; False when there was one within half of `every`.
+
+    A run in the future counts as none: then the database's own clock went back. Of two that claim at once, one
+    waits for the other's row, so the time is that of the moment and not of the statement's beginning.
+    """
+    values: dict[str, Any] = {"name": name, "gap": every / 2}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO outbox_periodicrun AS run (name, first_began_at, last_began_at, last_error)
+            VALUES (%(name)s, clock_timestamp(), clock_timestamp(), '')
+            ON CONFLICT (name) DO UPDATE SET last_began_at = clock_timestamp()
+            WHERE greatest(run.last_began_at, run.last_ended_at)
+                  NOT BETWEEN clock_timestamp() - %(gap)s AND clock_timestamp()
+            """,
+            values,
+        )
+        return cursor.rowcount == 1
+
+
+def end(name: str) -> None:
+    """Note that the task has done what it is for."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE outbox_periodicrun SET last_ended_at = statement_timestamp(), last_error = ''"
+            " WHERE name = %s",
+            [name],
+        )
+
+
+def _note_failure(name: str, error: Exception) -> None:
+    """Keep why it failed, if the database is there to keep it; the error itself goes on to Celery."""
+    telemetry.emit("periodic_task.failed", task=name, error=repr(error))
+    with contextlib.suppress(DatabaseError):
+        PeriodicRun.objects.filter(name=name).update(
+            last_error=storable.described(error, longest=LONGEST_ERROR)
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Standing:
+    """When a periodic task was last done, by the database's clock. `seconds_ago` is None if it never was."""
+
+    name: str
+    every: dt.timedelta
+    seconds_ago: float | None
+    is_late: bool
+    error: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The standing as plain data."""
+        return dataclasses.asdict(self) | {"every": self.every.total_seconds(), "says": str(self)}
+
+    def __str__(self) -> str:
+        done = "never done" if self.seconds_ago is None else f"done {self.seconds_ago:g} s ago"
+        late = f", late: it is due every {self.every.total_seconds():g} s" if self.is_late else ""
+        return done + late + (f", fails with {self.error}" if self.error else "")
+
+
+STANDINGS = """
+WITH expected AS (
+    SELECT * FROM unnest(%(names)s::text[], %(patience)s::interval[]) AS expected (name, patience)
+), in_use AS (
+    SELECT coalesce(
+        (SELECT min(first_began_at) FROM outbox_periodicrun),
+        (SELECT created_at FROM outbox_outboxmessage ORDER BY id LIMIT 1)
+    ) AS since
+), standing AS (
+    SELECT expected.name, coalesce(run.last_error, '') AS last_error,
+        extract(epoch FROM statement_timestamp() - run.last_ended_at)::float8 AS seconds_ago,
+        coalesce(
+            coalesce(run.last_ended_at, run.first_began_at, in_use.since)
+            NOT BETWEEN statement_timestamp() - expected.patience AND clock_timestamp(),
+            FALSE
+        ) AS is_late
+    FROM expected CROSS JOIN in_use LEFT JOIN outbox_periodicrun AS run ON run.name = expected.name
+)
+"""
+"""A task that was never done is late when the system has been in use for longer than one may wait for it: since
+the first periodic task began or, when none ever did, since the oldest message."""
+
+
+def standings() -> list[Standing]:
+    """How all periodic tasks stand, in the order of their names."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"{STANDINGS} SELECT name, seconds_ago, is_late, last_error FROM standing ORDER BY name",  # noqa: S608
+            expected(),
+        )
+        rows = cursor.fetchall()
+    intervals = {task.name: task.every for task in tasks()}
+    return [
+        Standing(
+            name=name,
+            every=intervals[name],
+            seconds_ago=None if ago is None else round(ago, 1),
+            is_late=is_late,
+            error=error,
+        )
+        for name, ago, is_late, error in rows
+    ]
+
+
+def expected() -> dict[str, Any]:
+    """Which tasks should run and how long each may take to be done again, as values for `STANDINGS`."""
+    known = tasks()
+    return {"names": [task.name for task in known], "patience": [2 * task.every + SLACK for task in known]}
+
+
+def tasks() -> list[PeriodicTask]:
+    """All periodic tasks of the installed apps."""
+    return [task for task in current_app.tasks.values() if isinstance(task, PeriodicTask)]

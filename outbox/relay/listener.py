@@ -1,0 +1,166 @@
+"""
+The relay's ear: starts what is published within milliseconds of its commit.
+
+Runs in threads of the worker that consumes `OUTBOX_RELAY_QUEUE`, beside the drains that beat asks for.
+While it sleeps, a flag in the database asks writers to notify it; while it works they need not.
+A wake-up that is lost costs one look-again interval, and nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from celery import Celery, bootsteps
+from django.db import connection, connections
+
+from outbox import telemetry
+from outbox.broker import queues
+from outbox.conf import settings
+from outbox.relay import relay
+from outbox.relay.watermark import Watermark
+from outbox.worker import dead_letter_queues
+
+CHANNEL = "outbox"
+
+FIRST_WAIT, LONGEST_WAIT = 0.02, 1.0
+"""Seconds until the relay looks again without having been notified. The first looks come quickly,
+for transactions that were writing when the relay fell asleep and saw it awake."""
+
+LINGER = 0.02
+"""Seconds the relay stays awake after work: under load it gathers batches instead of being notified
+of every row."""
+
+DRAIN_WITHIN = dt.timedelta(seconds=1)
+"""How long one drain goes on: a relay that is told to stop in a long backlog does so between two batches."""
+
+PAUSE = 1.0
+"""Seconds before a failed try is repeated, and while the broker is down."""
+
+STOP_WITHIN = 5.0
+"""Seconds the worker waits for the threads when it stops. They look at least once a second."""
+
+logger = logging.getLogger(__name__)
+
+
+class Listening(bootsteps.StartStopStep):
+    """Starts the threads with a worker that consumes the relay's queue, and stops them with it."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        self.threads: list[Thread] = []
+
+    def include_if(self, worker: Any) -> bool:
+        return settings.RELAY_QUEUE in worker.app.amqp.queues.consume_from
+
+    def start(self, worker: Any) -> None:
+        self.threads = [Thread(listen, worker.app)]
+        if queues.dead_queues(worker.app, worker.app.amqp.queues):
+            self.threads.append(Thread(dead_letter_queues.bury_undeliverable, worker.app))
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self, worker: Any) -> None:
+        for thread in self.threads:
+            thread.stopping.set()
+        until = time.monotonic() + STOP_WITHIN
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def terminate(self, worker: Any) -> None:
+        self.stop(worker)
+
+
+class Thread(threading.Thread):
+    """Runs one piece of work until told to stop, and again whenever it fails."""
+
+    def __init__(self, work: Callable[[Celery, threading.Event], None], app: Celery) -> None:
+        super().__init__(name=work.__name__, daemon=True)
+        self.work, self.app = work, app
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        self.app.set_current()  # which app is current is known per thread
+        failed = False
+        while not self.stopping.is_set():
+            try:
+                self.work(self.app, self.stopping)
+            except Exception as error:
+                if not failed:
+                    logger.warning("%s failed and goes on: %r", self.name, error, exc_info=True)
+                failed = True
+                telemetry.emit("relay.interrupted", work=self.name, error=repr(error))
+                self.stopping.wait(PAUSE)
+            else:
+                failed = False
+            finally:
+                connections.close_all()
+
+
+def listen(app: Celery, stopping: threading.Event) -> None:
+    """
+    Drain whenever something is published, until told to stop.
+
+    Raises:
+        Exception: when the database is lost.
+    """
+    with connection.cursor() as cursor:
+        # Nobody has to wait until the disk has a claim or a settling: a server that crashes and forgets
+        # one has the message sent again, as after the crash of a relay.
+        cursor.execute("SET synchronous_commit TO off")
+    with _link() as link:
+        link.execute(f"LISTEN {CHANNEL}")
+        try:
+            _listen(link, stopping)
+        finally:
+            if not link.broken:
+                _set_sleeping(link, False)
+
+
+def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
+    wait, asleep, watermark = FIRST_WAIT, False, Watermark()
+    while not stopping.is_set():
+        # The first batch after a sleep goes out before anything else is done.
+        drained = relay.drain(most=1 if asleep else None, within=DRAIN_WITHIN, watermark=watermark)
+        if wakes_up := asleep and bool(drained.published or drained.broker_down):
+            _set_sleeping(link, False)
+            asleep = False
+        if drained.broker_down:
+            stopping.wait(PAUSE)
+        elif drained.published:
+            stopping.wait(0 if wakes_up else LINGER)
+        else:
+            # Said again after every wait, as another relay may have said the opposite. Writes only then.
+            fell_asleep, asleep = not asleep, True
+            _set_sleeping(link, True)
+            if fell_asleep:
+                wait = FIRST_WAIT
+                continue  # look once more: what was written until now notified nobody
+            for _ in link.notifies(timeout=wait, stop_after=1):
+                watermark = Watermark()  # whoever notified may have begun long ago
+            wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _link() -> psycopg.Connection[Any]:
+    """A session of its own to listen on: Django's would be busy, and closes."""
+    known = connection.get_connection_params()
+    parameters = {name: value for name, value in known.items() if name not in ("cursor_factory", "context")}
+    link = psycopg.connect(**parameters, autocommit=True)
+    link.execute("SET synchronous_commit TO off")  # a flag that is lost with the server is set again
+    return link
+
+
+def _set_sleeping(link: psycopg.Connection[Any], sleeping: bool) -> None:
+    row = link.execute("SELECT sleeping FROM outbox_relaystate WHERE id = 1").fetchone()
+    if row is None:
+        link.execute(
+            "INSERT INTO outbox_relaystate (id, sleeping) VALUES (1, %s) ON CONFLICT DO NOTHING", [sleeping]
+        )
+    elif row[0] != sleeping:
+        link.execute("UPDATE outbox_relaystate SET sleeping = %s WHERE id = 1", [sleeping])

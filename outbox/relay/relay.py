@@ -1,0 +1,222 @@
+"""
+From the outbox to Celery: claim, start the workflows, settle; postpone, park or bury what cannot start.
+
+Claiming and settling are short transactions of their own; the broker is talked to in between, by way of
+`dispatch` and for a whole batch at once, with no row locked. A claim carries a token, so a relay that was
+frozen and wakes up late settles nothing that another one took over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from celery import Celery, current_app
+from django.db import connection
+
+from outbox import crash_points, telemetry
+from outbox.broker import dispatch
+from outbox.dead_letters import campaigns
+from outbox.models import OutboxMessage
+from outbox.relay import deliveries, preparing, probes
+from outbox.relay.claims import BATCH, FIELDS, LEASE, MESSAGES, Claimed, claim, release
+from outbox.relay.preparing import Ready
+from outbox.relay.setbacks import POSTPONEMENTS, Drained, set_aside, unpark, wait_for_queue
+from outbox.relay.watermark import Watermark
+
+__all__ = ["BATCH", "LEASE", "POSTPONEMENTS", "Claimed", "Drained", "claim", "deliver", "drain", "release"]
+__all__ += ["settle", "start", "unpark"]
+
+
+def drain(
+    *,
+    batch: int = BATCH,
+    most: int | None = None,
+    within: dt.timedelta | None = None,
+    watermark: Watermark | None = None,
+) -> Drained:
+    """
+    Deliver what is due, batch by batch, until nothing is left, `most` messages are done or the broker is down.
+
+    What becomes due during the last batch is for the next drain. Begins no batch later than `within` after
+    the first. Safe to run in any number of processes at once. A relay that drains again and again has a
+    `watermark`.
+    """
+    total, watermark = Drained(), watermark or Watermark()
+    until = time.monotonic() + within.total_seconds() if within else math.inf
+    while not total.broker_down:
+        rows = claim(batch, watermark=watermark)
+        if not rows:
+            break
+        crash_points.reached("relay.claimed")
+        total += deliver(rows)
+        was_all = len(rows) < batch
+        if was_all or (most is not None and total.published >= most) or time.monotonic() >= until:
+            break
+    return total
+
+
+def deliver(rows: Sequence[Claimed]) -> Drained:
+    """
+    Start the workflows of claimed messages and settle each one by how that went.
+
+    A broker that fails between two parts of a batch has taken the first one: only the rest is sent again.
+    """
+    result = Drained()
+    orders, marks = preparing.written_down(_built(rows, result))
+    ready, batches = _batches(orders, marks, result)
+    taken, missed = 0, []
+    try:
+        for batch in batches:
+            missed += _sent(batch)
+            taken += 1
+    except dispatch.BrokerDown as down:
+        _release_all([order for order in ready if order.part >= taken], down, result)
+        ready = [order for order in ready if order.part < taken]
+    except Exception:
+        rest = _start_one_by_one([order for order in ready if order.part >= taken], result)
+        ready = [order for order in ready if order.part < taken] + rest
+    ready = _without_queue(ready, missed, result)
+    result.published = settle([order.row for order in ready], queues=_queues(ready))
+    return result
+
+
+def _sent(batch: dispatch.Batch) -> list[dispatch.Headers]:
+    missed = batch.send()
+    crash_points.reached("relay.sent")
+    return missed
+
+
+def _batches(
+    orders: Sequence[Ready], marks: Sequence[deliveries.Mark], result: Drained
+) -> tuple[list[Ready], list[dispatch.Batch]]:
+    """What is sent one after the other: a probe comes after all that it is to prove gone."""
+    parts = max([1, *(mark.part for mark in marks), *(order.part + 1 for order in orders)])
+    ready, batches = [], [dispatch.Batch(current_app) for _ in range(parts)]
+    for order in orders:
+        try:
+            for sending in order.sendings:
+                batches[order.part].add(sending)
+        except Exception as error:
+            set_aside(order.row, error, result)
+        else:
+            ready.append(order)
+    for mark in marks:  # the last of its part: a probe has no simple shape, see `dispatch.send_all`
+        batches[mark.part - 1].add(probes.sending(mark.queue, mark.probe_id))
+    return ready, batches
+
+
+def _built(rows: Sequence[Claimed], result: Drained) -> list[Ready]:
+    """Ask the handlers; what fails is set aside."""
+    built = []
+    for row in rows:
+        try:
+            built.append(preparing.build(row))
+        except Exception as error:
+            set_aside(row, error, result)
+    return built
+
+
+def start(message: OutboxMessage, *, app: Celery | None = None) -> None:
+    """
+    Send copies of all that a message's latest delivery has started, as a broker does that repeats itself.
+
+    For tests and drills.
+
+    Raises:
+        outbox.broker.dispatch.BrokerDown: if the broker did not take one of them.
+        outbox.broker.dispatch.NotDelivered: if there is no queue for one of them.
+    """
+    app = app or current_app
+    values: dict[str, Any] = {field.name: getattr(message, field.name, "") for field in FIELDS}
+    order = preparing.build(Claimed(**values))
+    followed = {name for name, canvas in order.canvases.items() if deliveries.queue_of(app, canvas)}
+    sendings = [preparing.sending(order, name, followed=name in followed) for name in order.canvases]
+    dispatch.send_all(sendings, app=app)
+
+
+def _start_one_by_one(orders: Sequence[Ready], result: Drained) -> list[Ready]:
+    """Find out which message of a batch cannot be sent; return those that were."""
+    started: list[Ready] = []
+    for position, order in enumerate(orders):
+        try:
+            dispatch.send_all(order.sendings, app=current_app)
+            crash_points.reached("relay.sent")
+        except dispatch.BrokerDown as down:
+            _release_all(orders[position:], down, result)
+            break
+        except dispatch.NotDelivered as without:
+            started += _without_queue([order], without.missed, result)
+        except Exception as error:
+            set_aside(order.row, error, result)
+        else:
+            started.append(order)
+    return started
+
+
+def _without_queue(orders: Sequence[Ready], missed: Sequence[dispatch.Headers], result: Drained) -> list[Ready]:
+    """Let what no queue takes wait; return what is under way, be it in part. A probe is let go."""
+    without = {(str(headers["message_id"]), str(headers["workflow"])) for headers in missed if headers}
+    under_way = []
+    for order in orders:
+        names = [sending.headers["workflow"] for sending in order.sendings]
+        missing = [str(name) for name in names if (str(order.row.id), name) in without]
+        if missing:
+            result.postponed += 1
+            wait_for_queue(order.row, missing, is_part=len(missing) < len(names))
+        if len(missing) < len(names) or not names:
+            under_way.append(order)
+    return under_way
+
+
+def _release_all(orders: Sequence[Ready], down: dispatch.BrokerDown, result: Drained) -> None:
+    crash_points.reached("relay.broker_down")
+    release([order.row for order in orders])
+    result.broker_down = True
+    telemetry.emit("relay.broker_down", error=str(down), waiting=len(orders))
+
+
+def settle(
+    rows: Sequence[Claimed], *, queues: Mapping[tuple[uuid.UUID, str], str] = MappingProxyType({})
+) -> int:
+    """
+    Note that a broker took the messages now, unless somebody else holds them; return how many.
+
+    `queues` says where redeliveries went; one that is not in it is not followed any further.
+    """
+    if not rows:
+        return 0
+    claim, firsts = rows[0].claim, [row.id for row in rows if not row.redelivers]
+    settled = _settle_messages(firsts, claim) if firsts else 0
+    again = [(row.id, row.redelivers) for row in rows if row.redelivers]
+    settled += deliveries.settle([(*which, queues[which]) for which in again if which in queues], claim=claim)
+    deliveries.drop([which for which in again if which not in queues], claim=claim)
+    if redelivered := [row.id for row in rows if row.redeliveries]:
+        campaigns.note_delivered(redelivered)
+    telemetry.emit("relay.published", messages=settled)
+    return settled
+
+
+def _queues(orders: Sequence[Ready]) -> dict[tuple[uuid.UUID, str], str]:
+    return {(order.row.id, order.row.redelivers): order.queue for order in orders if order.queue}
+
+
+def _settle_messages(ids: Sequence[uuid.UUID], claim: uuid.UUID | None) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            UPDATE {MESSAGES}
+            SET status = 'published', claim = NULL, last_error = '', workflows = '{{}}',
+                published_at = statement_timestamp()
+            WHERE id = ANY(%s) AND claim = %s
+            """,  # noqa: S608 - the table's own name
+            [list(ids), claim],
+        )
+        settled = cursor.rowcount
+    crash_points.reached("relay.settled")
+    return settled

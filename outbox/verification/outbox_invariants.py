@@ -1,0 +1,275 @@
+"""
+What the outbox promises of its own tables, whatever the messages say.
+
+Rows that one transaction writes together are compared without any grace: a snapshot sees both or
+neither. Where something is in flight between transactions, the grace is built on the lease.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from outbox import periodic
+from outbox.database import uuid7
+from outbox.database.clock import LONGEST_SKEW
+from outbox.relay.claims import LEASE
+from outbox.verification import outbox_repairs
+from outbox.verification.catalogue import Invariant
+
+STALLED_AFTER = dt.timedelta(minutes=5)
+"""How long a due message may wait before somebody has to look: many relays in a row would have had to die,
+or the broker is down, or no relay runs."""
+
+MOST_LOSSES = 8
+"""Copies of one delivery, each found lost, until somebody has to look: nobody seems to take them at all."""
+
+CLOCKS_DIFFER = dt.timedelta(seconds=30)
+"""By how much a time that a statement took may be ahead of the snapshot's."""
+
+AT_WORK = dt.timedelta(minutes=1)
+"""How long after its dead letter was discarded a try may still fail that had begun before."""
+
+READ = "docs/operations.md, “Reading a failed verdict”"
+"""Where no command helps."""
+
+INVARIANTS = [
+    Invariant(
+        name="periodic-tasks-are-done",
+        sentence="Every drain, sweep and other periodic task was done within twice its interval and a minute.",
+        sql=f"{periodic.STANDINGS} SELECT name FROM standing WHERE is_late",  # noqa: S608 - no input
+        values=periodic.expected,
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="messages-move-on",
+        sentence="Every message that is due is soon published, postponed, parked or buried.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE status = 'pending' AND not_before < now() - %(stalled)s
+        """,
+        values=lambda: {"stalled": STALLED_AFTER},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="postponed-messages-say-why",
+        sentence="Every message that waits for a later try says why: an error, an attempt or a workflow.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage AS message
+            WHERE status = 'pending' AND claim IS NULL AND not_before > now() + %(clocks)s
+              AND redeliveries + attempts > 0 AND last_error = '' AND workflows = '{}'
+              AND NOT EXISTS (
+                  SELECT FROM outbox_attempt
+                  WHERE message_id = message.id AND next_try_at IS NOT NULL
+              )
+        """,
+        values=lambda: {"clocks": CLOCKS_DIFFER},
+        command=READ,
+    ),
+    Invariant(
+        name="claims-end",
+        sentence="A relay's claim is on a pending message and lasts no longer than one lease.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE claim IS NOT NULL AND (status <> 'pending' OR not_before > now() + %(longest)s)
+        """,
+        values=lambda: {"longest": LEASE + CLOCKS_DIFFER},
+        command="python manage.py verify --repair",
+        repair=outbox_repairs.TAKE_CLAIM_BACK,
+    ),
+    Invariant(
+        name="lost-deliveries-are-resumed",
+        sentence="Every delivery that was found lost is sent again, and what is due is soon sent.",
+        sql="""
+            SELECT delivery.message_id FROM outbox_delivery AS delivery
+            WHERE (status = 'waiting' AND not_before < now() - %(stalled)s)
+               OR (status = 'sent' AND losses >= %(most)s)
+               OR (status = 'sent' AND EXISTS (
+                      SELECT FROM outbox_queueprobe AS probe
+                      JOIN outbox_outboxmessage AS message ON message.id = delivery.message_id
+                      WHERE probe.queue = delivery.queue AND probe.sent_at > delivery.sent_at
+                        AND probe.returned_at < now() - %(stalled)s
+                        AND message.status = 'published' AND message.published_at < probe.sent_at))
+        """,
+        values=lambda: {"stalled": STALLED_AFTER, "most": MOST_LOSSES},
+        command="python manage.py outbox_status",
+    ),
+    Invariant(
+        name="deliveries-are-of-delivered-messages",
+        sentence="Every outstanding delivery is of a message that exists, is readable, and was not given up.",
+        sql="""
+            SELECT delivery.message_id FROM outbox_delivery AS delivery
+            LEFT JOIN outbox_outboxmessage AS message ON message.id = delivery.message_id
+            WHERE message.id IS NULL
+               OR EXISTS (
+                   SELECT FROM outbox_deadletter AS letter
+                   WHERE letter.message_id = delivery.message_id AND letter.workflow = delivery.workflow
+                     AND letter.resolution = 'open')
+        """,
+        command=READ,
+    ),
+    Invariant(
+        name="one-copy-is-outstanding",
+        sentence="A delivery has one copy that counts: its generation is one that its message has come to.",
+        sql="""
+            SELECT delivery.message_id FROM outbox_delivery AS delivery
+            JOIN outbox_outboxmessage AS message ON message.id = delivery.message_id
+            WHERE delivery.generation > message.redeliveries
+               OR (delivery.claim IS NOT NULL AND (
+                   delivery.status <> 'waiting' OR delivery.not_before > now() + %(longest)s))
+        """,
+        values=lambda: {"longest": LEASE + CLOCKS_DIFFER},
+        command=READ,
+    ),
+    Invariant(
+        name="settled-messages-say-how",
+        sentence="A published message says when a broker took it; a parked or buried one says why.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage
+            WHERE (status = 'published' AND published_at IS NULL)
+               OR (status IN ('parked', 'buried') AND last_error = '')
+        """,
+        command=READ,
+    ),
+    Invariant(
+        name="buried-messages-have-letters",
+        sentence="Every message that the relay buried has a dead letter.",
+        sql="""
+            SELECT id FROM outbox_outboxmessage AS message
+            WHERE status = 'buried'
+              AND NOT EXISTS (SELECT FROM outbox_deadletter WHERE message_id = message.id)
+        """,
+        command="python manage.py verify --repair",
+        repair=outbox_repairs.DELIVER_BURIED,
+    ),
+    Invariant(
+        name="attempts-are-sane",
+        sentence="An attempt that says the work goes on later says when; any other says no time.",
+        sql="""
+            SELECT id FROM outbox_attempt
+            WHERE failed_at >= %(since)s AND (
+                outcome NOT IN ('retried', 'postponed', 'waited', 'lost', 'buried')
+                OR (outcome IN ('postponed', 'waited')) <> (next_try_at IS NOT NULL)
+            )
+        """,
+        command=READ,
+    ),
+    Invariant(
+        name="given-up-work-has-letters",
+        sentence="Everything that a consumer gave up has a dead letter of that consumer.",
+        sql="""
+            SELECT DISTINCT message_id FROM outbox_attempt AS attempt
+            WHERE outcome = 'buried' AND failed_at >= %(since)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_deadletter
+                  WHERE message_id = attempt.message_id AND consumer = attempt.consumer
+              )
+        """,
+        command=READ,
+    ),
+    Invariant(
+        name="open-letters-can-be-replayed",
+        sentence="The message of every open dead letter still exists.",
+        sql="""
+            SELECT id FROM outbox_deadletter AS letter
+            WHERE resolution = 'open' AND message_id IS NOT NULL
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = letter.message_id)
+        """,
+        command="python manage.py discard_failures --id {id} --dry-run",
+    ),
+    Invariant(
+        name="open-letters-keep-their-attempts",
+        sentence="The attempts that led to an open dead letter still exist.",
+        sql="""
+            SELECT id FROM outbox_deadletter AS letter
+            WHERE resolution = 'open' AND source = 'task' AND message_id IS NOT NULL
+              AND NOT EXISTS (
+                  SELECT FROM outbox_attempt
+                  WHERE message_id = letter.message_id AND consumer = letter.consumer
+              )
+        """,
+        command="python manage.py replay_failures --id {id} --dry-run",
+    ),
+    Invariant(
+        name="resolved-letters-say-who-and-why",
+        sentence="A dead letter that is not open says who decided that, when and why; an open one does not.",
+        sql="""
+            SELECT id FROM outbox_deadletter
+            WHERE (resolution = 'open') <> (resolved_at IS NULL)
+               OR (resolution = 'open') <> (resolved_by = '')
+               OR (resolution = 'open') <> (reason = '')
+        """,
+        command=READ,
+    ),
+    Invariant(
+        name="replayed-letters-were-delivered",
+        sentence="The message of every replayed dead letter was delivered again.",
+        sql="""
+            SELECT letter.id FROM outbox_deadletter AS letter
+            JOIN outbox_outboxmessage AS message ON message.id = letter.message_id
+            WHERE letter.resolution IN ('replaying', 'replayed', 'recovered')
+              AND letter.resolved_at >= %(since)s
+              AND message.redeliveries = 0
+        """,
+        command="python manage.py verify --repair",
+        repair=outbox_repairs.DELIVER_REPLAYED,
+    ),
+    Invariant(
+        name="replays-end-with-their-dead-letter",
+        sentence="A dead letter is being replayed as long as its replay is under way, and no longer.",
+        sql="""
+            SELECT letter.id FROM outbox_deadletter AS letter
+            FULL JOIN (SELECT dead_letter_id FROM outbox_replay WHERE outcome = 'under_way') AS replay
+              ON replay.dead_letter_id = letter.id
+            WHERE (letter.resolution = 'replaying') <> (replay.dead_letter_id IS NOT NULL)
+        """,
+        command="python manage.py replay_failures --id {id} --dry-run",
+    ),
+    Invariant(
+        name="ended-work-stays-ended",
+        sentence="Nothing tries again, or gives up once more, what a dead letter was discarded for.",
+        sql="""
+            SELECT letter.id FROM outbox_deadletter AS letter
+            WHERE letter.resolution = 'discarded' AND letter.resolved_at >= %(since)s
+              AND (EXISTS (
+                  SELECT FROM outbox_attempt
+                  WHERE message_id = letter.message_id AND consumer = letter.consumer
+                    AND failed_at > letter.resolved_at + %(at_work)s
+              ) OR EXISTS (
+                  SELECT FROM outbox_deadletter AS later
+                  WHERE later.message_id = letter.message_id AND later.consumer = letter.consumer
+                    AND later.buried_at > letter.resolved_at + %(at_work)s
+              ))
+        """,
+        values=lambda: {"at_work": AT_WORK},
+        command=READ,
+    ),
+    Invariant(
+        name="inbox-knows-its-messages",
+        sentence="Every inbox entry belongs to a message that exists or has outlived its retention.",
+        sql=f"""
+            SELECT message_id FROM outbox_inboxentry AS entry
+            WHERE taken_at >= %(since)s AND {uuid7.moment_in_sql("message_id")} > %(retained)s + %(skew)s
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = entry.message_id)
+        """,  # noqa: S608 - a name of our own column
+        values=lambda: {"skew": LONGEST_SKEW},
+        command=READ,
+    ),
+    Invariant(
+        name="causes-are-known",
+        sentence="The message that caused another one exists or has outlived its retention.",
+        sql=f"""
+            SELECT id FROM (
+                SELECT id, causation_id FROM outbox_outboxmessage
+                WHERE created_at >= %(since)s
+                  AND causation_id ~ '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-7[0-9a-f]{{3}}-[0-9a-f]{{4}}-[0-9a-f]{{12}}$'
+                OFFSET 0
+            ) AS caused
+            WHERE {uuid7.moment_in_sql("causation_id")} > %(retained)s + %(skew)s
+              AND NOT EXISTS (
+                  SELECT FROM outbox_outboxmessage AS cause WHERE cause.id = caused.causation_id::uuid
+              )
+        """,  # noqa: S608 - a name of our own column
+        values=lambda: {"skew": LONGEST_SKEW},
+        command=READ,
+    ),
+]

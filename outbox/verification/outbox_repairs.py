@@ -1,0 +1,60 @@
+"""
+Repairs of the outbox that are safe by construction. `outbox.verification` runs each in a transaction.
+
+Delivering a message again is what replays and sweeps do anyway: consumers find what has taken effect.
+"""
+
+from __future__ import annotations
+
+from django.db.models.functions import Now
+
+from outbox import redelivery
+from outbox.database import clock
+from outbox.models import DeadLetter, OutboxMessage
+from outbox.relay.claims import LEASE
+from outbox.verification.catalogue import Repair
+
+
+def _deliver_buried(message_id: str) -> str:
+    message = OutboxMessage.objects.select_for_update(no_key=True).get(pk=message_id)
+    if (
+        message.status != OutboxMessage.Status.BURIED
+        or DeadLetter.objects.filter(message_id=message.pk).exists()
+    ):
+        return ""
+    redelivery.redeliver([message.pk])
+    return f"deliver {message} again"
+
+
+def _deliver_replayed(letter_id: str) -> str:
+    dead_letter = DeadLetter.objects.get(pk=letter_id)
+    rows = OutboxMessage.objects.select_for_update(no_key=True)
+    message = rows.filter(pk=dead_letter.message_id).first() if dead_letter.message_id else None
+    if message is None or message.redeliveries or dead_letter.resolution not in SENT:
+        return ""
+    redelivery.redeliver([message.pk], workflow=dead_letter.workflow)
+    return f"deliver {message} to {dead_letter.workflow or 'all workflows'}, as the replay should have"
+
+
+def _take_claim_back(message_id: str) -> str:
+    """A relay that comes late with such a claim settles nothing: it is no longer its own."""
+    message = OutboxMessage.objects.select_for_update(no_key=True).get(pk=message_id)
+    is_pending = message.status == OutboxMessage.Status.PENDING
+    if message.claim is None or (is_pending and message.not_before <= clock.now() + 2 * LEASE):
+        return ""
+    OutboxMessage.objects.filter(pk=message.pk).update(
+        claim=None, **({"not_before": Now()} if is_pending else {})
+    )
+    return f"take the claim on {message} back" + (", so that it is due now" if is_pending else "")
+
+
+SENT = (
+    DeadLetter.Resolution.REPLAYING,
+    DeadLetter.Resolution.REPLAYED,
+    DeadLetter.Resolution.RECOVERED,
+)
+"""What the message of a replayed dead letter leads to."""
+
+DELIVER_BURIED = Repair(what="deliver the message again", apply=_deliver_buried)
+DELIVER_REPLAYED = Repair(what="deliver the message that was said to be replayed", apply=_deliver_replayed)
+TAKE_CLAIM_BACK = Repair(what="take the claim back", apply=_take_claim_back)

@@ -1,0 +1,212 @@
+"""
+The worker's own consumer, guarded against messages that would stop it; its requests are in `request`.
+
+A stock worker ends, wedges or drops silently when a message is malformed, unknown or revoked, when a
+task runs out of memory, and when a retry finds no broker. Here each of these leaves one dead letter,
+or one redelivery from the database, and the worker goes on. What is given up is acknowledged, not
+rejected: a rejected message would come back by way of the broker's own dead letter queue.
+
+Everything here runs in the worker's main process. It closes its database session after each use,
+because children are forked from it, and it never raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from celery import signals
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.worker.consumer import Consumer
+from kombu.common import ignore_errors
+
+from outbox import crash_points
+from outbox.broker import redis_items
+from outbox.worker import validation
+from outbox.worker.unreadable import bury, failure_of, failure_of_item, safely
+
+GUARDED_REQUEST = "outbox.worker.request:GuardedRequest"
+
+LONGEST_RECONNECT_WAIT = 1.0
+"""Seconds between two tries to reach the broker; Celery's own waits grow to 30."""
+
+KEEP_AGAIN = 5.0
+"""Seconds after which a letter is written again that found the database down. Its message stays
+unacknowledged meanwhile, so that the broker has it if the worker goes away."""
+
+CONTROL = ".celery.pidbox"
+"""How the queues of control commands end."""
+
+EVENTS_SENT_WITHIN = 0.5
+"""Seconds after which Flower is told of what tasks do, or as soon as there are 24 events. Celery tells it in
+every turn of the worker's loop, which takes half of the main process' time."""
+
+logger = logging.getLogger(__name__)
+
+
+class GuardedConsumer(Consumer):
+    """Celery's consumer; whatever a message is like, it lives on and keeps the message as a dead letter."""
+
+    call_soon_ack: Any
+    connection_errors: Any
+    channel_errors: Any
+    event_dispatcher: Any
+    hub: Any
+    pool: Any
+    _flush_events: Any
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc, valid-type]
+        default_steps: ClassVar = [
+            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        ] + ["outbox.worker.dead_letter_queues:Queues"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._flush_is_planned = False
+
+    def connect(self) -> Any:
+        link = super().connect()
+        if isinstance(link.transport, redis_items.Transport):  # RabbitMQ holds nothing but messages
+            link.transport.give_up = self.give_up_item
+        self._let_the_pool_see_who_died()
+        self._flush_is_planned = False  # timers ended with the last connection
+        return link
+
+    def on_send_event_buffered(self) -> Any:
+        if self.hub and not self._flush_is_planned:
+            self._flush_is_planned = True
+            self.hub.call_later(EVENTS_SENT_WITHIN, self._flush_planned)
+
+    def _flush_planned(self) -> None:
+        self._flush_is_planned = False
+        self._flush_events()
+
+    def stop(self) -> None:
+        links: Any = self  # it tells which errors are those of the connection
+        ignore_errors(links, self._flush_events)
+        super().stop()
+
+    def _let_the_pool_see_who_died(self) -> None:
+        """
+        Replace children that ended while the connection was lost, before the event loop starts anew.
+
+        Celery ends the children of running tasks when the connection is lost, and the loop that would have
+        noticed has ended too. Meeting such a child, the next loop ends the worker: it watches a file that
+        is closed.
+        """
+        pool: Any = getattr(self.pool, "_pool", None)
+        if not hasattr(pool, "_pool"):  # only prefork pools have children
+            return
+        if pool.on_process_down is None:  # the first loop would set it; without it no pipe is ever freed
+            pool.on_process_down = functools.partial(self._forget_child, pool)
+        pool.did_start_ok = functools.partial(self._replace_the_dead, pool)
+        pool.maintain_pool()
+        for child in pool._pool:
+            if getattr(child, "_sentinel_poll", True) is None:
+                del child._sentinel_poll  # so that it is watched by a new copy of its file
+            pool._fileno_to_outq.setdefault(child.outqR_fd, child)
+            pool._fileno_to_synq.setdefault(child.synqW_fd, child)
+
+    @staticmethod
+    def _forget_child(pool: Any, child: Any) -> None:
+        """Forget what a child said before it died; the one that replaces it gets the same pipes."""
+        pool._all_inqueues.discard(child.inqW_fd)
+        pool._fileno_to_inq.pop(child.inqW_fd, None)
+        pool._fileno_to_outq.pop(child.outqR_fd, None)
+        pool._fileno_to_synq.pop(child.synqW_fd, None)
+
+    @staticmethod
+    def _replace_the_dead(pool: Any) -> bool:
+        """In place of Celery's `did_start_ok`, which ends the worker if any child has died until then."""
+        pool.maintain_pool()
+        return True
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = functools.partial(
+            conn.ensure_connection,
+            interval_start=0.2,
+            interval_step=0.4,
+            interval_max=LONGEST_RECONNECT_WAIT,
+        )
+        return super().ensure_connected(conn)
+
+    def update_strategies(self) -> None:
+        for task in self.app.tasks.values():
+            task.Request = GUARDED_REQUEST  # a MemoryError in any task would end the worker
+        super().update_strategies()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+        broken_links = self._broken_links()
+
+        def handle_guarded(message: Any) -> None:
+            try:
+                validation.check(message, self.app.tasks)
+                handle(message)
+            except broken_links:
+                raise
+            except Exception as error:
+                self.give_up(message, error)
+
+        return handle_guarded
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self.give_up(message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._reject(message, InvalidTaskError("the message is in no format that Celery knows"))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._reject(message, exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        task_id, name = message.headers["id"], message.headers["task"]
+        unknown = NotRegistered(name)
+        self.give_up(message, unknown)
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=repr(unknown))
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def _reject(self, message: Any, error: Exception) -> None:
+        self.give_up(message, error)
+        signals.task_rejected.send(sender=self, message=message, exc=error)
+
+    def give_up(self, message: Any, error: Exception) -> None:
+        """Keep the message as a dead letter, then acknowledge it; while the database is down, try again."""
+        failure = failure_of(message, error, worker=self.hostname)
+        logger.error("Gave up a message for %s: %s", failure.consumer, failure.error_class)
+        self._settle(message, functools.partial(bury, failure))
+
+    def give_up_item(self, item: str, error: Exception, queue: str) -> bool:
+        """Keep as a dead letter what Redis held and is no message; return False while the database is down."""
+        if queue.endswith(CONTROL):  # each worker has one of its own
+            queue = CONTROL
+        failure = failure_of_item(item, error, queue=queue, worker=self.hostname)
+        logger.error("Gave up an item that is no message: %s", failure.error_class)
+        return safely(functools.partial(bury, failure))
+
+    def _settle(self, message: Any, note: Callable[[], None]) -> None:
+        if safely(note):
+            crash_points.reached("worker.letter_kept")
+            self._acknowledge(message)
+        else:
+            self.timer.call_after(KEEP_AGAIN, self._settle, (message, note))
+
+    def _acknowledge(self, message: Any) -> None:
+        if not message.acknowledged:
+            self.call_soon_ack(message.ack_log_error, logger, self._broken_links())
+
+    def _broken_links(self) -> tuple[type[BaseException], ...]:
+        """
+        The errors that speak of the connection to the broker.
+
+        kombu counts a few more among those of Redis, which malformed messages raise as well: a worker
+        would reconnect for ever.
+        """
+        return tuple(
+            error
+            for error in (*self.connection_errors, *self.channel_errors)
+            if not issubclass(error, LookupError | ValueError | TypeError | AttributeError)
+        )

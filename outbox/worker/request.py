@@ -1,0 +1,183 @@
+"""
+Celery's request, guarded: a task that ends without its own hooks leaves a dead letter or a redelivery.
+
+A task is ended so when the child that ran it died, when its memory was used up, when somebody revoked it, and
+when its retry found no broker. As in `worker`, everything runs in the worker's main process, closes its
+database session after each use, and never raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import Any
+
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery.exceptions import InvalidTaskError, Reject
+from celery.utils.time import timezone
+from celery.worker import state
+from celery.worker.request import Request
+
+from outbox import redelivery, telemetry
+from outbox.conf import settings
+from outbox.consumer import ConsumerTask
+from outbox.relay import deliveries
+from outbox.worker import inline, losses, spans
+from outbox.worker.rounds import PUBLISH_WAIT
+from outbox.worker.unreadable import bury, bury_lost, failure_of, note_death, safely
+
+
+class Revoked(Exception):
+    """Somebody revoked the task, so it never ran."""
+
+
+class Expired(Exception):
+    """The task was not taken before it expired."""
+
+
+class GuardedRequest(Request):
+    """Celery's request; what ends without the task's own hooks leaves a dead letter or a redelivery."""
+
+    delivery_info: Any
+    eventer: Any
+    hostname: str
+    kwargs: Any
+    root_id: str | None
+    task: Any
+    _already_cancelled: bool
+    _already_revoked: bool
+    _context: Any
+    _eta: Any
+    _message: Any
+    _request_dict: dict[str, Any]
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        self._request_dict["delivery_nonce"] = uuid.uuid4().hex  # what a child notes of it is found again
+        if self._eta is not None:
+            try:
+                timezone.to_system(self._eta).utctimetuple()
+                self._eta = spans.eta_of(message, self._eta)
+            except (OverflowError, ValueError) as error:
+                raise InvalidTaskError(f"the ETA {self._eta} is out of range: {error}") from error
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Let the hooks of the task, which run here for a hard limit, see its headers."""
+        self.task.request_stack.push(self._context)
+        try:
+            super().on_timeout(soft, timeout)
+        finally:
+            self.task.request_stack.pop()
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
+        """Tell Flower of the task; when it ends well, of those, too, that followed it in its process."""
+        links: list[inline.Ended] = []
+        if type == "task-succeeded":
+            fields["result"], seconds, links = inline.read(fields["result"])
+            fields["runtime"] = fields["runtime"] if seconds is None else seconds
+        super().send_event(type, **fields)
+        for link in links:
+            inline.tell(self.eventer, link, root_id=self.root_id)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Cancel without noting a retry: the broker was lost, which is not a failure of the message."""
+        super().cancel(pool, signal=signal, emit_retry=False)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        error: Any = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, MemoryError):
+            self._end_failed(error)  # Celery would end the worker; the task's hook has run in the child
+        elif isinstance(self.task, ConsumerTask) and isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]
+            if not safely(functools.partial(self._note_rejected, error)):
+                state.task_ready(self)
+                self.reject(
+                    requeue=True
+                )  # neither broker nor database took it: run it again, which is harmless
+                return
+            self._end_failed(error)
+            signals.task_failure.send(
+                sender=self.task,
+                task_id=self.id,
+                exception=error,
+                args=self.args,
+                kwargs=self.kwargs,
+                traceback=exc_info.traceback,
+                einfo=exc_info,
+            )
+        elif isinstance(error, WorkerLostError | SystemExit) and self._is_given_up(error):
+            self._end_failed(error)
+        else:
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _is_given_up(self, error: BaseException) -> bool:
+        """Note that a child died of this message; whether it was buried for that, or is to be tried again."""
+        if not isinstance(self.task, ConsumerTask) or self._was_ended_by_us() or self._may_have_followed():
+            return False
+        loops: list[losses.CrashLoop] = []
+        safely(functools.partial(self._note_lost, error, loops))
+        return bool(loops) and safely(functools.partial(self._bury_lost, loops[0]))
+
+    def _was_ended_by_us(self) -> bool:
+        is_stopping = {state.should_stop, state.should_terminate} - {None, False}  # 0 is an exit code
+        return self._already_cancelled or self._already_revoked or bool(is_stopping)
+
+    def _may_have_followed(self) -> bool:
+        """Whether the child may have died of a later link of the chain: then its lease will tell."""
+        _, _, embed = self._message.payload
+        return (
+            bool(embed and embed.get("chain"))
+            and inline.is_undisturbed({**self._request_dict, "delivery_info": self.delivery_info})
+            and settings.CHAIN_INLINE_SECONDS > 0
+        )
+
+    def _note_lost(self, error: BaseException, loops: list[losses.CrashLoop]) -> None:
+        try:
+            note_death(
+                self.task.name,
+                str(self.kwargs["message_id"]),
+                delivery=self._request_dict["delivery_nonce"],
+                worker=self.hostname,
+                error=str(error) or type(error).__name__,
+            )
+        except losses.CrashLoop as loop:
+            loops.append(loop)
+
+    def _bury_lost(self, loop: losses.CrashLoop) -> None:
+        bury_lost(
+            self._message,
+            self.task,
+            loop,
+            delivery=self._request_dict["delivery_nonce"],
+            worker=self.hostname,
+        )
+
+    def _end_failed(self, error: BaseException) -> None:
+        state.task_ready(self)
+        if self.task.acks_late:
+            self.acknowledge()
+        self.send_event("task-failed", exception=repr(error), traceback="")
+
+    def _note_rejected(self, rejected: Any) -> None:
+        """A retry that could not be published ends as a `Reject`, and as nothing else."""
+        message_id = self.kwargs.get("message_id")
+        if message_id and isinstance(rejected.reason, Exception):
+            workflow, copy = str(self._request_dict.get("workflow") or ""), self._copy()
+            if copy:
+                found = redelivery.postpone(copy, wait=PUBLISH_WAIT)
+            else:
+                found = bool(redelivery.redeliver([message_id], workflow=workflow, wait=PUBLISH_WAIT))
+            telemetry.emit("step.postponed", consumer=self.task.name, message_id=message_id, found=found)
+            if found or copy:  # one that is stale has nothing to wait for
+                return
+        bury(failure_of(self._message, rejected, worker=self.hostname), self.task, self.kwargs)
+
+    def _copy(self) -> deliveries.Copy | None:
+        return deliveries.Copy.of(self._request_dict.get, self.kwargs.get("message_id"))
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if isinstance(self.task, ConsumerTask) and not self._already_revoked:
+            error = Expired(f"expired at {self.expires}") if expired else Revoked(f"{reason}, by an operator")
+            failure = failure_of(self._message, error, worker=self.hostname)
+            safely(functools.partial(bury, failure, self.task, self.kwargs))
+        super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]

@@ -1,0 +1,185 @@
+"""
+What becomes of a message whose round of tries has ended without success: it is postponed, or buried.
+
+The quick tries within a round are in `consumer`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from amqp.exceptions import AMQPError
+from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Value
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Now
+from kombu.exceptions import OperationalError as BrokerError
+
+from outbox import attempts, crash_points, redelivery, telemetry
+from outbox.database import storable
+from outbox.dead_letters import burying
+from outbox.models import Attempt, DeadLetter
+from outbox.relay import deliveries
+from outbox.resilience import NotNow, Outage, Permanent, RetryPolicy, Transient, spread
+
+PUBLISH_WAIT = dt.timedelta(seconds=5)
+"""After how long a message is redelivered whose step is done but whose next step found no broker."""
+
+
+class NothingToRedeliver(Permanent):
+    """The message cannot be delivered later, since the outbox does not have it: it is buried instead."""
+
+
+class RoundTask(Task):
+    """The base of `consumer.ConsumerTask`: how a round ends, and what is noted of it."""
+
+    abstract = True
+
+    policy: ClassVar[RetryPolicy] = RetryPolicy()
+    on_buried: ClassVar[Callable[..., None] | None] = None
+    """Called with the task's keyword arguments in the transaction that buries its message."""
+
+    def _end_of_round(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+        try:
+            self._postpone_or_bury(exc, task_id, kwargs)
+        except NothingToRedeliver:
+            self._bury(kwargs, exc, task_id)
+
+    def _postpone_or_bury(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+        if isinstance(exc, BrokerError | AMQPError):
+            # The step is done; Celery calls it failed because its next link found no broker.
+            self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
+            return
+        if isinstance(exc, Transient | SoftTimeLimitExceeded | TimeLimitExceeded | DatabaseError):
+            wait = self.policy.redelivery_wait(self._rounds(kwargs))
+            if wait is not None:
+                self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _wished(exc)))
+                return
+        self._bury(kwargs, exc, task_id)
+
+    def _wait_out(self, kwargs: dict[str, Any], wait: NotNow) -> None:
+        telemetry.emit("step.waits", consumer=self.name, reason=str(wait), outage=isinstance(wait, Outage))
+        self._postpone(kwargs, wait, Attempt.Outcome.WAITED, wait.retry_after or PUBLISH_WAIT)
+
+    def _postpone(
+        self, kwargs: dict[str, Any], exc: Exception, outcome: Attempt.Outcome, wait: dt.timedelta
+    ) -> None:
+        copy = self._copy(kwargs)
+        if not isinstance(exc, NotNow) or isinstance(exc, Outage):  # others wait for a time of their own
+            wait = spread(wait)
+        with transaction.atomic():
+            if copy is None:
+                found = redelivery.redeliver(
+                    [kwargs["message_id"]], workflow=self._header("workflow"), wait=wait
+                )
+                if not found:
+                    raise NothingToRedeliver(kwargs["message_id"]) from exc
+            elif not (found := redelivery.postpone(copy, wait=wait)):
+                self._say_stale(copy)
+                return
+            self._note(kwargs, exc, outcome, next_try_at=Now() + Value(wait))
+        crash_points.reached("step.postponed")
+        telemetry.emit("step.postponed", consumer=self.name, message_id=kwargs["message_id"], found=found)
+
+    def _bury(self, kwargs: dict[str, Any], exc: Exception, task_id: str) -> None:
+        copy = self._copy(kwargs)
+        with transaction.atomic():
+            if copy and not deliveries.end(copy):
+                self._say_stale(copy)
+                return
+            self._note(kwargs, exc, Attempt.Outcome.BURIED)
+            burying.bury(
+                burying.Failure.of(
+                    exc,
+                    source=DeadLetter.Source.TASK,
+                    consumer=self.name,
+                    message_id=storable.text(kwargs.get("message_id")),
+                    workflow=self._header("workflow"),
+                    task_id=task_id,
+                    payload={"task": self.name, "kwargs": kwargs},
+                    headers={"x_correlation_id": self._header("x_correlation_id")},
+                    attempts=self._attempts(kwargs),
+                    worker=self.request.hostname or "",
+                )
+            )
+            self.note_buried(kwargs)
+        crash_points.reached("step.buried")
+
+    def _bury_unread(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+        """Bury a message of which hardly anything can be relied on, such as its id."""
+        burying.bury(
+            burying.Failure.of(
+                exc,
+                source=DeadLetter.Source.TASK,
+                consumer=self.name,
+                message_id=storable.text(kwargs.get("message_id")),
+                task_id=task_id,
+                payload={"task": self.name, "kwargs": kwargs},
+                worker=self.request.hostname or "",
+                body=task_id,
+            )
+        )
+        crash_points.reached("step.buried")
+
+    def note_buried(self, kwargs: dict[str, Any]) -> None:
+        """
+        Call `on_buried`, in the transaction that buries.
+
+        What it cannot read, such as an order whose id is no id, is why the message is buried. It must not undo
+        the dead letter.
+        """
+        if not self.on_buried:
+            return
+        try:
+            with transaction.atomic():
+                type(self).on_buried(**kwargs)  # type: ignore[misc]
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            logging.getLogger(__name__).exception("%s could not note that its message is buried", self.name)
+
+    def _note(
+        self,
+        kwargs: dict[str, Any],
+        exc: Exception,
+        outcome: Attempt.Outcome,
+        next_try_at: CombinedExpression | None = None,
+    ) -> Attempt:
+        return attempts.note(
+            consumer=self.name,
+            message_id=kwargs["message_id"],
+            error=exc,
+            outcome=outcome,
+            next_try_at=next_try_at,
+            worker=self.request.hostname or "",
+        )
+
+    def _copy(self, kwargs: dict[str, Any]) -> deliveries.Copy | None:
+        return deliveries.Copy.of(self._header, kwargs.get("message_id"))
+
+    def _say_stale(self, copy: deliveries.Copy) -> None:
+        telemetry.emit("step.stale", consumer=self.name, message_id=copy.message_id, generation=copy.generation)
+
+    def _tries(self, kwargs: dict[str, Any]) -> Any:
+        return attempts.since_resolved(self.name, kwargs["message_id"])
+
+    def _rounds(self, kwargs: dict[str, Any]) -> int:
+        return self._tries(kwargs).filter(outcome=Attempt.Outcome.POSTPONED).count()
+
+    def _attempts(self, kwargs: dict[str, Any]) -> int:
+        return self._tries(kwargs).exclude(outcome=Attempt.Outcome.WAITED).count()
+
+    def _header(self, name: str) -> str:
+        headers = self.request.headers or {}
+        found = (headers.get(name), getattr(self.request, name, None))
+        return next((storable.text(value) for value in found if value not in (None, "")), "")
+
+
+def _wished(exc: Exception) -> dt.timedelta:
+    return getattr(exc, "retry_after", None) or dt.timedelta()

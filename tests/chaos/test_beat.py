@@ -1,0 +1,141 @@
+"""beat: it ends when it is told to, leaves no pile of ticks, and goes on ticking when its clock is set."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+
+import pytest
+from celery import current_app
+
+from outbox.worker import beat
+from tests.chaos.conftest import NO_RABBITMQ
+from tests.processes import ROOT, RedisServer, environment, eventually
+from tests.slow import but_first
+
+pytestmark = [pytest.mark.processes, pytest.mark.django_db]
+
+SKEW = str(ROOT / "orderflow" / "chaos" / "clock")
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = RedisServer(tmp_path, durable=False)
+    yield server
+    server.thaw()
+    server.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("time", but_first(range(5), others="nightly"))
+def test_beat_ends_when_it_is_told_to_while_it_waits_for_redis(short_lived, server, time):
+    clock = short_lived.beat(BROKER_URL=server.url, REDIS_URL=server.url)
+    with server.client() as link:
+        eventually(lambda: link.llen("relay") > 0, "a tick")
+    server.freeze()
+    eventually(server.is_asked, "a tick that waits")
+    clock.ask_to_stop()
+    server.thaw()
+
+    eventually(lambda: not clock.is_alive(), lambda: clock.output()[-3000:], within=beat.STOP_WITHIN + 10)
+    assert clock.exit_code == 0
+
+
+@pytest.mark.slow
+def test_beat_ends_when_it_is_told_to_and_redis_never_answers(short_lived, server):
+    clock = short_lived.beat(BROKER_URL=server.url, REDIS_URL=server.url)
+    with server.client() as link:
+        eventually(lambda: link.llen("relay") > 0, "a tick")
+    server.freeze()
+    eventually(server.is_asked, "a tick that waits")
+    clock.ask_to_stop()
+
+    eventually(lambda: not clock.is_alive(), lambda: clock.output()[-3000:], within=beat.STOP_WITHIN + 10)
+    assert clock.exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "set_to",
+    but_first([-86_400, -3600, 86_400], others="nightly"),
+    ids=["a day back", "an hour back", "a day ahead"],
+)
+def test_beat_goes_on_ticking_when_its_clock_is_set(short_lived, server, tmp_path, set_to):
+    clock_file = tmp_path / "clock"
+    clock_file.write_text("0")
+    short_lived.beat(
+        BROKER_URL=server.url,
+        REDIS_URL=server.url,
+        PYTHONPATH=os.pathsep.join([SKEW, str(ROOT)]),
+        CLOCK_FILE=str(clock_file),
+    )
+    with server.client() as link:
+        eventually(lambda: link.llen("relay") > 2, "ticks")
+        clock_file.write_text(str(set_to))
+        before = link.llen("relay")
+        eventually(lambda: link.llen("relay") >= before + 6, "ticks after the clock was set", within=20)
+        assert link.llen("relay") < before + 40
+        assert link.llen("jobs") <= 3
+
+
+TOLD_WHILE_IT_STARTS = """
+import os, signal
+import django; django.setup()
+from orderflow.celery import app
+from outbox.worker import beat
+
+class Scheduler(beat.Scheduler):
+    made = 0
+
+    def __init__(self, *args, **options):
+        Scheduler.made += 1
+        print("making a scheduler")
+        assert Scheduler.made == 1, "one is made while another is being made"
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().__init__(*args, **options)
+
+app.Beat(scheduler_cls=Scheduler, quiet=True).run()
+"""
+
+
+@pytest.mark.slow
+def test_beat_ends_when_it_is_told_to_while_it_makes_its_schedule():
+    settings = {**environment(), "DJANGO_SETTINGS_MODULE": "orderflow.settings"}
+    ended = subprocess.run(
+        [sys.executable, "-c", TOLD_WHILE_IT_STARTS],
+        cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ended.stdout, ended.returncode) == ("making a scheduler\n", 0), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+SEND_MANY = """
+import django; django.setup()
+from orderflow.celery import app
+from outbox.worker import beat
+beat.COUNTED_EVERY = 0.0
+scheduler = beat.Scheduler(app=app)
+for _ in range(beat.MOST_WAITING + 20):
+    scheduler.apply_entry(scheduler.schedule["drain the outbox"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_ticks_that_nobody_takes_do_not_pile_up(request, kind):
+    broker = request.getfixturevalue("redis_broker" if kind == "redis" else "amqp_broker")
+    if broker is None:
+        pytest.skip(NO_RABBITMQ)
+    broker.purge()
+    settings = {**environment(), "BROKER_URL": broker.url, "DJANGO_SETTINGS_MODULE": "orderflow.settings"}
+    subprocess.run([sys.executable, "-c", SEND_MANY], cwd=ROOT, env=settings, timeout=120, check=True)
+    assert broker.waiting("relay") == beat.MOST_WAITING
+    broker.purge()
+
+
+def test_intervals_go_by_a_clock_that_nobody_sets():
+    scheduler = beat.Scheduler(app=current_app)
+    assert {entry.schedule.nowfun for entry in scheduler.schedule.values()} == {beat.steady_now}
+    assert abs(beat.steady_now() - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=5)

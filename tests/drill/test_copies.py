@@ -1,0 +1,96 @@
+"""How copies are counted and judged: a real witness in a real database, and judgements on given times."""
+
+import uuid
+
+import pytest
+from django.db import connection
+
+from orderflow.chaos import copies
+from orderflow.chaos.recovery import Struck
+from orderflow.chaos.schedule import Fault
+from outbox import redelivery
+from outbox.models import Attempt, Delivery, OutboxMessage
+from tests.drill.test_promises import worked_off
+
+PAIR = (uuid.UUID(int=1), "orders.workflows.work_off")
+
+
+def struck(kind, began, back, problem=""):
+    fault = Fault(start=began, kind=kind, target="")
+    return Struck(fault=fault, began_at=began, ended_at=began, back_at=back, problem=problem)
+
+
+def unexplained(times, *faults, waits=0):
+    return copies.judge(100, {PAIR: times}, {PAIR: waits}, faults).unexplained
+
+
+def test_a_copy_that_nothing_explains_is_counted():
+    assert unexplained([10, 20]) == 1
+    assert unexplained([10, 20, 30, 40]) == 3
+
+
+@pytest.mark.parametrize("kind", ["slow-provider", "slow-channel", "wrong-credentials", "clock-skew"])
+def test_what_loses_nothing_explains_no_copy(kind):
+    assert unexplained([10, 20], struck(kind, 12, 15)) == 1
+
+
+@pytest.mark.parametrize("kind", ["broker-forgets", "kill-worker", "duplicate-delivery"])
+def test_what_loses_or_repeats_explains_one_more_copy_each_time_that_it_strikes(kind):
+    assert unexplained([10, 20], struck(kind, 12, 15)) == 0
+    assert unexplained([10, 20, 30], struck(kind, 12, 15)) == 1
+    assert unexplained([10, 20, 30], struck(kind, 12, 15), struck(kind, 22, 25)) == 0
+
+
+def test_a_fault_explains_only_what_was_sent_before_it_was_over_and_again_after_it_began():
+    assert unexplained([10, 20], struck("broker-forgets", 5, 8)) == 1
+    assert unexplained([10, 20], struck("broker-forgets", 21, 22)) == 1
+    assert unexplained([10, 20], struck("broker-forgets", 12, 15, problem="did not strike")) == 1
+
+
+def test_a_planned_wait_asks_for_one_more_copy():
+    assert unexplained([10, 20, 30], waits=2) == 0
+    assert unexplained([10, 20, 30], waits=1) == 1
+
+
+def test_up_to_one_in_a_hundred_deliveries_may_be_copied_for_no_reason():
+    others = {(uuid.UUID(int=number), "w"): [1, 2] for number in range(3)}
+    assert copies.judge(200, others, {}, []).are_too_many
+    assert not copies.judge(300, others, {}, []).are_too_many
+
+
+@pytest.fixture
+def witness(transactional_db):
+    copies.watch()
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE chaos_copy; DROP FUNCTION chaos_note_copy CASCADE")
+
+
+def test_the_witness_sees_one_copy_of_each_delivery_while_nothing_is_lost(world, witness, drain):
+    worked_off(drain)
+    seen = copies.count([])
+    assert seen.deliveries == seen.copies > 0
+    assert seen.copied == []
+    assert not Delivery.objects.exists()
+
+
+def test_the_witness_sees_a_copy_that_was_made_for_nothing(world, witness, drain):
+    worked_off(drain)
+    message = OutboxMessage.objects.order_by("pk").first()
+    redelivery.redeliver([message.pk])
+    drain()
+    seen = copies.count([])
+    assert {one.message_id for one in seen.copied} == {str(message.pk)}
+    assert seen.unexplained == len(seen.copied) > 0
+    assert seen.are_too_many
+
+
+@pytest.mark.slow
+def test_a_provider_that_refuses_for_a_while_makes_no_copies_without_a_reason(world, witness, drain):
+    with world.payments.failing(fault="error", status=503):
+        worked_off(drain)
+    assert Attempt.objects.filter(outcome__in=copies.PLANNED).exists()
+    drain(redeliveries=True)
+    seen = copies.count([])
+    assert seen.planned > 0
+    assert (seen.copies, seen.copied) == (seen.deliveries + seen.planned, [])

@@ -1,0 +1,1 @@
+"""What hostile people, servers and files send, by the edge that it comes in at."""

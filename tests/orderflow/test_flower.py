@@ -1,0 +1,36 @@
+"""Flower's memory: it keeps so many tasks, and no more."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+
+from flower.events import EventsState
+
+from orderflow.stack import processes
+from tests.processes import ROOT
+
+HEAP_PER_TASK = 4
+"""References that Celery's state keeps for each task."""
+
+
+def test_the_memory_of_flower_has_an_end():
+    clock, state = itertools.count(1), EventsState(max_tasks_in_memory=processes.FLOWER_TASKS, callback=None)
+    for number in range(2 * processes.FLOWER_TASKS):
+        for kind in ("task-received", "task-succeeded"):
+            state.event(
+                {
+                    "type": kind, "uuid": str(number), "name": "orders.tasks.charge", "hostname": "orders@here",
+                    "clock": next(clock), "timestamp": time.time(), "local_received": time.time(),
+                    "utcoffset": 0, "pid": 1, "result": "True", "runtime": 0.1,
+                }
+            )  # fmt: skip
+    assert len(state.tasks) == processes.FLOWER_TASKS
+    assert len(state._taskheap) <= HEAP_PER_TASK * processes.FLOWER_TASKS
+
+
+def test_every_flower_that_we_start_is_told_so():
+    compose = (ROOT / "docker-compose.yml").read_text()
+    assert re.findall(r"--max-tasks=(\d+)", compose) == [str(processes.FLOWER_TASKS)]
+    assert "--max-tasks={FLOWER_TASKS}" in (ROOT / "orderflow/stack/processes.py").read_text()

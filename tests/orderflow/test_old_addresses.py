@@ -1,0 +1,9 @@
+"""Addresses that environments may name keep leading somewhere."""
+
+from django.utils.module_loading import import_string
+
+from orderflow.shared_state import breakers
+
+
+def test_an_environment_may_name_the_breakers_by_their_old_address():
+    assert import_string("orderflow" + ".breakers.shared_breaker") is breakers.shared_breaker

@@ -1,0 +1,101 @@
+"""Every process refuses to start on an error of `check`, says which setting is wrong, and asks no server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from orderflow.stack import ports
+from tests.processes import ROOT
+from tests.slow import but_first
+
+CELERY = [sys.executable, "-m", "celery", "-A", "orderflow"]
+ROLES = {
+    "worker": [*CELERY, "worker", "-Q", "orders", "-c", "1"],
+    "threads": [*CELERY, "worker", "-Q", "email", "-P", "threads", "-c", "2"],
+    "relay": [*CELERY, "worker", "-Q", "relay", "-P", "solo"],
+    "beat": [*CELERY, "beat"],
+    "web": [sys.executable, "-m", "gunicorn", "orderflow.wsgi", "--no-control-socket"],
+    "web, loaded before it forks": [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "orderflow.wsgi",
+        "--preload",
+        "--no-control-socket",
+    ],
+    "command": [sys.executable, "manage.py", "verify"],
+}
+BAD = {
+    "OUTBOX_RETENTION_DAYS": "1",
+    "PROVIDER_TIMEOUT_SECONDS": "7",
+    "WAREHOUSE": "orders.adapters.no_such.Warehouse",
+    "FCM_CREDENTIALS_FILE": "/no/such/file.json",
+}
+
+
+def start(role, **settings):
+    """Run a process of this role, whose servers cannot be reached, until it ends by itself."""
+    nowhere = f"127.0.0.1:{ports.choose()}"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SECRET_KEY": "startup",
+        "DATABASE_URL": f"postgresql://nobody@{nowhere}/nothing",
+        "BROKER_URL": f"redis://{nowhere}/0",
+        "ORDERFLOW_ENV": "test",
+        **settings,
+    }
+    bind = [f"--bind=127.0.0.1:{ports.choose()}"] if role.startswith("web") else []
+    return subprocess.Popen(
+        [*ROLES[role], *bind],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def output_until(process, *texts):
+    """What it says until it says one of the texts, or ends."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if any(text in said for text in texts):
+            break
+    return said
+
+
+@pytest.mark.parametrize("role", but_first(ROLES))
+def test_a_process_refuses_to_start_with_settings_that_would_hurt_later(role):
+    process = start(role, **BAD)
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode != 0, said
+    for name in ("OUTBOX_RETENTION_DAYS", "PROVIDER_TIMEOUT_SECONDS", "WAREHOUSE", "FCM_CREDENTIALS_FILE"):
+        assert name in said
+    assert "keep messages for at least" in said
+
+
+STARTED = {
+    "worker": "Cannot connect to",
+    "threads": "Cannot connect to",
+    "relay": "Cannot connect to",
+    "beat": "beat: Connection error",
+    "web, loaded before it forks": "Booting worker with pid",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", STARTED)
+def test_a_warning_stops_nobody_and_neither_does_a_database_that_is_down(role):
+    process = start(role)  # no provider is configured, which is a warning for each
+    try:
+        said = output_until(process, STARTED[role], "does not start")
+        assert STARTED[role] in said
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()

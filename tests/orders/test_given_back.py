@@ -1,0 +1,89 @@
+"""Money that a person has given back by other means, because the provider would not."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from django.db.models import Value
+from django.db.models.functions import Now
+
+from orderflow.ops import order_story
+from orders.models import Order, Product, Refund
+from outbox import redelivery
+from outbox.dead_letters import resolving
+from outbox.models import DeadLetter
+from outbox.verification import examination
+from tests.orders.test_undecided_payments import now, refund_left_in, told, wait
+
+pytestmark = pytest.mark.usefixtures("world")
+
+
+def discard(**ways):
+    return resolving.discard(DeadLetter.objects.all(), by="on call", reason="bank transfer 4711", **ways)
+
+
+def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refunded(world, drain):
+    order = refund_left_in(world, drain, "failed")
+    assert discard(settle=True).done == 1
+    wait(drain)
+
+    assert now(order).status == Order.Status.CANCELLED
+    refund, dead_letter = Refund.objects.get(), DeadLetter.objects.get()
+    assert (refund.status, refund.given_back_by, refund.given_back_how) == (
+        Refund.Status.SUCCEEDED,
+        "on call",
+        "bank transfer 4711",
+    )
+    assert (dead_letter.resolution, dead_letter.resolved_by, dead_letter.reason) == (
+        "discarded",
+        "on call",
+        "bank transfer 4711",
+    )
+    assert "refunded by other means £5.00, says on call" in {
+        entry.what for entry in order_story.story(now(order))
+    }
+    assert "cancelled" in told()
+    assert "refunded" not in told()  # that message promises the money on the card
+    assert world.payments.count(kind="refund") == 1
+    assert Product.objects.get().reserved == 0
+    assert examination.run(providers=True).passed
+
+
+def test_a_refund_that_the_provider_makes_besides_is_found_by_the_comparison(world, drain):
+    refund_left_in(world, drain, "failed")
+    discard(settle=True)
+    [made] = world.payments.ledger(kind="refund")
+    world.payments.change("refund", made["id"], status="succeeded", created=made["created"] - 3600)
+
+    report = examination.run(providers=True)
+    violated = [finding.invariant.name for finding in report.findings if finding.verdict == "violated"]
+    assert violated == ["their-refunds-are-in-our-books"]
+
+
+def test_a_dead_letter_of_a_refund_stays_open_unless_somebody_says_that_the_money_is_given_back(world, drain):
+    order = refund_left_in(world, drain, "failed")
+    [left] = discard(cancel=True).unfinished
+
+    assert (left.can_be_cancelled, left.can_be_settled) == (False, True)
+    assert now(order).status == Order.Status.CANCELLING
+
+
+def test_no_order_is_ended_by_other_means_while_a_step_is_at_work_on_it(world, drain):
+    order = refund_left_in(world, drain, "failed")
+    Order.objects.filter(pk=order.pk).update(lease_until=Now() + Value(dt.timedelta(minutes=1)))
+    [left] = discard(settle=True).unfinished
+
+    assert not left.can_be_settled
+    assert now(order).status == Order.Status.CANCELLING
+
+
+def test_a_replayed_message_does_not_refund_what_was_given_back(world, drain):
+    order = refund_left_in(world, drain, "failed")
+    message_id = now(order).message_id
+    discard(settle=True)
+    redelivery.redeliver([message_id])
+    wait(drain)
+
+    assert world.payments.count(kind="refund") == 1
+    assert Refund.objects.get().given_back_by == "on call"

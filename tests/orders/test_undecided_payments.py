@@ -1,0 +1,243 @@
+"""Charges and refunds that the provider has taken and not decided on: nothing is concluded from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from notifications.models import Notification
+from orders import services
+from orders.adapters import stripe_states
+from orders.models import Order, Payment, Product, Refund
+from outbox import testing
+from outbox.dead_letters import resolving
+from outbox.models import Attempt, DeadLetter
+from outbox.resilience import breaker
+from outbox.verification import examination
+from tests.conftest import close_breakers
+from tests.factories import place
+from tests.slow import but_first
+
+pytestmark = pytest.mark.usefixtures("world")
+
+
+def now(order):
+    return Order.objects.get(pk=order.pk)
+
+
+def wait(drain, span=dt.timedelta(minutes=20)):
+    testing.pass_time(span)
+    close_breakers()
+    return drain()
+
+
+def told():
+    return set(Notification.objects.values_list("template", flat=True))
+
+
+def place_left_in(world, state, **wished):
+    order = place(**wished)
+    world.payments.control(fault="state", state=state, match=f"order-{order.pk}-charge", times=1)
+    return order
+
+
+def settle(world, **changes):
+    [intent] = world.payments.ledger(kind="payment_intent")
+    world.payments.change("payment_intent", intent["id"], **changes)
+
+
+CAPTURED = {"status": "succeeded", "amount_received": 500}
+
+
+@pytest.mark.parametrize("state", but_first(["processing", "requires_capture"]))
+def test_what_may_still_capture_is_waited_for_visibly_and_without_attempts(world, drain, state):
+    order = place_left_in(world, state)
+    drain()
+    for _ in range(3):
+        wait(drain)
+
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+    assert Payment.objects.get().status == Payment.Status.UNKNOWN
+    assert stripe_states.WORDS[state] in Payment.objects.get().error
+    assert set(Attempt.objects.values_list("outcome", "error_class")) == {("waited", "ChargeUndecided")}
+    assert breaker("payments").state() == "closed"
+    assert not told() & {"rejected", "cancelled"}
+    assert world.payments.count(kind="payment_intent") == 1
+
+
+@pytest.mark.parametrize("state", but_first(["processing", "requires_capture"]))
+def test_a_charge_that_is_captured_late_goes_on(world, drain, state):
+    order = place_left_in(world, state)
+    drain()
+    settle(world, **CAPTURED)
+    wait(drain)
+
+    assert now(order).status == Order.Status.FULFILLED
+    assert world.payments.count(kind="payment_intent") == 1
+
+
+def test_a_charge_that_fails_late_rejects_the_order(world, drain):
+    order = place_left_in(world, "processing")
+    drain()
+    settle(world, status="requires_payment_method")
+    wait(drain)
+
+    assert now(order).status == Order.Status.REJECTED
+    assert Product.objects.get().reserved == 0
+    assert "rejected" in told()
+
+
+def test_undecided_for_longer_than_the_key_is_remembered_it_is_still_never_charged_again(world, drain):
+    order = place_left_in(world, "processing")
+    drain()
+    for _ in range(3):
+        wait(drain, dt.timedelta(days=1))
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+
+    settle(world, **CAPTURED)
+    wait(drain)
+    assert now(order).status == Order.Status.FULFILLED
+    assert world.payments.count(kind="payment_intent") == 1
+    assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.parametrize("state", but_first(["requires_action", "requires_confirmation"]))
+def test_what_needs_the_customer_is_cancelled_there_before_it_is_rejected_here(world, drain, state):
+    order = place_left_in(world, state)
+    with world.payments.failing(fault="error", status=503, match="/cancel"):
+        drain()
+        assert now(order).status == Order.Status.CHARGE_UNKNOWN
+        assert "rejected" not in told()
+    wait(drain)
+
+    assert now(order).status == Order.Status.REJECTED
+    assert now(order).reason == f"payment declined: {stripe_states.WORDS[state]}"
+    assert [intent["status"] for intent in world.payments.ledger(kind="payment_intent")] == ["canceled"]
+    assert set(Attempt.objects.values_list("outcome", flat=True)) == {"waited"}
+
+
+def test_a_cancellation_there_whose_answer_is_lost_is_looked_up(world, drain):
+    order = place_left_in(world, "requires_action")
+    with world.payments.failing(fault="drop_after", times=1, match="/cancel"):
+        drain()
+    wait(drain)
+
+    assert now(order).status == Order.Status.REJECTED
+    assert world.payments.count(kind="payment_intent") == 1
+
+
+def test_a_customer_who_was_faster_than_our_cancellation_has_paid(world, drain):
+    order = place_left_in(world, "requires_action")
+    with world.payments.failing(fault="error", status=503, match="/cancel"):
+        drain()
+    settle(world, **CAPTURED)
+    wait(drain)
+
+    assert now(order).status == Order.Status.FULFILLED
+
+
+def test_an_unknown_state_is_an_unknown_outcome_and_ends_as_a_dead_letter(world, drain):
+    order = place_left_in(world, "requires_oracle")
+    drain()
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+    testing.pass_time(dt.timedelta(hours=1))
+    drain(redeliveries=True)
+
+    [dead_letter] = DeadLetter.objects.all()
+    assert "'requires_oracle'" in dead_letter.error
+    assert not told() & {"rejected", "cancelled"}
+    assert breaker("payments").state() == "closed"
+
+
+def test_a_cancellation_waits_for_a_charge_that_may_still_capture(world, drain):
+    order = place_left_in(world, "processing")
+    drain()
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain)
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+    assert "cancelled" not in told()
+
+    settle(world, **CAPTURED)
+    wait(drain)
+    assert now(order).status == Order.Status.CANCELLED
+    assert [refund["amount"] for refund in world.payments.ledger(kind="refund")] == [500]
+
+
+def test_a_cancellation_calls_off_what_is_only_reserved(world, drain):
+    order = place_left_in(world, "requires_capture")
+    drain()
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain)
+
+    assert now(order).status == Order.Status.CANCELLED
+    assert [intent["status"] for intent in world.payments.ledger(kind="payment_intent")] == ["canceled"]
+    assert world.payments.count(kind="refund") == 0
+
+
+# refunds -------------------------------------------------------------------------------------------
+
+
+def refund_left_in(world, drain, state):
+    """An order that is charged and then cancelled, whose refund is left in `state`."""
+    order = place()
+    with world.warehouse.failing(fault="error", status=503):
+        drain()
+    world.payments.control(fault="state", state=state, match=f"order-{order.pk}-refund", times=1)
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain)
+    return order
+
+
+@pytest.mark.parametrize("state", but_first(["pending", "requires_action"]))
+def test_a_refund_counts_as_done_only_when_it_is(world, drain, state):
+    order = refund_left_in(world, drain, state)
+    wait(drain, dt.timedelta(days=2))
+    assert now(order).status == Order.Status.CANCELLING
+    assert (Refund.objects.get().status, Refund.objects.get().resolved_at) == (Refund.Status.REQUESTED, None)
+    assert state in Refund.objects.get().error
+    assert not told() & {"refunded", "cancelled"}
+
+    [made] = world.payments.ledger(kind="refund")
+    world.payments.change("refund", made["id"], status="succeeded")
+    wait(drain)
+    assert now(order).status == Order.Status.CANCELLED
+    assert {"refunded", "cancelled"} <= told()
+    assert world.payments.count(kind="refund") == 1
+    assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.parametrize("state", but_first(["failed", "canceled"]))
+def test_a_refund_that_failed_is_a_dead_letter_and_replay_asks_under_the_next_key(world, drain, state):
+    order = refund_left_in(world, drain, state)
+    [dead_letter] = DeadLetter.objects.all()
+    assert (dead_letter.error_class, dead_letter.consumer) == ("RefundFailed", "orders.tasks.refund")
+    assert now(order).status == Order.Status.CANCELLING
+    assert Refund.objects.get().status == Refund.Status.FAILED
+    assert "refunded" not in told()
+
+    resolving.replay(DeadLetter.objects.all(), by="on call", reason="the bank has the new account")
+    wait(drain)
+    assert now(order).status == Order.Status.CANCELLED
+    assert [refund["idempotency_key"] for refund in world.payments.ledger(kind="refund")] == [
+        f"order-{order.pk}-refund",
+        f"order-{order.pk}-refund-2",
+    ]
+
+
+def test_an_unknown_state_of_a_refund_is_an_unknown_outcome(world, drain):
+    order = refund_left_in(world, drain, "requires_oracle")
+
+    assert now(order).status == Order.Status.CANCELLING
+    assert Attempt.objects.filter(error__contains="'requires_oracle'").exists()
+
+
+def test_a_refund_that_the_bank_sends_back_later_is_found_by_the_comparison_with_the_provider(world, drain):
+    order = refund_left_in(world, drain, "succeeded")
+    assert now(order).status == Order.Status.CANCELLED
+    [made] = world.payments.ledger(kind="refund")
+    world.payments.change("refund", made["id"], status="failed")
+
+    report = examination.run(providers=True)
+    violated = [finding.invariant.name for finding in report.findings if finding.verdict == "violated"]
+    assert "our-refunds-are-at-the-provider" in violated

@@ -1,0 +1,328 @@
+"""A replay ends, and everybody can see how: recovered, or the same dead letter open again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+
+import pytest
+from celery import shared_task
+from django.contrib.admin.models import LogEntry
+from django.db import connection, transaction
+
+from outbox import publisher, redelivery, tasks, testing
+from outbox.consumer import ConsumerTask
+from outbox.dead_letters import campaigns, resolving
+from outbox.models import Attempt, DeadLetter, OutboxMessage, Replay
+from outbox.relay import relay, setbacks
+from outbox.resilience import NotNow, Permanent
+from tests.outbox.events import Happened
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+broken: set[str] = set()
+waiting: set[str] = set()
+done: list[str] = []
+
+
+@shared_task(base=ConsumerTask)
+def work(*, message_id, **_):
+    if message_id in waiting:
+        raise NotNow("not yet", retry_after=dt.timedelta(seconds=5))
+    if message_id in broken:
+        raise Permanent(f"try {len(done)} cannot work")
+    done.append(message_id)
+
+
+def working(message):
+    return work.si(message_id=str(message.id))
+
+
+@pytest.fixture
+def bury(drain, subscribed):
+    """Publish so many messages and let each of them fail for good."""
+    subscribed(working)
+    broken.clear()
+    waiting.clear()
+    done.clear()
+
+    def bury(number=1):
+        with transaction.atomic():
+            ids = [str(publisher.publish(Happened())) for _ in range(number)]
+        broken.update(ids)
+        drain()
+        return ids
+
+    return bury
+
+
+def replay(**known):
+    return resolving.replay(DeadLetter.objects.all(), by="ops", reason="mended", **known)
+
+
+def test_a_replay_that_works_ends_as_recovered(bury, drain):
+    bury()
+    broken.clear()
+    campaign = replay().campaign
+    assert DeadLetter.objects.get().resolution == "replaying"
+    assert str(campaigns.outcomes(campaign.pk)) == "1 sent: 1 under way"
+
+    drain()
+    dead_letter = DeadLetter.objects.get()
+    assert (dead_letter.resolution, dead_letter.resolved_by, dead_letter.reason) == (
+        "recovered",
+        "ops",
+        "mended",
+    )
+    assert str(campaigns.outcomes(campaign.pk)) == "1 sent: 1 recovered"
+
+
+def test_a_replay_that_fails_again_opens_the_same_dead_letter_with_the_new_attempts_below_the_old(bury, drain):
+    bury()
+    before = DeadLetter.objects.get()
+    campaign = replay().campaign
+    drain()
+
+    dead_letter = DeadLetter.objects.get()
+    assert (dead_letter.pk, dead_letter.resolution, dead_letter.attempts) == (before.pk, "open", 2)
+    assert (dead_letter.resolved_at, dead_letter.resolved_by, dead_letter.reason) == (None, "", "")
+    assert Attempt.objects.filter(message_id=dead_letter.message_id).count() == 2
+    assert str(campaigns.outcomes(campaign.pk)) == "1 sent: 1 failed again"
+    replayed = Replay.objects.get()
+    assert (replayed.dead_letter_id, replayed.campaign.by, replayed.campaign.reason) == (
+        dead_letter.pk,
+        "ops",
+        "mended",
+    )
+
+
+def test_a_campaign_says_how_many_recovered_and_how_many_failed_again(bury, drain):
+    ids = bury(6)
+    broken.difference_update(ids[:2])
+    campaign = replay().campaign
+    drain()
+
+    assert str(campaigns.outcomes(campaign.pk)) == "6 sent: 2 recovered, 4 failed again"
+    assert DeadLetter.objects.count() == 6
+    assert DeadLetter.objects.open().count() == 4
+
+    broken.clear()
+    second = replay().campaign
+    drain()
+    assert str(campaigns.outcomes(second.pk)) == "4 sent: 4 recovered"
+    assert str(campaigns.outcomes(campaign.pk)) == "6 sent: 2 recovered, 4 failed again"
+    assert not DeadLetter.objects.unresolved().exists()
+
+
+def test_a_replay_that_waits_is_under_way_until_it_ends(bury, drain):
+    ids = bury()
+    broken.clear()
+    waiting.update(ids)
+    campaign = replay().campaign
+    for _ in range(3):
+        drain()
+        testing.pass_time(dt.timedelta(minutes=1))
+        campaigns.settle()
+        assert campaigns.outcomes(campaign.pk).under_way == 1
+
+    waiting.clear()
+    drain()
+    assert campaigns.outcomes(campaign.pk).recovered == 1
+
+
+def test_the_history_of_the_admin_says_how_a_replay_ended(bury, drain, django_user_model):
+    user = django_user_model.objects.create_user("ops")
+    bury()
+    replay(user_id=user.pk)
+    drain()
+    broken.clear()
+    replay(user_id=user.pk)
+    drain()
+
+    said = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
+    assert said == [
+        "being replayed: mended",
+        "Replay ended: failed again",
+        "being replayed: mended",
+        "Replay ended: recovered",
+    ]
+
+
+def test_the_end_is_noted_although_whoever_replayed_has_no_account_any_more(bury, drain, django_user_model):
+    user = django_user_model.objects.create_user("ops")
+    bury()
+    campaign = replay(user_id=user.pk).campaign
+    user.delete()
+    drain()
+
+    assert campaigns.outcomes(campaign.pk).failed == 1
+
+
+def test_what_is_being_replayed_is_neither_replayed_nor_discarded_meanwhile(bury):
+    bury()
+    campaign = replay().campaign
+
+    assert replay().done == 0
+    assert resolving.discard(DeadLetter.objects.all(), by="ops", reason="enough").done == 0
+    assert DeadLetter.objects.get().resolution == "replaying"
+    assert campaigns.outcomes(campaign.pk).sent == 1
+    assert OutboxMessage.objects.get().redeliveries == 1
+
+
+def decide_at_the_same_time(*decisions):
+    """Let people take these decisions about all dead letters at once; return how many each one decided."""
+    together = threading.Barrier(len(decisions))
+    counts: list[int] = []
+
+    def act(decide):
+        together.wait(10)
+        counts.append(decide(DeadLetter.objects.all(), by="ops", reason="me").done)
+        connection.close()
+
+    threads = [threading.Thread(target=act, args=[decide]) for decide in decisions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return counts
+
+
+def test_two_people_who_replay_at_the_same_time_replay_each_dead_letter_once(bury):
+    bury(20)
+    counts = decide_at_the_same_time(resolving.replay, resolving.replay)
+
+    assert sorted(counts) == [0, 20]
+    assert Replay.objects.count() == 20
+    assert set(OutboxMessage.objects.values_list("redeliveries", flat=True)) == {1}
+
+
+def test_two_people_who_replay_and_discard_at_the_same_time_decide_each_dead_letter_once(bury):
+    bury(20)
+    counts = decide_at_the_same_time(resolving.replay, resolving.discard)
+
+    assert sum(counts) == 20
+    assert Replay.objects.count() == DeadLetter.objects.filter(resolution="replaying").count()
+
+
+def test_discarded_work_is_not_done_by_a_message_that_is_delivered_again(bury, drain):
+    bury()
+    resolving.discard(DeadLetter.objects.all(), by="ops", reason="not wanted")
+    broken.clear()
+    redelivery.redeliver([OutboxMessage.objects.get().pk])
+    drain()
+
+    assert done == []
+    assert DeadLetter.objects.get().resolution == "discarded"
+
+
+def test_the_replay_of_what_the_relay_gave_up_recovers_when_a_broker_has_it(drain, subscribed, monkeypatch):
+    monkeypatch.setattr(setbacks, "POSTPONEMENTS", ())
+    failing = [True]
+
+    def building(message):
+        if failing:
+            raise ValueError("cannot be built")
+
+    subscribed(building)
+    with transaction.atomic():
+        publisher.publish(Happened())
+    drain()
+    assert DeadLetter.objects.get().consumer == "outbox.relay"
+    first = replay().campaign
+    drain()
+    assert campaigns.outcomes(first.pk).failed == 1
+
+    failing.clear()
+    second = replay().campaign
+    drain()
+    assert campaigns.outcomes(second.pk).recovered == 1
+
+
+def test_work_of_which_no_app_can_say_whether_it_is_done_recovers_when_its_delivery_has_ended(
+    bury, drain, monkeypatch
+):
+    ids = bury()
+    broken.clear()
+    waiting.update(ids)
+    campaign = replay().campaign
+    with monkeypatch.context() as dying:
+        dying.setattr(campaigns, "note_success", lambda **_: 0)
+        drain()
+        testing.pass_time(dt.timedelta(minutes=1))
+        campaigns.settle()
+        assert campaigns.outcomes(campaign.pk).under_way == 1
+
+        waiting.clear()
+        drain()
+    assert done == ids
+    assert campaigns.settle() == 1
+    assert campaigns.outcomes(campaign.pk).recovered == 1
+
+
+def test_a_look_at_many_replays_ends_in_time_and_the_next_one_goes_on(bury, drain, monkeypatch):
+    bury(5)
+    broken.clear()
+    campaign = replay().campaign
+    monkeypatch.setattr(campaigns, "note_success", lambda **_: 0)
+    drain()
+    testing.pass_time(dt.timedelta(minutes=1))
+
+    monkeypatch.setattr(campaigns, "BATCH", 2)
+    moment = dt.timedelta(microseconds=1)
+    assert [campaigns.settle(within=moment) for _ in range(4)] == [2, 2, 1, 0]
+    assert campaigns.outcomes(campaign.pk).recovered == 5
+
+
+def test_replays_that_are_under_way_hide_none_that_has_ended(bury, drain, monkeypatch):
+    under_way = bury(4)
+    broken.clear()
+    waiting.update(under_way)
+    bury(1)
+    broken.clear()
+    campaign = replay().campaign
+    monkeypatch.setattr(campaigns, "note_success", lambda **_: 0)
+    drain()
+    testing.pass_time(dt.timedelta(minutes=1))
+
+    monkeypatch.setattr(campaigns, "BATCH", 2)
+    assert sum(campaigns.settle(within=dt.timedelta(microseconds=1)) for _ in range(3)) == 1
+    assert campaigns.outcomes(campaign.pk).recovered == 1
+
+
+def test_a_replay_that_the_relay_cannot_start_ends_as_failed_again(bury, drain, subscribed):
+    """As of a workflow that has another name by now."""
+    bury()
+    DeadLetter.objects.update(workflow="tests.a_workflow_of_yesterday")
+    campaign = replay().campaign
+    for _ in range(len(relay.POSTPONEMENTS) + 1):
+        relay.drain()
+        testing.pass_time(dt.timedelta(hours=1))
+        campaigns.settle()
+
+    assert campaigns.outcomes(campaign.pk).failed == 1
+    assert set(DeadLetter.objects.values_list("resolution", "consumer")) == {
+        ("open", work.name),
+        ("open", "outbox.relay"),
+    }
+
+
+@pytest.mark.parametrize("task", [tasks.drain, tasks.unpark, tasks.settle_replays])
+def test_what_the_clock_asks_of_the_relay_again_and_again_ends_in_time(task, monkeypatch):
+    limits = []
+    for module, name in ((relay, "drain"), (relay, "unpark"), (campaigns, "settle")):
+        monkeypatch.setattr(module, name, lambda *, within: limits.append(within))
+    task()
+
+    assert limits == [tasks.WITHIN]
+
+
+def test_a_dead_letter_of_a_task_that_is_not_there_any_more_does_not_stay_under_way(bury, drain):
+    bury()
+    DeadLetter.objects.update(consumer="tests.a_task_of_yesterday")
+    broken.clear()
+    campaign = replay().campaign
+    drain()
+
+    testing.pass_time(dt.timedelta(minutes=1))
+    campaigns.settle()
+    assert campaigns.outcomes(campaign.pk).recovered == 1

@@ -1,0 +1,72 @@
+"""Waits are spread at random, so that what failed together does not come back together; none is too short."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from celery import Celery
+
+from outbox.broker import inspection
+from outbox.resilience import RetryPolicy, spread
+
+SECOND = dt.timedelta(seconds=1)
+DRAWS = range(300)
+POLICIES = [
+    RetryPolicy(),
+    RetryPolicy(first_wait=2 * SECOND),
+    RetryPolicy(first_wait=dt.timedelta(seconds=0.2), longest_wait=3 * SECOND),
+    RetryPolicy(first_wait=8 * SECOND, longest_wait=8 * SECOND),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("retries", [0, 1, 2, 7, 5_000, 10**9])
+def test_a_quick_wait_is_at_least_the_base_delay_and_at_most_the_longest(policy, retries):
+    waits = [policy.quick_wait(retries) for _ in DRAWS]
+    assert min(waits) >= policy.first_wait.total_seconds()
+    assert max(waits) <= policy.longest_wait.total_seconds()
+
+
+@pytest.mark.parametrize("retries", range(4))
+def test_quick_waits_differ_by_less_than_a_second(retries):
+    waits = {RetryPolicy().quick_wait(retries) for _ in DRAWS}
+    assert len(waits) > len(DRAWS) / 2
+    assert any(wait % 1 for wait in waits)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("retries", range(4))
+def test_whole_seconds_are_at_least_one_and_spread_over_three(policy, retries):
+    waits = {policy.quick_wait(retries, whole_seconds=True) for _ in DRAWS}
+    assert all(isinstance(wait, int) for wait in waits)
+    assert min(waits) >= max(1, policy.first_wait.total_seconds())
+    assert len(waits) >= 3
+
+
+def test_the_waits_double():
+    policy = RetryPolicy(longest_wait=100 * SECOND)
+    for retries in range(4):
+        waits = [policy.quick_wait(retries) for _ in DRAWS]
+        assert 2**retries <= min(waits) <= max(waits) <= 2 ** (retries + 1)
+
+
+def test_a_wait_that_the_provider_wished_for_is_kept_up_to_the_longest():
+    assert min(RetryPolicy().quick_wait(0, wished=5 * SECOND) for _ in DRAWS) >= 5
+    assert {RetryPolicy().quick_wait(0, wished=600 * SECOND) for _ in DRAWS} == {8}
+
+
+@pytest.mark.parametrize(("wait", "most"), [(60, 12), (300, 30), (7200, 30)])
+def test_a_redelivery_is_never_early_and_spread_over_a_fifth_or_half_a_minute(wait, most):
+    waits = [spread(wait * SECOND) for _ in DRAWS]
+    assert wait * SECOND <= min(waits) <= max(waits) <= (wait + most) * SECOND
+    assert max(waits) - min(waits) > most / 2 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [("redis://h/0", False), ("rediss://h/0", False), ("amqp://h//", True), ("amqps://h//", True)],
+)
+def test_only_rabbitmq_delays_by_whole_seconds(url, whole):
+    app = Celery(broker=url, set_as_current=False)
+    assert inspection.delays_whole_seconds(app) is whole

@@ -1,0 +1,164 @@
+"""Which message lost its workers: counted exactly, and none that was merely beside it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+import tempfile
+import uuid
+
+import pytest
+
+from outbox import testing
+from outbox.models import Attempt
+from outbox.worker import losses, unreadable
+from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, Pool, Watch, WorkerLost
+
+pytestmark = pytest.mark.django_db
+
+CONSUMER = "tests.consumer"
+
+
+@pytest.fixture(autouse=True)
+def pool(monkeypatch):
+    monkeypatch.setattr(losses, "pool", Pool())
+
+
+def die_together(*message_ids):
+    """A process dies in which all of these are at work."""
+    watches = [Watch(CONSUMER, each, delivery="", worker="w") for each in message_ids]
+    for watch in watches:
+        watch.suspect()
+    losses.pool = Pool()
+
+
+def start(message_id):
+    watch = Watch(CONSUMER, message_id, delivery="", worker="w")
+    watch.suspect()
+    return watch
+
+
+def kinds(message_id):
+    return [each.error_class for each in Attempt.objects.filter(message_id=message_id).order_by("pk")]
+
+
+@pytest.fixture
+def poison():
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def innocent():
+    return str(uuid.uuid4())
+
+
+def test_the_third_loss_ends_it_whoever_saw_the_first_one(poison):
+    die_together(poison)
+    die_together(poison)
+
+    with pytest.raises(CrashLoop):
+        start(poison)
+    assert kinds(poison) == [LostTogether.__name__, LostAlone.__name__]
+
+
+def test_the_deaths_that_a_main_process_sees_are_counted_once(poison):
+    unreadable.note_death(CONSUMER, poison, delivery="1", worker="w", error="signal 9")
+    watch = start(poison)
+    unreadable.note_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
+    losses.pool = Pool()
+    watch = start(poison)
+    with pytest.raises(CrashLoop):
+        unreadable.note_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
+    assert kinds(poison) == [WorkerLost.__name__, LostAlone.__name__, LostAlone.__name__]
+
+
+def test_a_child_that_dies_before_it_notes_anything_is_counted_all_the_same(poison):
+    for delivery in "12":
+        unreadable.note_death(CONSUMER, poison, delivery=delivery, worker="w", error="signal 11")
+    with pytest.raises(CrashLoop):
+        unreadable.note_death(CONSUMER, poison, delivery="3", worker="w", error="signal 11")
+
+
+def test_who_was_beside_it_runs_alone_and_is_cleared(poison, innocent):
+    die_together(poison, innocent)
+    first = start(poison)
+    with pytest.raises(NotAlone):
+        start(innocent)
+    losses.pool = Pool()  # the worker dies again
+    with pytest.raises(CrashLoop):
+        start(poison)
+
+    losses.pool = Pool()
+    assert first.is_suspected
+    start(innocent).survived(done=True)
+    assert kinds(innocent) == []
+
+
+def test_a_suspect_waits_until_those_are_done_that_came_back_with_it(poison, innocent):
+    die_together(poison)
+    beside = start(innocent)
+    with pytest.raises(NotAlone):
+        start(poison)
+
+    beside.survived(done=True)
+    beside.leave()
+    start(poison)
+
+
+def test_a_delivery_that_found_nothing_to_do_proves_nothing(poison):
+    die_together(poison)
+    watch = start(poison)
+    watch.survived(done=False)
+    watch.leave()
+
+    assert kinds(poison) == [LostTogether.__name__]
+
+
+def test_a_broker_that_restarts_again_and_again_gives_nothing_up(innocent):
+    for _ in range(10):
+        watch = start(innocent)
+        watch.survived()
+        watch.leave()
+    assert kinds(innocent) == []
+
+
+def test_losses_of_another_incident_do_not_count(poison):
+    for _ in range(5):
+        die_together(poison)
+        testing.pass_time(losses.LOSSES_COUNT_FOR + dt.timedelta(minutes=1))
+    start(poison)
+
+
+def _enter(pool, alone, entered, leave):
+    entered.put(pool.enter(alone=alone))
+    leave.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "enters"), [(True, False, False), (False, True, False), (False, False, True)]
+)
+def test_the_processes_of_a_pool_know_of_each_other(here, there, enters):
+    forked = multiprocessing.get_context("fork")
+    shared, entered, leave = Pool(), forked.Queue(), forked.Event()
+    with tempfile.TemporaryFile() as file:
+        shared.share(file)
+        child = forked.Process(target=_enter, args=[shared, there, entered, leave])
+        assert shared.enter(alone=here)
+        child.start()
+        assert entered.get(timeout=30) is enters
+        leave.set()
+        child.join()
+
+
+def test_a_process_that_is_killed_keeps_nobody_out():
+    forked = multiprocessing.get_context("fork")
+    shared, entered, leave = Pool(), forked.Queue(), forked.Event()
+    with tempfile.TemporaryFile() as file:
+        shared.share(file)
+        child = forked.Process(target=_enter, args=[shared, True, entered, leave])
+        child.start()
+        assert entered.get(timeout=30)
+        assert not shared.enter(alone=False)
+        child.kill()
+        child.join()
+        assert shared.enter(alone=True)

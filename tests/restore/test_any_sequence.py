@@ -1,0 +1,102 @@
+"""Whatever happens, backups that are restored included: the promises hold, and in the end all is done once."""
+
+from __future__ import annotations
+
+import collections
+
+import hypothesis
+import pytest
+from hypothesis.stateful import initialize, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from orders.models import Order
+from outbox.models import DeadLetter, Restore
+from outbox.verification import examination, restores
+from tests.crash.conftest import forget_everything, is_quiet
+from tests.factories import ProductFactory
+from tests.properties.clocks import Clock
+from tests.properties.test_any_sequence import Lives, told
+from tests.restore.backups import forget_keys
+
+
+class LivesWithBackups(Lives):
+    """The same, with an operator who takes backups and restores the last one, more than a day later."""
+
+    backup = None
+
+    @initialize()
+    def begin_anew(self):
+        super().begin_anew()
+        self.products = [ProductFactory(stock=1000), ProductFactory(sku="NOSHIP-ever", stock=1000)]
+        self.is_backed_up = False
+
+    @rule()
+    def back_up(self):
+        self.backup.take()
+        self.is_backed_up = True
+
+    @precondition(lambda self: self.is_backed_up)
+    @rule()
+    def go_back(self):
+        forget_everything()
+        forget_keys(self.world.payments, self.world.warehouse)
+        self.backup.restore()
+        restores.look()
+
+    def teardown(self):
+        for _ in range(2):
+            self.let_all_end()
+            enter_what_is_forgotten()
+        assert is_quiet(), list(Order.objects.unfinished().values_list("number", "status", "due_at"))
+        assert not DeadLetter.objects.unresolved().exists()
+        report = examination.run(providers=True)
+        assert report.passed, told(report)
+        self.nothing_was_done_twice()
+
+    def nothing_was_done_twice(self):
+        captured = [
+            one for one in self.world.payments.ledger(kind="payment_intent") if one["status"] == "succeeded"
+        ]
+        charges = collections.Counter(one["metadata"]["order_id"] for one in captured)
+        parcels = collections.Counter(one["order_id"] for one in self.world.warehouse.ledger(kind="shipment"))
+        assert not [order for order, count in (*charges.items(), *parcels.items()) if count > 1]
+        assert set(parcels) <= set(charges)
+
+
+def enter_what_is_forgotten():
+    """As `verify --after-restore --repair --apply` does."""
+    if Restore.objects.exists():
+        report = examination.run(providers=True)
+        examination.repair(report, by="on call", reason="a property test", apply=True)
+
+
+def live(world, settings, backup, clock, *, examples, steps, derandomize):
+    settings.NOTIFICATIONS_AFTER_RESTORE = "send"
+
+    class Machine(LivesWithBackups):
+        pass
+
+    Machine.world, Machine.settings, Machine.backup, Machine.clock = world, settings, backup, clock
+    options = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=derandomize,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    run_machine(Machine, settings=options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # some seconds of work, and machines that are shared by many
+def test_any_sequence_of_events_and_restores_does_nothing_twice(drain, world, settings, backup, monkeypatch):
+    live(world, settings, backup, Clock(monkeypatch), examples=4, steps=15, derandomize=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_many_random_sequences_of_events_and_restores_do_nothing_twice(
+    drain, world, settings, backup, monkeypatch
+):
+    live(world, settings, backup, Clock(monkeypatch), examples=100, steps=40, derandomize=False)

@@ -1,0 +1,264 @@
+"""What is in the way is said in sentences: which setting, what was tried, what to do."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from orderflow.stack import cli, commands, environment, given, homes, ports
+from tests.slow import but_first
+from tests.stack.test_commands import checkout, run  # noqa: F401 - a fixture
+
+COMMANDS = {file.stem for file in homes.ROOT.glob("*/management/commands/[a-z]*.py")}
+
+
+def manage(*words, **settings):
+    return subprocess.run(
+        [sys.executable, "manage.py", *words],
+        cwd=homes.ROOT,
+        env={"PATH": os.environ["PATH"], **settings},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.fixture
+def deaf():
+    """The port of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_servers_that_say_nothing_are_named_within_five_seconds(deaf):
+    urls = {
+        "DATABASE_URL": f"postgresql://me:hidden@localhost:{deaf}/shop",
+        "BROKER_URL": f"amqp://me:hidden@localhost:{deaf}//",
+        "REDIS_URL": f"redis://:hidden@localhost:{deaf}/1",
+    }
+    begun = time.monotonic()
+    told = given.complaints_about(urls)
+
+    assert time.monotonic() - begun < 4.5
+    assert [line.split()[0] for line in told] == list(urls)
+    assert all(f"Tried: localhost:{deaf}" in complaint for complaint in told)
+    assert not any("hidden" in complaint for complaint in told)
+
+
+def test_the_whole_answer_of_libpq_is_shown(postgres, run_server):
+    run_server(postgres)
+    free = ports.choose()
+
+    nobody = given.complaint("DATABASE_URL", f"postgresql://me:t@127.0.0.1:{free}/accept")
+    assert "connection refused\n\tis the server running on that host and accepting" in nobody.lower()
+    wrong = given.complaint("DATABASE_URL", postgres.url.replace(postgres.password, "hidden"))
+    assert 'password authentication failed for user "orderflow"' in wrong
+    assert wrong.endswith("Correct its user and password.")
+    missing = given.complaint("DATABASE_URL", postgres.url.rpartition("/")[0] + "/nowhere")
+    assert 'database "nowhere" does not exist' in missing
+    assert given.complaint("DATABASE_URL", postgres.url) == ""
+
+
+def test_a_broker_says_what_it_refuses(valkey, run_server):
+    run_server(valkey)
+
+    assert given.complaint("BROKER_URL", valkey.url(0)) == ""
+    wrong = given.complaint("BROKER_URL", valkey.url(0).replace(valkey.password, "hidden"))
+    assert "invalid username-password pair" in wrong
+    assert wrong.endswith("Correct its user and password.")
+    assert "DB index is out of range" in given.complaint("REDIS_URL", valkey.url(9_999))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("connecting to postgresql://me:t@host/accept", "connecting to postgresql://me:***@host/accept"),
+        ("accepting connections at the port", "accepting connections at the port"),
+        ("the user t and the database t", "the user t and the database t"),
+        ("dsn user=me password=t host=t", "dsn user=me password=*** host=t"),
+    ],
+)
+def test_a_password_is_hidden_where_it_stands_and_its_letters_are_left_elsewhere(text, shown):
+    assert given.masked(text, "postgresql://me:t@t/t") == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "says"),
+    [
+        ("DATABASE_URL", "mysql://me:hidden@host/shop", "it begins with mysql://"),
+        ("DATABASE_URL", "hidden", "it has no scheme"),
+        ("DATABASE_URL", "postgresql://me:hid@den@host/shop", "write @"),
+        ("DATABASE_URL", "postgresql://me:hid den@host/shop", "write @"),
+        ("DATABASE_URL", "postgresql://me:hid%zz@host/shop", "write @"),
+        ("DATABASE_URL", "postgresql://me:hidden@host:many/shop", "its port is no number"),
+        ("DATABASE_URL", "postgresql://me:hidden@[host/shop", "its host cannot be read"),
+        ("DATABASE_URL", "postgresql://me:hid%00den@host/shop", "write @"),
+        ("DATABASE_URL", "postgresql://me:hid#den@host/shop", "write / # ? as %2F %23 %3F"),
+        ("DATABASE_URL", "POSTGRESQL://me:hidden@host/shop", "in small letters"),
+        ("DATABASE_URL", "postgresql:/me:hidden@host/shop", "with both slashes"),
+        ("DATABASE_URL", "'postgresql://me:hidden@host/shop'", "spaces or quotes around it"),
+        ("DATABASE_URL", "postgresql://me:hidden@host/shop\n", "spaces or quotes around it"),
+        ("DATABASE_URL", "postgresql://me:hidden@host", "it names no database"),
+        ("BROKER_URL", "redis://:hidden@host/shop", "databases there are numbers from 0, and shop is none"),
+        ("BROKER_URL", "redis://:hidden@host/-1", "-1 is none"),
+        ("BROKER_URL", "rediss://:hidden@host/²", "² is none"),
+        ("REDIS_URL", "redis://:hidden@host/0/1", "0/1 is none"),
+        ("BROKER_URL", "sqs://me:hidden@queue", "it begins with sqs://"),
+        ("REDIS_URL", "amqp://me:hidden@host", "it begins with amqp://"),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_its_password(name, url, says):
+    told = given.complaint(name, url)
+
+    assert told.startswith(f"{name} is not an address that can be used: ")
+    assert says in told
+    assert not [part for part in ("hidden", "den@", "hid%", "hid d") if part in told]
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "advice"),
+    [
+        ("DATABASE_URL", "postgresql://me@127.0.0.1:{port}/shop?sslmode=often", "question mark"),
+        ("DATABASE_URL", "postgresql://me@127.0.0.1:{port}/shop?sslmod=require", "question mark"),
+        ("BROKER_URL", "redis://127.0.0.1:{port}/0?socket_timeout=long", "question mark"),
+        ("BROKER_URL", "redis://127.0.0.1:{port}/0?bogus=1", "question mark"),
+        ("DATABASE_URL", "postgresql://me@" + "h" * 70 + "/shop", "Correct the name of the host"),
+    ],
+)
+def test_what_to_do_fits_what_is_wrong(name, url, advice):
+    assert advice in given.complaint(name, url.format(port=ports.choose())).splitlines()[-1]
+
+
+def test_another_kind_of_server_is_told_from_one_that_wants_tls():
+    def answer(server):
+        with contextlib.suppress(OSError):  # the test has ended
+            while True:
+                with server.accept()[0] as caller:
+                    caller.recv(100)
+                    caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=[server], daemon=True).start()
+        port = server.getsockname()[1]
+        database = given.complaint("DATABASE_URL", f"postgresql://me@127.0.0.1:{port}/shop")
+        broker = given.complaint("BROKER_URL", f"redis://127.0.0.1:{port}/0")
+
+    for told in (database, broker):
+        assert told.endswith("Something else answers there: correct the host and port.")
+
+
+@pytest.mark.slow
+def test_a_command_without_its_servers_ends_in_sentences():
+    free = ports.choose()
+    urls = {
+        "DATABASE_URL": f"postgresql://me:hidden@127.0.0.1:{free}/shop",
+        "BROKER_URL": f"redis://127.0.0.1:{free}/0",
+    }
+    words = ("showmigrations", "--skip-checks")
+    done = manage(*words, SECRET_KEY="x", **urls)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(
+        f"DATABASE_URL does not work. Tried: 127.0.0.1:{free} (user me, database shop)."
+    )
+    assert "BROKER_URL does not work" in done.stderr
+    assert "Traceback" in manage(*words, "--traceback", SECRET_KEY="x", **urls).stderr
+
+
+@pytest.mark.parametrize(
+    "program",
+    but_first(
+        [
+            ["manage.py", "check"],
+            ["-m", "celery", "-A", "orderflow", "beat"],
+            ["-m", "gunicorn", "orderflow.wsgi"],
+        ]
+    ),
+    ids=["manage.py", "celery", "gunicorn"],
+)
+def test_missing_settings_are_one_sentence_whatever_is_started(program):
+    bind = ["-b", "127.0.0.1:0", "--no-control-socket"] if "gunicorn" in program else []
+    done = subprocess.run(
+        [sys.executable, *program, *bind],
+        cwd=homes.ROOT,
+        env={"PATH": os.environ["PATH"], "DATABASE_SESSIONS": "many"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode in (1, 3)
+    assert "Traceback" not in done.stderr
+    [sentence] = [line for line in done.stderr.splitlines() if line.startswith("OrderFlow's settings")]
+    assert "SECRET_KEY (not set), BROKER_URL (not set), DATABASE_URL (not set)" in sentence
+    assert "DATABASE_SESSIONS (not a valid integer)" in sentence
+
+
+def test_another_database_than_postgresql_is_refused_in_a_sentence():
+    done = manage("check", SECRET_KEY="x", BROKER_URL="redis://x", DATABASE_URL="mysql://me:hidden@host/shop")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "DATABASE_URL must begin with postgresql://" in done.stderr
+
+
+@pytest.mark.parametrize("word", but_first(commands.NEED_A_STACK))
+def test_without_a_stack_a_command_that_looks_at_one_says_so_and_starts_nothing(checkout, word):  # noqa: F811
+    extra = ("--not-my-own-stack", "--not-my-own-stack") if word == "chaos" else ()
+    done = run(checkout, word, *extra)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Nothing is running here")
+    assert not list((checkout / ".orderflow").rglob("*.log"))
+    deaf_broker = run(checkout, word, *extra, DATABASE_URL="postgresql://me@127.0.0.1:1/shop")
+    assert deaf_broker.stderr.startswith("Nothing is running here")
+
+
+def test_help_lists_what_there_is_and_starts_nothing(checkout, capsys):  # noqa: F811
+    assert cli.main(["help"]) == 0
+    told = capsys.readouterr().out
+
+    assert {line.split()[0] for line in told.splitlines() if line.startswith("  ")} >= COMMANDS
+    assert all(f"python3 run.py {word}" in told or f"| {word}" in told for word in cli.OWN_WORDS)
+    assert not [line for line in told.splitlines() if line.startswith("  ") and len(line.split()) < 3]
+    assert run(checkout, "help").returncode == 0
+    assert run(checkout, "outbox_status", "--help").returncode == 0
+    assert not list((checkout / ".orderflow").rglob("*.log"))
+
+
+@pytest.mark.slow
+def test_every_command_explains_itself_without_servers_or_settings():
+    assert set(environment.PLACEHOLDERS) == {"ORDERFLOW_COMMAND", "SECRET_KEY", "DATABASE_URL", "BROKER_URL"}
+    assert "open dead letters" in manage("help", "replay_failures", **environment.PLACEHOLDERS).stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_named(folder, monkeypatch, capsys):
+    def write(*_):
+        with open("/dev/full", "w") as full:
+            full.write("x")
+
+    monkeypatch.setattr(cli, "_dispatch", write)
+
+    assert cli.main(["up"]) == 1
+    assert capsys.readouterr().err.startswith(f"{homes.Home().state}: No space left on device. Free")
+
+
+def test_a_reader_who_has_read_enough_ends_a_command_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "run.py", "help"]
+    done = subprocess.run(
+        command, cwd=homes.ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
