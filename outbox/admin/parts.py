@@ -94,10 +94,14 @@ def chip(status: str, word: str, looks: dict[str, tuple[str, str]] | None = None
 
 
 def moment(at: dt.datetime) -> SafeString:
-    """A time as lists show it: short, and in one line."""
-    shown = f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M}"
-    exactly = at.isoformat(timespec="seconds")
-    return format_html('<time class="of-time" datetime="{0}" title="{0}">{1}</time>', exactly, shown)
+    """A time as lists show it: short; where there is no room for one line, the date stands above the time."""
+    day, time = f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M}".split()
+    return format_html(
+        '<time class="of-time" datetime="{0}" title="{0}"><span>{1}</span> <span>{2}</span></time>',
+        at.isoformat(timespec="seconds"),
+        day,
+        time,
+    )
 
 
 def age(since: dt.datetime, *, now: dt.datetime) -> SafeString:

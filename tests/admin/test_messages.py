@@ -6,6 +6,7 @@ import datetime as dt
 
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import strip_tags
 
 from outbox.models import Attempt, OutboxMessage
 
@@ -43,7 +44,7 @@ def test_the_list_tells_why_a_message_waits_until_when_and_for_how_long(signed_i
     row = row_of(signed_in("on-call"), order.message_id)
 
     assert "3\xa0hours" in row["undelivered_for"]
-    assert f"{later:%Y-%m-%d %H:%M}" in row["waits_until"]
+    assert f"{later:%Y-%m-%d %H:%M}" in strip_tags(row["waits_until"])
     assert row["why"].startswith("ValueError: xxx")
     assert len(row["why"]) == 90
 

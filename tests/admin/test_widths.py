@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from notifications.models import Notification
 from orders.models import Order, Product
@@ -37,18 +40,22 @@ def stuck_shop() -> DeadLetter:
     """The shop, with the longest values that rows usually have."""
     dead_letter = shop()
     order = Order.objects.get(pk=dead_letter.key)
-    Order.objects.filter(pk=order.pk).update(customer_email="a.customer.with.a.long.name@shop.example.com")
+    Order.objects.filter(pk=order.pk).update(
+        customer_email="a.customer.with.a.long.name@shop.example.com", number="OF-12345678"
+    )
     Notification.objects.create(
         message_id=order.message_id,
         order_id=order.pk,
-        order_number=order.number,
+        order_number="OF-12345678",
         channel="email",
         template="placed",
         recipient="a.customer.with.a.long.name@shop.example.com",
         html="<p>Thank you</p>",
     )
     OutboxMessage.objects.filter(pk=order.message_id).update(
-        status="pending", last_error="the broker does not answer: connection refused, again and again"
+        status="pending",
+        not_before=timezone.now() + dt.timedelta(hours=1),
+        last_error="the broker does not answer: connection refused, again and again",
     )
     bury(order, consumer="notifications.tasks.send_email", error="no mailbox", attempts=12)
     return dead_letter
