@@ -24,8 +24,8 @@ def _at_the_provider(channel: Channel) -> Invariant:
             WHERE status = 'sent' AND channel = %(channel)s AND sent_at >= %(since)s
         """,
         values=lambda: {"channel": str(channel)},
-        compare=lambda sent, look: providers.missing(channel, sent, look),
-        asks_providers=True,
+        compare=lambda sent, snapshot: providers.missing(channel, sent, snapshot),
+        needs_providers=True,
         command=TRACE,
     )
 
@@ -78,9 +78,9 @@ INVARIANTS = [
             SELECT DISTINCT told.order_number FROM notifications_notification AS told
             WHERE told.status = 'failed' AND told.created_at >= %(since)s
               AND NOT EXISTS (
-                  SELECT FROM outbox_deadletter AS letter
-                  WHERE letter.message_id = told.message_id
-                    AND letter.consumer = 'notifications.tasks.send_' || told.channel
+                  SELECT FROM outbox_deadletter AS dead_letter
+                  WHERE dead_letter.message_id = told.message_id
+                    AND dead_letter.consumer = 'notifications.tasks.send_' || told.channel
               )
         """,
         command=TRACE,

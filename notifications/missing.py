@@ -61,9 +61,9 @@ def select(columns: str, is_missing: str) -> str:
               WHERE delivery.message_id = message.id AND delivery.workflow = way.workflow
           )
           AND NOT EXISTS (
-              SELECT FROM outbox_deadletter AS letter
-              WHERE letter.message_id = message.id AND letter.workflow IN ('', way.workflow)
-                AND letter.resolution IN ('open', 'discarded')
+              SELECT FROM outbox_deadletter AS dead_letter
+              WHERE dead_letter.message_id = message.id AND dead_letter.workflow IN ('', way.workflow)
+                AND dead_letter.resolution IN ('open', 'discarded')
           )
     """  # noqa: S608 - names of our own
 

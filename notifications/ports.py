@@ -33,7 +33,7 @@ class OutcomeUnknown(Transient):
 class ChannelAdapter(Protocol):
     """One way to reach customers."""
 
-    can_be_asked: bool
+    can_look_up: bool
     """Whether the provider says what it has taken, so that `find` finds it."""
 
     def send(self, notification: Notification) -> str:

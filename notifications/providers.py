@@ -19,12 +19,12 @@ from notifications.channels.sms import SmsChannel
 from notifications.models import Channel
 from outbox.database import storable
 from outbox.http import answers, bounded
-from outbox.verification.catalogue import Look, NotComparable, Row
+from outbox.verification.catalogue import NotComparable, Row, Snapshot
 
 HERE = ("127.0.0.1", "localhost", "::1")
 
 
-def missing(channel: Channel, sent: list[Row], look: Look) -> Iterable[str]:
+def missing(channel: Channel, sent: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """
     The orders of those notifications in `sent` that the provider of their channel knows nothing of.
 
@@ -35,7 +35,7 @@ def missing(channel: Channel, sent: list[Row], look: Look) -> Iterable[str]:
         raise NotComparable("the provider keeps no list")
     if not sent:
         return []
-    known = set(look.once(("notifications", channel), lambda: _taken(channel, look.since)))
+    known = set(snapshot.once(("notifications", channel), lambda: _taken(channel, snapshot.since)))
     return sorted({row["order_number"] for row in sent if row["provider_message_id"] not in known})
 
 

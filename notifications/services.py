@@ -207,7 +207,7 @@ def _hold_back(claimed: Notification) -> None:
     Raises:
         HeldAfterRestore: unless settings or that person say that it is to be sent.
     """
-    if settings.NOTIFICATIONS_AFTER_RESTORE == "send" or channels.get(claimed.channel).can_be_asked:
+    if settings.NOTIFICATIONS_AFTER_RESTORE == "send" or channels.get(claimed.channel).can_look_up:
         return
     if not Restore.objects.filter(is_failover=False, noted_at__gt=Now() - Value(ENTERED_WITHIN)).exists():
         return  # a standby took over: what the last seconds sent may be sent again, as after a crash

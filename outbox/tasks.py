@@ -55,7 +55,7 @@ def unpark(**_: Any) -> None:
 @periodic.task(every=dt.timedelta(seconds=30))
 def settle_replays(**_: Any) -> None:
     """End the replays of work that is done although the process that did it died before saying so."""
-    campaigns.settle(within=WITHIN)
+    campaigns.end_finished(within=WITHIN)
 
 
 @periodic.task(every=dt.timedelta(seconds=10))

@@ -45,7 +45,7 @@ SES; codes of RFC 3463 and 7372. Many do so in reply to the recipient."""
 class EmailChannel:
     """`notifications.ports.ChannelAdapter` over SMTP. Sent again, a mail has the same Message-ID."""
 
-    can_be_asked = False
+    can_look_up = False
 
     def send(self, notification: Notification) -> str:
         """See `notifications.ports.ChannelAdapter.send`."""

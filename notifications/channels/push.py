@@ -58,7 +58,7 @@ class PushChannel:
     its collapse key.
     """
 
-    can_be_asked = False
+    can_look_up = False
 
     def __init__(self) -> None:
         base = settings.FCM_API_BASE.rstrip("/") or NOWHERE

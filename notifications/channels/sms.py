@@ -75,7 +75,7 @@ class SmsChannel:
     Twilio knows no idempotency keys, so what an earlier try may have sent is looked for by its words.
     """
 
-    can_be_asked = True
+    can_look_up = True
 
     def __init__(self) -> None:
         timeout = settings.PROVIDER_TIMEOUT.total_seconds()

@@ -38,7 +38,7 @@ class RedisWitness:
 
 def connect() -> None:
     """Let the outbox ask Redis. Called once by `apps.ready()`."""
-    restores.call_witness(lambda: RedisWitness() if settings.REDIS_URL else None)
+    restores.use_witness(lambda: RedisWitness() if settings.REDIS_URL else None)
 
 
 @contextlib.contextmanager

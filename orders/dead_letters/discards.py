@@ -46,7 +46,7 @@ class Orders(owners.Owner):
                 about=_about(order),
                 can_be_cancelled=order.status in moves.CANCELLABLE and not order.cancel_requested_at,
                 permission=PERMISSION,
-                can_be_settled=letter.key in owed and order.status in GIVEN_BACK and not order.is_held,
+                can_be_marked_done=letter.key in owed and order.status in GIVEN_BACK and not order.is_held,
             )
             for letter in letters
             if (order := orders.get(letter.key))
@@ -58,7 +58,7 @@ class Orders(owners.Owner):
             if not order.cancel_requested_at:
                 services.ask_to_cancel(order, requested_by=by)
 
-    def settle(self, letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
+    def mark_done(self, letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
         for order in _orders(letters, lock=True).values():
             given_back.settle(order, by=by, how=how)
 

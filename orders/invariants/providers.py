@@ -25,7 +25,7 @@ def _compared(
         sql=sql,
         values=comparison.values,
         compare=compare,
-        asks_providers=True,
+        needs_providers=True,
         command=command,
         repair=repair,
     )

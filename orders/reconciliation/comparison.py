@@ -20,7 +20,7 @@ from orders.models import Order, Payment, Refund, Shipment
 from orders.reconciliation import recovery
 from orders.sweep import LONGEST_PAUSE
 from outbox.models import Restore
-from outbox.verification.catalogue import Look, Row
+from outbox.verification.catalogue import Row, Snapshot
 
 Listed = TypeVar("Listed", ports.ListedCharge, ports.ListedRefund, ports.ListedParcel)
 
@@ -68,27 +68,29 @@ def values() -> dict[str, dt.timedelta]:
 # Ours, there ---------------------------------------------------------------------------------------
 
 
-def charges_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+def charges_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Our captured charges that the provider does not have captured, with this amount and currency."""
-    known = {(charge.id, charge.amount_minor, charge.currency) for charge in _captured(look)}
-    for row in _took_effect(books, Payment.Status.SUCCEEDED, look):
+    known = {(charge.id, charge.amount_minor, charge.currency) for charge in _captured(snapshot)}
+    for row in _took_effect(books, Payment.Status.SUCCEEDED, snapshot):
         if (row["provider_id"], row["amount_minor"], row["currency"]) not in known:
             yield row["idempotency_key"]
 
 
-def refunds_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+def refunds_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Our refunds that the provider does not have as given back, with this amount and currency."""
-    done = [refund for refund in _refunds(look) if refund.state is ports.RefundState.DONE]
+    done = [refund for refund in _refunds(snapshot) if refund.state is ports.RefundState.DONE]
     known = {(refund.id, refund.amount_minor, refund.currency) for refund in done}
-    for row in _took_effect([row for row in books if not row["given_back_by"]], Refund.Status.SUCCEEDED, look):
+    for row in _took_effect(
+        [row for row in books if not row["given_back_by"]], Refund.Status.SUCCEEDED, snapshot
+    ):
         if (row["provider_id"], row["amount_minor"], row["currency"]) not in known:
             yield row["idempotency_key"]
 
 
-def shipments_missing_there(books: list[Row], look: Look) -> Iterable[str]:
+def shipments_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Our shipments that the warehouse does not have."""
-    known = {parcel.id for parcel in _parcels(look)}
-    for row in _took_effect(books, Shipment.Status.SHIPPED, look):
+    known = {parcel.id for parcel in _parcels(snapshot)}
+    for row in _took_effect(books, Shipment.Status.SHIPPED, snapshot):
         if row["provider_id"] not in known:
             yield row["idempotency_key"]
 
@@ -96,17 +98,17 @@ def shipments_missing_there(books: list[Row], look: Look) -> Iterable[str]:
 # Theirs, here --------------------------------------------------------------------------------------
 
 
-def charges_made_twice(books: list[Row], look: Look) -> Iterable[str]:
+def charges_made_twice(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Keys under which the provider holds more than one captured, unrefunded charge."""
-    kept = collections.Counter(charge.idempotency_key for charge in _kept(look))
+    kept = collections.Counter(charge.idempotency_key for charge in _kept(snapshot))
     return [key for key, count in kept.items() if count > 1]
 
 
-def charges_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+def charges_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Captured, unrefunded charges at the provider of which our books know nothing, the order's end aside."""
     ours = {row["idempotency_key"]: row for row in books}
-    twice = set(charges_made_twice(books, look))
-    for charge in _settled(_kept(look), look):
+    twice = set(charges_made_twice(books, snapshot))
+    for charge in _settled(_kept(snapshot), snapshot):
         row = ours.get(charge.idempotency_key)
         if charge.idempotency_key in twice:
             continue
@@ -121,27 +123,27 @@ def charges_missing_here(books: list[Row], look: Look) -> Iterable[str]:
             yield charge.idempotency_key
 
 
-def charges_stranded(books: list[Row], look: Look) -> Iterable[str]:
+def charges_stranded(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Orders that ended unshipped while the provider holds a charge of theirs that our books do not have."""
     ours = {row["idempotency_key"]: row for row in books}
-    for charge in _settled(_kept(look), look):
+    for charge in _settled(_kept(snapshot), snapshot):
         row = ours.get(charge.idempotency_key)
         if row is None:
             order = _order(charge)
-            if order and order.status in ENDED_UNSHIPPED and _long_ago(order.finished_at, look):
+            if order and order.status in ENDED_UNSHIPPED and _long_ago(order.finished_at, snapshot):
                 yield order.number
         elif (
             row["status"] != Payment.Status.SUCCEEDED
             and row["order_status"] in ENDED_UNSHIPPED
-            and _long_ago(row["finished_at"], look)
+            and _long_ago(row["finished_at"], snapshot)
         ):
             yield row["number"]
 
 
-def refunds_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+def refunds_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Refunds at the provider under a key of ours that our books have not, or as made by other means."""
     ours = {row["idempotency_key"]: row for row in books}
-    for refund in _settled(_refunds(look), look):
+    for refund in _settled(_refunds(snapshot), snapshot):
         row = ours.get(refund.idempotency_key)
         if row and row["given_back_by"]:
             if refund.state is ports.RefundState.DONE:
@@ -152,10 +154,10 @@ def refunds_missing_here(books: list[Row], look: Look) -> Iterable[str]:
             yield refund.idempotency_key
 
 
-def shipments_missing_here(books: list[Row], look: Look) -> Iterable[str]:
+def shipments_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """Shipments at the warehouse under a key of ours that our books do not have as shipped."""
     ours = {row["idempotency_key"]: row for row in books}
-    for parcel in _settled(_parcels(look), look):
+    for parcel in _settled(_parcels(snapshot), snapshot):
         row = ours.get(parcel.idempotency_key)
         asked_for = row is None or row["status"] == Shipment.Status.REQUESTED
         on_its_way = asked_for and (row["finished_at"] is None if row else _goes_on(parcel))
@@ -166,26 +168,26 @@ def shipments_missing_here(books: list[Row], look: Look) -> Iterable[str]:
 # shared --------------------------------------------------------------------------------------------
 
 
-def _took_effect(books: list[Row], status: str, look: Look) -> Iterator[Row]:
+def _took_effect(books: list[Row], status: str, snapshot: Snapshot) -> Iterator[Row]:
     """Our rows that took effect; those in the margin before `since` are there for the other direction."""
     for row in books:
-        if row["status"] == status and (look.since is None or row["requested_at"] >= look.since):
+        if row["status"] == status and (snapshot.since is None or row["requested_at"] >= snapshot.since):
             yield row
 
 
-def _settled(records: Iterable[Listed], look: Look) -> Iterator[Listed]:
+def _settled(records: Iterable[Listed], snapshot: Snapshot) -> Iterator[Listed]:
     """Their records that carry a key of ours, since the run's `since`, and old enough for our books."""
     for record in records:
-        old_enough = _long_ago(record.made_at, look)
-        young_enough = look.since is None or record.made_at + RESOLUTION > look.since
+        old_enough = _long_ago(record.made_at, snapshot)
+        young_enough = snapshot.since is None or record.made_at + RESOLUTION > snapshot.since
         if old_enough and young_enough and OURS.fullmatch(record.idempotency_key):
             yield record
 
 
-def _long_ago(at: dt.datetime | None, look: Look) -> bool:
+def _long_ago(at: dt.datetime | None, snapshot: Snapshot) -> bool:
     """Whether our books know of it by now, or never will: it happened before the database was restored."""
-    restored = look.once("restore", lambda: Restore.objects.order_by("-noted_at")[:1])
-    known_since = max([look.at - IN_FLIGHT, *(restore.noted_at for restore in restored)])
+    restored = snapshot.once("restore", lambda: Restore.objects.order_by("-noted_at")[:1])
+    known_since = max([snapshot.at - IN_FLIGHT, *(restore.noted_at for restore in restored)])
     return at is not None and at < known_since
 
 
@@ -200,33 +202,33 @@ def _goes_on(record: Listed) -> bool:
     return order is not None and not order.is_final
 
 
-def _captured(look: Look) -> list[ports.ListedCharge]:
-    return [charge for charge in _charges(look) if charge.succeeded]
+def _captured(snapshot: Snapshot) -> list[ports.ListedCharge]:
+    return [charge for charge in _charges(snapshot) if charge.succeeded]
 
 
-def _kept(look: Look) -> list[ports.ListedCharge]:
+def _kept(snapshot: Snapshot) -> list[ports.ListedCharge]:
     """Captured charges under a key of ours that are not given back in full, nor about to be."""
     returned: collections.Counter[str] = collections.Counter()
-    for refund in _refunds(look):
+    for refund in _refunds(snapshot):
         returned[refund.charge_id] += refund.amount_minor
     return [
         charge
-        for charge in _captured(look)
+        for charge in _captured(snapshot)
         if OURS.fullmatch(charge.idempotency_key) and returned[charge.id] < charge.amount_minor
     ]
 
 
-def _charges(look: Look) -> list[ports.ListedCharge]:
-    return look.once("charges", lambda: adapters.payment_gateway().charges(since=_since(look)))
+def _charges(snapshot: Snapshot) -> list[ports.ListedCharge]:
+    return snapshot.once("charges", lambda: adapters.payment_gateway().charges(since=_since(snapshot)))
 
 
-def _refunds(look: Look) -> list[ports.ListedRefund]:
-    return look.once("refunds", lambda: adapters.payment_gateway().refunds(since=_since(look)))
+def _refunds(snapshot: Snapshot) -> list[ports.ListedRefund]:
+    return snapshot.once("refunds", lambda: adapters.payment_gateway().refunds(since=_since(snapshot)))
 
 
-def _parcels(look: Look) -> list[ports.ListedParcel]:
-    return look.once("shipments", lambda: adapters.warehouse().shipments(since=_since(look)))
+def _parcels(snapshot: Snapshot) -> list[ports.ListedParcel]:
+    return snapshot.once("shipments", lambda: adapters.warehouse().shipments(since=_since(snapshot)))
 
 
-def _since(look: Look) -> dt.datetime | None:
-    return look.since - MARGIN if look.since else None
+def _since(snapshot: Snapshot) -> dt.datetime | None:
+    return snapshot.since - MARGIN if snapshot.since else None

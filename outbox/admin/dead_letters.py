@@ -209,7 +209,7 @@ class DeadLetterAdmin(KeyedAdmin):
         }
         if verb == "replay":
             return resolving.replay(dead_letters, **decision)
-        ways: dict[str, Any] = {way: way in request.POST for way in ("cancel", "settle")}
+        ways: dict[str, Any] = {way: way in request.POST for way in ("cancel", "mark_done")}
         if any(ways.values()) and not _may_end(request, list(_unfinished(dead_letters).values())):
             raise PermissionDenied
         return resolving.discard(dead_letters, **ways, **decision)
@@ -285,8 +285,9 @@ class DeadLetterAdmin(KeyedAdmin):
             "waiting": sorted({work.about for work in unfinished})[:MOST_NAMED],
             "can_cancel": any(work.can_be_cancelled for work in unfinished) and _may_end(request, unfinished),
             "wants_to_cancel": "cancel" in request.POST,
-            "can_settle": any(work.can_be_settled for work in unfinished) and _may_end(request, unfinished),
-            "wants_to_settle": "settle" in request.POST,
+            "can_mark_done": any(work.can_be_marked_done for work in unfinished)
+            and _may_end(request, unfinished),
+            "wants_to_mark_done": "mark_done" in request.POST,
             "verb": verb,
             "ids": ",".join(map(str, ids)),
             "open": still_open,
@@ -360,8 +361,8 @@ def _unfinished(dead_letters: DeadLetterQuerySet) -> dict[int, owners.Unfinished
 
 
 def _may_end(request: HttpRequest, works: list[owners.Unfinished]) -> bool:
-    """Whether the user may cancel or settle all of the work that can be."""
-    needed = {work.permission for work in works if work.can_be_cancelled or work.can_be_settled}
+    """Whether the user may cancel or mark done all of the work that allows it."""
+    needed = {work.permission for work in works if work.can_be_cancelled or work.can_be_marked_done}
     return all(request.user.has_perm(permission) for permission in needed)
 
 

@@ -45,7 +45,7 @@ NEWEST_WINS = (
 
 
 BURY = f"""
-{Table(DeadLetter).insert("letters")}
+{Table(DeadLetter).insert("dead_letters")}
 ON CONFLICT (digest) WHERE resolution IN ('open', 'replaying') DO UPDATE SET
     {", ".join(f"{column} = EXCLUDED.{column}" for column in NEWEST_WINS)},
     attempts = EXCLUDED.attempts + CASE WHEN outbox_deadletter.resolution = 'replaying'
@@ -156,7 +156,7 @@ def bury(failure: Failure) -> DeadLetter:
 
 def _keep(row: DeadLetter) -> DeadLetter:
     with connection.cursor() as cursor:
-        cursor.execute(BURY, {"letters": Table(DeadLetter).as_json([row])})
+        cursor.execute(BURY, {"dead_letters": Table(DeadLetter).as_json([row])})
         kept = cursor.fetchone()
     return DeadLetter.from_db(
         connection.alias, [field.attname for field in DeadLetter._meta.concrete_fields], kept

@@ -3,7 +3,7 @@ How replays end: as recovered, or with the same dead letter open again.
 
 A replay is begun by `resolving.replay`. It has recovered when the consumer that gave up has done its work,
 or finds that there is none; it has failed again when that consumer gives up once more. A process may die
-between the work and the note of it, so `settle` looks at what is still said to be under way.
+between the work and the note of it, so `end_finished` looks at what is still said to be under way.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ RELAY = "outbox.relay"
 """The consumer that dead letters of the relay name; its work is done when a broker has the message."""
 
 PATIENCE = dt.timedelta(seconds=30)
-"""How long a replay is left to its workers before `settle` looks at it."""
+"""How long a replay is left to its workers before `end_finished` looks at it."""
 
 BATCH = 500
-"""Replays that `settle` looks at in one query."""
+"""Replays that `end_finished` looks at in one query."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def note_delivered(message_ids: Iterable[Any]) -> int:
     return _recover(dead_letters) if dead_letters else 0
 
 
-_settled_until = 0
+_checked_until = 0
 """The dead letter after which the next look goes on; 0 at their beginning."""
 
 
@@ -166,7 +166,7 @@ def reopen(*, message_id: uuid.UUID, workflow: str) -> int:
     return len(found)
 
 
-def settle(*, within: dt.timedelta | None = None) -> int:
+def end_finished(*, within: dt.timedelta | None = None) -> int:
     """
     End the replays of work that is done although nobody noted it; return how many.
 
@@ -174,22 +174,22 @@ def settle(*, within: dt.timedelta | None = None) -> int:
     redelivered when it was lost. Where no app can say, the work is done when its delivery has ended.
     Looks at batch after batch, and begins none later than `within` after the first: the next call goes on.
     """
-    global _settled_until
+    global _checked_until
     ended, until = 0, time.monotonic() + within.total_seconds() if within else math.inf
-    late = _replaying().filter(resolved_at__lt=Now() - Value(PATIENCE), pk__gt=_settled_until)
+    late = _replaying().filter(resolved_at__lt=Now() - Value(PATIENCE), pk__gt=_checked_until)
     ids = list(late.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
         dead_letters = _replaying().filter(pk__in=batch).defer("payload", "headers", "error", "traceback")
-        ended += _settle(list(dead_letters.order_by("pk")))
-        _settled_until = batch[-1]
+        ended += _end_finished(list(dead_letters.order_by("pk")))
+        _checked_until = batch[-1]
         if time.monotonic() >= until:
             return ended
-    _settled_until = 0
+    _checked_until = 0
     return ended
 
 
-def _settle(dead_letters: Sequence[DeadLetter]) -> int:
+def _end_finished(dead_letters: Sequence[DeadLetter]) -> int:
     known = owners.done(dead_letters)
     ended = _ended([dead_letter for dead_letter in dead_letters if dead_letter.pk not in known])
     done = [dead_letter for dead_letter in dead_letters if known.get(dead_letter.pk, dead_letter.pk in ended)]

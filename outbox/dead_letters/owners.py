@@ -20,8 +20,8 @@ class Unfinished:
     about: str
     can_be_cancelled: bool
     permission: str
-    """Who may cancel or settle it, as Django names permissions."""
-    can_be_settled: bool = False
+    """Who may cancel it or mark it done, as Django names permissions."""
+    can_be_marked_done: bool = False
     """Whether it ends when a person says that what it waits for was done by other means."""
 
 
@@ -35,7 +35,7 @@ class Owner:
     def cancel(self, dead_letters: Sequence[DeadLetter], *, by: str) -> None:
         """Ask for what they hold up to be cancelled, in the caller's transaction."""
 
-    def settle(self, dead_letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
+    def mark_done(self, dead_letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
         """Note that what they wait for was done by other means, in the caller's transaction."""
 
     def done(self, dead_letters: Sequence[DeadLetter]) -> dict[int, bool]:
@@ -65,10 +65,10 @@ def cancel(dead_letters: Sequence[DeadLetter], *, by: str) -> None:
         owner.cancel(dead_letters, by=by)
 
 
-def settle(dead_letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
+def mark_done(dead_letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
     """Note that what they wait for was done by other means, in the caller's transaction."""
     for owner in _owners if dead_letters else ():
-        owner.settle(dead_letters, by=by, how=how)
+        owner.mark_done(dead_letters, by=by, how=how)
 
 
 def done(dead_letters: Sequence[DeadLetter]) -> dict[int, bool]:

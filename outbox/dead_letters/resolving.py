@@ -72,7 +72,7 @@ def replay(
         _resolve(ready, DeadLetter.Resolution.REPLAYING, by=by, reason=reason, user_id=user_id)
         if ready:
             campaign = campaigns.begin(ready, by=by, reason=reason, user_id=user_id, campaign=campaign)
-    crash_points.reached("letters.replayed")
+    crash_points.reached("dead_letters.replayed")
     for row in ready:
         telemetry.emit("message.replayed", consumer=row.consumer, message_id=str(row.message_id), by=by)
     return Resolved(done=len(ready), unreadable=len(rows) - len(ready), campaign=campaign)
@@ -85,14 +85,15 @@ def discard(
     reason: str,
     user_id: int | None = None,
     cancel: bool = False,
-    settle: bool = False,
+    mark_done: bool = False,
 ) -> Resolved:
     """
     Close the open ones among `dead_letters` without delivering anything. They stay readable.
 
-    What a dead letter holds up would wait for ever. So one of unfinished work is discarded together with
-    that work, if `cancel` says so and the work can be cancelled, or if `settle` says that what the work waits
-    for was done by other means, which `reason` describes. Otherwise it stays open, and `unfinished` says why.
+    Unfinished work that waits for a discarded dead letter would wait for ever. Such a dead letter is discarded
+    only together with its work: with `cancel`, if the work can be cancelled, or with `mark_done`, if what the
+    work waits for was done by other means, which `reason` describes. Otherwise it stays open and is returned
+    in `unfinished`.
 
     Raises:
         ReasonMissing: if `reason` is blank.
@@ -104,12 +105,12 @@ def discard(
         held = owners.unfinished(found, lock=True)
         rows = _lock(DeadLetter.objects.filter(pk__in=[row.pk for row in found]))
         cancelled = [row for row in rows if cancel and row.pk in held and held[row.pk].can_be_cancelled]
-        settled = [row for row in rows if settle and row.pk in held and held[row.pk].can_be_settled]
-        closed = [row for row in rows if row.pk not in held] + cancelled + settled
+        marked = [row for row in rows if mark_done and row.pk in held and held[row.pk].can_be_marked_done]
+        closed = [row for row in rows if row.pk not in held] + cancelled + marked
         _resolve(closed, DeadLetter.Resolution.DISCARDED, by=by, reason=reason, user_id=user_id)
         owners.cancel(cancelled, by=by)
-        owners.settle(settled, by=by, how=reason)
-    crash_points.reached("letters.discarded")
+        owners.mark_done(marked, by=by, how=reason)
+    crash_points.reached("dead_letters.discarded")
     for row in closed:
         telemetry.emit("message.discarded", consumer=row.consumer, message_id=str(row.message_id), by=by)
     left = tuple(held[row.pk] for row in rows if row not in closed)

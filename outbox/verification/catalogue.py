@@ -30,7 +30,7 @@ class Ambiguous(Exception):
 
 
 @dataclasses.dataclass(kw_only=True)
-class Look:
+class Snapshot:
     """One look at the system: when its snapshot was taken, and since when rows count (None: all)."""
 
     since: dt.datetime | None
@@ -66,7 +66,7 @@ class Look:
 
 
 Row = dict[str, Any]
-Compare = Callable[[list[Row], Look], Iterable[str]]
+Compare = Callable[[list[Row], Snapshot], Iterable[str]]
 """What our books say and the look at hand in, the offending ids out. May ask the outside."""
 
 
@@ -103,7 +103,7 @@ class Invariant:
     command: str
     values: Callable[[], Mapping[str, Any]] = dict
     compare: Compare | None = None
-    asks_providers: bool = False
+    needs_providers: bool = False
     repair: Repair | None = None
 
 

@@ -24,7 +24,7 @@ from outbox.database import storable
 from outbox.models import RepairRecord, Verification
 from outbox.resilience import Permanent, Transient
 from outbox.verification import catalogue
-from outbox.verification.catalogue import Invariant, Look, NotComparable, OutOfTime, Row
+from outbox.verification.catalogue import Invariant, NotComparable, OutOfTime, Row, Snapshot
 
 STATEMENT_TIMEOUT = dt.timedelta(seconds=15)
 """How long one query may take; half of what other statements may (see settings)."""
@@ -158,23 +158,24 @@ def run(
     """
     began = time.monotonic()
     deadline = began + within.total_seconds()
-    chosen = [invariant for invariant in catalogue.invariants() if providers or not invariant.asks_providers]
+    chosen = [invariant for invariant in catalogue.invariants() if providers or not invariant.needs_providers]
     values = {ask: dict(ask()) for ask in {invariant.values for invariant in chosen}}
     has_own_transaction = not connection.in_atomic_block
     with transaction.atomic(), connection.cursor() as cursor:
         if has_own_transaction:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SELECT now()")
-        look = Look(since=since, at=cursor.fetchone()[0], deadline=deadline)
+        snapshot = Snapshot(since=since, at=cursor.fetchone()[0], deadline=deadline)
         read = [
-            _read(cursor, invariant, look, values[invariant.values], statement_timeout) for invariant in chosen
+            _read(cursor, invariant, snapshot, values[invariant.values], statement_timeout)
+            for invariant in chosen
         ]
     findings = [
-        _compared(invariant, found, look) if isinstance(found, list) else found
+        _compared(invariant, found, snapshot) if isinstance(found, list) else found
         for invariant, found in zip(chosen, read, strict=True)
     ]
     report = VerificationReport(
-        ran_at=look.at,
+        ran_at=snapshot.at,
         took=dt.timedelta(seconds=time.monotonic() - began),
         since=since,
         providers=providers,
@@ -230,17 +231,17 @@ def repair(
 
 
 def _read(
-    cursor: Any, invariant: Invariant, look: Look, values: dict[str, Any], timeout: dt.timedelta
+    cursor: Any, invariant: Invariant, snapshot: Snapshot, values: dict[str, Any], timeout: dt.timedelta
 ) -> Finding | list[Row]:
     """The finding of an invariant; the rows to compare for one that compares."""
-    left = look.deadline - time.monotonic()
+    left = snapshot.deadline - time.monotonic()
     if left <= 0:
         return Finding(invariant=invariant, verdict=Verdict.TIMED_OUT, note="the run was out of time")
     retention = dt.timedelta(days=settings.RETENTION_DAYS)
     parameters = {
-        "since": look.since or LONG_AGO,
-        "is_partial": bool(look.since),
-        "retained": look.at - retention,
+        "since": snapshot.since or LONG_AGO,
+        "is_partial": bool(snapshot.since),
+        "retained": snapshot.at - retention,
         **values,
     }
     # The savepoint ends in a rollback either way: it undoes the timeout, and nothing else was done.
@@ -274,12 +275,12 @@ def _rows(cursor: Any) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _compared(invariant: Invariant, rows: list[Row], look: Look) -> Finding:
+def _compared(invariant: Invariant, rows: list[Row], snapshot: Snapshot) -> Finding:
     assert invariant.compare is not None
-    if time.monotonic() > look.deadline:
+    if time.monotonic() > snapshot.deadline:
         return Finding(invariant=invariant, verdict=Verdict.TIMED_OUT, note="the run was out of time")
     try:
-        offending = [storable.note(subject) for subject in invariant.compare(rows, look)]
+        offending = [storable.note(subject) for subject in invariant.compare(rows, snapshot)]
     except NotComparable as note:
         return Finding(invariant=invariant, verdict=Verdict.NOT_COMPARABLE, note=storable.note(note))
     except OutOfTime:

@@ -101,9 +101,9 @@ INVARIANTS = [
             LEFT JOIN outbox_outboxmessage AS message ON message.id = delivery.message_id
             WHERE message.id IS NULL
                OR EXISTS (
-                   SELECT FROM outbox_deadletter AS letter
-                   WHERE letter.message_id = delivery.message_id AND letter.workflow = delivery.workflow
-                     AND letter.resolution = 'open')
+                   SELECT FROM outbox_deadletter AS dead_letter
+                   WHERE dead_letter.message_id = delivery.message_id
+                     AND dead_letter.workflow = delivery.workflow AND dead_letter.resolution = 'open')
         """,
         command=READ,
     ),
@@ -132,7 +132,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="buried-messages-have-letters",
-        sentence="Every message that the relay buried has a dead letter.",
+        sentence="Every message that the relay buried has a dead dead_letter.",
         sql="""
             SELECT id FROM outbox_outboxmessage AS message
             WHERE status = 'buried'
@@ -170,9 +170,9 @@ INVARIANTS = [
         name="open-letters-can-be-replayed",
         sentence="The message of every open dead letter still exists.",
         sql="""
-            SELECT id FROM outbox_deadletter AS letter
+            SELECT id FROM outbox_deadletter AS dead_letter
             WHERE resolution = 'open' AND message_id IS NOT NULL
-              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = letter.message_id)
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = dead_letter.message_id)
         """,
         command="python manage.py discard_failures --id {id} --dry-run",
     ),
@@ -180,11 +180,11 @@ INVARIANTS = [
         name="open-letters-keep-their-attempts",
         sentence="The attempts that led to an open dead letter still exist.",
         sql="""
-            SELECT id FROM outbox_deadletter AS letter
+            SELECT id FROM outbox_deadletter AS dead_letter
             WHERE resolution = 'open' AND source = 'task' AND message_id IS NOT NULL
               AND NOT EXISTS (
                   SELECT FROM outbox_attempt
-                  WHERE message_id = letter.message_id AND consumer = letter.consumer
+                  WHERE message_id = dead_letter.message_id AND consumer = dead_letter.consumer
               )
         """,
         command="python manage.py replay_failures --id {id} --dry-run",
@@ -204,10 +204,10 @@ INVARIANTS = [
         name="replayed-letters-were-delivered",
         sentence="The message of every replayed dead letter was delivered again.",
         sql="""
-            SELECT letter.id FROM outbox_deadletter AS letter
-            JOIN outbox_outboxmessage AS message ON message.id = letter.message_id
-            WHERE letter.resolution IN ('replaying', 'replayed', 'recovered')
-              AND letter.resolved_at >= %(since)s
+            SELECT dead_letter.id FROM outbox_deadletter AS dead_letter
+            JOIN outbox_outboxmessage AS message ON message.id = dead_letter.message_id
+            WHERE dead_letter.resolution IN ('replaying', 'replayed', 'recovered')
+              AND dead_letter.resolved_at >= %(since)s
               AND message.redeliveries = 0
         """,
         command="python manage.py verify --repair",
@@ -217,10 +217,10 @@ INVARIANTS = [
         name="replays-end-with-their-dead-letter",
         sentence="A dead letter is being replayed as long as its replay is under way, and no longer.",
         sql="""
-            SELECT letter.id FROM outbox_deadletter AS letter
+            SELECT dead_letter.id FROM outbox_deadletter AS dead_letter
             FULL JOIN (SELECT dead_letter_id FROM outbox_replay WHERE outcome = 'under_way') AS replay
-              ON replay.dead_letter_id = letter.id
-            WHERE (letter.resolution = 'replaying') <> (replay.dead_letter_id IS NOT NULL)
+              ON replay.dead_letter_id = dead_letter.id
+            WHERE (dead_letter.resolution = 'replaying') <> (replay.dead_letter_id IS NOT NULL)
         """,
         command="python manage.py replay_failures --id {id} --dry-run",
     ),
@@ -228,16 +228,16 @@ INVARIANTS = [
         name="ended-work-stays-ended",
         sentence="Nothing tries again, or gives up once more, what a dead letter was discarded for.",
         sql="""
-            SELECT letter.id FROM outbox_deadletter AS letter
-            WHERE letter.resolution = 'discarded' AND letter.resolved_at >= %(since)s
+            SELECT dead_letter.id FROM outbox_deadletter AS dead_letter
+            WHERE dead_letter.resolution = 'discarded' AND dead_letter.resolved_at >= %(since)s
               AND (EXISTS (
                   SELECT FROM outbox_attempt
-                  WHERE message_id = letter.message_id AND consumer = letter.consumer
-                    AND failed_at > letter.resolved_at + %(at_work)s
+                  WHERE message_id = dead_letter.message_id AND consumer = dead_letter.consumer
+                    AND failed_at > dead_letter.resolved_at + %(at_work)s
               ) OR EXISTS (
                   SELECT FROM outbox_deadletter AS later
-                  WHERE later.message_id = letter.message_id AND later.consumer = letter.consumer
-                    AND later.buried_at > letter.resolved_at + %(at_work)s
+                  WHERE later.message_id = dead_letter.message_id AND later.consumer = dead_letter.consumer
+                    AND later.buried_at > dead_letter.resolved_at + %(at_work)s
               ))
         """,
         values=lambda: {"at_work": AT_WORK},

@@ -26,8 +26,8 @@ def _deliver_buried(message_id: str) -> str:
     return f"deliver {message} again"
 
 
-def _deliver_replayed(letter_id: str) -> str:
-    dead_letter = DeadLetter.objects.get(pk=letter_id)
+def _deliver_replayed(dead_letter_id: str) -> str:
+    dead_letter = DeadLetter.objects.get(pk=dead_letter_id)
     rows = OutboxMessage.objects.select_for_update(no_key=True)
     message = rows.filter(pk=dead_letter.message_id).first() if dead_letter.message_id else None
     if message is None or message.redeliveries or dead_letter.resolution not in SENT:

@@ -62,29 +62,29 @@ _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 _witnesses: list[Callable[[], Witness | None]] = []
 
 
-def call_witness(make: Callable[[], Witness | None]) -> None:
+def use_witness(make: Callable[[], Witness | None]) -> None:
     """Ask this witness from now on; None where there is none."""
     _witnesses[:] = [make]
 
 
 def connect() -> None:
     """Look at every new session of this process before it is used."""
-    connection_created.connect(_look_at_session, dispatch_uid="outbox.verification.restores")
+    connection_created.connect(_check_session, dispatch_uid="outbox.verification.restores")
 
 
-def _look_at_session(sender: object, **opened: Any) -> None:
+def _check_session(sender: object, **opened: Any) -> None:
     session = opened["connection"].connection
     if opened["connection"].alias != DEFAULT_DB_ALIAS or session in _sessions:
         return
     _sessions.add(session)
     try:
-        look()
+        check()
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", None) != UNDEFINED_TABLE:
             raise
 
 
-def look() -> Restore | None:
+def check() -> Restore | None:
     """Compare where the data says it is with where it is; return the restore if this call has found one."""
     found = _read()
     if found is None:
@@ -92,12 +92,12 @@ def look() -> Restore | None:
     place, noted, started_at = found
     if noted == place.names and started_at == place.started_at:
         return None
-    return _settle()
+    return _identify()
 
 
 def watch() -> Restore | None:
     """Look again, and tell the witness how far the server has written. Beat asks for it."""
-    restore = look()
+    restore = check()
     found = _read()
     witness = _witness()
     if found and witness and restore is None:
@@ -139,7 +139,7 @@ def comparisons(restore: Restore) -> QuerySet[Verification]:
     return Verification.objects.filter(since_then, providers=True, passed=True, ran_at__gt=restore.noted_at)
 
 
-def _settle() -> Restore | None:
+def _identify() -> Restore | None:
     witness = _witness()
     said = witness.recall() if witness else ""
     with transaction.atomic():

@@ -189,7 +189,7 @@ class GuardedConsumer(Consumer):
 
     def _settle(self, message: Any, note: Callable[[], None]) -> None:
         if safely(note):
-            crash_points.reached("worker.letter_kept")
+            crash_points.reached("worker.dead_letter_kept")
             self._acknowledge(message)
         else:
             self.timer.call_after(KEEP_AGAIN, self._settle, (message, note))

@@ -115,7 +115,7 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
     while not unreadable.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
         if stopping.wait(PAUSE):
             return
-    crash_points.reached("broker.letter_kept")
+    crash_points.reached("broker.dead_letter_kept")
     message.ack()
 
 

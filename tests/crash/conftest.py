@@ -93,7 +93,7 @@ def recover():
         late_orders.resume_overdue()
         probes.sweep()
         relay.unpark()
-        campaigns.settle()
+        campaigns.end_finished()
 
 
 def is_quiet():

@@ -48,7 +48,7 @@ def test_a_worker_that_dies_over_a_letter_keeps_one_and_lets_go_of_its_message_l
             "ORDERFLOW_POOL": "default",
             "DIE_WITH": str(DIED),
         }
-        dying = stack.worker("orders", "orders", DIE_AT="worker.letter_kept", **settings)
+        dying = stack.worker("orders", "orders", DIE_AT="worker.dead_letter_kept", **settings)
         processes.eventually(lambda: not dying.is_alive(), "the worker's death")
         assert (dying.exit_code, DeadLetter.objects.count()) == (DIED, 1)
 
@@ -96,7 +96,7 @@ def test_a_relay_that_dies_over_the_brokers_dead_letter_keeps_one(transactional_
     def waiting():
         return queue.queue_declare(passive=True).message_count
 
-    assert die_at("broker.letter_kept", lambda: empty(threading.Event()))
+    assert die_at("broker.dead_letter_kept", lambda: empty(threading.Event()))
     processes.eventually(waiting, "the message that the dead relay held")
 
     stopping = threading.Event()

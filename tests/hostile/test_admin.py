@@ -294,7 +294,7 @@ CONFIRMATIONS = {
         "confirmed": "yes",
         "reason": "why",
         "cancel": "",
-        "settle": "",
+        "mark_done": "",
         "_changelist_filters": "",
     },
 }

@@ -226,10 +226,10 @@ def test_a_charge_that_died_before_its_replay_was_noted_is_found_recovered(stuck
         dying.setattr(campaigns, "note_success", lambda **_: 0)
         drain()
     assert status(stuck) == Order.Status.FULFILLED
-    assert campaigns.settle() == 0  # it is left to its workers for a while
+    assert campaigns.end_finished() == 0  # it is left to its workers for a while
 
     testing.pass_time(campaigns.PATIENCE)
-    assert campaigns.settle() == 1
+    assert campaigns.end_finished() == 1
     assert str(campaigns.outcomes(campaign.pk)) == "1 sent: 1 recovered"
 
 

@@ -25,7 +25,7 @@ def discard(**ways):
 
 def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refunded(world, drain):
     order = refund_left_in(world, drain, "failed")
-    assert discard(settle=True).done == 1
+    assert discard(mark_done=True).done == 1
     wait(drain)
 
     assert now(order).status == Order.Status.CANCELLED
@@ -52,7 +52,7 @@ def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refun
 
 def test_a_refund_that_the_provider_makes_besides_is_found_by_the_comparison(world, drain):
     refund_left_in(world, drain, "failed")
-    discard(settle=True)
+    discard(mark_done=True)
     [made] = world.payments.ledger(kind="refund")
     world.payments.change("refund", made["id"], status="succeeded", created=made["created"] - 3600)
 
@@ -65,23 +65,23 @@ def test_a_dead_letter_of_a_refund_stays_open_unless_somebody_says_that_the_mone
     order = refund_left_in(world, drain, "failed")
     [left] = discard(cancel=True).unfinished
 
-    assert (left.can_be_cancelled, left.can_be_settled) == (False, True)
+    assert (left.can_be_cancelled, left.can_be_marked_done) == (False, True)
     assert now(order).status == Order.Status.CANCELLING
 
 
 def test_no_order_is_ended_by_other_means_while_a_step_is_at_work_on_it(world, drain):
     order = refund_left_in(world, drain, "failed")
     Order.objects.filter(pk=order.pk).update(lease_until=Now() + Value(dt.timedelta(minutes=1)))
-    [left] = discard(settle=True).unfinished
+    [left] = discard(mark_done=True).unfinished
 
-    assert not left.can_be_settled
+    assert not left.can_be_marked_done
     assert now(order).status == Order.Status.CANCELLING
 
 
 def test_a_replayed_message_does_not_refund_what_was_given_back(world, drain):
     order = refund_left_in(world, drain, "failed")
     message_id = now(order).message_id
-    discard(settle=True)
+    discard(mark_done=True)
     redelivery.redeliver([message_id])
     wait(drain)
 

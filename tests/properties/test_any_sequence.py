@@ -180,7 +180,7 @@ class Lives(RuleBasedStateMachine):
         waiting = outstanding(status=Delivery.Status.SENT) & copies() - self.late
         late_orders.resume_overdue()
         probes.sweep()
-        campaigns.settle()
+        campaigns.end_finished()
         assert waiting <= outstanding(), waiting - outstanding()
         relay.drain()
 

@@ -22,7 +22,7 @@ class Backup:
 
     def take(self):
         """Copy the database away; its sessions end."""
-        restores.look()
+        restores.check()
         self._replace(self.copy, by=self.name)
 
     def restore(self):

@@ -41,7 +41,7 @@ class LivesWithBackups(Lives):
         forget_everything()
         forget_keys(self.world.payments, self.world.warehouse)
         self.backup.restore()
-        restores.look()
+        restores.check()
 
     def teardown(self):
         for _ in range(2):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def identity():
     """The database knows what it is."""
-    restores.look()
+    restores.check()
     return DatabaseIdentity.objects.get()
 
 
@@ -46,8 +46,8 @@ def believe(identity, **changed):
 def test_data_that_finds_itself_elsewhere_was_restored(identity, name):
     believe(identity, **{name: "another"})
 
-    assert restores.look() is not None
-    assert restores.look() is None
+    assert restores.check() is not None
+    assert restores.check() is None
     assert f"{name} another → " in Restore.objects.get().evidence
 
 
@@ -58,7 +58,7 @@ def test_a_standby_that_took_over_is_told_from_a_restored_backup(identity, names
     place()
     believe(identity, **names)
 
-    assert restores.look().is_failover is is_failover
+    assert restores.check().is_failover is is_failover
 
 
 def test_a_recovery_to_an_hour_ago_is_no_failover(identity):
@@ -66,13 +66,13 @@ def test_a_recovery_to_an_hour_ago_is_no_failover(identity):
     testing.pass_time(dt.timedelta(hours=1))
     believe(identity, timeline="1")
 
-    assert not restores.look().is_failover
+    assert not restores.check().is_failover
 
 
 def test_a_failover_that_is_declared_a_restore_becomes_one(identity):
     place()
     believe(identity, timeline="1")
-    restores.look()
+    restores.check()
     restores.declare(clock.now() - dt.timedelta(minutes=1), by="on call")
 
     assert not Restore.objects.get().is_failover
@@ -110,7 +110,7 @@ def test_a_restart_of_the_server_is_no_restore(identity, witness):
     restores.watch()
     DatabaseIdentity.objects.update(started_at="yesterday")
 
-    assert restores.look() is None
+    assert restores.check() is None
     assert DatabaseIdentity.objects.get().started_at == identity.started_at
 
 
@@ -120,7 +120,7 @@ def test_files_put_back_in_their_place_are_noticed_by_what_redis_remembers(ident
     witness.remember(json.dumps(known | {"written": known["written"] + 10**9}))
     DatabaseIdentity.objects.update(started_at="yesterday")
 
-    assert restores.look() is not None
+    assert restores.check() is not None
     assert "the server had written up to" in Restore.objects.get().evidence
 
 

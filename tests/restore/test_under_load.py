@@ -102,7 +102,7 @@ def _postgres(program, *options):
 )
 def test_a_restore_under_load_charges_ships_and_numbers_nothing_twice(started, world, tmp_path, before, after):
     product = ProductFactory(stock=10_000)
-    restores.look()
+    restores.check()
     stack = started()
     client = Client(product, pause=0.05)
     client.start()

@@ -9,7 +9,7 @@ from tests.verification.corruptions import CORRUPTIONS, MORE, spoil
 
 pytestmark = pytest.mark.django_db
 
-NAMES = [invariant.name for invariant in catalogue.invariants() if not invariant.asks_providers]
+NAMES = [invariant.name for invariant in catalogue.invariants() if not invariant.needs_providers]
 
 
 def test_a_world_in_order_passes(books):

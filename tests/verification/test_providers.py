@@ -148,7 +148,7 @@ def test_providers_that_keep_no_list_cannot_be_compared(books, settings):
 
 
 def test_every_comparison_has_a_corruption():
-    asked = {invariant.name for invariant in catalogue.invariants() if invariant.asks_providers}
+    asked = {invariant.name for invariant in catalogue.invariants() if invariant.needs_providers}
     assert {name for name, _ in CORRUPTIONS} == asked
 
 

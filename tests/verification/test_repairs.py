@@ -14,7 +14,7 @@ from tests.verification.corruptions import CORRUPTIONS, spoil
 pytestmark = pytest.mark.django_db
 
 REPAIRABLE = [
-    invariant.name for invariant in catalogue.invariants() if invariant.repair and not invariant.asks_providers
+    invariant.name for invariant in catalogue.invariants() if invariant.repair and not invariant.needs_providers
 ]
 
 

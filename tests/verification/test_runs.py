@@ -57,7 +57,7 @@ def test_a_list_that_is_too_long_is_out_of_time(db, only, monkeypatch):
         while True:
             yield 1
 
-    only({"compare": lambda rows, look: look.once("list", endless)})
+    only({"compare": lambda rows, snapshot: snapshot.once("list", endless)})
     assert verdicts(examination.run(within=dt.timedelta(milliseconds=50))) == ["timed out"]
 
 
@@ -68,7 +68,7 @@ def test_an_outside_that_fails_is_asked_once_in_a_run(db, only):
         asked.append(1)
         raise Outage("nobody answers")
 
-    only(*[{"compare": lambda rows, look: look.once("list", fails)}] * 3)
+    only(*[{"compare": lambda rows, snapshot: snapshot.once("list", fails)}] * 3)
     report = examination.run()
 
     assert (verdicts(report), asked) == (["unanswered"] * 3, [1])
@@ -76,7 +76,7 @@ def test_an_outside_that_fails_is_asked_once_in_a_run(db, only):
 
 
 def test_what_cannot_be_compared_is_a_note_and_no_failure(db, only):
-    def compare(rows, look):
+    def compare(rows, snapshot):
         raise NotComparable("the provider keeps no list")
 
     only({"compare": compare})

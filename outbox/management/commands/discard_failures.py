@@ -56,7 +56,7 @@ class Command(BaseCommand):
             by=f"cli:{getpass.getuser()}",
             reason=options["reason"],
             cancel=options["cancel_orders"],
-            settle=options["refunded_elsewhere"],
+            mark_done=options["refunded_elsewhere"],
         )
         self._show(options, "discarded", resolved.done, resolved.unfinished)
         if resolved.unfinished:
@@ -64,11 +64,11 @@ class Command(BaseCommand):
 
     def _left(self, dead_letters: DeadLetterQuerySet, options: dict[str, Any]) -> list[owners.Unfinished]:
         works = owners.unfinished(list(dead_letters.defer("payload", "headers", "traceback"))).values()
-        cancel, settle = options["cancel_orders"], options["refunded_elsewhere"]
+        cancel, mark_done = options["cancel_orders"], options["refunded_elsewhere"]
         return [
             work
             for work in works
-            if not ((cancel and work.can_be_cancelled) or (settle and work.can_be_settled))
+            if not ((cancel and work.can_be_cancelled) or (mark_done and work.can_be_marked_done))
         ]
 
     def _show(self, options: dict[str, Any], verb: str, count: int, left: Sequence[owners.Unfinished]) -> None:
@@ -83,6 +83,6 @@ class Command(BaseCommand):
 def _why_left(left: Sequence[owners.Unfinished]) -> str:
     about = ", ".join(sorted({work.about for work in left})[:MOST_NAMED])
     way = "; --cancel-orders cancels them, too" if any(work.can_be_cancelled for work in left) else ""
-    if any(work.can_be_settled for work in left):
+    if any(work.can_be_marked_done for work in left):
         way += "; --refunded-elsewhere ends those whose customer has the money back by other means"
     return f"{len(left)} left open, because orders wait: {about}{way}."

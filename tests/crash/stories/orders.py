@@ -73,7 +73,7 @@ def request_cancellation(story):
 
 
 @story(work=request_cancellation, afterwards=request_cancellation)
-def asked_to_cancel(story):
+def cancellation_requested(story):
     story.order = place()
 
 

@@ -122,7 +122,7 @@ def test_a_replay_that_waits_is_under_way_until_it_ends(bury, drain):
     for _ in range(3):
         drain()
         testing.pass_time(dt.timedelta(minutes=1))
-        campaigns.settle()
+        campaigns.end_finished()
         assert campaigns.outcomes(campaign.pk).under_way == 1
 
     waiting.clear()
@@ -249,13 +249,13 @@ def test_work_of_which_no_app_can_say_whether_it_is_done_recovers_when_its_deliv
         dying.setattr(campaigns, "note_success", lambda **_: 0)
         drain()
         testing.pass_time(dt.timedelta(minutes=1))
-        campaigns.settle()
+        campaigns.end_finished()
         assert campaigns.outcomes(campaign.pk).under_way == 1
 
         waiting.clear()
         drain()
     assert done == ids
-    assert campaigns.settle() == 1
+    assert campaigns.end_finished() == 1
     assert campaigns.outcomes(campaign.pk).recovered == 1
 
 
@@ -269,7 +269,7 @@ def test_a_look_at_many_replays_ends_in_time_and_the_next_one_goes_on(bury, drai
 
     monkeypatch.setattr(campaigns, "BATCH", 2)
     moment = dt.timedelta(microseconds=1)
-    assert [campaigns.settle(within=moment) for _ in range(4)] == [2, 2, 1, 0]
+    assert [campaigns.end_finished(within=moment) for _ in range(4)] == [2, 2, 1, 0]
     assert campaigns.outcomes(campaign.pk).recovered == 5
 
 
@@ -285,7 +285,7 @@ def test_replays_that_are_under_way_hide_none_that_has_ended(bury, drain, monkey
     testing.pass_time(dt.timedelta(minutes=1))
 
     monkeypatch.setattr(campaigns, "BATCH", 2)
-    assert sum(campaigns.settle(within=dt.timedelta(microseconds=1)) for _ in range(3)) == 1
+    assert sum(campaigns.end_finished(within=dt.timedelta(microseconds=1)) for _ in range(3)) == 1
     assert campaigns.outcomes(campaign.pk).recovered == 1
 
 
@@ -297,7 +297,7 @@ def test_a_replay_that_the_relay_cannot_start_ends_as_failed_again(bury, drain, 
     for _ in range(len(relay.POSTPONEMENTS) + 1):
         relay.drain()
         testing.pass_time(dt.timedelta(hours=1))
-        campaigns.settle()
+        campaigns.end_finished()
 
     assert campaigns.outcomes(campaign.pk).failed == 1
     assert set(DeadLetter.objects.values_list("resolution", "consumer")) == {
@@ -309,7 +309,7 @@ def test_a_replay_that_the_relay_cannot_start_ends_as_failed_again(bury, drain, 
 @pytest.mark.parametrize("task", [tasks.drain, tasks.unpark, tasks.settle_replays])
 def test_what_the_clock_asks_of_the_relay_again_and_again_ends_in_time(task, monkeypatch):
     limits = []
-    for module, name in ((relay, "drain"), (relay, "unpark"), (campaigns, "settle")):
+    for module, name in ((relay, "drain"), (relay, "unpark"), (campaigns, "end_finished")):
         monkeypatch.setattr(module, name, lambda *, within: limits.append(within))
     task()
 
@@ -324,5 +324,5 @@ def test_a_dead_letter_of_a_task_that_is_not_there_any_more_does_not_stay_under_
     drain()
 
     testing.pass_time(dt.timedelta(minutes=1))
-    campaigns.settle()
+    campaigns.end_finished()
     assert campaigns.outcomes(campaign.pk).recovered == 1
