@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 
-from orders import moves
+from orders import moves, stock
 from orders.models import Order, OrderLine, OrderTransition, Payment, Product, Shipment
 from orders.transitions import LEASE
 from outbox.database.statements import columns, insert_from
@@ -88,7 +88,9 @@ class Lines(NamedTuple):
 
 def read_to_validate(order_id: str) -> tuple[Order, Lines]:
     """
-    Read an order and what its lines add up to; no claim, because no outside is asked.
+    Read an order and what its lines add up to, and lock its products if it has still to be validated.
+
+    There is no claim, because no provider is called.
 
     Raises:
         Order.DoesNotExist: if there is no such order.
@@ -161,14 +163,16 @@ FROM_BEFORE = f"""
 of a key."""
 
 READ = f"""
+WITH locked AS MATERIALIZED ({stock.LOCK.format(where="status = 'placed'")})
 SELECT {columns(Order, of="o")}, {FROM_BEFORE.format(order="o")}, count(line),
     coalesce(sum(line.quantity * line.unit_price_minor), 0)::bigint,
     coalesce(bool_or(product.currency <> o.currency), FALSE)
 FROM {Order._meta.db_table} AS o
 LEFT JOIN {OrderLine._meta.db_table} AS line ON line.order_id = o.id
 LEFT JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
-WHERE o.id = %(id)s GROUP BY o.id
+WHERE o.id = %(id)s AND (SELECT count(*) FROM locked) >= 0 GROUP BY o.id
 """  # noqa: S608 - our own tables
+"""PostgreSQL executes no query that nothing refers to, so an always true condition refers to `locked`."""
 
 CLAIM = f"""
 UPDATE {Order._meta.db_table} AS o

@@ -65,20 +65,23 @@ def ship(order: Order, shipment: Shipment, parcel: ports.Parcel) -> None:
     Raises:
         orders.transitions.Fenced: if somebody else moved it on.
     """
-    stock.ship(order)
+    stock.lock(order)
     move(
         order,
         to=moves.Status.FULFILLED,
         note=f"{parcel.carrier} {parcel.tracking_number}",
-        also=Also(
-            SHIPPED,
-            {
-                "shipment_id": shipment.pk,
-                "provider_id": parcel.id,
-                "carrier": parcel.carrier,
-                "tracking_number": parcel.tracking_number,
-            },
-        ),
+        also=[
+            stock.shipped(order),
+            Also(
+                SHIPPED,
+                {
+                    "shipment_id": shipment.pk,
+                    "provider_id": parcel.id,
+                    "carrier": parcel.carrier,
+                    "tracking_number": parcel.tracking_number,
+                },
+            ),
+        ],
     )
     publisher.publish(
         contracts.OrderFulfilled.of(order, carrier=parcel.carrier, tracking_number=parcel.tracking_number)

@@ -59,7 +59,7 @@ def _validate(order: Order, lines: claims.Lines, refusal: Refusal) -> bool:
     problem = _problem_with(order, lines) or refusal(order.total_minor, order.currency)
     if not problem:
         try:
-            stock.reserve(order)
+            stock.reserve_locked(order)
         except stock.OutOfStock as short:
             problem = f"not in stock: {', '.join(short.skus)}"
     if problem:
@@ -205,7 +205,7 @@ def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
     crash_points.reached("charge.answered")
     if done.succeeded:
         with fence("charge"):
-            move(order, to=moves.Status.CHARGED, also=captured(payment, done))
+            move(order, to=moves.Status.CHARGED, also=[captured(payment, done)])
             return True
         _recover_stranded(order, payment, done)
         return False

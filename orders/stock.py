@@ -1,11 +1,10 @@
 """
 Stock moves with orders: reserved, shipped, released, each for all lines at once or not at all.
 
-All functions run in the caller's transaction and lock products in the order of their keys, so that
-orders that share products cannot deadlock. Products are locked by a statement of their own: one that locks a
-row and then updates it finds, when it waited for the lock, the row's old version, locks the newest one a second
-time, and waits for whoever waits for it. PostgreSQL does so when others hold the row by a foreign key, as new
-orders do.
+All functions run in the caller's transaction. Products are locked in the order of their keys, so that orders
+that share products cannot deadlock, and by an earlier statement than the update. A single statement that waits
+for the lock and then updates still sees the old version of the row. It locks the newest version a second time,
+behind others that wait for this transaction: a deadlock, if the foreign key of a new order holds the row too.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from django.db import connection
 
 from orders.models import Order, OrderLine, Product
+from orders.transitions import Also
 
 
 class OutOfStock(Exception):
@@ -25,9 +25,26 @@ class OutOfStock(Exception):
         self.skus = skus
 
 
+def lock(order: Order) -> None:
+    """Lock the products of the order until the end of the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK.format(where="TRUE"), {"id": order.pk})
+
+
 def reserve(order: Order) -> None:
     """
-    Promise the order its products.
+    Reserve the order's products.
+
+    Raises:
+        OutOfStock: if one of them is short; then nothing is reserved.
+    """
+    lock(order)
+    reserve_locked(order)
+
+
+def reserve_locked(order: Order) -> None:
+    """
+    Reserve the order's products, which the transaction has locked.
 
     Raises:
         OutOfStock: if one of them is short; then nothing is reserved.
@@ -36,13 +53,18 @@ def reserve(order: Order) -> None:
 
 
 def release(order: Order) -> None:
-    """Take back what was promised to the order."""
+    """Make the order's reserved products available again."""
+    lock(order)
     _shift(order, "reserved", "on_hand")
 
 
-def ship(order: Order) -> None:
-    """Hand over what was promised to the order."""
-    _shift(order, "reserved", "shipped")
+def shipped(order: Order) -> Also:
+    """
+    That the order's reserved products have left, to be noted with the order's move.
+
+    The transaction must have locked them. If less is reserved, a constraint of the database fails.
+    """
+    return Also(SHIPPED, {"id": order.pk})
 
 
 def receive(quantities: Mapping[str, int]) -> None:
@@ -68,20 +90,9 @@ def _shift(order: Order, giver: str, taker: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT FROM {Product._meta.db_table}
-            WHERE id IN (SELECT product_id FROM {OrderLine._meta.db_table} WHERE order_id = %s)
-            ORDER BY id FOR NO KEY UPDATE
-            """,  # noqa: S608 - names of our own tables
-            [order.pk],
-        )
-        cursor.execute(
-            f"""
             WITH wanted AS MATERIALIZED (
                 SELECT product.id, product.sku, line.quantity, product.{giver} < line.quantity AS is_short
-                FROM {Product._meta.db_table} AS product JOIN (
-                    SELECT product_id, sum(quantity) AS quantity FROM {OrderLine._meta.db_table}
-                    WHERE order_id = %s GROUP BY product_id
-                ) AS line ON line.product_id = product.id
+                FROM {Product._meta.db_table} AS product JOIN ({WANTED}) AS line ON line.product_id = product.id
             ), moved AS (
                 UPDATE {Product._meta.db_table} AS product
                 SET {giver} = product.{giver} - wanted.quantity, {taker} = product.{taker} + wanted.quantity
@@ -90,7 +101,29 @@ def _shift(order: Order, giver: str, taker: str) -> None:
             )
             SELECT sku FROM wanted WHERE is_short ORDER BY sku
             """,  # noqa: S608 - names of our own tables and columns
-            [order.pk],
+            {"id": order.pk},
         )
         if short := [sku for (sku,) in cursor.fetchall()]:
             raise OutOfStock(short)
+
+
+LOCK = f"""
+SELECT id FROM {Product._meta.db_table}
+WHERE id IN (
+    SELECT product_id FROM {OrderLine._meta.db_table}
+    WHERE order_id = (SELECT id FROM {Order._meta.db_table} WHERE id = %(id)s AND {{where}})
+)
+ORDER BY id FOR NO KEY UPDATE
+"""  # noqa: S608 - our own tables
+
+WANTED = f"""
+SELECT product_id, sum(quantity) AS quantity FROM {OrderLine._meta.db_table}
+WHERE order_id = %(id)s GROUP BY product_id
+"""  # noqa: S608 - our own tables
+
+SHIPPED = f"""
+UPDATE {Product._meta.db_table} AS product
+SET reserved = product.reserved - wanted.quantity, shipped = product.shipped + wanted.quantity
+FROM ({WANTED}) AS wanted
+WHERE wanted.product_id = product.id AND EXISTS (SELECT FROM moved)
+"""  # noqa: S608 - our own tables

@@ -9,7 +9,7 @@ import dataclasses
 import datetime as dt
 import functools
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import connection
@@ -53,7 +53,7 @@ def move(
     note: str = "",
     reason: str = "",
     message_id: uuid.UUID | None = None,
-    also: Also | None = None,
+    also: Sequence[Also] = (),
 ) -> None:
     """
     Move `order`, as it was read or claimed, and note it in its history, in one statement.
@@ -61,7 +61,7 @@ def move(
     `message_id` names the message that moves it on from here, if the step publishes one. Otherwise the order
     keeps the one it has by now, which may be newer than the one that was read: a cancellation is asked for
     without changing the version. What else the step has to write belongs into the caller's transaction, or
-    is `also` in the statement.
+    into `also`: changes of other tables, each at most once.
 
     Raises:
         Fenced: if its version is no longer the one that was read.
@@ -83,7 +83,9 @@ def move(
         "note": note or reason,
     }
     with connection.cursor() as cursor:
-        cursor.execute(MOVE if also is None else _with(also.sql), values | dict(also.values if also else {}))
+        for change in also:
+            values |= change.values
+        cursor.execute(_with(*(change.sql for change in also)), values)
         moved = cursor.fetchone()
     if moved is None:
         raise Fenced(f"{order.number} is no longer at version {order.version}")
@@ -114,12 +116,11 @@ SELECT id, %(before)s, %(to)s, %(cause)s, %(task)s, %(actor)s, %(note)s FROM mov
 RETURNING (SELECT reason FROM moved), (SELECT message_id FROM moved)
 """  # noqa: S608 - our own tables
 
-MOVE = f"WITH {MOVED} {NOTE}"
-
 
 @functools.cache
-def _with(also: str) -> str:
-    return f"WITH {MOVED}, also AS ({also}) {NOTE}"
+def _with(*also: str) -> str:
+    changes = [f"also_{number} AS ({sql})" for number, sql in enumerate(also)]
+    return f"WITH {', '.join([MOVED, *changes])} {NOTE}"
 
 
 def placed(order: Order) -> OrderTransition:

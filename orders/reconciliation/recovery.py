@@ -122,7 +122,7 @@ def _enter(order: Order, found: Found) -> None:
         move(order, to=moves.Status.VALIDATED, note=NOTE)
     if order.status in moves.UNCHARGED and captured:
         payment = payment_of(order, captured)
-        move(order, to=moves.Status.CHARGED, note=NOTE, also=effects.captured(payment, captured))
+        move(order, to=moves.Status.CHARGED, note=NOTE, also=[effects.captured(payment, captured)])
     if order.status != moves.Status.CHARGED:
         return
     if found.parcel:

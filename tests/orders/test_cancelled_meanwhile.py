@@ -97,13 +97,13 @@ def test_a_cancellation_asked_for_during_validation_is_carried_out_although_the_
 ):
     order = place()
     lose_everything()
-    reserve = stock.reserve
+    reserve = stock.reserve_locked
 
     def reserve_and_cancel(claimed):
         reserve(claimed)
         _elsewhere(lambda: services.request_cancellation(order_id=order.pk, requested_by="customer"))
 
-    monkeypatch.setattr(stock, "reserve", reserve_and_cancel)
+    monkeypatch.setattr(stock, "reserve_locked", reserve_and_cancel)
     steps.validate(order_id=order.pk)
     monkeypatch.undo()
     lose_everything()

@@ -1,4 +1,4 @@
-"""Orders that share products do not wait for each other in a circle."""
+"""Orders that share products: none waits for another in a circle, and the stock adds up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
-from orders import stock
-from orders.models import Product
+from orders import effects, ports, services, steps, stock, transitions
+from orders.models import Order, Product, Shipment
 from tests.factories import ProductFactory, place
 from tests.processes import eventually
 
@@ -19,7 +19,35 @@ OTHERS = 4
 
 
 def receive(order):
-    stock.receive({order.lines.get().product.sku: 2})
+    with transaction.atomic():
+        stock.receive({order.lines.get().product.sku: 2})
+
+
+def reserve(order):
+    with transaction.atomic():
+        stock.reserve(order)
+
+
+def validate(order):
+    assert steps.validate(order_id=str(order.pk))
+
+
+def charged(order):
+    Order.objects.filter(pk=order.pk).update(status="charged")
+    order.refresh_from_db()
+    return Shipment.objects.create(order=order, idempotency_key=effects.shipment_key(order.pk))
+
+
+def ship(order):
+    parcel = ports.Parcel(id="parcel", carrier="carrier", tracking_number="1")
+    assert effects.note_shipped(order, order.shipment, parcel)
+
+
+def cancel(order):
+    with transaction.atomic():
+        order.refresh_from_db()
+        stock.release(order)
+        transitions.move(order, to="cancelled")
 
 
 def waiting():
@@ -28,10 +56,14 @@ def waiting():
         return cursor.fetchone()[0]
 
 
-@pytest.mark.parametrize("move", [stock.reserve, receive])
+@pytest.mark.parametrize("move", [reserve, receive, validate, ship])
 def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_ones_name_it(move):
     product = ProductFactory(stock=1_000)
-    orders = [place(product) for _ in range(1 + OTHERS)]
+    first, *orders = [place(product) for _ in range(1 + OTHERS)]
+    if move is ship:
+        for order in orders:
+            validate(order)
+            charged(order)
     held, done = threading.Event(), threading.Event()
 
     def name_the_product():
@@ -48,8 +80,7 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
 
     def move_another(order):
         try:
-            with transaction.atomic():
-                move(order)
+            move(order)
         finally:
             connection.close()
 
@@ -58,8 +89,8 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
             placing = sessions.submit(name_the_product)
             held.wait()
             with transaction.atomic():
-                move(orders[0])
-                others = [sessions.submit(move_another, order) for order in orders[1:]]
+                stock.reserve(first)
+                others = [sessions.submit(move_another, order) for order in orders]
                 eventually(lambda: waiting() == OTHERS, "all others wait for the product")
             for other in others:
                 other.result()
@@ -68,5 +99,37 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
         placing.result()
 
     product.refresh_from_db()
-    assert product.on_hand + product.reserved == product.received
-    assert (product.reserved or product.received - 1_000) == 2 * len(orders)
+    assert {
+        receive: product.received - 1_000,
+        ship: product.shipped,
+    }.get(move, product.reserved - first.lines.get().quantity) == 2 * OTHERS
+
+
+@pytest.mark.slow
+def test_orders_are_placed_validated_shipped_and_cancelled_side_by_side_without_deadlock():
+    products = [ProductFactory(stock=10_000), ProductFactory(stock=10_000)]
+    threads, rounds = 6, 100
+    together = threading.Barrier(threads)
+
+    def work(number):
+        mine = products if number % 2 else products[::-1]
+        try:
+            together.wait(10)
+            for turn in range(rounds):
+                order = place(items=[services.Item(sku=product.sku, quantity=1) for product in mine])
+                validate(order)
+                if turn % 3 == 0:
+                    cancel(order)
+                else:
+                    charged(order)
+                    ship(order)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+
+    shipped = threads * (rounds - len(range(0, rounds, 3)))
+    assert set(Product.objects.values_list("on_hand", "reserved", "shipped")) == {
+        (10_000 - shipped, 0, shipped)
+    }
