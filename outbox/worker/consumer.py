@@ -25,7 +25,7 @@ from kombu.common import ignore_errors
 from outbox import crash_points
 from outbox.broker import redis_items
 from outbox.worker import validation
-from outbox.worker.unreadable import bury, failure_of, failure_of_item, safely
+from outbox.worker.unreadable import failure_of, failure_of_item, give_up, safely
 
 GUARDED_REQUEST = "outbox.worker.request:GuardedRequest"
 
@@ -139,7 +139,7 @@ class GuardedConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
-        broken_links = self._broken_links()
+        broken_links = self._connection_errors()
 
         def handle_guarded(message: Any) -> None:
             try:
@@ -177,7 +177,7 @@ class GuardedConsumer(Consumer):
         """Keep the message as a dead letter, then acknowledge it; while the database is down, try again."""
         failure = failure_of(message, error, worker=self.hostname)
         logger.error("Gave up a message for %s: %s", failure.consumer, failure.error_class)
-        self._settle(message, functools.partial(bury, failure))
+        self._acknowledge_after(message, functools.partial(give_up, failure))
 
     def give_up_item(self, item: str, error: Exception, queue: str) -> bool:
         """Keep as a dead letter what Redis held and is no message; return False while the database is down."""
@@ -185,22 +185,22 @@ class GuardedConsumer(Consumer):
             queue = CONTROL
         failure = failure_of_item(item, error, queue=queue, worker=self.hostname)
         logger.error("Gave up an item that is no message: %s", failure.error_class)
-        return safely(functools.partial(bury, failure))
+        return safely(functools.partial(give_up, failure))
 
-    def _settle(self, message: Any, note: Callable[[], None]) -> None:
+    def _acknowledge_after(self, message: Any, note: Callable[[], None]) -> None:
         if safely(note):
             crash_points.reached("worker.dead_letter_kept")
             self._acknowledge(message)
         else:
-            self.timer.call_after(KEEP_AGAIN, self._settle, (message, note))
+            self.timer.call_after(KEEP_AGAIN, self._acknowledge_after, (message, note))
 
     def _acknowledge(self, message: Any) -> None:
         if not message.acknowledged:
-            self.call_soon_ack(message.ack_log_error, logger, self._broken_links())
+            self.call_soon_ack(message.ack_log_error, logger, self._connection_errors())
 
-    def _broken_links(self) -> tuple[type[BaseException], ...]:
+    def _connection_errors(self) -> tuple[type[BaseException], ...]:
         """
-        The errors that speak of the connection to the broker.
+        The errors of a lost connection to the broker.
 
         kombu counts a few more among those of Redis, which malformed messages raise as well: a worker
         would reconnect for ever.

@@ -111,7 +111,7 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
     attempts = _deliveries(app, message, death, reason)
     failure = unreadable.failure_of(message, error, source=DeadLetter.Source.BROKER, attempts=attempts)
     kwargs = failure.payload.get("kwargs")
-    note = functools.partial(unreadable.bury, failure, task if kwargs else None, kwargs)
+    note = functools.partial(unreadable.give_up, failure, task if kwargs else None, kwargs)
     while not unreadable.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
         if stopping.wait(PAUSE):
             return

@@ -25,7 +25,7 @@ from outbox.consumer import ConsumerTask
 from outbox.relay import deliveries
 from outbox.worker import inline, losses, spans
 from outbox.worker.rounds import PUBLISH_WAIT
-from outbox.worker.unreadable import bury, bury_lost, failure_of, note_death, safely
+from outbox.worker.unreadable import failure_of, give_up, give_up_lost, note_death, safely
 
 
 class Revoked(Exception):
@@ -144,7 +144,7 @@ class GuardedRequest(Request):
             loops.append(loop)
 
     def _bury_lost(self, loop: losses.CrashLoop) -> None:
-        bury_lost(
+        give_up_lost(
             self._message,
             self.task,
             loop,
@@ -170,7 +170,7 @@ class GuardedRequest(Request):
             telemetry.emit("step.postponed", consumer=self.task.name, message_id=message_id, found=found)
             if found or copy:  # one that is stale has nothing to wait for
                 return
-        bury(failure_of(self._message, rejected, worker=self.hostname), self.task, self.kwargs)
+        give_up(failure_of(self._message, rejected, worker=self.hostname), self.task, self.kwargs)
 
     def _copy(self) -> deliveries.Copy | None:
         return deliveries.Copy.of(self._request_dict.get, self.kwargs.get("message_id"))
@@ -179,5 +179,5 @@ class GuardedRequest(Request):
         if isinstance(self.task, ConsumerTask) and not self._already_revoked:
             error = Expired(f"expired at {self.expires}") if expired else Revoked(f"{reason}, by an operator")
             failure = failure_of(self._message, error, worker=self.hostname)
-            safely(functools.partial(bury, failure, self.task, self.kwargs))
+            safely(functools.partial(give_up, failure, self.task, self.kwargs))
         super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]

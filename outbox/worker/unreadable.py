@@ -90,18 +90,18 @@ def failure_of_item(item: str, error: BaseException, *, queue: str, worker: str)
     )
 
 
-def bury(failure: burying.Failure, task: Any = None, kwargs: Mapping[str, Any] | None = None) -> None:
+def give_up(failure: burying.Failure, task: Any = None, kwargs: Mapping[str, Any] | None = None) -> None:
     """
-    Bury what failed, end its delivery, and tell its task, if it is known, in the same transaction.
+    Bury what failed, end its delivery, and notify its task, if it is known, in the same transaction.
 
-    A copy that is stale is dropped, if the outbox knows its message: otherwise nothing says that it is one. If
-    its delivery cannot be ended, since its headers are not what they should be, the failure is kept anyway.
+    A stale copy is dropped if the outbox knows its message; otherwise nothing shows that it is stale. If
+    malformed headers make it impossible to end the delivery, the failure is kept anyway.
     """
     copy = deliveries.Copy.of(failure.headers.get, failure.message_id)
     try:
         with transaction.atomic():
             if not copy or deliveries.end(copy) or not _is_known(copy):
-                _bury(failure, task, kwargs)
+                _bury_and_notify(failure, task, kwargs)
     except (OperationalError, InterfaceError):
         raise
     except Exception:
@@ -113,7 +113,7 @@ def _is_known(copy: deliveries.Copy) -> bool:
     return OutboxMessage.objects.filter(pk=copy.message_id).exists()
 
 
-def _bury(failure: burying.Failure, task: Any, kwargs: Mapping[str, Any] | None) -> None:
+def _bury_and_notify(failure: burying.Failure, task: Any, kwargs: Mapping[str, Any] | None) -> None:
     burying.bury(failure)
     if isinstance(task, ConsumerTask):
         task.note_buried(dict(kwargs or {}))
@@ -140,7 +140,9 @@ def note_death(consumer: str, message_id: str, *, delivery: str, worker: str, er
     losses.give_up_if_proven(consumer, losses.noted(consumer, message_id))
 
 
-def bury_lost(message: Any, task: ConsumerTask, loop: losses.CrashLoop, *, delivery: str, worker: str) -> None:
+def give_up_lost(
+    message: Any, task: ConsumerTask, loop: losses.CrashLoop, *, delivery: str, worker: str
+) -> None:
     """Bury a message that has cost too many workers; its last loss is the try that was given up."""
     kwargs = _kwargs(message) or {}
     message_id = str(kwargs["message_id"])
@@ -158,7 +160,7 @@ def bury_lost(message: Any, task: ConsumerTask, loop: losses.CrashLoop, *, deliv
         )
         spent = attempts.since_resolved(task.name, message_id).exclude(outcome=Attempt.Outcome.WAITED).count()
         failure = failure_of(message, loop, worker=worker, source=DeadLetter.Source.TASK, attempts=spent)
-        _bury(failure, task, kwargs)
+        _bury_and_notify(failure, task, kwargs)
     crash_points.reached("step.buried")
 
 
