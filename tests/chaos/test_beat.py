@@ -100,15 +100,56 @@ app.Beat(scheduler_cls=Scheduler, quiet=True).run()
 """
 
 
+TOLD_WHILE_IT_TICKS = """
+import os, signal, time
+import django; django.setup()
+from orderflow.celery import app
+from outbox.worker import beat
+beat.STOP_WITHIN = LIMIT
+
+class Scheduler(beat.Scheduler):
+    ticks = 0
+
+    def apply_async(self, entry, producer=None, advance=True, **options):
+        Scheduler.ticks += 1
+        print("sending a tick", flush=True)
+        assert Scheduler.ticks == 1, "beat goes on"
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except SystemExit as ended:
+            THEN
+
+app.Beat(scheduler_cls=Scheduler, quiet=True).run()
+"""
+
+
+def run_beat(script):
+    settings = {**environment(), "DJANGO_SETTINGS_MODULE": "orderflow.settings"}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120
+    )
+
+
 @pytest.mark.slow
 def test_beat_ends_when_it_is_told_to_while_it_makes_its_schedule():
-    settings = {**environment(), "DJANGO_SETTINGS_MODULE": "orderflow.settings"}
-    ended = subprocess.run(
-        [sys.executable, "-c", TOLD_WHILE_IT_STARTS],
-        cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    ended = run_beat(TOLD_WHILE_IT_STARTS)
     assert (ended.stdout, ended.returncode) == ("making a scheduler\n", 0), ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_beat_ends_after_a_tick_in_which_a_library_made_another_error_of_its_end():
+    as_redis_does = 'raise ValueError("unable to read") from ended'
+    ended = run_beat(TOLD_WHILE_IT_TICKS.replace("LIMIT", "3600").replace("THEN", as_redis_does))
+    assert (ended.stdout, ended.returncode) == ("sending a tick\n", 0), ended.stderr
+    assert "unable to read" in ended.stderr
+
+
+@pytest.mark.slow
+def test_beat_that_waits_without_a_limit_ends_at_last():
+    ended = run_beat(TOLD_WHILE_IT_TICKS.replace("LIMIT", "0.5").replace("THEN", "time.sleep(3600)"))
+    assert (ended.stdout, ended.returncode) == ("sending a tick\n", 0), ended.stderr
 
 
 SEND_MANY = """

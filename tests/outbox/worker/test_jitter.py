@@ -5,10 +5,15 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from celery import Celery
+from celery import Celery, shared_task
+from django.db import transaction
 
+from outbox import publisher, resilience
 from outbox.broker import inspection
-from outbox.resilience import RetryPolicy, spread
+from outbox.consumer import ConsumerTask
+from outbox.models import Attempt, Delivery
+from outbox.resilience import NotNow, Outage, RetryPolicy, Transient, spread
+from tests.outbox.events import Happened
 
 SECOND = dt.timedelta(seconds=1)
 DRAWS = range(300)
@@ -70,3 +75,41 @@ def test_a_redelivery_is_never_early_and_spread_over_a_fifth_or_half_a_minute(wa
 def test_only_rabbitmq_delays_by_whole_seconds(url, whole):
     app = Celery(broker=url, set_as_current=False)
     assert inspection.delays_whole_seconds(app) is whole
+
+
+ONCE = RetryPolicy(attempts=1, redelivery_waits=[60 * SECOND])
+failures: list[Exception] = []
+
+
+@shared_task(base=ConsumerTask, **ONCE.task_options())
+def fail(*, message_id, **_):
+    raise failures[-1]
+
+
+def failing(message):
+    return fail.si(message_id=str(message.id))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("failure", "wait"),
+    [
+        (Transient("it alone failed"), 66),
+        (Outage("all wait for it", retry_after=100 * SECOND), 110),
+        (NotNow("it waits for a time of its own", retry_after=100 * SECOND), 100),
+    ],
+    ids=["a failure", "an outage", "a time of its own"],
+)
+def test_what_a_consumer_has_redelivered_is_spread_unless_it_waits_for_a_time_of_its_own(
+    drain, subscribed, monkeypatch, failure, wait
+):
+    monkeypatch.setattr(resilience.random, "random", lambda: 0.5)
+    failures.append(failure)
+    subscribed(failing)
+    with transaction.atomic():
+        publisher.publish(Happened())
+    drain()
+
+    attempt, delivery = Attempt.objects.get(), Delivery.objects.get()
+    assert attempt.next_try_at - attempt.failed_at == pytest.approx(wait * SECOND, abs=SECOND)
+    assert delivery.not_before - attempt.failed_at == pytest.approx(wait * SECOND, abs=SECOND)
