@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import connection, transaction
 
 from orders import contracts, moves, ports, stock
+from orders.contracts.currencies import written
 from orders.models import Order, Payment, Shipment
 from orders.transitions import Also, fence, move
 from outbox import publisher
@@ -29,23 +30,42 @@ def shipment_key(order_id: object) -> str:
     return f"order-{order_id}-shipment"
 
 
+def check_amount(order: Order, done: ports.Charge) -> None:
+    """
+    Raises:
+        orders.ports.ChargeDiffers: if the provider has captured another amount than the order's.
+    """
+    if done.succeeded and (done.amount_minor, done.currency) != (order.total_minor, order.currency):
+        was, wanted = written(done.amount_minor, done.currency), written(order.total_minor, order.currency)
+        raise ports.ChargeDiffers(
+            f"{done.id} has captured {was} in place of {wanted}: cancel {order.number}, which gives it back, "
+            "or correct the charge at the provider and replay"
+        )
+
+
 def captured(payment: Payment, done: ports.Charge) -> Also:
-    """That the provider has captured the charge, to be noted with the order's move."""
+    """That the provider has captured the charge, and how much, to be noted with the order's move."""
     return Also(
         f"{CAPTURE} AND EXISTS (SELECT FROM moved)",
-        {"payment_id": payment.pk, "provider_id": done.id},
+        {
+            "payment_id": payment.pk,
+            "provider_id": done.id,
+            "amount_minor": done.amount_minor,
+            "currency": done.currency,
+        },
     )
 
 
 def capture(payment: Payment, done: ports.Charge) -> None:
-    """Note that the provider has captured the charge."""
+    """Note that the provider has captured the charge, and how much: that is what can be given back."""
     with connection.cursor() as cursor:
         cursor.execute(CAPTURE, captured(payment, done).values)
 
 
 CAPTURE = f"""
 UPDATE {Payment._meta.db_table}
-SET status = 'succeeded', provider_id = %(provider_id)s, error = '', resolved_at = statement_timestamp()
+SET status = 'succeeded', provider_id = %(provider_id)s, error = '', resolved_at = statement_timestamp(),
+    amount_minor = %(amount_minor)s, currency = %(currency)s
 WHERE id = %(payment_id)s
 """  # noqa: S608 - our own tables
 

@@ -94,7 +94,8 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
 
     A declined card rejects the order. An unknown outcome is looked up, now or at the next try, and a charge
     that may still be captured is waited for; the order is `charge_unknown` meanwhile and no other key is ever
-    used. Nothing is rejected while it may still be captured. Of an order from
+    used. Nothing is rejected while it may still be captured, and nothing goes on that was captured with another
+    amount. Of an order from
     before a restore, or older than a key's life, nothing is asked before everything is looked up.
     """
     key = effects.charge_key(order_id)
@@ -117,6 +118,7 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
                     recovery.hold(order)
                 done = _ask_for_charge(gateway, order, payment)
             done = undecided.decide(gateway, order, payment, done)
+            effects.check_amount(order, done)
         except ports.PaymentDeclined as declined:
             done = _refused(payment, declined)
         except (Transient, Permanent) as failure:

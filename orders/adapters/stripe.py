@@ -261,7 +261,7 @@ def _charge(intent: Any, *, listed: bool = False) -> Charge:
         return Charge(
             id=answers.identifier(intent.id),
             amount_minor=answers.amount(
-                stripe_amounts.from_stripe(answers.amount(intent.amount), intent.currency)
+                stripe_amounts.from_stripe(answers.amount(_asked_or_captured(intent, state)), intent.currency)
             ),
             currency=answers.currency(intent.currency),
             state=state,
@@ -269,6 +269,12 @@ def _charge(intent: Any, *, listed: bool = False) -> Charge:
             message=_field(error, "message") or stripe_states.WORDS.get(status, ""),
             payment_method=method if isinstance(method, str) else "",
         )
+
+
+def _asked_or_captured(intent: Any, state: ChargeState) -> Any:
+    """Somebody may have captured a part of what was asked for."""
+    received = _field(intent, "amount_received") if state is ChargeState.CAPTURED else None
+    return intent.amount if received is None else received
 
 
 def _receipt(refund: Any, *, listed: bool = False) -> RefundReceipt:

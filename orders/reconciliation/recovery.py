@@ -85,6 +85,7 @@ def catch_up(order: Order) -> bool:
 
     Raises:
         StockForgotten: if it cannot be entered.
+        orders.ports.ChargeDiffers: if it was charged with another amount, and nobody has asked to cancel it.
         outbox.resilience.Transient: if a provider does not answer; nothing is asked for before it does.
     """
     with fence("catch_up"):
@@ -117,6 +118,8 @@ def _enter(order: Order, found: Found) -> None:
     if order.status in moves.UNCHARGED and found.charge and not found.charge.is_decided:
         payment_of(order, found.charge)  # open: whoever cancels or charges the order waits for it
     captured = found.charge if found.charge and found.charge.succeeded else None
+    if captured and order.status in moves.UNCHARGED and not order.cancel_requested_at:
+        effects.check_amount(order, captured)
     if order.status == moves.Status.PLACED and captured:
         _reserve(order)
         move(order, to=moves.Status.VALIDATED, note=NOTE)

@@ -49,7 +49,7 @@ def forget_charge(books, ledger):
 def lower_charge(books, ledger):
     paid = Payment.objects.get(order=books.plain).provider_id
     ledger("payments").execute(
-        "UPDATE entries SET document = json_set(document, '$.amount', 1) WHERE id = ?", [paid]
+        "UPDATE entries SET document = json_set(document, '$.amount_received', 1) WHERE id = ?", [paid]
     )
 
 
