@@ -223,11 +223,22 @@ class Payment(models.Model):
     )
     last_asked_at = models.DateTimeField(null=True, help_text="The same of the last such call; NULL: none.")
     resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
+    held_since = models.DateTimeField(
+        null=True,
+        help_text="Since when a person has to capture or cancel it at the provider; NULL: nobody has.",
+    )
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["order"], condition=Q(status="succeeded"), name="one_captured_charge_per_order"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["order"],
+                condition=Q(held_since__isnull=False, resolved_at__isnull=True),
+                name="payments_that_are_held",
             ),
         ]
 
@@ -237,6 +248,11 @@ class Payment(models.Model):
     @property
     def is_open(self) -> bool:
         return self.status in self.OPEN
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person has to capture or cancel it at the provider."""
+        return self.held_since is not None and self.resolved_at is None
 
 
 class Refund(models.Model):

@@ -56,6 +56,10 @@ class ChargeUndecided(NotNow):
     """The provider has the charge and may still capture it; only time will tell. No attempt is spent."""
 
 
+class ChargeHeld(ChargeUndecided):
+    """The money is reserved, and the provider waits for a person to capture or cancel the charge there."""
+
+
 class ChargeDiffers(Permanent):
     """The provider has captured another amount than the order's: somebody has to decide what becomes of it."""
 

@@ -9,6 +9,8 @@ A step that finds nothing to do returns False.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, Value
@@ -195,12 +197,19 @@ def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
     crash_points.reached("charge.unanswered")
     with fence("charge"), transaction.atomic(durable=True):
         Payment.objects.filter(pk=payment.pk, status__in=Payment.OPEN).update(
-            status=Payment.Status.UNKNOWN, error=str(unknown)
+            status=Payment.Status.UNKNOWN, error=str(unknown), **_held(unknown)
         )
         if order.status != moves.Status.CHARGE_UNKNOWN:
             move(order, to=moves.Status.CHARGE_UNKNOWN, note=str(unknown))
         else:
             let_go(order)
+
+
+def _held(unknown: Exception) -> dict[str, Any]:
+    """Since when a person has to act at the provider. Who got no answer knows nothing new of that."""
+    if isinstance(unknown, ports.ChargeHeld):
+        return {"held_since": Coalesce("held_since", Now())}
+    return {"held_since": None} if isinstance(unknown, ports.ChargeUndecided) else {}
 
 
 def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:

@@ -24,7 +24,7 @@ def decide(gateway: ports.PaymentGateway, order: Order, payment: Payment, found:
     What has certainly become of a charge. One that needs its customer is cancelled first, and then refused.
 
     Raises:
-        ChargeUndecided: while it may still be captured.
+        ChargeUndecided: while it may still be captured; `ChargeHeld` where that takes a person.
         orders.transitions.Fenced: if somebody else has taken the order, who may want the charge.
     """
     if found.state is ports.ChargeState.UNFINISHED:
@@ -61,4 +61,5 @@ def waiting(order: Order, payment: Payment, found: ports.Charge) -> ports.Charge
     claimed_at = order.lease_until - LEASE
     age = claimed_at - (payment.first_asked_at or claimed_at)
     wait = min(max(age / 4, SHORTEST_WAIT), LONGEST_WAIT)
-    return ports.ChargeUndecided(f"{found.id}: {found.message or found.state}", retry_after=wait)
+    kind = ports.ChargeHeld if found.state is ports.ChargeState.HELD else ports.ChargeUndecided
+    return kind(f"{found.id}: {found.message or found.state}", retry_after=wait)

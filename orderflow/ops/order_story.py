@@ -70,11 +70,8 @@ def outlook(order: Order) -> str:
         )
     if order.is_final:
         return f"The order is {order.status}; nothing more is due."
-    if message := attention.parked(order):
-        return (
-            f"Its message is parked: {message.last_error}. It is delivered by itself once code is deployed "
-            "that can read it."
-        )
+    if why := attention.why(order):
+        return why
     return _replayed(order) + _next(order)
 
 

@@ -55,7 +55,8 @@ def with_chip(order: Any, shown: SafeString) -> SafeString:
 def causes(request: HttpRequest, order: Any) -> list[tuple[DeadLetter, str]]:
     """The dead letters that the order waits for, with where they can be looked at, if the user may."""
     found = list(attention.dead_letters_of(order).defer("payload", "headers", "traceback")[:MOST_SHOWN])
-    order.needs_attention = bool(found) or attention.parked(order) is not None
+    order.waits_for = attention.why(order)
+    order.needs_attention = bool(found or order.waits_for)
     may = may_view(request, DeadLetter)
     return [
         (dead_letter, reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]) if may else "")

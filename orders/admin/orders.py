@@ -14,7 +14,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -22,7 +22,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from orders import moves, services
+from orders import moves, queries, services
 from orders.admin import attention, clients
 from orders.admin import story as stories
 from orders.contracts.currencies import written as amount
@@ -212,6 +212,7 @@ class OrderAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         order: Order = context["original"]
+        prefetch_related_objects([order], Prefetch("payments", Payment.objects.select_related("refund")))
         story = stories.current()
         context |= {
             "filters": filters_of(request),
@@ -231,7 +232,7 @@ class OrderAdmin(ReadOnlyAdmin):
                     chip(payment.status, payment.get_status_display(), CHIPS),
                     getattr(payment, "refund", None),
                 )
-                for payment in Payment.objects.filter(order=order).select_related("refund").order_by("pk")
+                for payment in queries.payments(order)
             ],
             "shipments": [
                 (shipment, chip(shipment.status, shipment.get_status_display(), CHIPS))

@@ -119,8 +119,8 @@ class Refunded(BaseModel):
 NeedsAttention = Annotated[
     bool,
     Field(
-        description="Whether the order waits for a person: a step was given up or its message cannot be read, "
-        "and nothing goes on by itself."
+        description="Whether the order waits for a person: a step was given up, its message cannot be read, or "
+        "its payment is reserved only, and nothing goes on by itself."
     ),
 ]
 

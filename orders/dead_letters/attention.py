@@ -1,6 +1,7 @@
 """
 Orders that wait for a person: a step of theirs was given up, and nothing goes on before somebody decides.
 Or the message that moves them on is parked, and nothing goes on before somebody deploys code that can read it.
+Or their charge is reserved only, and nothing goes on before somebody captures or cancels it at the provider.
 
 A notification that was given up does not hold its order up, and does not count here. A dead letter that was
 discarded without its order, as older versions and writes by hand do, does: nothing starts that order again.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from django.db.models import Case, Exists, OuterRef, Q, QuerySet, UUIDField, When
 from django.db.models.functions import Cast
 
-from orders.models import Order
+from orders.models import Order, Payment
 from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage
 
 STEPS = Q(consumer__startswith="orders.") | (
@@ -52,12 +53,43 @@ def _given_up() -> QuerySet[Order]:
 
 def is_needed(order: Order) -> bool:
     """Whether the order waits for a person."""
-    return dead_letters_of(order).exists() or parked(order) is not None
+    return dead_letters_of(order).exists() or parked(order) is not None or held_charge(order) is not None
 
 
 def parked(order: Order) -> OutboxMessage | None:
     """The message that moves the order on, if it is parked."""
     return None if order.is_final else _parked().filter(pk=order.message_id).first()
+
+
+def held_charge(order: Order) -> Payment | None:
+    """The charge that waits for a person at the provider. That of an order to be cancelled is called off."""
+    if order.is_final or order.cancel_requested_at:
+        return None
+    return next((payment for payment in order.payments.all() if payment.is_held), None)
+
+
+def _held() -> QuerySet[Payment]:
+    return Payment.objects.filter(
+        held_since__isnull=False,
+        resolved_at__isnull=True,
+        order__due_at__isnull=False,
+        order__cancel_requested_at__isnull=True,
+    )
+
+
+def why(order: Order) -> str:
+    """What the order waits for a person to do, if no dead letter says it."""
+    if message := parked(order):
+        return (
+            f"Its message is parked: {message.last_error}. It is delivered by itself once code is deployed "
+            "that can read it."
+        )
+    if payment := held_charge(order):
+        return (
+            f"Its charge is reserved at the payment provider since {payment.held_since:%Y-%m-%d %H:%M} UTC: "
+            f"capture or cancel it there ({payment.error.partition(': ')[0]}). Then the order goes on."
+        )
+    return ""
 
 
 def _parked() -> QuerySet[OutboxMessage]:
@@ -71,14 +103,17 @@ def needed_by(orders: Sequence[Order]) -> set[uuid.UUID]:
     discarded = DISCARDED & ~_has_a_newer_one() & Q(message_id__in=unfinished.values())
     found = DeadLetter.objects.filter(Q(resolution=DeadLetter.Resolution.OPEN) | discarded, STEPS, key__in=keys)
     parked = set(_parked().filter(pk__in=unfinished.values()).values_list("pk", flat=True))
-    return {uuid.UUID(key) for key in found.values_list("key", flat=True)} | {
-        order.pk for order in orders if not order.is_final and order.message_id in parked
+    return {
+        *(uuid.UUID(key) for key in found.values_list("key", flat=True)),
+        *(order.pk for order in orders if not order.is_final and order.message_id in parked),
+        *_held().filter(order__in=list(unfinished)).values_list("order_id", flat=True),
     }
 
 
 def waiting(orders: QuerySet[Order]) -> QuerySet[Order]:
-    """Those of the orders that wait for a person, by way of dead letters and parked messages (fewer)."""
+    """Those of the orders that wait for a person, by way of what they wait for (fewer)."""
     ids = Case(When(key__regex=AN_ID, then=Cast("key", UUIDField())))
     waiting = DeadLetter.objects.open().filter(STEPS).values(order=ids)
     unread = Order.objects.filter(due_at__isnull=False, message_id__in=_parked().values("pk"))
-    return orders.filter(pk__in=waiting.union(_given_up().values("pk"), unread.values("pk"), all=True))
+    others = (_given_up().values("pk"), unread.values("pk"), _held().values("order_id"))
+    return orders.filter(pk__in=waiting.union(*others, all=True))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from orderflow.ops import demo, order_story
@@ -82,6 +83,20 @@ def test_nobody_is_offered_what_they_may_not_do_or_what_would_be_refused(transac
     assert len(offered(client, page)) == 1
     OutboxMessage.objects.filter(pk=dead_letter.message_id).delete()
     assert offered(client, reverse("admin:outbox_deadletter_change", args=[dead_letter.pk])) == []
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+def test_the_page_of_a_dead_letter_offers_what_its_reader_may_do(transactional_db, client, verb):
+    reader, order = staff("reader"), place()
+    letter = bury(order) if verb == "replay" else bury(order, message_id="", key="", body="garbage")
+    page = reverse("admin:outbox_deadletter_change", args=[letter.pk])
+    client.force_login(reader)
+    reader.user_permissions.add(Permission.objects.get(codename="view_deadletter"))
+    assert offered(client, page) == []
+
+    reader.user_permissions.add(Permission.objects.get(codename=f"{verb}_deadletter"))
+    [line] = offered(client, page)
+    assert f"{verb}_failures --id {letter.pk}" in line
 
 
 def test_commands_begin_as_they_do_here(settings):

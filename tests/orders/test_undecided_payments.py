@@ -5,18 +5,25 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from django.urls import reverse
 
 from notifications.models import Notification
+from orderflow.ops import order_story
 from orders import services
 from orders.adapters import stripe_states
+from orders.api import operations
+from orders.clients import tokens
+from orders.dead_letters import attention
 from orders.models import Order, Payment, Product, Refund
 from outbox import testing
 from outbox.dead_letters import resolving
 from outbox.models import Attempt, DeadLetter
 from outbox.resilience import breaker
 from outbox.verification import examination
+from tests.admin.conftest import staff
 from tests.conftest import close_breakers
 from tests.factories import place
+from tests.orders.api.client import ApiClient, clear_limits
 from tests.slow import but_first
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -241,3 +248,65 @@ def test_a_refund_that_the_bank_sends_back_later_is_found_by_the_comparison_with
     report = examination.run(providers=True)
     violated = [finding.invariant.name for finding in report.findings if finding.verdict == "violated"]
     assert "our-refunds-are-at-the-provider" in violated
+
+
+# what waits for a person ---------------------------------------------------------------------------
+
+
+def api_answer(order):
+    clear_limits()
+    return ApiClient(*tokens.ORDINARY, "orders:read:all").get(f"/api/v1/orders/{order.number}")
+
+
+def test_an_order_whose_charge_is_reserved_only_needs_attention_until_somebody_decides(world, drain, client):
+    order, other = place_left_in(world, "requires_capture"), place()
+    drain()
+    [charge] = [intent["id"] for intent in world.payments.ledger(kind="payment_intent", match=str(order.pk))]
+
+    assert list(attention.waiting(Order.objects.all())) == [order]
+    assert attention.needed_by([now(order), now(other)]) == {order.pk}
+    answer = api_answer(order)
+    assert (answer.json()["needs_attention"], answer["Retry-After"]) == (True, operations.PEOPLE_TAKE)
+    assert f"capture or cancel it there ({charge})" in order_story.outlook(now(order))
+    client.force_login(staff("support"))
+    page = client.get(reverse("admin:orders_order_change", args=[order.pk]))
+    assert "This order needs attention.</strong> Its charge is reserved at the payment provider" in page.text
+
+    since = Payment.objects.get(order=order).held_since
+    wait(drain)
+    assert Payment.objects.get(order=order).held_since == since - dt.timedelta(minutes=20)
+    world.payments.change("payment_intent", charge, **CAPTURED)
+    wait(drain)
+    assert now(order).status == Order.Status.FULFILLED
+    assert not attention.is_needed(now(order))
+    assert list(attention.waiting(Order.objects.all())) == []
+
+
+@pytest.mark.parametrize("state", ["processing", "requires_oracle"])
+def test_a_charge_that_needs_no_person_needs_no_attention(world, drain, state):
+    order = place_left_in(world, state)
+    drain()
+
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+    assert not attention.is_needed(now(order))
+
+
+def test_a_charge_that_the_bank_takes_up_again_needs_no_attention_any_more(world, drain):
+    order = place_left_in(world, "requires_capture")
+    drain()
+    settle(world, status="processing")
+    wait(drain)
+
+    assert now(order).status == Order.Status.CHARGE_UNKNOWN
+    assert not attention.is_needed(now(order))
+    assert attention.needed_by([now(order)]) == set()
+
+
+def test_a_reserved_charge_that_is_to_be_cancelled_waits_for_nobody(world, drain):
+    order = place_left_in(world, "requires_capture")
+    drain()
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+
+    assert not attention.is_needed(now(order))
+    assert attention.needed_by([now(order)]) == set()
+    assert list(attention.waiting(Order.objects.all())) == []

@@ -154,6 +154,18 @@ def test_a_hundred_waits_and_one_failure_are_one_failure(processes, queue):
     assert queue.get() is not None
 
 
+def test_a_round_that_ends_in_an_outage_ends_when_the_outage_is_over(processes, queue):
+    [app, another] = processes
+    message_id = send(app)
+    for fault in [*["transient"] * (TRIES - 1), "outage while failing"]:
+        deliver(queue, app, fault)
+    assert not DeadLetter.objects.exists()
+    deliver(queue, another, "transient")
+
+    assert DeadLetter.objects.get().message_id == uuid.UUID(message_id)
+    assert queue.get() is None
+
+
 def test_a_message_that_claims_thousands_of_retries_fails_as_itself(processes, queue):
     send(processes[0], retries=5_000)
     deliver(queue, processes[0], "transient")

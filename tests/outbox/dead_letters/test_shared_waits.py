@@ -9,7 +9,7 @@ from celery import shared_task
 from django.db import transaction
 from django.utils import timezone
 
-from outbox import publisher, testing
+from outbox import publisher, redelivery, testing
 from outbox.consumer import ConsumerTask
 from outbox.dead_letters import resolving
 from outbox.models import Attempt, DeadLetter, Delivery
@@ -75,6 +75,14 @@ def test_the_later_workflow_has_its_turn_when_its_wait_is_over(message_id, drain
     assert (calls.count("fail"), rounds()) == (2, 2)
     planned = Attempt.objects.filter(outcome="postponed").latest("pk").next_try_at
     assert planned > timezone.now() + dt.timedelta(minutes=29)
+
+
+def test_a_redelivery_of_the_whole_message_hastens_no_workflow_that_waits(message_id, drain):
+    redelivery.redeliver([message_id])
+    drain()
+
+    assert sorted(calls) == ["fail", "wait"]
+    assert Delivery.objects.filter(status="waiting").count() == 2
 
 
 def test_a_replay_does_not_wait_for_a_turn_that_was_planned_before(message_id, drain):
