@@ -13,9 +13,8 @@ from orders.models import Order
 from outbox.models import DeadLetter, Restore
 from outbox.verification import examination, restores
 from tests.crash.conftest import forget_everything, is_quiet
-from tests.factories import ProductFactory
 from tests.properties.clocks import Clock
-from tests.properties.test_any_sequence import Lives, told
+from tests.properties.test_any_sequence import AN_ORDER, Lives, told
 from tests.restore.backups import forget_keys
 
 
@@ -23,11 +22,11 @@ class LivesWithBackups(Lives):
     """The same, with an operator who takes backups and restores the last one, more than a day later."""
 
     backup = None
+    stock = 1000
 
-    @initialize()
-    def begin_anew(self):
-        super().begin_anew()
-        self.products = [ProductFactory(stock=1000), ProductFactory(sku="NOSHIP-ever", stock=1000)]
+    @initialize(**AN_ORDER)
+    def begin_anew(self, **order):
+        super().begin_anew(**order)
         self.is_backed_up = False
 
     @rule()
