@@ -9,12 +9,11 @@ import pytest
 from hypothesis.stateful import initialize, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from orders.models import Order
-from outbox.models import DeadLetter, Restore
+from outbox.models import Restore
 from outbox.verification import examination, restores
-from tests.crash.conftest import forget_everything, is_quiet
+from tests.crash.conftest import forget_everything
 from tests.properties.clocks import Clock
-from tests.properties.test_any_sequence import AN_ORDER, Lives, told
+from tests.properties.test_any_sequence import AN_ORDER, PARTS, Lives, end_of_log
 from tests.restore.backups import forget_keys
 
 
@@ -27,14 +26,16 @@ class LivesWithBackups(Lives):
     @initialize(**AN_ORDER)
     def begin_anew(self, **order):
         super().begin_anew(**order)
-        self.is_backed_up = False
+        self.backed_up = ""  # up to here in the database's log; empty: not yet
 
     @rule()
     def back_up(self):
-        self.backup.take()
-        self.is_backed_up = True
+        """Take a backup, which takes long, unless the last one has everything that was written."""
+        if end_of_log() != self.backed_up:
+            self.backup.take()
+            self.backed_up = end_of_log()
 
-    @precondition(lambda self: self.is_backed_up)
+    @precondition(lambda self: self.backed_up)
     @rule()
     def go_back(self):
         forget_everything()
@@ -46,10 +47,7 @@ class LivesWithBackups(Lives):
         for _ in range(2):
             self.let_all_end()
             enter_what_is_forgotten()
-        assert is_quiet(), list(Order.objects.unfinished().values_list("number", "status", "due_at"))
-        assert not DeadLetter.objects.unresolved().exists()
-        report = examination.run(providers=True)
-        assert report.passed, told(report)
+        self.all_has_ended_well()
         self.nothing_was_done_twice()
 
     def nothing_was_done_twice(self):
@@ -95,7 +93,8 @@ def test_any_sequence_of_events_and_restores_does_nothing_twice(drain, world, se
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", PARTS)
 def test_many_random_sequences_of_events_and_restores_do_nothing_twice(
-    drain, world, settings, backup, monkeypatch
+    drain, world, settings, backup, monkeypatch, part
 ):
-    live(world, settings, backup, Clock(monkeypatch), examples=100, steps=40, derandomize=False)
+    live(world, settings, backup, Clock(monkeypatch), examples=25, steps=40, derandomize=False)
