@@ -48,7 +48,7 @@ def story(begin):
 
 
 def afresh(story, scenario):
-    call_command("flush", interactive=False, verbosity=0)
+    call_command("flush", interactive=False, verbosity=0, reset_sequences=False)
     story.world.clear()
     testing.purge()
     SCENARIOS[scenario](story)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 
 import pytest
 from django.conf import settings
@@ -51,7 +52,7 @@ def see(begin, world, monkeypatch):
 
     def see(name):
         if name not in SEEN:
-            call_command("flush", interactive=False, verbosity=0)
+            call_command("flush", interactive=False, verbosity=0, reset_sequences=False)
             world.clear()
             story = begin(name)
             with watching(monkeypatch) as watch:
@@ -93,6 +94,7 @@ def test_every_exception_is_needed():
     assert not [start for start in WRITES_ALONE if not any(name.startswith(start) for name in writing)]
 
 
+@functools.cache
 def functions_that_write():
     """The functions of the apps that open a transaction or write through the ORM or by hand, by dotted name."""
     found = set()

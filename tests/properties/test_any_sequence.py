@@ -95,7 +95,7 @@ class Lives(RuleBasedStateMachine):
     @initialize(**AN_ORDER)
     def begin_anew(self, **order):
         """Start with one order: a sequence may leave out any rule, and without orders little can happen."""
-        call_command("flush", interactive=False, verbosity=0)
+        call_command("flush", interactive=False, verbosity=0, reset_sequences=False)
         self.world.clear()
         forget_everything()
         close_breakers()
