@@ -229,7 +229,9 @@ class RedisChannel(redis.Channel):
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:  # such a client holds the connection that it waits on
-            return super()._create_client(asynchronous=True)  # type: ignore[misc]
+            client = super()._create_client(asynchronous=True)  # type: ignore[misc]
+            _set_clock(client)
+            return client
         if self._kept[0] is not self.pool:
             client = super()._create_client()  # type: ignore[misc]
             _set_clock(client)
