@@ -34,7 +34,8 @@ def unusable_servers(error: Exception) -> list[str]:
         return []
     from orderflow.stack import environment, given
 
-    return given.complaints_about(given.named(environment.Given.of(os.environ)))
+    named = given.named(environment.Given.of(os.environ))
+    return given.complaints_about(named, patience=given.SECOND_PATIENCE)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from .problem import Problem
 PATIENCE = 3.5
 """Seconds after which a server that says nothing counts as unusable; all of them are tried at once."""
 
+SECOND_PATIENCE = 1.5
+"""The same where a connection to one of them has failed before, which took two seconds at most."""
+
 CONNECT_PATIENCE = 2  # of one connection: a name may lead to two addresses, and libpq tries both
 DATABASE_PORTS = {"postgresql": 5432, "postgres": 5432, "pgsql": 5432}
 REDIS_PORTS = {"redis": 6379, "rediss": 6379}
@@ -80,8 +83,8 @@ def named(given: Given) -> dict[str, str]:
     return {name: url for name, url in settings.items() if url}
 
 
-def complaints_about(settings: dict[str, str]) -> list[str]:
-    """Return a sentence or two for each of the settings that names no usable server."""
+def complaints_about(settings: dict[str, str], *, patience: float = PATIENCE) -> list[str]:
+    """Return a sentence or two for each setting that names no usable server, within `patience` seconds."""
     found: dict[str, str] = {}
 
     def ask(name: str, url: str) -> None:
@@ -91,9 +94,9 @@ def complaints_about(settings: dict[str, str]) -> list[str]:
     threads = {
         name: threading.Thread(target=ask, args=(name, url), daemon=True) for name, url in settings.items()
     }
-    _start_and_wait(list(threads.values()))
+    _start_and_wait(list(threads.values()), patience)
     for name in settings.keys() - found.keys():
-        found[name] = _told(name, settings[name], f"none within {PATIENCE:g} s")
+        found[name] = _told(name, settings[name], f"none within {patience:g} s")
     return [found[name] for name in settings if found[name]]
 
 
@@ -228,8 +231,8 @@ def _try_amqp(url: str) -> None:
         connection.connect()
 
 
-def _start_and_wait(threads: Sequence[threading.Thread]) -> None:
-    end = time.monotonic() + PATIENCE
+def _start_and_wait(threads: Sequence[threading.Thread], patience: float) -> None:
+    end = time.monotonic() + patience
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
+from django.utils import timezone
 
+from orderflow.management.commands import demo as command
 from orderflow.ops import demo
 from orders.models import Order
 from outbox import testing
@@ -87,3 +92,65 @@ def test_faults_that_somebody_has_cleared_are_no_trouble(world):
         world.payments.clear_faults()
 
     assert world.payments.faults() == []
+
+
+class Clock(io.StringIO):
+    """A clock that goes on while somebody sleeps, and an output that knows when each line was written."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.lines = 100.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def write(self, text):
+        self.lines.append((self.now, text.strip()))
+        return len(text)
+
+
+class SlowRun(demo.Run):
+    """Orders that are final after 5 seconds, notifications sent after 20, and dead letters buried after 44."""
+
+    clock: Clock
+
+    def open_orders(self):
+        return []
+
+    def unexplained_letters(self):
+        return []
+
+    def notifications(self):
+        return (9 if self.clock.now >= 120 else 2), 9
+
+    def has_provoked_letters(self):
+        return self.clock.now >= 144
+
+
+def test_while_the_demo_waits_it_says_every_few_seconds_for_what(monkeypatch):
+    clock = SlowRun.clock = Clock()
+    monkeypatch.setattr(command, "time", clock)
+    monkeypatch.setattr(command.Command, "_final", lambda self, run: 20 if clock.now >= 105 else 3)
+    monkeypatch.setattr(command.Command, "_tell", lambda self, run: self.stdout.write("What happened"))
+    monkeypatch.setattr(demo, "faults", contextlib.nullcontext)
+    monkeypatch.setattr(
+        demo, "begin", lambda: SlowRun(name="x", began_at=timezone.now(), order_ids=[None] * 20)
+    )
+    monkeypatch.setattr(demo, "place", lambda run, count: range(count))
+    monkeypatch.setattr(demo, "poison", lambda run: None)
+    call_command("demo", orders=20, stdout=clock, skip_checks=True)
+
+    times, texts = zip(*clock.lines, strict=True)
+    assert texts[-1] == "What happened"
+    assert times[-1] > 143
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert max(pauses) <= command.AT_LEAST_EVERY + 0.2
+    waits = list(dict.fromkeys(text.partition("waits for ")[2] for text in texts if "waits for" in text))
+    assert waits == [
+        "17 orders",
+        "7 notifications",
+        "the dead letters of the garbage and of the mailbox that does not exist",
+    ]

@@ -104,6 +104,9 @@ def test_commands_begin_as_they_do_here(settings):
     assert command_line("order_trace", "OF-1", reason="it's done") == (
         'python3 run.py order_trace OF-1 --reason "it\'s done"'
     )
+    assert command_line("replay_failures", "--consumer", "a name; reset") == (
+        "python3 run.py replay_failures --consumer 'a name; reset'"
+    )
     assert as_typed_here("python manage.py verify --repair") == "python3 run.py verify --repair"
     del settings.OUTBOX_COMMAND
     assert command_line("help", "verify") == "python manage.py help verify"

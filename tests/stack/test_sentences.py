@@ -10,7 +10,9 @@ import threading
 import time
 
 import pytest
+from django.db import OperationalError
 
+import manage as program
 from orderflow.stack import cli, environment, given, homes, ports
 from tests.slow import but_first
 from tests.stack.test_commands import checkout, run  # noqa: F401 - a fixture
@@ -51,6 +53,17 @@ def test_servers_that_say_nothing_are_named_within_five_seconds(deaf):
     assert [line.split()[0] for line in told] == list(urls)
     assert all(f"Tried: localhost:{deaf}" in complaint for complaint in told)
     assert not any("hidden" in complaint for complaint in told)
+
+
+def test_a_command_that_found_a_server_silent_asks_once_more_and_briefly(deaf, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hidden@localhost:{deaf}/shop")
+    monkeypatch.setenv("BROKER_URL", f"redis://:hidden@localhost:{deaf}/0")
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    begun = time.monotonic()
+    told = program.unusable_servers(OperationalError("timeout expired"))
+
+    assert time.monotonic() - begun < 2.5, "with two seconds before, and a start, that is more than five"
+    assert [line.split()[0] for line in told] == ["DATABASE_URL", "BROKER_URL"]
 
 
 def test_the_whole_answer_of_libpq_is_shown(postgres, run_server):
