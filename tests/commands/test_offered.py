@@ -162,11 +162,12 @@ def test_a_single_attempt_is_told_as_one():
 def test_a_story_fits_into_eighty_columns_with_every_id_whole(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     order = place(contact=services.Contact(email="a@example.com"))
-    bury(order, consumer="notifications.tasks.send_email")
+    bury(order, consumer="notifications.tasks.send_email", error=f"no {'Z' * 120}")
     told = run("order_trace", order.number).out
 
     assert max(map(len, told.splitlines())) <= 80
     assert str(order.message_id) in told
+    assert told.count("Z") == 120
     assert "…" not in told
     assert order.number in run("order_trace", str(order.pk)).out
 

@@ -1,4 +1,4 @@
-"""Flower's memory: it keeps so many tasks, and no more."""
+"""Flower: it keeps so many tasks and no more, and hears of work alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 
 from flower.events import EventsState
 
+from orderflow.celery import app
 from orderflow.stack import processes
 from tests.processes import ROOT
 
@@ -34,3 +35,15 @@ def test_every_flower_that_we_start_is_told_so():
     compose = (ROOT / "docker-compose.yml").read_text()
     assert re.findall(r"--max-tasks=(\d+)", compose) == [str(processes.FLOWER_TASKS)]
     assert "--max-tasks={FLOWER_TASKS}" in (ROOT / "orderflow/stack/processes.py").read_text()
+
+
+AGAIN_AND_AGAIN = {
+    "outbox.tasks.drain", "outbox.tasks.sweep", "outbox.tasks.unpark", "outbox.tasks.settle_replays",
+    "outbox.tasks.watch_for_restores", "outbox.tasks.probe", "orders.tasks.sweep",
+}  # fmt: skip
+
+
+def test_flower_hears_of_work_and_not_of_what_runs_again_and_again_beside_it():
+    silent = {name for name, task in app.tasks.items() if not task.send_events}
+
+    assert silent == AGAIN_AND_AGAIN
