@@ -159,6 +159,7 @@ def test_the_application_can_change_no_table_and_read_no_other_database(secrets,
         assert [row for row in session.execute(roles) if row[0] != "orderflow"] == []
 
 
+@pytest.mark.slow
 def test_without_the_password_the_broker_only_says_that_it_lives(secrets, servers):
     _, port = servers
     stranger = redis.Redis(port=port)

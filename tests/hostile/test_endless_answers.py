@@ -39,10 +39,10 @@ CALLS = {
 }
 
 
-@pytest.fixture(params=endless.HTTP)
-def provider(request, world, settings, tmp_path):
+@pytest.fixture
+def provider(answer, world, settings, tmp_path):
     """One server in the place of all providers, which answers so."""
-    server = endless.Server(endless.HTTP[request.param], reads_first=True)
+    server = endless.Server(endless.HTTP[answer], reads_first=True)
     address = f"http://127.0.0.1:{server.port}"
     credentials = tmp_path / "fcm.json"
     credentials.write_text(json.dumps(service_account(f"{address}/token")))
@@ -57,7 +57,15 @@ def provider(request, world, settings, tmp_path):
     channels.forget()
 
 
-@pytest.mark.parametrize("name", CALLS)
+# Each takes as long as a call may: every answer to the first call, and every call with the first answer.
+PAIRS = [
+    pytest.param(answer, name, marks=[pytest.mark.slow] if which and number else [])
+    for which, name in enumerate(CALLS)
+    for number, answer in enumerate(endless.HTTP)
+]
+
+
+@pytest.mark.parametrize(("answer", "name"), PAIRS)
 def test_a_call_to_a_provider_ends(provider, name):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
