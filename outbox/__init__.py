@@ -1,6 +1,6 @@
 """
-The transactional outbox: what happens later is a row, and only the relay hands rows to Celery.
+The transactional outbox: work that happens later is a row, and only the relay hands rows to Celery.
 
-The root holds the nouns that other apps use; what stands behind them is in packages. Nothing here knows orders,
+The root holds what other apps import; the packages hold the implementation. Nothing here knows orders,
 notifications or the project.
 """

@@ -12,7 +12,7 @@ class OutboxConfig(AppConfig):
         from celery import current_app
 
         from outbox import checks as checks
-        from outbox import tasks as tasks  # so that every process knows the periodic ones
+        from outbox import tasks as tasks  # every process needs to know the periodic tasks
         from outbox.verification import catalogue, outbox_invariants, restores
 
         current_app.steps["worker"].add("outbox.relay.listener:Listening")

@@ -1,4 +1,4 @@
-"""Failed tries: how consumers and the relay note them."""
+"""Failed tries of consumers and of the relay, as rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox.models import Attempt, DeadLetter
 def note(
     *, consumer: str, message_id: uuid.UUID | str, error: Exception, outcome: Attempt.Outcome, **known: Any
 ) -> Attempt:
-    """Note a try that failed with `error`, with what else is `known` of it."""
+    """Record a try that failed with `error`; `known` holds further columns."""
     return Attempt.objects.create(
         consumer=consumer,
         message_id=message_id,

@@ -1,7 +1,7 @@
 """
-System checks of the outbox: its database, and the traps that the project's Celery settings leave open.
+System checks of the outbox: the database, and Celery settings that can lose messages.
 
-The traps are described in docs/traps.md.
+docs/traps.md describes each trap.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from outbox import schedule
 CONSUMER = "outbox.worker.consumer:GuardedConsumer"
 
 SETTINGS = {
-    "task_acks_late": "a worker that dies loses the task it has, until the sweep delivers the message again",
-    "task_reject_on_worker_lost": "a task whose process dies is dropped, until the sweep delivers it again",
+    "task_acks_late": "a worker that dies loses its current task until the sweep delivers the message again",
+    "task_reject_on_worker_lost": "a task whose process dies is dropped until the sweep delivers it again",
 }
-"""Celery's settings that should be true, and what happens otherwise."""
+"""Celery settings that should be true, and what happens otherwise."""
 
 
 @checks.register
@@ -41,20 +41,20 @@ def check_celery(**_: Any) -> Iterable[checks.CheckMessage]:
 
 
 def traps(app: Any) -> Iterator[checks.CheckMessage]:
-    """What the settings of a Celery application leave to luck."""
+    """Warnings about the settings of a Celery application that can lose messages."""
     for name, consequence in SETTINGS.items():
         if not app.conf[name]:
             yield checks.Warning(f"{name} is off: {consequence}.", hint=f"Set {name} = True.", id="outbox.W001")
     if app.conf.worker_consumer != CONSUMER:
         yield checks.Warning(
-            "Workers use Celery's own consumer: a message that is not a task is lost, and may end the worker.",
+            "Workers use Celery's own consumer: a message that is not a task is lost and may stop the worker.",
             hint=f"Set worker_consumer = {CONSUMER!r}.",
             id="outbox.W002",
         )
     scheduled = {entry["task"] for entry in (app.conf.beat_schedule or {}).values()}
     if missing := sorted({entry["task"] for entry in schedule.beat().values()} - scheduled):
         yield checks.Warning(
-            f"beat does not ask for {', '.join(missing)}: what they do is not done.",
+            f"beat does not schedule {', '.join(missing)}, so these tasks never run.",
             hint="Add outbox.schedule.beat() to beat_schedule.",
             id="outbox.W003",
         )

@@ -1,4 +1,4 @@
-"""Commands as people type them here, and counts as people read them: for pages, texts and reports."""
+"""Command lines and counts, formatted for pages, texts and reports."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import shlex
 from outbox.conf import settings
 
 DEFAULT = "python manage.py"
-"""How commands begin in texts, until `as_typed_here` puts in what `OUTBOX_COMMAND` says."""
+"""How commands begin in texts; `as_typed_here` replaces it with `OUTBOX_COMMAND`."""
 
 
 def command_line(*words: object, reason: str = "") -> str:
-    """A command that can be pasted as it stands."""
+    """Return a command that can be pasted into a shell."""
     because = f' --reason "{reason}"' if reason else ""
     return f"{_begin()} {shlex.join(map(str, words))}{because}"
 
 
 def as_typed_here(text: str) -> str:
-    """A text with the commands in it written as this installation runs them."""
+    """Return the text with its commands written as this installation runs them."""
     return text.replace(DEFAULT, _begin())
 
 

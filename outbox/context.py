@@ -1,8 +1,8 @@
 """
-The work at hand: which customer request it belongs to, which message caused it, which trace it is in.
+The context of the current work: its customer request, the message that caused it, and its trace.
 
-Set by the HTTP middleware and by `ConsumerTask`; read by `publisher.publish`, so that every message
-says where it comes from without anybody passing it along.
+The HTTP middleware and `ConsumerTask` set it. `publisher.publish` reads it and stores it with every message, so
+no function has to pass it along.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextvars import ContextVar
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context:
     """
-    Where the work at hand comes from.
+    Where the current work comes from.
 
-    `causation_id` is empty when a customer's request, a command or a clock started the work, and no
-    message did. `actor` names the person or program that acts.
+    `causation_id` is empty when no message started the work, but a customer's request, a command or a schedule.
+    `actor` names the person or program that acts.
     """
 
     correlation_id: str
@@ -34,12 +34,12 @@ _current: ContextVar[Context | None] = ContextVar("outbox_context", default=None
 
 
 def current() -> Context:
-    """The context of the work at hand; a fresh correlation id when nobody has bound one."""
+    """Return the current context; without one, a new context with a new correlation id."""
     return _current.get() or Context(correlation_id=str(uuid.uuid4()))
 
 
 def current_or_none() -> Context | None:
-    """The context of the work at hand, or None when nobody has bound one."""
+    """Return the current context, or None if none is bound."""
     return _current.get()
 
 
@@ -55,7 +55,7 @@ def bind(context: Context) -> Iterator[Context]:
 
 @contextlib.contextmanager
 def ensure(*, actor: str = "") -> Iterator[Context]:
-    """Make sure that all work inside the block shares one context: the current one, or a fresh one."""
+    """Make all work inside the block share one context: the current one, or a new one."""
     work = _current.get()
     with bind(work or Context(correlation_id=str(uuid.uuid4()), actor=actor)) as bound:
         yield bound

@@ -1,7 +1,7 @@
 """
-What can be said: the base of all events, and the envelope a published event travels in.
+The base class of all events, and the envelope that carries a published event.
 
-No event of an application lives here; each app declares its own in its `contracts`.
+Each app declares its own events in its `contracts` module.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ class Event:
     """
     A fact in the past tense.
 
-    A subclass has a `name` that is unique in the project. `key_field` names the field that says what the
-    event is about, if there is one. Once a published version has to change, the subclass increments `version`
-    and adds a function to `upcasters` that turns a payload of version n into one of n + 1. A published version
-    never changes.
+    A subclass has a `name` that is unique in the project. `key_field` names the field that identifies the
+    subject of the event, if it has one. A published version never changes: to change the fields, the subclass
+    increments `version` and adds a function to `upcasters` that turns a payload of version n into one of n + 1.
     """
 
     name: ClassVar[str]
@@ -38,7 +37,7 @@ class Event:
 
     @property
     def key(self) -> str:
-        """What the event is about, for example the order's id; empty without a `key_field`."""
+        """The id of the event's subject, for example of the order; empty without a `key_field`."""
         return str(getattr(self, self.key_field)) if self.key_field else ""
 
     def payload(self) -> Payload:
@@ -48,12 +47,12 @@ class Event:
     @classmethod
     def from_payload(cls, payload: Payload, *, version: int) -> Self:
         """
-        Read a stored payload, however old.
+        Read a stored payload of any version.
 
-        Fields this code does not know are dropped, so that a row written by newer code can be read.
+        Unknown fields are ignored, so that rows written by newer code can be read.
 
         Raises:
-            UnreadableEvent: if a field is missing or no upcaster leads from `version` to today's.
+            UnreadableEvent: if a field is missing, or an upcaster from `version` to the current one.
         """
         for step in range(version, cls.version):
             upcast = cls.upcasters.get(step)
@@ -75,7 +74,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Message:
-    """An event on its way: the fact with its id, where it comes from, and how often it was redelivered."""
+    """A published event with its message id, its origin, and the number of its redeliveries."""
 
     id: uuid.UUID
     event: Event
@@ -87,7 +86,7 @@ class Message:
 
     @classmethod
     def of(cls, row: Any, event: Event) -> Message:
-        """The envelope of a stored message; `row` has its columns as attributes."""
+        """Return the envelope of a stored message; `row` has its columns as attributes."""
         return cls(
             id=row.id,
             event=event,
@@ -104,9 +103,10 @@ class Message:
 
     def headers(self, *, workflow: str, generation: int | None = None) -> dict[str, str | int]:
         """
-        What every task of this message's workflows carries: ids and trace context, no personal data.
+        Return the headers of every task of this message's workflows: ids and trace context, no personal data.
 
-        `generation` tells copies of a delivery apart; None if nobody follows it (see `deliveries`).
+        `generation` distinguishes the copies of a delivery; None if the delivery is not followed (see
+        `deliveries`).
         """
         return {
             "message_id": str(self.id),

@@ -1,9 +1,9 @@
 """
-The moments between two durable effects, by name: where a process may die and nothing may be lost.
+Named points between two durable effects: a process may die at any of them, and nothing may be lost.
 
-A durable effect is a commit, a message a broker took, or a call an outside system acted on. The code
-says between any two of them `crash_points.reached("relay.claimed")`. Off, that costs one comparison;
-tests arm it and end the process there. `docs/guarantees.md` tells what each name means.
+A durable effect is a commit, a message accepted by a broker, or a call that an outside system acted on. Between
+any two of them the code calls `crash_points.reached("relay.claimed")`. Disarmed, that costs one comparison;
+tests arm it and end the process there. `docs/guarantees.md` describes each point.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _act: Callable[[str], None] | None = None
 
 
 def reached(name: str) -> None:
-    """Say that the work has come to this point."""
+    """Mark that the process has reached this point."""
     if _act is not None:
         _act(name)
 
 
 def arm(act: Callable[[str], None]) -> None:
-    """Call `act` with the name of every point that this process reaches from now on."""
+    """Call `act` with the name of every point that this process reaches."""
     global _act
     _act = act
 
 
 def disarm() -> None:
-    """Be silent again."""
+    """Stop calling the function given to `arm`."""
     global _act
     _act = None

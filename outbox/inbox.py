@@ -1,4 +1,4 @@
-"""Taking a message into effect once, for consumers that have no state of their own to look at."""
+"""Deduplication for consumers that have no state of their own to check."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ UUIDV7 = 7
 
 
 class Forgotten(Permanent):
-    """A copy of a message came so late that whether it was taken before may have been forgotten."""
+    """A copy of a message arrived after the record of an earlier copy may have been pruned."""
 
 
 def once(consumer: str, message_id: uuid.UUID | str) -> bool:
     """
-    Whether this is the first time that `consumer` takes this message into effect.
+    Return whether `consumer` handles this message for the first time.
 
-    Call it in the transaction that holds the effect: both are kept or neither. A second call waits for
-    the first one's transaction, so two workers cannot both be told yes.
+    Call it in the transaction that holds the effect, so that both are committed or neither. A second call waits
+    for the transaction of the first one, so the result is True for one worker only.
 
     Raises:
         NotInTransaction: if no transaction is open.
-        Forgotten: if the message has outlived its retention, and with it the memory of duplicates. Its
-            letter tells a person, who can find out.
+        Forgotten: if the message is older than the retention, so that duplicates are no longer known. The
+            dead letter asks a person to find out.
     """
     if not connection.in_atomic_block:
         raise NotInTransaction("call inbox.once inside the transaction that holds the effect")
@@ -42,12 +42,12 @@ def once(consumer: str, message_id: uuid.UUID | str) -> bool:
         )
         first = cursor.fetchone()
     if first and _may_be_forgotten(uuid.UUID(str(message_id)), now=first[0]):
-        raise Forgotten(f"{consumer} may have taken {message_id} before; it is older than the retention")
+        raise Forgotten(f"{consumer} may have handled {message_id} before; it is older than the retention")
     return first is not None
 
 
 def _may_be_forgotten(message_id: uuid.UUID, *, now: dt.datetime) -> bool:
-    """Entries are pruned after their message, messages no earlier than their retention ends."""
+    """Whether an entry may have been pruned: messages are pruned after their retention, entries after them."""
     if message_id.version != UUIDV7:
         return False
     if now - uuid7.moment_of(message_id) < dt.timedelta(days=settings.RETENTION_DAYS) - clock.LONGEST_SKEW:

@@ -1,10 +1,10 @@
 """
-Periodic tasks: what beat asks for again and again, and the row that says when each was last done.
+Periodic tasks on beat's schedule, and the rows that record when each one was last done.
 
-A tick does not expire, since the clock that sends it and the clock that reads it may differ by a day.
-Instead each task claims its row, by the database's clock alone: of a pile of ticks the first does the work,
-and each of the others costs one statement. The row is also the proof that the task runs, which
-`outbox_status`, `/healthz`, `verify` and `check --database default` read.
+Ticks do not expire, because the clocks of the sender and of the receiver may differ by a day. Instead, each
+task claims its row by the database's clock. Of many queued ticks the first one does the work, and each of the
+others costs one statement. The rows also prove that the tasks run: `outbox_status`, `/healthz`, `verify` and
+`check --database default` read them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from outbox.database import storable
 from outbox.models import PeriodicRun
 
 SLACK = dt.timedelta(seconds=60)
-"""How long after two missed ticks a task counts as late: deployments and restarts take that long."""
+"""A task is late this long after two missed ticks. Deployments and restarts take that long."""
 
 LONGEST_ERROR = 500
-"""Characters that are kept of why a task failed."""
+"""Maximum length of a stored error, in characters."""
 
 
 class PeriodicTask(Task):
     """
-    The base of tasks on beat's schedule: runs at most once in half of `every`, however many ticks arrive.
+    The base of tasks on beat's schedule. Runs at most once in half of `every`, however many ticks arrive.
 
-    Half, because ticks come a little sooner or later than planned. A call of the function itself always runs.
+    The limit is half the interval because ticks arrive a little earlier or later than planned. A direct call of
+    the function always runs.
     """
 
     abstract = True
@@ -66,10 +67,10 @@ def task(*, every: dt.timedelta, **options: Any) -> Callable[[Callable[..., Any]
 
 def begin(name: str, *, every: dt.timedelta) -> bool:
     """
-    Claim the run that is due now; False when there was one within half of `every`.
+    Claim the run that is due now; return False if the last one was less than half of `every` ago.
 
-    A run in the future counts as none: then the database's own clock went back. Of two that claim at once, one
-    waits for the other's row, so the time is that of the moment and not of the statement's beginning.
+    A run in the future is ignored, because it means that the database's clock was set back. One of two
+    concurrent claims waits for the other's row lock, so the statement uses `clock_timestamp()`.
     """
     values: dict[str, Any] = {"name": name, "gap": every / 2}
     with connection.cursor() as cursor:
@@ -87,7 +88,7 @@ def begin(name: str, *, every: dt.timedelta) -> bool:
 
 
 def end(name: str) -> None:
-    """Note that the task has done what it is for."""
+    """Record that the task is done."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE outbox_periodicrun SET last_ended_at = statement_timestamp(), last_error = ''"
@@ -97,7 +98,7 @@ def end(name: str) -> None:
 
 
 def _note_failure(name: str, error: Exception) -> None:
-    """Keep why it failed, if the database is there to keep it; the error itself goes on to Celery."""
+    """Store the error if the database is available. Celery gets the error itself."""
     telemetry.emit("periodic_task.failed", task=name, error=repr(error))
     with contextlib.suppress(DatabaseError):
         PeriodicRun.objects.filter(name=name).update(
@@ -107,7 +108,7 @@ def _note_failure(name: str, error: Exception) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Standing:
-    """When a periodic task was last done, by the database's clock. `seconds_ago` is None if it never was."""
+    """When a periodic task was last done, by the database's clock. `seconds_ago` is None if never."""
 
     name: str
     every: dt.timedelta
@@ -116,7 +117,7 @@ class Standing:
     error: str
 
     def as_json(self) -> dict[str, Any]:
-        """The standing as plain data."""
+        """Return the standing as plain data."""
         return dataclasses.asdict(self) | {"every": self.every.total_seconds(), "says": str(self)}
 
     def __str__(self) -> str:
@@ -144,12 +145,12 @@ WITH expected AS (
     FROM expected CROSS JOIN in_use LEFT JOIN outbox_periodicrun AS run ON run.name = expected.name
 )
 """
-"""A task that was never done is late when the system has been in use for longer than one may wait for it: since
-the first periodic task began or, when none ever did, since the oldest message."""
+"""A task that was never done is late once the system has been in use for longer than the allowed time. Use
+begins with the first periodic task or, if none ever ran, with the oldest message."""
 
 
 def standings() -> list[Standing]:
-    """How all periodic tasks stand, in the order of their names."""
+    """Return the standing of each periodic task, ordered by name."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"{STANDINGS} SELECT name, seconds_ago, is_late, last_error FROM standing ORDER BY name",  # noqa: S608
@@ -170,11 +171,11 @@ def standings() -> list[Standing]:
 
 
 def expected() -> dict[str, Any]:
-    """Which tasks should run and how long each may take to be done again, as values for `STANDINGS`."""
+    """Return the parameters of `STANDINGS`: the expected tasks, and after what time each one is late."""
     known = tasks()
     return {"names": [task.name for task in known], "patience": [2 * task.every + SLACK for task in known]}
 
 
 def tasks() -> list[PeriodicTask]:
-    """All periodic tasks of the installed apps."""
+    """Return all periodic tasks of the installed apps."""
     return [task for task in current_app.tasks.values() if isinstance(task, PeriodicTask)]

@@ -1,7 +1,7 @@
 """
-Writing events into the outbox: in the caller's transaction, or not at all.
+Writes events into the outbox, in the caller's transaction.
 
-Nothing here talks to a broker. The relay does, after the commit.
+Nothing here uses a broker. The relay does, after the commit.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from outbox.models import OutboxMessage
 
 class NotInTransaction(Exception):
     """
-    An event was published outside a transaction, so nothing would tie it to the change that makes it true.
+    An event was published outside a transaction, so it would not be tied to the change that makes it true.
 
-    Put the change and the call into one `with transaction.atomic(durable=True):` block. Never catch this.
+    Put the change and the call into one `with transaction.atomic(durable=True):` block. Do not catch this
+    error.
     """
 
 
 def publish(event: Event, *, not_before: dt.datetime | None = None) -> uuid.UUID:
     """
-    Publish one event with the current transaction and return its message id.
+    Publish one event in the current transaction and return its message id.
 
     Raises:
         NotInTransaction: if no transaction is open.
@@ -38,7 +39,7 @@ def publish(event: Event, *, not_before: dt.datetime | None = None) -> uuid.UUID
 
 def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = None) -> list[uuid.UUID]:
     """
-    Publish events with the current transaction, all in one INSERT, and return their message ids.
+    Publish events in the current transaction, with one INSERT, and return their message ids.
 
     Raises:
         NotInTransaction: if no transaction is open.
@@ -52,15 +53,15 @@ def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = No
 
 def messages(events: Iterable[Event], *, not_before: dt.datetime | None = None) -> list[OutboxMessage]:
     """
-    The rows of events, unsaved, for a caller who writes them with rows of its own in one statement.
+    Return unsaved rows of events, for a caller that inserts them together with its own rows.
 
-    They are published when the current transaction commits with them in it.
+    The events are published if the caller inserts the rows and the current transaction commits.
 
     Raises:
         NotInTransaction: if no transaction is open.
     """
     if not connection.in_atomic_block:
-        raise NotInTransaction("publish inside `with transaction.atomic(durable=True):`, beside the change")
+        raise NotInTransaction("publish inside `with transaction.atomic(durable=True):`, next to the change")
     work = context.current()
     schedule = {"not_before": not_before} if not_before else {}
     return [

@@ -1,7 +1,7 @@
 """
-Redelivery: the same message enters the same pipe again.
+Redelivery: the relay delivers the same message again.
 
-Nothing is published here: what is said for the first time is in `publisher`.
+Nothing is published here; new messages are published by `publisher`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def redeliver(
     message_ids: Sequence[uuid.UUID | str], *, workflow: str = "", wait: dt.timedelta = dt.timedelta()
 ) -> int:
     """
-    Let the relay deliver messages again, the same ids, after `wait`; return how many were found.
+    Have the relay deliver messages again, with the same ids, after `wait`; return how many were found.
 
-    `workflow` names the one workflow to start, or those that start with it. Each has a delivery of its own:
-    this one's time replaces its old one, and no other workflow is delayed or hastened. Empty means all of
-    them, but for those that wait for a time of their own. Copies that are under way are stale from now on.
+    `workflow` is the name of the workflow to start, or a prefix of several names. Each workflow has its own
+    delivery: the new time replaces its old one, and other workflows are not affected. Empty means all workflows
+    except those that wait for a time of their own. Copies that are under way become stale.
     """
     values: dict[str, Any] = {"wait": wait, "ids": list(message_ids), "workflow": workflow}
     if workflow:
@@ -60,12 +60,12 @@ SELECT count(*) FROM again
 """  # noqa: S608 - our own tables
 
 
-# Of an event that has no such workflow here, the name is taken as it is: newer or older code may know it.
+# If the event has no such workflow in this code, the name is stored unchanged: newer or older code may know it.
 DELIVER_AGAIN = f"""
 WITH again AS (
     UPDATE {OutboxMessage._meta.db_table} SET redeliveries = redeliveries + 1
     WHERE id = ANY(%(ids)s) RETURNING id, event_name, redeliveries
-), asked AS (
+), requested AS (
     INSERT INTO {Delivery._meta.db_table} AS delivery (message_id, workflow, generation, status, not_before)
     SELECT id, coalesce(subscribed.workflow, %(workflow)s), redeliveries, 'waiting',
         statement_timestamp() + %(wait)s
@@ -82,9 +82,10 @@ SELECT count(*) FROM again
 
 def postpone(copy: Copy, *, wait: dt.timedelta) -> bool:
     """
-    Let the relay deliver the message of a copy to its workflow again, after `wait`; False if it is stale.
+    Have the relay deliver the message of a copy to its workflow again, after `wait`.
 
-    A stale copy changes nothing: another one is under way, or the workflow has ended.
+    Returns False, and changes nothing, if the copy is stale: another one is under way, or the workflow has
+    ended.
     """
     values: dict[str, Any] = {
         "id": copy.message_id,
@@ -100,7 +101,7 @@ def postpone(copy: Copy, *, wait: dt.timedelta) -> bool:
     return found
 
 
-# Messages are locked before their deliveries, here as everywhere.
+# Everywhere, messages are locked before their deliveries.
 POSTPONE = f"""
 WITH message AS MATERIALIZED (
     SELECT id, redeliveries FROM {OutboxMessage._meta.db_table} WHERE id = %(id)s FOR NO KEY UPDATE
@@ -119,11 +120,11 @@ FROM moved WHERE message.id = moved.message_id
 
 def resume(message_ids: Sequence[uuid.UUID], *, workflow: str) -> int:
     """
-    Redeliver those of the messages that were delivered before and that nobody is dealing with.
+    Redeliver those messages that were delivered before and of which no delivery is under way.
 
-    Left alone are messages that wait for their first delivery, those of which a workflow whose name starts
-    with `workflow` is outstanding or waits, and those of which one lies in an open dead letter, or in a
-    discarded one: a person has ended it.
+    Skips messages that wait for their first delivery, and messages with a workflow whose name starts with
+    `workflow` that is outstanding, waits, or has an open or a discarded dead letter. A person has ended the
+    work of a discarded one.
     """
     outstanding = Delivery.objects.filter(workflow__startswith=workflow, message_id=OuterRef("pk"))
     given_up = DeadLetter.objects.filter(

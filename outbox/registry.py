@@ -1,7 +1,7 @@
 """
-Which events exist and which workflows each one starts.
+The known events, and the workflows that each of them starts.
 
-Filled by every app in `apps.ready()`; the relay is its only reader. Nothing is discovered by magic.
+Every app registers its own in `apps.ready()`; the relay reads them.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from outbox.models import Restore
 
 Handler: TypeAlias = Callable[[Message], Any]
-"""A message in, a Celery canvas out; None when there is nothing to do. Pure: no query, no call."""
+"""Takes a message and returns a Celery canvas, or None if there is nothing to do. Pure: no query, no call."""
 
 Subscription: TypeAlias = tuple[type[Event], Handler]
 Spent: TypeAlias = Callable[[dt.datetime], "QuerySet[Any, Any]"]
-"""A moment in, the rows that may be deleted then."""
+"""Takes a time and returns the rows that may be deleted at that time."""
 
 Hold: TypeAlias = Callable[[], "QuerySet[Any, Any]"]
 
 
 class NotAContract(TypeError):
-    """A class is no event that can be stored and read again. Correct the class; never catch this."""
+    """A class is not a valid event. Correct the class; do not catch this error."""
 
 
 class UnknownEvent(Exception):
-    """No code here knows this event, or not this version of it; the message is parked, not dropped."""
+    """This code does not know the event or its version. The message is parked, not dropped."""
 
 
 class UnknownWorkflow(Exception):
-    """No code here knows a workflow that is to be started. Newer or older code may."""
+    """This code does not know the workflow that is to be started. Newer or older code may."""
 
 
 class Ambiguous(Exception):
-    """Two events share a name, or a workflow was handed over twice: a mistake in `apps.ready()`."""
+    """Two events share a name, or a workflow is subscribed twice: a mistake in `apps.ready()`."""
 
 
 _events: dict[str, type[Event]] = {}
@@ -53,11 +53,11 @@ _restore_hooks: list[Callable[[Restore], None]] = []
 
 def register(events: Iterable[type[Event]]) -> None:
     """
-    Make events known.
+    Register events.
 
     Raises:
-        NotAContract: if one is no dataclass with a name, or its `key_field` is none of its fields.
-        Ambiguous: if another event has the name already.
+        NotAContract: if one is not a dataclass with a name, or its `key_field` is not one of its fields.
+        Ambiguous: if another event already has the name.
     """
     for event in events:
         _check(event)
@@ -74,14 +74,15 @@ def _check(event: type[Event]) -> None:
         raise NotAContract(f'{event.__qualname__} has no name: add name = "{event.__module__.split(".")[0]}.…"')
     fields = [field.name for field in dataclasses.fields(event)]
     if event.key_field and event.key_field not in fields:
+        known = ", ".join(fields)
         raise NotAContract(
-            f"{event.name}: key_field is {event.key_field!r}, which is none of its fields: {', '.join(fields)}"
+            f"{event.name}: key_field is {event.key_field!r}, which is not one of its fields: {known}"
         )
 
 
 def subscribe(subscriptions: Sequence[Subscription]) -> None:
     """
-    Let each handler start its workflow for each message of its event.
+    Subscribe handlers to events: each starts its workflow for each message of its event.
 
     Raises:
         Ambiguous: if the same handler is subscribed to the same event twice.
@@ -96,56 +97,56 @@ def subscribe(subscriptions: Sequence[Subscription]) -> None:
 
 
 def hold(messages: Hold) -> None:
-    """Keep the messages whose ids the query returns from retention, for example those of open orders."""
+    """Exclude from pruning the messages whose ids the query returns, for example those of open orders."""
     _holds.append(messages)
 
 
 def holds() -> list[QuerySet[Any, Any]]:
-    """The queries handed to `hold`, made anew."""
+    """Return the queries registered with `hold`, newly built."""
     return [query() for query in _holds]
 
 
 def expire(name: str, rows: Spent) -> None:
-    """Let retention delete these rows of an app too, and count them under `name`."""
+    """Have pruning delete these rows of an app too, counted under `name`."""
     _spent[name] = rows
 
 
 def expired(now: dt.datetime) -> dict[str, QuerySet[Any, Any]]:
-    """The rows handed to `expire` that may be deleted now, by name."""
+    """Return the rows registered with `expire` that may be deleted now, by name."""
     return {name: rows(now) for name, rows in _spent.items()}
 
 
 def on_restore(hook: Callable[[Restore], None]) -> None:
-    """Call this, in the transaction that notes it, when the database went back in time."""
+    """Call `hook` when a restore of the database is recorded, in the same transaction."""
     if hook not in _restore_hooks:
         _restore_hooks.append(hook)
 
 
 def restored(restore: Restore) -> None:
-    """Call what was handed to `on_restore`."""
+    """Call the hooks registered with `on_restore`."""
     for hook in _restore_hooks:
         hook(restore)
 
 
 def workflow_name(handler: Handler) -> str:
-    """The dotted name a workflow has in headers, dead letters and redeliveries."""
+    """Return the dotted name of a workflow in headers, dead letters and redeliveries."""
     return f"{handler.__module__}.{handler.__qualname__}"
 
 
 def workflows_starting_with(beginning: str) -> list[tuple[str, str]]:
-    """The workflows whose name starts so, each with the name of its event."""
+    """Return the workflows whose names start with `beginning`, as pairs of event and workflow name."""
     return [
         (event, name) for event, known in _workflows.items() for name in known if name.startswith(beginning)
     ]
 
 
 def is_known(name: str, version: int) -> bool:
-    """Whether `load` can read this event in this version."""
+    """Return whether `load` can read this version of this event."""
     return name in _events and version <= _events[name].version
 
 
 def known_events() -> dict[str, int]:
-    """The newest version of every known event, by name."""
+    """Return the newest version of every known event, by name."""
     return {name: event.version for name, event in _events.items()}
 
 
@@ -165,6 +166,6 @@ def load(name: str, version: int, payload: Payload) -> Event:
 
 
 def workflows_for(event: Event, *, only: Sequence[str] = ()) -> dict[str, Handler]:
-    """The workflows an event starts, by name; a redelivery narrows them by the beginnings in `only`."""
+    """Return the workflows of an event, by name; `only` limits them to names with one of these prefixes."""
     workflows = _workflows.get(event.name, {})
     return {name: handler for name, handler in workflows.items() if not only or name.startswith(tuple(only))}

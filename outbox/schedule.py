@@ -1,6 +1,7 @@
 """
-The outbox's entries for Celery's beat schedule, as plain data: Celery reads its configuration before Django's
-apps are ready.
+The outbox's entries for Celery's beat schedule.
+
+They are plain data, because Celery reads its configuration before Django's apps are ready.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ DRAIN_INTERVAL, SWEEP_INTERVAL = 1.0, 1.0  # seconds
 
 def beat(*, queue: str = "relay", jobs: str = "jobs") -> dict[str, dict[str, Any]]:
     """
-    The entries, by name.
+    Return the entries, by name.
 
-    `queue` is `OUTBOX_RELAY_QUEUE`, for what must run every few seconds. `jobs` is the queue of what may take
-    minutes. It may be the same if its worker runs more than one task at a time.
+    `queue` is `OUTBOX_RELAY_QUEUE`, for tasks that run every few seconds. `jobs` is the queue of tasks that may
+    take minutes. Both may be the same queue if its worker runs more than one task at a time.
     """
     relay, slow = {"queue": queue}, {"queue": jobs}
     return {
@@ -31,7 +32,7 @@ def beat(*, queue: str = "relay", jobs: str = "jobs") -> dict[str, dict[str, Any
             "options": relay,
         },
         "prune the outbox": {"task": "outbox.tasks.prune", "schedule": 3600.0, "options": slow},
-        # At times of the day, not at intervals: an interval of a day starts again whenever beat starts.
+        # A time of day instead of an interval: intervals start again whenever beat starts.
         "verify what is promised": {
             "task": "outbox.tasks.verify",
             "schedule": crontab(minute=7),

@@ -1,4 +1,4 @@
-"""Beat entries: what the clock asks of the outbox. No step of an order is here."""
+"""The outbox's periodic tasks, and the probe."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from outbox.retention import pruning
 from outbox.verification import examination, restores
 
 VERIFY_LIMITS = {"soft_time_limit": 120, "time_limit": 130}
-"""Seconds. A verification bounds itself below that (`examination.RUN_WITHIN`); it holds no lease, and it is
-acknowledged before it runs, so the other tasks' limits do not concern it."""
+"""Seconds. A verification limits itself to less (`examination.RUN_WITHIN`). It holds no lease and is
+acknowledged before it runs, so the limits of other tasks do not apply to it."""
 
 WITHIN = dt.timedelta(seconds=2)
-"""How long one drain goes on, or one look through what is parked or being replayed. The relay's worker runs one
-task at a time: so sweeps have their turn every few seconds in a backlog, and RabbitMQ gets its heartbeats."""
+"""How long one drain may take, or one pass over parked messages or running replays. The relay's worker runs one
+task at a time, so this limit lets sweeps run every few seconds in a backlog and keeps RabbitMQ's heartbeats
+going."""
 
 
 @periodic.task(every=dt.timedelta(seconds=1))
 def drain(**_: Any) -> None:
-    """Deliver what is due: the safety net under the relay's wake-up."""
+    """Deliver due messages; covers wake-ups that the relay missed."""
     relay.drain(within=WITHIN)
 
 
 @periodic.task(every=dt.timedelta(seconds=1))
 def sweep(**_: Any) -> None:
-    """Deliver again what a broker or a worker has lost, of all subscriptions."""
+    """Redeliver what a broker or a worker has lost, for all subscriptions."""
     probes.sweep()
 
 
 @shared_task(ignore_result=True, send_events=False)  # Flower shows work, not this
 def probe(*, probe_id: int, **_: Any) -> None:
-    """Come back. One that finds the database down is lost; there will be another."""
+    """Record that the probe has returned. If the database is down the probe is lost; another one follows."""
     try:
         probes.came_back(probe_id)
     except (OperationalError, InterfaceError) as down:
@@ -47,38 +48,38 @@ def probe(*, probe_id: int, **_: Any) -> None:
 
 @periodic.task(every=dt.timedelta(seconds=30))
 def unpark(**_: Any) -> None:
-    """Make parked messages due whose event the code has learned to read since."""
+    """Release parked messages whose event this code can read."""
     if released := relay.unpark(within=WITHIN):
         telemetry.emit("message.unparked", messages=released)
 
 
 @periodic.task(every=dt.timedelta(seconds=30))
 def settle_replays(**_: Any) -> None:
-    """End the replays of work that is done although the process that did it died before saying so."""
+    """End the replays of work that is done but was not recorded, because its process died."""
     campaigns.end_finished(within=WITHIN)
 
 
 @periodic.task(every=dt.timedelta(seconds=10))
 def watch_for_restores(**_: Any) -> None:
-    """Notice that the database went back in time, and let the witness know how far it has come."""
+    """Detect that the database was restored, and tell the witness its current position."""
     restores.watch()
 
 
 @periodic.task(every=dt.timedelta(hours=1), ignore_result=False)
 def prune(**_: Any) -> dict[str, int]:
-    """Delete what has outlived its retention; the counts are the task's result."""
+    """Delete rows that are older than their retention; the counts are the task's result."""
     return pruning.prune()
 
 
 @periodic.task(every=dt.timedelta(hours=1), ignore_result=False, **VERIFY_LIMITS)
 def verify(**_: Any) -> dict[str, Any]:
-    """Compare what is promised with what there is, and keep what was found."""
+    """Examine all invariants that need no provider, and store the report."""
     return _verified(examination.run())
 
 
 @periodic.task(every=dt.timedelta(days=1), ignore_result=False, **VERIFY_LIMITS)
 def compare_with_providers(*, hours: int = 26, **_: Any) -> dict[str, Any]:
-    """The same for the last `hours`, and with the providers' own records."""
+    """Examine the last `hours`, including the providers' own records, and store the report."""
     return _verified(examination.run(since=clock.now() - dt.timedelta(hours=hours), providers=True))
 
 

@@ -1,7 +1,7 @@
 """
-Signals: what happens, in the past tense: `emit("message.buried", consumer=…)`.
+Signals report what has happened, in the past tense: `emit("message.buried", consumer=…)`.
 
-Knows no vendor. `orderflow.observability.logs` registers receivers that log, count and trace.
+No vendor is used here. The project registers receivers that log, count and trace.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _logger = logging.getLogger(__name__)
 
 
 def register(receiver: Receiver) -> None:
-    """Hand every signal from now on to `receiver` too; registering it again changes nothing."""
+    """Call `receiver` with every signal. Registering it again has no effect."""
     if receiver not in _receivers:
         _receivers.append(receiver)
 
 
 def unregister(receiver: Receiver) -> None:
-    """Stop handing signals to `receiver`."""
+    """Stop calling `receiver`."""
     _receivers.remove(receiver)
 
 
 def emit(signal: str, **fields: Any) -> None:
-    """Emit a signal. A receiver that fails is logged and does no harm to the work that emitted it."""
+    """Emit a signal. The failure of a receiver is logged and does not affect the caller."""
     for receiver in _receivers:
         try:
             receiver(signal, fields)

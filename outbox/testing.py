@@ -1,9 +1,9 @@
 """
-For every app's tests: work off what is published, with the real broker and no worker process.
+Test helpers for every app: process published messages with the real broker and without a worker.
 
-`drain` relays what is due, takes the messages off the broker's queues one by one and runs them through
-Celery's own tracer, so that serialization, headers, chains and retries are the real ones. Countdowns
-are not waited for, which makes retries quick and tests deterministic.
+`drain` relays due messages, takes them off the broker's queues one by one and runs them through Celery's own
+tracer, so serialization, headers, chains and retries are real. It does not wait for countdowns, so retries are
+quick and tests are deterministic.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from outbox.models import QueueWatch
 from outbox.relay import probes, relay
 
 MOST_TASKS = 10_000
-"""More than any test means to run; a loop of retries ends here instead of never."""
+"""More tasks than any test needs; ends endless retries."""
 
 
 FIXED_TABLES = ("orders_ordertransition", "outbox_restore")
-"""The database refuses to change the one, and the other is compared with it."""
+"""The database refuses changes to the first table, and rows of the second are compared with it."""
 
 
 PERIODIC = (tasks.drain, tasks.sweep, tasks.unpark)
-"""Of the outbox: workers know all tasks, a test only what it has imported."""
+"""Imported here, because a test knows only the tasks that were imported; workers know all."""
 
 
 class NeverQuiet(AssertionError):
-    """Work kept coming: something publishes itself again without end."""
+    """The queues never became empty: a task publishes itself again without end."""
 
 
 def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]:
     """
-    Relay and run until the outbox and all queues are empty; return the names of the tasks that ran.
+    Relay and run messages until the outbox and all queues are empty; return the names of the tasks that ran.
 
-    With `redeliveries`, messages that wait for a later delivery are delivered too, as if their time had come.
+    With `redeliveries`, messages that wait for a later delivery are delivered as well.
     """
     app = app or current_app
     ran: list[str] = []
-    with app.connection_for_read() as link, _noting_tasks(ran):
-        queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]
+    with app.connection_for_read() as broker, _recording_tasks(ran):
+        queues = [queue(broker.default_channel) for queue in app.amqp.queues.values()]
         while True:
             if redeliveries:
                 _let_waits_shrink(dt.timedelta(days=1))
@@ -63,21 +63,21 @@ def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]
 
 
 @contextlib.contextmanager
-def _noting_tasks(names: list[str]) -> Iterator[None]:
-    """Note the tasks that run, also those that follow another one in its process."""
+def _recording_tasks(names: list[str]) -> Iterator[None]:
+    """Record the tasks that run, including those that run inline after another one."""
 
-    def note(sender: Any, **_: Any) -> None:
+    def record(sender: Any, **_: Any) -> None:
         names.append(sender.name)
 
-    signals.task_prerun.connect(note)
+    signals.task_prerun.connect(record)
     try:
         yield
     finally:
-        signals.task_prerun.disconnect(note)
+        signals.task_prerun.disconnect(record)
 
 
 def run(message: Any, *, app: Celery | None = None, redelivered: bool = False) -> str:
-    """Run one message of the broker as a worker would, and acknowledge it; return the task's name."""
+    """Run one message from the broker as a worker would, acknowledge it, and return the task's name."""
     app = app or current_app
     name, task_id = message.headers["task"], message.headers["id"]
     args, kwargs, embed = message.decode()
@@ -102,26 +102,25 @@ def run(message: Any, *, app: Celery | None = None, redelivered: bool = False) -
 def purge(*, app: Celery | None = None) -> None:
     """Empty all queues."""
     app = app or current_app
-    with app.connection_for_write() as link:
+    with app.connection_for_write() as broker:
         for queue in app.amqp.queues.values():
-            bound = queue(link.default_channel)
+            bound = queue(broker.default_channel)
             bound.declare()
             bound.purge()
 
 
 def pass_time(span: dt.timedelta) -> None:
     """
-    Let `span` pass for everything in the database that waits for a time, or is judged by its age.
+    Let `span` pass for everything in the database that waits for a time or depends on its age.
 
-    All times of the project's apps move into the past together, but for those of the past that the
-    database refuses to change. Periodic tasks count as done all the while: tests that let time pass call
-    what they do themselves.
+    Moves all times of the project's apps into the past, except in tables that the database protects. Periodic
+    tasks count as done during that time: tests that need one call it themselves.
     """
     moved_apps = {"outbox", *settings.PROJECT_PACKAGES}
     for model in apps.get_models():
         times = [field.column for field in model._meta.fields if isinstance(field, models.DateTimeField)]
         if model is QueueWatch:
-            times.remove("looked_at")  # as if the queues had been watched all the time
+            times.remove("looked_at")  # as if the queues had been watched without a break
         if model._meta.app_config.name in moved_apps and model._meta.db_table not in FIXED_TABLES and times:
             moved = ", ".join(f"{column} = {column} - %(span)s" for column in times)
             _execute(f"UPDATE {model._meta.db_table} SET {moved}", span=span)  # noqa: S608 - our own names
@@ -129,7 +128,7 @@ def pass_time(span: dt.timedelta) -> None:
 
 
 def do_periodic_tasks() -> None:
-    """Note all periodic tasks as done just now, without doing them."""
+    """Record all periodic tasks as done now, without running them."""
     _execute(
         """
         INSERT INTO outbox_periodicrun (name, first_began_at, last_began_at, last_ended_at, last_error)
@@ -143,7 +142,7 @@ def do_periodic_tasks() -> None:
 
 
 def sweep_for(span: dt.timedelta, *, step: dt.timedelta = dt.timedelta(seconds=5)) -> list[str]:
-    """Let `span` pass in steps, with the outbox's sweep and a drain after each; return the tasks that ran."""
+    """Let `span` pass in steps, each followed by a sweep and a drain; return the tasks that ran."""
     ran: list[str] = []
     for _ in range(round(span / step)):
         pass_time(step)
@@ -180,13 +179,13 @@ def _next_message(queues: list[Any]) -> Any:
 
 
 def _filled(queues: list[Any]) -> list[Any]:
-    """The queues that may have a message: Redis tells all lengths at once, far quicker than queue by queue."""
+    """The queues that may have a message. One query to Redis for all lengths is faster than one per queue."""
     if not queues or not hasattr(queues[0].channel, "priority_steps"):  # RabbitMQ
         return queues
     channel, steps = queues[0].channel, queues[0].channel.priority_steps
-    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as asked:
+    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
         for queue in queues:
             for step in steps:
-                asked.llen(channel._q_for_pri(queue.name, step))
-        lengths = asked.execute()
+                pipeline.llen(channel._q_for_pri(queue.name, step))
+        lengths = pipeline.execute()
     return [queue for number, queue in enumerate(queues) if any(lengths[number * len(steps) :][: len(steps)])]

@@ -184,7 +184,7 @@ def test_a_class_that_is_no_contract_is_refused_when_the_process_starts():
 
     for event, reason in (
         (Nameless, "has no name"),
-        (Keyed, "none of its fields: order_id"),
+        (Keyed, "not one of its fields: order_id"),
         (Plain, "dataclass"),
     ):
         with pytest.raises(registry.NotAContract, match=reason):
