@@ -72,4 +72,4 @@ def _received(channel: Channel) -> Iterator[str]:
             ids = [storable.identifier(one) for one in answers.items(page["ids"])]
             further = page["next_after"]
         yield from ids
-        after = pages.go_on_from(further) if further else ""
+        after = pages.continue_after(further) if further else ""

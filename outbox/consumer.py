@@ -1,8 +1,8 @@
 """
-`ConsumerTask`: how a task takes a message.
+`ConsumerTask`, the base class of tasks that handle messages.
 
-It acknowledges late, binds the message's context, reports what happened and tries again at once; what becomes
-of a message whose quick tries are spent is in `rounds`. Tasks say only what to do and which policy applies.
+It acknowledges late, binds the message's context, reports the result and retries quickly. `rounds` handles
+messages whose quick tries are used up. Tasks define only their work and their retry policy.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ from outbox.worker.rounds import RoundTask
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 DATABASE_WAIT = RetryPolicy(first_wait=dt.timedelta(seconds=2), longest_wait=dt.timedelta(seconds=4))
-"""After how long a task is delivered again that found the database down."""
+"""The wait before a task that found the database down is delivered again."""
 
 OUTAGE_SQLSTATES = ("08", "57P", "53", "58", "25006")
-"""SQLSTATE classes that speak of the server, not of the statement (PostgreSQL manual, appendix A). The last
-one is that of a server that only reads, as after a failover."""
+"""SQLSTATE classes of errors of the server, not of the statement (PostgreSQL manual, appendix A). The last one
+belongs to a read-only server, as after a failover."""
 
 
 LONGEST_CORRELATION = 64
-"""Characters of a correlation id; see the models."""
+"""Maximum length of a correlation id, in characters; see the models."""
 
 _taken: contextvars.ContextVar[Any] = contextvars.ContextVar("taken", default=None)
-"""The request of the message that was taken last here."""
+"""The request of the message that this thread took last."""
 
 
 class ConsumerTask(RoundTask):
     """
-    The base of every task that takes a message.
+    The base class of every task that handles a message.
 
-    Its keyword arguments hold ids only, among them `message_id`. It returns False when it found its
-    work done, which is reported as `step.skipped` and otherwise treated as success.
+    Its keyword arguments are ids only, including `message_id`. It returns False if it found its work done,
+    which is reported as `step.skipped` and otherwise treated as success.
     """
 
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True
-    resultrepr_maxsize = 16 * 1024  # what followed inline is told in it
+    resultrepr_maxsize = 16 * 1024  # it also describes the tasks that followed inline
     Request = "outbox.worker.request:GuardedRequest"
 
     ends_deliveries: ClassVar[bool] = True
-    """Whether a delivery whose last task this is can be followed (see `deliveries`)."""
+    """Whether a delivery that ends with this task can be followed (see `deliveries`)."""
     runs_inline: ClassVar[bool] = True
-    """Whether it may run in the process that has finished the link before it in a chain (see `inline`)."""
+    """Whether it may run in the process that has finished the previous task of the chain (see `inline`)."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         _taken.set(self.request_stack.top)
@@ -76,7 +76,7 @@ class ConsumerTask(RoundTask):
         return result
 
     def _take_or_wait(self, *args: Any, **kwargs: Any) -> Any:
-        """Take the message; whatever finds the database down meanwhile, the message waits for it."""
+        """Handle the message; if the database is down at any point, deliver the message again later."""
         with context.bind(self._context(kwargs)):
             watch = losses.watch(self._watch(kwargs))
             try:
@@ -88,7 +88,7 @@ class ConsumerTask(RoundTask):
             except losses.NotAlone as aside:
                 raise self._sent_again(aside) from aside
             except DatabaseError as error:
-                if not speaks_of_the_server(error):
+                if not is_server_error(error):
                     raise
                 telemetry.emit("step.database_down", consumer=self.name, error=str(error))
                 raise self._sent_again(error) from error
@@ -123,7 +123,7 @@ class ConsumerTask(RoundTask):
             return done
 
     def _run_or_skip(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task, unless a person has ended its work. A first delivery is neither ended nor a replay."""
+        """Run the task, unless a person has ended its work. A first delivery cannot be ended or a replay."""
         if not any(int(self._header(name) or 0) for name in ("generation", "redeliveries")):
             return self.run(*args, **kwargs)
         message_id = kwargs.get("message_id", "")
@@ -135,28 +135,28 @@ class ConsumerTask(RoundTask):
         return done
 
     def retry(self, *args: Any, **options: Any) -> Any:
-        """Celery's retry, with the waits of the policy, or what the provider wished for."""
+        """Retry as Celery does, with the waits of the policy or the wait that the provider requested."""
         if options.get("countdown") is not None:
             options["countdown"] = self.policy.quick_wait(
                 self.request.retries,
-                wished=getattr(options.get("exc"), "retry_after", None),
+                requested=getattr(options.get("exc"), "retry_after", None),
                 whole_seconds=inspection.delays_whole_seconds(self.app),
             )
         return super().retry(*args, headers=self._headers_again(), **{"queue": self._queue()} | options)
 
     def _queue(self) -> str | None:
         """
-        The queue that the message came by, to which it goes once more; None if it is not one of ours.
+        The queue that delivered the message, and gets it again; None if it is not a queue of this app.
 
-        With a countdown on RabbitMQ, Celery would choose the task's route, or the default queue.
+        With a countdown on RabbitMQ, Celery would use the task's route or the default queue.
         """
         name = str((self.request.delivery_info or {}).get("routing_key") or "").rpartition(".")[2]
         return name if name in self.app.amqp.queues else None
 
     def _headers_again(self) -> dict[str, Any]:
-        """The headers of the same message once more; what is suspected stays so, and its note can be found."""
+        """The headers for sending the message again; a suspected message stays suspected."""
         request: Any = self.request
-        # Not the headers as they came: RabbitMQ drops a message that seems to go in circles by its `x-death`.
+        # Not the received headers: RabbitMQ drops a message whose `x-death` looks like a cycle.
         headers = dict(request.as_execution_options()["headers"] or {})
         if (watch := losses.watched(self.name, request.kwargs or {})) and watch.is_suspected:
             headers["came_back"] = watch.came_back
@@ -164,10 +164,10 @@ class ConsumerTask(RoundTask):
 
     def _sent_again(self, reason: Exception) -> Exception:
         """
-        Send the same message once more, to be delivered in a while; return what ends this delivery.
+        Send the message again with a countdown; return the exception that ends this delivery.
 
-        Celery's own `retry` is not for this: it counts, and it keeps the limit that it is given on the
-        task, for all messages of the process.
+        Celery's own `retry` is not suitable: it counts the try, and it stores the given limit on the task,
+        which all messages of the process share.
         """
         wait = DATABASE_WAIT.quick_wait(0, whole_seconds=inspection.delays_whole_seconds(self.app))
         request: Any = self.request
@@ -187,7 +187,7 @@ class ConsumerTask(RoundTask):
         return Retry(exc=reason, when=wait, sig=again)  # type: ignore[arg-type]  # a float is a number
 
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Note a quick try that failed; the next one is on its way."""
+        """Record a quick try that failed; the next one has been sent."""
         crash_points.reached("step.retry_sent")
         self._safely(self._touch, kwargs, _countdown(einfo))
         if not isinstance(exc, DatabaseError | losses.NotAlone):
@@ -196,18 +196,18 @@ class ConsumerTask(RoundTask):
         self._safely(self._withdraw, kwargs)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Celery has sent the next link of the chain; the message is not acknowledged yet."""
+        """Update the delivery: Celery has sent the next task of the chain and not acknowledged this one yet."""
         crash_points.reached("step.next_sent")
         if following := getattr(self.request, "sends_next", None):
             self._safely(self._touch, kwargs, dt.timedelta(), deliveries.queue_of_task(self.app, following))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Postpone or bury. Runs in the child, and in the worker's main process for a hard time limit."""
+        """Postpone or bury the message. Runs in the child; in the main process after a hard time limit."""
         with self._request_of(task_id):
             self._safely(self._end_or_wait, exc, task_id, kwargs)
             self._safely(self._withdraw, kwargs)
         if current_process().name == "MainProcess" and not connection.in_atomic_block:
-            connections.close_all()  # children forked later must not inherit the session
+            connections.close_all()  # children that are forked later must not inherit the connection
 
     def _watch(self, kwargs: dict[str, Any]) -> losses.Watch:
         return losses.Watch(
@@ -218,7 +218,7 @@ class ConsumerTask(RoundTask):
         )
 
     def _withdraw(self, kwargs: dict[str, Any]) -> None:
-        """The worker has survived its message; a child that was killed at its time limit was not lost to it."""
+        """Withdraw the recorded loss: the worker survived. A child killed at its time limit does not count."""
         if watch := losses.watched(self.name, kwargs):
             watch.survived()
         elif delivery := self._header("delivery_nonce"):
@@ -227,9 +227,9 @@ class ConsumerTask(RoundTask):
     @contextlib.contextmanager
     def _request_of(self, task_id: str) -> Iterator[None]:
         """
-        Let the hooks see the headers of a message although Celery has put its request away.
+        Make the headers of a message available to the hooks, although Celery has dropped its request.
 
-        It has when the queue of the next link could not be declared.
+        Celery drops it when the queue of the next task could not be declared.
         """
         taken = _taken.get()
         if self.request.id or taken is None or taken.id != task_id:
@@ -243,43 +243,43 @@ class ConsumerTask(RoundTask):
 
     def _end_or_wait(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
         """
-        End the round; if the database is down, deliver the message again, which then ends it.
+        End the round. If the database is down, deliver the message again; that delivery ends the round.
 
-        A message whose end cannot be noted as it should be is buried as far as it can be read.
+        A message whose end cannot be recorded normally is buried with what can be read of it.
         """
         try:
             self._end_of_round(exc, task_id, kwargs)
         except Exception as error:
-            if not isinstance(error, DatabaseError) or not speaks_of_the_server(error):
-                self._bury_unread(exc, task_id, kwargs)
+            if not isinstance(error, DatabaseError) or not is_server_error(error):
+                self._bury_unreadable(exc, task_id, kwargs)
                 raise
             if isinstance(end := self._sent_again(error), Reject):
                 raise end from error
 
     def _end_if_stale(self, kwargs: dict[str, Any]) -> None:
         """
-        End a copy quietly whose delivery has ended, or goes on with a newer copy.
+        Ignore a copy whose delivery has ended or continues with a newer copy.
 
-        Asked is only about copies that have come back or are not of the first delivery; others are taken as
-        they are, and the steps find their work done. That a copy was taken is noted in the same statement.
+        Only redelivered copies and copies of a later generation are checked; the steps of other copies find
+        their work done. The same statement records that the copy was taken.
         """
         copy = self._copy(kwargs)
         if copy and (copy.generation or self._came_back()) and not deliveries.touch(copy):
-            self._say_stale(copy)
+            self._report_stale(copy)
             raise Ignore
 
     def _came_back(self) -> bool:
         return bool((self.request.delivery_info or {}).get("redelivered"))
 
     def _end_delivery(self, kwargs: dict[str, Any]) -> None:
-        """Note that the workflow has ended, if this was its last task."""
+        """Record that the workflow has ended, if this was its last task."""
         copy = self._copy(kwargs)
         if copy and not self.request.chain:
             deliveries.finish(copy)
             crash_points.reached("delivery.finished")
 
     def _touch(self, kwargs: dict[str, Any], ahead: dt.timedelta, queue: str | None = None) -> None:
-        """Note that the message is under way again: what was sent to its queue before proves nothing of it."""
+        """Record that the message was sent again: probes sent to its queue before prove nothing about it."""
         if copy := self._copy(kwargs):
             deliveries.touch(copy, queue=queue, ahead=ahead)
 
@@ -297,17 +297,17 @@ class ConsumerTask(RoundTask):
         """
         Run a hook that must not raise.
 
-        Celery would call it again and report the worker broken. What is not written here is not lost:
-        the work stays overdue, and the sweep takes it up.
+        Celery would call it again and report the worker as broken. A failure here loses nothing: the work stays
+        overdue, and the sweep resumes it.
         """
         try:
             note(*args)
         except Exception:
-            logging.getLogger(__name__).exception("%s could not note its failure", self.name)
+            logging.getLogger(__name__).exception("%s could not record its failure", self.name)
 
 
-def speaks_of_the_server(error: Exception) -> bool:
-    """Whether a database error tells of a server that is down, not of a statement that went wrong."""
+def is_server_error(error: Exception) -> bool:
+    """Return whether a database error means that the server is unavailable, not that the statement is wrong."""
     sqlstate = getattr(error.__cause__, "sqlstate", None)
     if sqlstate is None:
         return isinstance(error, OperationalError | InterfaceError)
@@ -315,6 +315,6 @@ def speaks_of_the_server(error: Exception) -> bool:
 
 
 def _countdown(einfo: Any) -> dt.timedelta:
-    """How long a retry waits before it enters its queue, with Celery's account of it."""
+    """How long a retry waits before it enters its queue, read from Celery's exception information."""
     when = getattr(getattr(einfo, "exception", None), "when", None)
     return dt.timedelta(seconds=when) if isinstance(when, int | float) else dt.timedelta()

@@ -1,8 +1,8 @@
 """
-What may go wrong with an outside call, how often it is tried again, and when nobody should try at all.
+Errors of outside calls, retry policies, and circuit breakers.
 
-The two bases of all anticipated errors are `Transient` and `Permanent`. `NotNow` is the transient
-error that is nobody's fault: the work waits and spends no attempt.
+All anticipated errors derive from `Transient` or `Permanent`. `NotNow` is a transient error that the message
+has not caused: the work waits and spends no attempt.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from outbox.conf import settings
 from outbox.database import storable
 
 SPREAD, LONGEST_SPREAD = 0.2, dt.timedelta(seconds=30)
-"""By how much of itself a wait in the database is lengthened at most, so that not all come back at once."""
+"""The maximum part of itself, and the maximum time, by which a wait in the database is lengthened at random, so
+that not all messages come back at once."""
 
 FEWEST_WHOLE_SECONDS = 3
-"""Between how many waits a try chooses at least where the broker knows whole seconds only."""
+"""The minimum number of waits to choose from where the broker supports whole seconds only."""
 
 MOST_DOUBLINGS = 32
-"""Beyond any longest wait; what a message says of its retries may be any number."""
+"""More doublings than any wait needs. A message may claim any number of retries."""
 
 
 class Transient(Exception):
-    """Worth another try: the same call may succeed later. What it says can be stored."""
+    """The same call may succeed later. The arguments are made storable."""
 
     def __init__(self, *args: object, retry_after: dt.timedelta | None = None) -> None:
         super().__init__(*_storable(args))
@@ -38,30 +39,30 @@ class Transient(Exception):
 
 
 class Permanent(Exception):
-    """Trying again cannot help; somebody has to change something first. What it says can be stored."""
+    """The same call cannot succeed before somebody changes something. The arguments are made storable."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*_storable(args))
 
 
 def _storable(args: Sequence[object]) -> list[object]:
-    """Much of what these errors say was said by somebody outside."""
+    """Make texts storable, because many of them come from outside."""
     return [storable.note(arg) if isinstance(arg, str) else arg for arg in args]
 
 
 class NotNow(Transient):
-    """The work has to wait for something outside of it. Waiting spends no attempt."""
+    """The work has to wait for something else. Waiting spends no attempt."""
 
 
 class Outage(NotNow):
-    """A whole dependency is down or says so; none of the messages waiting for it is to blame."""
+    """A whole dependency is unavailable; no message is the cause."""
 
 
 class SettingsRefused(Outage):
     """
-    A provider does nothing for anybody until somebody corrects a setting of ours, such as the sender.
+    A provider refuses all requests until a setting, such as the sender, is corrected.
 
-    The text says which settings, and nothing of what is in them.
+    The text names the settings and never contains their values.
     """
 
     def __init__(self, what: str, *, settings: str) -> None:
@@ -69,10 +70,10 @@ class SettingsRefused(Outage):
 
 
 class CredentialsRefused(SettingsRefused):
-    """A provider does not take our credentials."""
+    """A provider rejects our credentials."""
 
     def __init__(self, provider: str, *, settings: str, answer: object) -> None:
-        super().__init__(f"{provider} does not take our credentials (it answered {answer})", settings=settings)
+        super().__init__(f"{provider} rejects our credentials (it answered {answer})", settings=settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,9 +81,9 @@ class RetryPolicy:
     """
     How often a consumer tries, in two stages.
 
-    `attempts` quick tries in the worker, `first_wait` doubling up to `longest_wait` apart; then one
-    redelivery from the database after each of `redelivery_waits`, each with `attempts` tries again.
-    The tries in all are `attempts * (1 + len(redelivery_waits))`; then the message is buried.
+    A round is `attempts` quick tries in the worker. The waits between them begin with `first_wait` and double
+    up to `longest_wait`. After each of `redelivery_waits` the database redelivers the message for another
+    round. After `attempts * (1 + len(redelivery_waits))` tries the message is buried.
     """
 
     attempts: int = 3
@@ -96,7 +97,7 @@ class RetryPolicy:
     )
 
     def task_options(self) -> dict[str, Any]:
-        """The policy as options of `shared_task`: Celery's autoretry does the quick tries."""
+        """Return the policy as options of `shared_task`: Celery's autoretry makes the quick tries."""
         return {
             "policy": self,
             "autoretry_for": (Transient,),
@@ -108,52 +109,52 @@ class RetryPolicy:
         }
 
     def quick_wait(
-        self, retries: int, *, wished: dt.timedelta | None = None, whole_seconds: bool = False
+        self, retries: int, *, requested: dt.timedelta | None = None, whole_seconds: bool = False
     ) -> float:
         """
-        Seconds before quick try number `retries` + 2: at random, never less than `first_wait`.
+        Return a random number of seconds to wait before quick try number `retries` + 2.
 
-        The range doubles with each try, and begins at half of its end. A wait that the provider has
-        `wished` for is kept, up to `longest_wait`: on Redis a task that waits in a worker is delivered again
-        once the visibility timeout passes (see celeryconfig).
+        The range doubles with each try and begins at half of its end, but never below `first_wait`. A wait
+        `requested` by the provider is respected up to `longest_wait`: on Redis, a task that waits in a worker
+        is delivered again once the visibility timeout passes (see celeryconfig).
         """
         first, longest = self.first_wait.total_seconds(), self.longest_wait.total_seconds()
         most = min(longest, first * 2.0 ** min(retries + 1, MOST_DOUBLINGS))
-        least = max(first, most / 2, min(longest, wished.total_seconds() if wished else 0.0))
+        least = max(first, most / 2, min(longest, requested.total_seconds() if requested else 0.0))
         if whole_seconds:
             least = max(1, math.ceil(least))
             return random.randint(least, max(int(most), least + FEWEST_WHOLE_SECONDS - 1))  # noqa: S311 - jitter
         return random.uniform(least, max(least, most))  # noqa: S311 - jitter, no secret
 
     def redelivery_wait(self, rounds: int) -> dt.timedelta | None:
-        """The wait after `rounds` failed rounds, or None when it is time to give up."""
+        """Return the wait after `rounds` failed rounds, or None if the message must be given up."""
         if rounds < len(self.redelivery_waits):
             return self.redelivery_waits[rounds]
         return None
 
 
 def spread(wait: dt.timedelta) -> dt.timedelta:
-    """A wait of at least `wait`, lengthened at random: what failed together does not come back together."""
+    """Return `wait`, lengthened at random so that messages that failed together do not come back together."""
     return wait + min(wait * SPREAD, LONGEST_SPREAD) * random.random()  # noqa: S311 - jitter, no secret
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Circuit:
     """
-    How a breaker stands for all processes that share it, by the clock of the server that they share.
+    The state of a breaker for all processes that share it, by the clock of the server that holds the state.
 
-    `open_seconds` counts from the moment at which it was last closed, however many probes failed since. Times
-    are None when it is closed, or when nobody knows them.
+    `open_seconds` counts from the moment when the breaker was last closed, however many probes have failed
+    since. Times are None if the breaker is closed or the times are not known.
     """
 
     state: str
-    """`closed`, `open`, `half-open`, or `unknown` when the shared state cannot be read."""
+    """`closed`, `open`, `half-open`, or `unknown` if the shared state cannot be read."""
     open_seconds: float | None = None
     next_probe_seconds: float | None = None
 
 
 class Breaker(Protocol):
-    """A circuit breaker for one provider, its state shared by all workers."""
+    """A circuit breaker for one provider. All workers share its state."""
 
     def guard(self) -> contextlib.AbstractContextManager[None]:
         """
@@ -166,16 +167,16 @@ class Breaker(Protocol):
         ...
 
     def state(self) -> str:
-        """`closed`, `open` or `half-open`, as far as this process knows."""
+        """Return `closed`, `open` or `half-open`, as far as this process knows."""
         ...
 
     def circuit(self) -> Circuit:
-        """How it stands for all processes, read where they share it."""
+        """Read and return the state that all processes share."""
         ...
 
 
 class AlwaysClosed:
-    """A breaker that never opens: for tests of what lies behind it, and for providers of no need."""
+    """A breaker that never opens, for tests and for providers that need no breaker."""
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
@@ -189,12 +190,12 @@ class AlwaysClosed:
 
 
 def always_closed(name: str) -> Breaker:
-    """A factory for breakers that never open: the default of `OUTBOX_BREAKER_FACTORY`."""
+    """Return a breaker that never opens. This is the default of `OUTBOX_BREAKER_FACTORY`."""
     return AlwaysClosed()
 
 
 def breaker(name: str) -> Breaker:
-    """The breaker of the provider `name`, built by the factory that `OUTBOX_BREAKER_FACTORY` names."""
+    """Return the breaker of the provider `name`, built by the factory in `OUTBOX_BREAKER_FACTORY`."""
     module, _, attribute = settings.BREAKER_FACTORY.rpartition(".")
     made: Breaker = getattr(importlib.import_module(module), attribute)(name)
     return made

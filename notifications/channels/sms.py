@@ -134,7 +134,7 @@ class SmsChannel:
                 return
             if not ids:
                 raise answers.ListDoesNotEnd("Twilio's list has an empty page, and another one after it")
-            pages.go_on_from(place)
+            pages.continue_after(place)
             page = self._asked(page.next_page)
 
     def _asked(self, ask: Callable[[], Any]) -> Any:

@@ -102,7 +102,7 @@ class HttpWarehouse:
             yield from listed
             if not has_more:
                 return
-            asked["after"] = pages.go_on_from(listed[-1].id if listed else "")
+            asked["after"] = pages.continue_after(listed[-1].id if listed else "")
 
     def _ask(self, method: str, **request: Any) -> requests.Response:
         try:

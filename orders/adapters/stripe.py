@@ -224,7 +224,7 @@ def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[An
         yield from listed
         if place is None:
             return
-        parameters["starting_after"] = pages.go_on_from(place)
+        parameters["starting_after"] = pages.continue_after(place)
 
 
 def _said(record: Any, name: str) -> str:

@@ -1,9 +1,9 @@
 """
-AMQP frames of messages that differ in a few texts only.
+AMQP frames of messages that differ only in a few texts.
 
-py-amqp encodes every property of every message, looks for news of the broker before each and hands each to
-the socket by itself, which is most of the work of publishing. Here it encodes the properties once; after
-that only what varies is encoded, and a batch goes to the socket at once.
+For each message py-amqp encodes every property, checks for incoming frames and writes to the socket, which is
+most of the cost of publishing. Here it encodes the properties once. After that only the varying values are
+encoded, and a batch is written to the socket at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from amqp.serialization import dumps
 from amqp.spec import Basic
 
 Fill: TypeAlias = Callable[[Sequence[str]], str | int]
-"""Makes a property's value from the values of one message."""
+"""Returns a property's value, given the values of one message."""
 
 METHOD, HEADER, BODY = 1, 2, 3
 END = b"\xce"
 AROUND_FRAME = 8
-"""Bytes of a frame besides what it carries."""
+"""Bytes of a frame besides its payload."""
 
 frame_start = struct.Struct(">BHI").pack
 content_start = struct.Struct(">HHQ").pack
@@ -33,7 +33,7 @@ number = struct.Struct(">cq").pack
 
 
 class Properties:
-    """Encoded properties where some values vary; `varying` says what fills each, by the text in its place."""
+    """Encoded properties with varying values; `varying` maps placeholder texts to functions that fill them."""
 
     def __init__(self, message: amqp.Message, varying: Mapping[str, Fill]) -> None:
         table = dumps("F", (message.properties["application_headers"],))
@@ -42,13 +42,13 @@ class Properties:
         self._after = _Encoded(after, varying, _short_text)
 
     def fill(self, values: Sequence[str]) -> bytes:
-        """Encoded for one message."""
+        """Return the properties encoded for one message."""
         table = self._table.fill(values)
         return b"".join((self._before, table_size(len(table)), table, self._after.fill(values)))
 
 
 class _Encoded:
-    """A part of encoded properties, cut where values vary."""
+    """A part of encoded properties, split at the varying values."""
 
     def __init__(self, encoded: bytes, varying: Mapping[str, Fill], encode: Callable[[str], bytes]) -> None:
         fills = {encode(text): fill for text, fill in varying.items()}
@@ -77,16 +77,16 @@ def _short_text(text: str) -> bytes:
 
 def publishing(channel: Any, *, exchange: str, routing_key: str) -> bytes:
     """
-    The frame that announces a message, the same for all messages that go there.
+    Return the frame that announces a message; it is the same for all messages with this address.
 
-    They are mandatory: the broker returns what no queue takes.
+    The messages are mandatory: the broker returns those that no queue accepts.
     """
     arguments = dumps("Bssbb", (0, exchange, routing_key, True, False))
     return _frame(METHOD, channel, struct.pack(">HH", *Basic.Publish) + arguments)
 
 
 def content(channel: Any, properties: bytes, body: bytes) -> Iterator[bytes]:
-    """The frames that follow: what the message is like, and the message, in as many pieces as it needs."""
+    """Yield the frames that follow: the header, and the body in as many pieces as it needs."""
     yield _frame(HEADER, channel, content_start(Basic.CLASS_ID, 0, len(body)) + properties)
     most = channel.connection.frame_max - AROUND_FRAME
     for start in range(0, len(body), most):

@@ -1,15 +1,15 @@
 """
-kombu's transport for RabbitMQ with one difference: a task that no queue takes is not delivered.
+kombu's transport for RabbitMQ, with three differences.
 
-RabbitMQ confirms a message that is routed to no queue, because its queue was deleted or unbound, like any
-other. Tasks are published as mandatory here, so that the broker returns such a message first. The queue is
-declared again, and the message sent again; what comes back once more is an error of the broker's, for which
-no attempt is spent. Events and replies, which nobody may be waiting for, are published as ever.
+Tasks are published as mandatory. RabbitMQ confirms a message even if its queue was deleted or unbound; a
+mandatory message is returned first. The queue is then declared again and the message is sent again. If it is
+returned once more, that counts as an error of the broker, which spends no attempt. Events and replies may have
+no receiver and are published as usual.
 
-And with one more: properties of a message that py-amqp cannot read, such as a time in the year 10,000,000, are
-handed on as one header. They would end the process, and the next one that gets the message.
+Properties that py-amqp cannot read, such as a time in the year 10,000,000, are passed on as one header.
+Otherwise they would end the process, and the next one that gets the message.
 
-And TLS verifies the server, its name included, which kombu does when told the name. Nothing turns that off.
+TLS always verifies the server's certificate and its host name. kombu does so only if it is given the name.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from kombu.transport import TRANSPORT_ALIASES, pyamqp
 from outbox.broker import queues
 
 LONGEST_HEADER = 2 * 1024
-"""Characters of properties in base64 that are handed on."""
+"""Maximum length of unreadable properties in base64, in characters."""
 
 logger = logging.getLogger(__name__)
 
 
 class NotDelivered(OperationalError):
-    """No queue takes messages that are sent there, although it was declared again."""
+    """No queue accepts messages with this address, although the queue was declared again."""
 
 
 def install() -> None:
-    """Have kombu take it for URLs of RabbitMQ, in this process and before its first connection."""
+    """Make kombu use this transport for RabbitMQ URLs. Call it before the first connection of the process."""
     for scheme, transport in (("amqp", Transport), ("pyamqp", Transport), ("amqps", SecureTransport)):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__qualname__}"
     reading: Any = serialization
@@ -50,7 +50,7 @@ def install() -> None:
 
 
 def decode_properties(buffer: Any, offset: int) -> tuple[dict[str, Any], int]:
-    """The properties of a message and where they end; those that cannot be read as a header in base64."""
+    """Return a message's properties and where they end; unreadable properties become a header in base64."""
     try:
         properties, end = serialization.decode_properties_basic(buffer, offset)
     except Exception as error:  # struct.error, UnicodeDecodeError, OverflowError, FrameSyntaxError and more
@@ -61,7 +61,7 @@ def decode_properties(buffer: Any, offset: int) -> tuple[dict[str, Any], int]:
 
 
 class AmqpChannel(pyamqp.Channel):
-    """A channel that sees which of its messages come back."""
+    """A channel that records which of its messages are returned."""
 
     events: Any
 
@@ -74,10 +74,10 @@ class AmqpChannel(pyamqp.Channel):
         self, message: Any, exchange: str = "", routing_key: str = "", **options: Any
     ) -> Any:
         """
-        Publish, and wait until the broker has it.
+        Publish a message and wait until the broker has confirmed it.
 
         Raises:
-            NotDelivered: if it is a task that no queue takes.
+            NotDelivered: if it is a task and no queue accepts it.
         """
         if "task" not in (message.properties.get("application_headers") or {}):
             return super().basic_publish_confirm(message, exchange, routing_key, **options)
@@ -89,15 +89,17 @@ class AmqpChannel(pyamqp.Channel):
             declare_again(get_current_app(), exchange=exchange, routing_key=routing_key)
             problem = self._try(publish)
         if problem:
-            raise NotDelivered(f"no queue takes {exchange or 'the default exchange'}/{routing_key}: {problem}")
+            raise NotDelivered(
+                f"no queue accepts {exchange or 'the default exchange'}/{routing_key}: {problem}"
+            )
         return None
 
     def _try(self, publish: Callable[[], Any]) -> str:
-        """Publish; return why no queue took it, or nothing."""
+        """Publish; return why no queue accepted the message, or an empty string."""
         self._returned.clear()
         try:
             publish()
-        except amqp.NotFound as missing:  # the exchange is gone, too; the channel has opened itself again
+        except amqp.NotFound as missing:  # the exchange is missing too; the channel has reopened itself
             return str(missing)
         return "; ".join(self._returned)
 
@@ -106,8 +108,8 @@ class AmqpChannel(pyamqp.Channel):
 
 
 def declare_again(app: Celery, *, exchange: str, routing_key: str) -> None:
-    """Declare the queues behind an address again; what the broker refuses there is logged."""
-    logger.warning("No queue takes messages for %s/%s: it is declared again", exchange, routing_key)
+    """Declare the queues of an address again; log if the broker refuses."""
+    logger.warning("No queue accepts messages for %s/%s: declaring it again", exchange, routing_key)
     try:
         queues.declare_again(app, exchange=exchange, routing_key=routing_key)
     except amqp.ChannelError as refused:
@@ -115,20 +117,20 @@ def declare_again(app: Celery, *, exchange: str, routing_key: str) -> None:
 
 
 class Connection(pyamqp.Connection):
-    """A connection of such channels."""
+    """A connection whose channels record returned messages."""
 
     Channel = AmqpChannel
 
 
 class _Verifying:
-    """The part of a transport that connects, with a server that is verified."""
+    """The part of a transport that connects, and verifies the server."""
 
     client: Any
     default_connection_params: Any
     always_encrypts = False
 
     def establish_connection(self) -> Any:
-        """Connect to the broker. The client keeps its settings: a cluster's next host has another name."""
+        """Connect to the broker. The client's settings stay as they are: other hosts have other names."""
         client = self.client
         for name, default in self.default_connection_params.items():
             if not getattr(client, name, None):
@@ -152,12 +154,13 @@ class _Verifying:
         return made
 
 
-def verified(asked: Any, *, hostname: str) -> dict[str, Any]:
+def verified(options: Any, *, hostname: str) -> dict[str, Any]:
     """
-    What py-amqp needs to verify the server of that name, from what a connection was asked for: `True`, its own
-    words, or those that redis-py and URLs have (`ssl_ca_certs`).
+    Return the TLS options with which py-amqp verifies the server `hostname`.
+
+    `options` are those of the connection: `True`, names of py-amqp, or names of redis-py (`ssl_ca_certs`).
     """
-    given = asked if isinstance(asked, dict) else {}
+    given = options if isinstance(options, dict) else {}
     context = {name.removeprefix("ssl_"): value for name, value in given.items()}
     context.pop("check_hostname", None)
     return {
@@ -168,13 +171,13 @@ def verified(asked: Any, *, hostname: str) -> dict[str, Any]:
 
 
 class Transport(_Verifying, pyamqp.Transport):
-    """See the module."""
+    """The transport for `amqp://`; see the module."""
 
     Connection = Connection
 
 
 class SecureTransport(_Verifying, pyamqp.SSLTransport):
-    """The same over TLS."""
+    """The transport for `amqps://`."""
 
     Connection = Connection
-    always_encrypts = True  # also after kombu has gone on to a cluster's next host
+    always_encrypts = True  # also after kombu has moved on to the next host of a cluster

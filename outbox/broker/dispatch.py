@@ -1,10 +1,10 @@
 """
-Sending canvases to the broker, many at a time. The only file in the project that publishes work to Celery.
+Sends canvases to the broker, many at a time. No other file of the project publishes work to Celery.
 
-`send` is what Celery does, one canvas after the other, and the specification of everything here.
-`send_all` sends the same messages in a fraction of the time: Celery builds the message of each shape of
-canvas once, from slots instead of ids; after that only the ids are filled in, and a batch is one pipeline
-to Redis, or one wait for all of RabbitMQ's confirms. What has no simple shape goes by way of `send`.
+`send` sends one canvas as Celery does, and defines what the rest must do. `send_all` sends the same messages in
+a fraction of the time. Celery builds the message of each shape of canvas once, with slots in place of values.
+After that only the values are filled in, and a batch is one pipeline to Redis, or one wait for all of
+RabbitMQ's confirms. A canvas without a simple shape is sent by `send`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Headers: TypeAlias = Mapping[str, str | int]
 
 
 class NotDelivered(Exception):
-    """The broker is there, but no queue takes these messages, and none could be declared."""
+    """The broker is available, but no queue accepts these messages, and none could be declared."""
 
     def __init__(self, missed: Sequence[Headers]) -> None:
-        super().__init__(f"no queue takes {counted(len(missed), 'message')}")
+        super().__init__(f"no queue accepts {counted(len(missed), 'message')}")
         self.missed = missed
 
 
@@ -46,18 +46,18 @@ def send(sending: Sending) -> None:
 
 
 def send_again(signature: Signature) -> None:
-    """Send a message once more that a worker has taken and cannot work on now; nothing new is published."""
+    """Send a message again that a worker has taken but cannot process now. Nothing new is published."""
     signature.apply_async()
 
 
 def send_all(sendings: Iterable[Sending], *, app: Celery) -> None:
     """
-    Send canvases, in their order but for those of a shape that is new, and after them those of none.
+    Send canvases: those with a known shape in their order, then those with a new shape, then all others.
 
     Raises:
         NotDelivered: if there is no queue for one of them; the others are sent.
-        BrokerDown: if the broker did not take all of them; it may have taken some.
-        Exception: what Celery raises about a canvas that cannot be sent; some may have been sent.
+        BrokerDown: if the broker has not accepted all of them; it may have accepted some.
+        Exception: if Celery cannot send one of them; some may have been sent.
     """
     batch = Batch(app)
     for sending in sendings:
@@ -71,9 +71,9 @@ _templates: dict[tuple[Celery, Shape], Template] = {}
 
 class Batch:
     """
-    Canvases for the broker, of which the messages are made at once where their shape is known.
+    Canvases for the broker. Where the shape is known, the message is built at once.
 
-    A batch of canvases is tens of thousands of objects for Python's collector to look through; of messages,
+    A batch of canvases is tens of thousands of objects for Python's garbage collector; a batch of messages is
     some hundreds.
     """
 
@@ -85,7 +85,7 @@ class Batch:
         self._others: list[Sending] = []
 
     def add(self, sending: Sending) -> None:
-        """Take one more. The broker is not asked."""
+        """Add one canvas. This does not use the broker."""
         shaped = read(sending)
         template = _templates.get((self._app, shaped[0])) if shaped else None
         if shaped and template and template.is_usable:
@@ -99,34 +99,34 @@ class Batch:
         self._headers.append(headers)
 
     def send(self) -> list[Headers]:
-        """Send all of them, as `send_all` says, but return the headers of those that no queue takes."""
-        # The connections that Celery's producers have, too; to get a producer takes as long as the sending.
-        links: Any = self._app.pool
-        with _broker_failures(self._app), links.acquire(block=True) as link:
-            channel = link.default_channel
+        """Send all canvases as `send_all` does, but return the headers of those that no queue accepts."""
+        # The pool that Celery's producers use, too. Getting a producer takes as long as sending the batch.
+        connections: Any = self._app.pool
+        with _broker_failures(self._app), connections.acquire(block=True) as connection:
+            channel = connection.default_channel
             transport = next((fast for kind, fast in FAST if isinstance(channel, kind)), None)
             slow = [sending for sending in self._others if not self._fill_late(sending, transport, channel)]
-            self._declare(link, channel)
-            return [*self._put(link), *(sending.headers for sending in slow if not _sent(sending))]
+            self._declare(connection, channel)
+            return [*self._put(connection), *(sending.headers for sending in slow if not _sent(sending))]
 
-    def _declare(self, link: Any, channel: Any) -> None:
+    def _declare(self, connection: Any, channel: Any) -> None:
         for entity in {entity for template in self._used for entity in template.recorded.declare}:
-            # kombu knows as well, but copies the entity before it looks.
-            if hash(entity) not in link.declared_entities:
-                with contextlib.suppress(amqp.ChannelError):  # what it should take comes back
+            # `maybe_declare` checks this as well, but copies the entity first.
+            if hash(entity) not in connection.declared_entities:
+                with contextlib.suppress(amqp.ChannelError):  # its messages will be returned
                     maybe_declare(entity, channel)
 
-    def _put(self, link: Any) -> list[Headers]:
+    def _put(self, connection: Any) -> list[Headers]:
         if not self._used:
             return []
-        missed = {id(filled) for filled in next(iter(self._used)).put(link, self._filled, app=self._app)}
+        missed = {id(filled) for filled in next(iter(self._used)).put(connection, self._filled, app=self._app)}
         if not missed:
             return []
         pairs = zip(self._filled, self._headers, strict=True)
         return [headers for filled, headers in pairs if id(filled) in missed]
 
     def _fill_late(self, sending: Sending, transport: type[Template] | None, channel: Any) -> bool:
-        """Fill a sending if its shape can be learned, now that there is a channel; return whether it was."""
+        """Build the template of a new shape, now that there is a channel; return whether that was possible."""
         shaped = read(sending) if transport else None
         if not shaped or not transport:
             return False
@@ -140,7 +140,7 @@ class Batch:
 
 
 def _sent(sending: Sending) -> bool:
-    """Send as Celery does; return False where there is no queue."""
+    """Send as Celery does; return False if no queue accepts the message."""
     try:
         send(sending)
     except (amqp_transport.NotDelivered, amqp.ChannelError, redis_kinds.WrongKind):
@@ -160,5 +160,5 @@ def _broker_failures(app: Celery) -> Iterator[None]:
 
 @functools.cache
 def _broker_errors(app: Celery) -> tuple[type[BaseException], ...]:
-    with app.connection_for_write() as link:
-        return (BrokerError, *link.connection_errors, *link.channel_errors, OSError)
+    with app.connection_for_write() as connection:
+        return (BrokerError, *connection.connection_errors, *connection.channel_errors, OSError)

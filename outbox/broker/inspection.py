@@ -1,4 +1,4 @@
-"""Questions to the broker. Work is sent to it by `relay` alone."""
+"""Read-only queries to the broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outbox.broker import redis_kinds, redis_transport
 
 def waiting(queue: str) -> int:
     """
-    How many messages wait in `queue`; 0 when the broker does not know it yet.
+    Return how many messages wait in `queue`; 0 if the broker does not know the queue yet.
 
     Raises:
         kombu.exceptions.OperationalError: if the broker does not answer.
@@ -28,7 +28,7 @@ def waiting(queue: str) -> int:
 
 def wrong_keys() -> dict[str, str]:
     """
-    The keys of Redis under names of ours and kombu's that hold something else, and what is wrong with each.
+    Return the Redis keys of the queues and of kombu that hold another type, and what is wrong with each.
 
     Raises:
         kombu.exceptions.OperationalError: if the broker does not answer.
@@ -39,7 +39,7 @@ def wrong_keys() -> dict[str, str]:
         if not isinstance(channel, redis_transport.RedisChannel):
             return {}
         kinds = redis_kinds.of_bindings((*current_app.amqp.queues, *redis_kinds.CONTROL_EXCHANGES))
-        for name in current_app.amqp.queues:  # which is also what its pool is called
+        for name in current_app.amqp.queues:  # the queue's name is also the name of its pool
             kinds |= redis_kinds.of_queue(name, sep=channel.sep, priorities=channel.priority_steps)
             keys = (f"unacked-{name}", f"unacked-index-{name}", f"unacked-mutex-{name}")
             kinds |= redis_kinds.of_pool(*keys)
@@ -48,7 +48,7 @@ def wrong_keys() -> dict[str, str]:
 
 
 def delays_whole_seconds(app: Celery) -> bool:
-    """Whether the broker delays messages itself, as RabbitMQ does: by whole seconds, and at least one."""
+    """Return whether the broker delays messages itself, as RabbitMQ does: by whole seconds, at least one."""
     return "amqp" in str(app.connection_for_write().transport_cls)
 
 

@@ -1,7 +1,7 @@
 """
-Messages from templates: Celery makes the message of each shape of canvas once, from slots instead of ids.
+Message templates: Celery builds the message of each shape of canvas once, with slots in place of values.
 
-Used by `dispatch`, which says what a shape is good for, and by `transports`.
+`dispatch` and `transports` fill and send them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from celery.canvas import group as Group
 
 SLOT, NUMBER_SLOT = re.compile(r"--slot-(\d+)--"), re.compile(r'"--number-(\d+)--"')
 PLAIN = re.compile(r"[\w.:@+=,/ -]*", re.ASCII)
-"""Values that look the same in JSON and in the representation of Python that Celery puts into a header."""
+"""Values that are equal in JSON and in the Python representation that Celery puts into a header."""
 
 LONGEST_ARGUMENTS = 500
-"""Characters of a task's arguments; Celery shortens the representation of those much longer, in a header."""
+"""Maximum length of a task's arguments, in characters. Celery shortens the representation of longer ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sending:
 
 
 def signatures_in(canvas: Signature) -> Iterable[Signature]:
-    """The tasks of a canvas: a chain's headers would reach its first task only."""
+    """Yield the tasks of a canvas. Headers set on a chain would reach its first task only."""
     if isinstance(canvas, Chain | Group):
         for part in canvas.tasks:
             yield from signatures_in(part)
@@ -48,7 +48,7 @@ def signatures_in(canvas: Signature) -> Iterable[Signature]:
 
 
 class Shape(NamedTuple):
-    """Which tasks, with which names of arguments and headers, and which headers are numbers."""
+    """The tasks of a canvas, the names of their arguments and headers, and the types of the headers."""
 
     tasks: tuple[tuple[str, tuple[str, ...]], ...]
     headers: tuple[str, ...]
@@ -56,11 +56,11 @@ class Shape(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """How many values a canvas of this shape has, without the ids of its tasks."""
+        """The number of values in a canvas of this shape, without the ids of its tasks."""
         return sum(len(names) for _, names in self.tasks) + len(self.headers)
 
     def with_slots(self, app: Celery) -> Sending:
-        """A canvas of this shape with a slot for each value, and one for each task id after them."""
+        """Return a canvas of this shape with a slot for each value, followed by one for each task id."""
         numbers = itertools.count()
         kwargs = [{name: f"--slot-{next(numbers)}--" for name in names} for _, names in self.tasks]
         headers = {
@@ -77,7 +77,7 @@ class Shape(NamedTuple):
 
 
 def read(sending: Sending) -> tuple[Shape, list[str]] | None:
-    """The shape and the values of a task, or a chain of tasks, with texts by keyword and nothing else."""
+    """Return the shape and the values of a simple task or chain; None if it has other arguments or options."""
     canvas, headers = sending.canvas, sending.headers
     tasks: list[tuple[str, tuple[str, ...]]] = []
     values: list[Any] = []
@@ -112,7 +112,7 @@ def _is_simple(signature: Signature) -> bool:
 
 
 def new_ids(number: int) -> list[str]:
-    """Random ids as `uuid.uuid4` makes them (RFC 9562, section 5.4), at a fraction of the time."""
+    """Return random ids like those of `uuid.uuid4` (RFC 9562, section 5.4), in a fraction of the time."""
     digits = os.urandom(16 * number).hex()
     return [
         f"{digits[at : at + 8]}-{digits[at + 8 : at + 12]}-4{digits[at + 13 : at + 16]}"
@@ -125,7 +125,7 @@ class Text:
     """A JSON text with slots."""
 
     def __init__(self, text: str) -> None:
-        # The first number twice: of one item alone, `itemgetter` makes no tuple.
+        # The first number is repeated, because `itemgetter` returns no tuple for a single item.
         parts = SLOT.split(NUMBER_SLOT.sub(r"--slot-\1--", text))
         self._format = "%.0s" + "%s".join(part.replace("%", "%%") for part in parts[::2])
         numbers = [int(number) for number in parts[1::2]]
@@ -137,7 +137,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What Celery hands to the transport."""
+    """A message as Celery passes it to the transport."""
 
     body: str
     rest: dict[str, Any]
@@ -148,11 +148,11 @@ class Recorded:
 
 PUBLISH = inspect.signature(kombu.Producer._publish)
 PREPARED = ("priority", "content_type", "content_encoding", "headers", "properties")
-"""What a transport prepares a message of, besides its body."""
+"""The arguments from which a transport prepares a message, besides its body."""
 
 
 class Recorder(kombu.Producer):
-    """Notes what Celery publishes instead of sending it."""
+    """Records a message that Celery publishes, instead of sending it."""
 
     recorded: Recorded
 
@@ -168,12 +168,12 @@ class Recorder(kombu.Producer):
 
 
 class Template(abc.ABC):
-    """What Celery sends for one shape, with slots where the values and the task ids belong."""
+    """The message that Celery sends for one shape, with slots for the values and the task ids."""
 
     def __init__(self, shape: Shape, app: Celery, channel: Any, *, send: Callable[[Sending], None]) -> None:
-        """`send` is how Celery sends a canvas; it is asked once, and nothing is sent."""
+        """`send` sends a canvas as Celery does. It is called once, with a producer that only records."""
         sending, recorder = shape.with_slots(app), Recorder(channel, auto_declare=False)
-        # As an option of the first task: Celery's chain drops the producer it is given.
+        # An option of the first task, because Celery's chain drops a producer it is given.
         next(iter(signatures_in(sending.canvas))).set(producer=recorder)
         send(sending)
         self.recorded = recorder.recorded
@@ -184,19 +184,19 @@ class Template(abc.ABC):
 
     @abc.abstractmethod
     def fill(self, values: list[str]) -> Any:
-        """A message that `put` takes, with a new id for each task."""
+        """Return a message for `put`, with a new id for each task."""
 
     @staticmethod
     @abc.abstractmethod
-    def put(link: Any, messages: Sequence[Any], *, app: Celery) -> list[Any]:
-        """Send all of them by a connection of kombu's; return those that no queue took in the end."""
+    def put(connection: Any, messages: Sequence[Any], *, app: Celery) -> list[Any]:
+        """Send messages over a kombu connection; return those that no queue accepted in the end."""
 
 
 def _adds_nothing(sent: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
     """
-    Whether nobody but Celery and we have a hand in the headers.
+    Whether the headers come from Celery and the outbox only.
 
-    A tracing library may write its own into each message; a template would repeat those of the first.
+    A tracing library may add headers to each message; a template would repeat those of the first one.
     """
     return sent.keys() - ours.keys() <= CELERYS_HEADERS and all(sent[name] == ours[name] for name in ours)
 
@@ -206,4 +206,4 @@ CELERYS_HEADERS = {
     "parent_id", "replaced_task_nesting", "retries", "root_id", "shadow", "stamped_headers", "stamps", "task",
     "timelimit",
 }  # fmt: skip
-"""Those of Celery's message protocol, version 2."""
+"""The headers of Celery's message protocol, version 2."""

@@ -1,8 +1,8 @@
 """
-The queues of RabbitMQ: declaring them, and declaring them again when somebody has deleted or unbound them.
+Declares the queues of RabbitMQ, also again after somebody has deleted or unbound them.
 
-Nothing here needs Django or a database: every process that publishes uses it (see `amqp_transport`). What is
-done with messages that the broker gave up is in `dead_letter_queues`.
+Nothing here needs Django or a database, because every process that publishes uses it (see `amqp_transport`).
+`dead_letter_queues` handles messages that the broker gave up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from kombu.transport.native_delayed_delivery import (
 from kombu.utils.text import version_string_as_tuple
 
 UNLIMITED_SINCE = (4, 0)
-"""The version of RabbitMQ that gives quorum queues a delivery limit of 20 when they are declared without one,
-and takes -1 for none. RabbitMQ 3.10.8 takes -1 as well, but deletes such a message when it first comes back."""
+"""The version from which RabbitMQ gives quorum queues a default delivery limit of 20 and accepts -1 for none.
+RabbitMQ 3.10.8 accepts -1 as well, but deletes a message of such a queue at its first redelivery."""
 
 DELAYS = "celery_delayed_"
-"""How the names of the exchanges and queues begin in which Celery's countdowns wait."""
+"""The prefix of the exchanges and queues that hold Celery's countdowns."""
 
 PRECONDITION_FAILED, ACCESS_REFUSED = 406, 403
-"""Reply codes of AMQP: it exists with other arguments; the account may not."""
+"""Reply codes of AMQP: the queue exists with other arguments; the account lacks the permission."""
 
 logger = logging.getLogger(__name__)
 
 
 def dead_queues(app: Celery, names: Iterable[str], *, unlimited: bool = False) -> list[Queue]:
     """
-    The dead letter queues that the queues `names` name; none where the broker knows no such thing.
+    Return the dead letter queues of the queues `names`; none on brokers without dead letter queues.
 
-    Unlimited ones keep a message however often the connection is lost that holds it.
+    With `unlimited`, they have no delivery limit: they keep a message however often its connection is lost.
     """
     found = []
     for name in names:
@@ -50,78 +50,78 @@ def dead_queues(app: Celery, names: Iterable[str], *, unlimited: bool = False) -
     return found
 
 
-def limits_deliveries(link: Any) -> bool:
-    """Whether the broker behind a connection is a RabbitMQ that limits deliveries unless told otherwise."""
-    properties = getattr(link.connection, "server_properties", None) or {}
+def limits_deliveries(connection: Any) -> bool:
+    """Return whether the broker is a RabbitMQ that limits deliveries by default."""
+    properties = getattr(connection.connection, "server_properties", None) or {}
     version = str(properties.get("version") or "0")
     return properties.get("product") == "RabbitMQ" and version_string_as_tuple(version)[:2] >= UNLIMITED_SINCE
 
 
-def declare(app: Celery, link: Any, names: Iterable[str]) -> None:
-    """Declare the queues `names` with their exchanges and bindings, and their dead letter queues first."""
-    declare_dead(app, link, names)
-    with link.channel() as channel:
+def declare(app: Celery, connection: Any, names: Iterable[str]) -> None:
+    """Declare the queues `names` with exchanges and bindings, after their dead letter queues."""
+    declare_dead(app, connection, names)
+    with connection.channel() as channel:
         for name in names:
             app.amqp.queues[name](channel).declare()
 
 
-def declare_dead(app: Celery, link: Any, names: Iterable[str]) -> list[Queue]:
+def declare_dead(app: Celery, connection: Any, names: Iterable[str]) -> list[Queue]:
     """
     Declare the dead letter queues of the queues `names`; return those that exist with other arguments.
 
-    A queue that was declared when the broker was older, or by an older release, has no limit of its own.
-    It works as before; `renew` replaces it when it is empty.
+    A queue that was declared on an older broker, or by an older release, has the broker's default limit. It
+    works as before; `renew` replaces it when it is empty.
     """
     outdated = []
-    for queue in dead_queues(app, names, unlimited=limits_deliveries(link)):
+    for queue in dead_queues(app, names, unlimited=limits_deliveries(connection)):
         try:
-            with link.channel() as channel:
+            with connection.channel() as channel:
                 queue(channel).declare()
-        except link.channel_errors as error:
+        except connection.channel_errors as error:
             if getattr(error, "reply_code", None) != PRECONDITION_FAILED:
                 raise
             outdated.append(queue)
     return outdated
 
 
-def renew(link: Any, queue: Queue) -> bool:
+def renew(connection: Any, queue: Queue) -> bool:
     """
-    Replace a dead letter queue that has other arguments, if it is empty; return whether that is settled.
+    Replace a dead letter queue that has other arguments, if it is empty; return False to try again later.
 
-    Both requests leave together, so that the queue is missing for no longer than the broker takes from one to
-    the next. A message that is given up in between is lost by the broker like any other; the sweeps find it.
+    Both requests are sent together, so the queue is missing only while the broker moves from one to the next.
+    The broker loses a message that it gives up in between; the sweeps find it.
     """
     try:
-        with link.channel() as channel:
+        with connection.channel() as channel:
             if channel.queue_declare(queue.name, passive=True).message_count:
                 return False
             channel.queue_delete(queue.name, nowait=True)
             queue(channel).declare()
-    except link.channel_errors as error:
+    except connection.channel_errors as error:
         if getattr(error, "reply_code", None) != ACCESS_REFUSED:
             raise
         logger.warning(
-            "%s keeps the delivery limit that RabbitMQ gives it, because this account may not replace it: %s. "
-            "Delete it while it is empty, or set the policy that docs/operations.md names.",
+            "%s keeps RabbitMQ's default delivery limit, because this account may not replace the queue: %s. "
+            "Delete it while it is empty, or set the policy described in docs/operations.md.",
             queue.name,
             error,
         )
     else:
-        logger.info("%s is declared anew, without a delivery limit", queue.name)
+        logger.info("%s was declared again, without a delivery limit", queue.name)
     return True
 
 
-def declare_delays(app: Celery, link: Any, names: Iterable[str]) -> None:
+def declare_delays(app: Celery, connection: Any, names: Iterable[str]) -> None:
     """
-    Declare what Celery's countdowns wait in, and bind the queues `names` to it.
+    Declare the exchanges and queues that hold Celery's countdowns, and bind the queues `names` to them.
 
-    Celery's own step binds queues that nobody has declared yet, as on a new broker, and asks each host of the
-    URL in turn, one that is down as well.
+    Celery's own step also binds queues that are not declared yet, as on a new broker, and it tries each host of
+    the URL in turn, even one that is down.
     """
-    if not detect_quorum_queues(app, link.transport.driver_type)[0]:
+    if not detect_quorum_queues(app, connection.transport.driver_type)[0]:
         return
     kind = app.conf.broker_native_delayed_delivery_queue_type
-    with _Channels(link) as channels:
+    with _Channels(connection) as channels:
         declare_native_delayed_delivery_exchanges_and_queues(channels, kind)
         for queue in map(app.amqp.queues.__getitem__, names):
             if queue.exchange.type != "direct":
@@ -130,21 +130,21 @@ def declare_delays(app: Celery, link: Any, names: Iterable[str]) -> None:
 
 def declare_again(app: Celery, *, exchange: str, routing_key: str) -> None:
     """
-    Declare what takes the messages that are sent there, over a connection of its own.
+    Declare the queues that receive messages with this address, over a connection of its own.
 
     Raises:
         kombu.exceptions.OperationalError: if the broker does not answer.
         amqp.ChannelError: if it refuses.
     """
     names = [queue.name for queue in _takers(app, exchange, routing_key)]
-    with app.connection_for_write() as link:
-        link.ensure_connection(max_retries=1, interval_start=0)
-        declare(app, link, names)
-        declare_delays(app, link, names)
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        declare(app, connection, names)
+        declare_delays(app, connection, names)
 
 
 def _takers(app: Celery, exchange: str, routing_key: str) -> Iterator[Queue]:
-    """The queues behind an address. A message that is to wait names its queue's key at the end of its own."""
+    """The queues of an address. The routing key of a delayed message ends with that of its queue."""
     for queue in app.amqp.queues.values():
         if exchange.startswith(DELAYS):
             takes = routing_key.endswith(f".{queue.routing_key}")
@@ -155,19 +155,19 @@ def _takers(app: Celery, exchange: str, routing_key: str) -> Iterator[Queue]:
 
 
 class _Channels:
-    """A connection whose channels are closed with it: kombu opens one for each queue that it binds."""
+    """Opens channels on a connection and closes them at the end: kombu opens one for each queue it binds."""
 
-    def __init__(self, link: Any) -> None:
-        self._link = link
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
         self._opened: list[Any] = []
 
     def __enter__(self) -> Any:
         return self
 
     def channel(self) -> Any:
-        self._opened.append(self._link.channel())
+        self._opened.append(self._connection.channel())
         return self._opened[-1]
 
     def __exit__(self, *_: object) -> None:
         for channel in self._opened:
-            self._link.maybe_close_channel(channel)
+            self._connection.maybe_close_channel(channel)

@@ -1,8 +1,8 @@
 """
-What lists and hashes of Redis hold, before it is a message: read, looked at, and given up if it is none.
+Validates the items in Redis' lists and hashes before kombu makes messages of them.
 
-Whoever consumes says what becomes of such an item. Until that is done the item is kept where kombu keeps what
-is not acknowledged, and whoever takes messages of dead workers from there meets it again.
+The consumer decides what happens to an invalid item (`give_up`). Until that is done, the item is kept among
+kombu's unacknowledged messages, where the next worker that restores messages of dead workers finds it.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from kombu.utils.encoding import bytes_to_str
 from outbox.database import storable
 
 LARGEST = 8 * 1024 * 1024
-"""Characters of an item that are read. That of a message of ours has about a thousand."""
+"""Maximum length of an item, in characters. A message of the outbox has about a thousand."""
 
 KEPT = storable.LONGEST_TEXT
-"""Characters of an item that are kept until somebody has noted it."""
+"""Characters of an invalid item that are kept until it is recorded."""
 
 GIVEN_UP = "given_up"
-"""The key of an item that is kept so."""
+"""The key under which a kept item is stored."""
 
 logger = logging.getLogger(__name__)
 
 stock: Any = redis
 
 GiveUp = Callable[[str, Exception, str], bool]
-"""Takes an item, what is wrong with it, and its queue; whether that is noted by now."""
+"""Takes an item, what is wrong with it, and its queue; returns whether that was recorded."""
 
 
 class NoMessage(ValueError):
-    """What Redis holds is not what kombu makes of a message."""
+    """The item is not in the format of kombu's messages."""
 
 
 class Unreadable:
-    """An item that is no JSON, or more than is read."""
+    """An item that is not valid JSON, or too long."""
 
     def __init__(self, item: str, error: Exception) -> None:
         self.item, self.error = item, error
 
 
 def loads(item: Any, **options: Any) -> Any:
-    """What an item holds; an `Unreadable` if that cannot be said."""
+    """Return the content of an item, or an `Unreadable`."""
     text = bytes_to_str(item)
     if len(text) > LARGEST:
-        return Unreadable(text, NoMessage(f"the item has {len(text)} characters, of at most {LARGEST}"))
+        return Unreadable(text, NoMessage(f"the item has {len(text)} characters; the limit is {LARGEST}"))
     try:
         return kombu_json.loads(text, **options)
-    except Exception as error:  # beside a ValueError whatever a hostile `__type__` raises, and a RecursionError
+    except Exception as error:  # ValueError, RecursionError, or whatever a hostile `__type__` raises
         return Unreadable(text, error)
 
 
@@ -68,36 +68,36 @@ def check(item: Any) -> None:
     if isinstance(item, Unreadable):
         raise item.error
     if not isinstance(item, dict) or not isinstance(properties := item.get("properties"), dict):
-        raise NoMessage("it is no object with properties")
+        raise NoMessage("the item is not an object with properties")
     if not isinstance(info := properties.get("delivery_info"), dict):
-        raise NoMessage("it has no 'delivery_info'")
+        raise NoMessage("the item has no 'delivery_info'")
     names = (properties.get("delivery_tag"), info.get("exchange"), info.get("routing_key"))
     if not all(isinstance(name, str) and storable.is_text(name) for name in names) or not names[0]:
-        raise NoMessage("its delivery tag, exchange or routing key is no text")
+        raise NoMessage("the delivery tag, exchange or routing key is not a text")
     if not isinstance(item.get("body"), str | None) or not isinstance(item.get("headers"), dict | None):
-        raise NoMessage("its body or its headers are of another kind than they should be")
+        raise NoMessage("the body or the headers have the wrong type")
     if not all(isinstance(item.get(name), str | None) for name in ("content-type", "content-encoding")):
-        raise NoMessage("its content type or encoding is no text")
+        raise NoMessage("the content type or encoding is not a text")
 
 
 class Transport(redis.Transport):
-    """Delivers messages, and hands everything else to `give_up`."""
+    """Delivers messages, and passes everything else to `give_up`."""
 
     give_up: GiveUp | None = None
-    """Set by whoever consumes; without it an item that is no message is logged, and gone."""
+    """Set by the consumer. Without it, an invalid item is logged and dropped."""
 
     def _deliver(self, item: Any, queue: Any) -> None:
         try:
             check(item)
             super()._deliver(item, queue)
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            # What goes wrong after kombu has made a message of it never comes up to here.
+            # Errors after kombu has made a message of the item are never raised here.
             self._give_up(item, error, queue)
 
     def _give_up(self, item: Any, error: Exception, queue: str) -> None:
         text = text_of(item)
         if self.give_up is None:
-            logger.error("An item of %s is no message, and is gone: %s", queue, type(error).__name__)
+            logger.error("Dropped an item of %s that is not a message: %s", queue, type(error).__name__)
         elif not self.give_up(text, error, queue):
             self._keep(text, queue)
 
@@ -113,12 +113,12 @@ class Transport(redis.Transport):
 
 class QoS(redis.QoS):
     """
-    Restores messages that nobody acknowledged, and gives up what lies among them and is none.
+    Restores unacknowledged messages, and gives up invalid items among them.
 
-    And takes on the next message when the last could not be acknowledged, because Redis did not answer. kombu
-    counts such a message as one that is still worked on, for as long as the connection lives: with a prefetch
-    count of 1 the worker takes no other, and nothing says so. Redis delivers it again after the visibility
-    timeout, if it has not received the acknowledgement after all.
+    It also stops counting a message as unacknowledged when Redis did not answer the acknowledgement. kombu
+    would count it for as long as the connection lives; with a prefetch count of 1 the worker would silently
+    take no other message. If Redis has not received the acknowledgement, it delivers the message again after
+    the visibility timeout.
     """
 
     channel: Any
@@ -140,20 +140,20 @@ class QoS(redis.QoS):
             raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        with self.channel.conn_or_acquire(client) as link:
-            kept = link.hget(self.unacked_key, tag)
+        with self.channel.conn_or_acquire(client) as redis_client:
+            kept = redis_client.hget(self.unacked_key, tag)
             problem = _problem_with(loads(kept)) if kept is not None else None
             if problem is None:
-                super().restore_by_tag(tag, client=link, leftmost=leftmost)
+                super().restore_by_tag(tag, client=redis_client, leftmost=leftmost)
                 return
             item, error, queue = problem
             give_up: GiveUp | None = self.channel.connection.give_up
             if give_up is not None and give_up(item, error, queue):
-                self._remove_from_indices(tag, link.pipeline()).execute()
+                self._remove_from_indices(tag, redis_client.pipeline()).execute()
 
 
 def _problem_with(kept: Any) -> tuple[str, Exception, str] | None:
-    """What was not acknowledged and is no message, why, and where it was found; None if it is one."""
+    """An unacknowledged item that is not a message, its error and its queue; None if it is a message."""
     if isinstance(kept, dict) and isinstance(item := kept.get(GIVEN_UP), str):
         return item, _why(loads(item)), storable.text(kept.get("queue"))
     if not isinstance(kept, list) or len(kept) != 3 or not all(isinstance(name, str) for name in kept[1:]):
@@ -170,11 +170,11 @@ def _why(item: Any) -> Exception:
         check(item)
     except Exception as error:
         return error
-    return NoMessage("kombu makes no message of it")
+    return NoMessage("kombu cannot make a message of the item")
 
 
 def text_of(item: Any) -> str:
-    """An item as the text that Redis holds, or as near as can be."""
+    """Return an item as the text that Redis holds, or as close to it as possible."""
     if isinstance(item, Unreadable):
         return item.item
     try:

@@ -1,9 +1,10 @@
 """
-Keys of Redis that hold something of another kind than belongs under their name.
+Redis keys that hold a value of the wrong type.
 
-Another program on the same server, or a mistyped command, can put a text where kombu keeps a list. Redis then
-refuses every operation on that key, and kombu takes the refusal for a lost connection. Here such a key is named
-in the log and in `/healthz`, everything that does not need it goes on, and nothing that it holds is touched.
+Another program on the same server, or a mistyped command, can put a string where kombu keeps a list. Redis then
+refuses every operation on that key, and kombu treats the refusal as a lost connection. Here such a key is
+reported in the log and in `/healthz`, everything that does not need it continues, and its content is not
+touched.
 """
 
 from __future__ import annotations
@@ -18,59 +19,57 @@ from redis.exceptions import ResponseError
 
 LIST, HASH, SET, SORTED_SET = "list", "hash", "set", "zset"
 LOCK = "lock"
-"""A text that has an end: one without is held for ever."""
+"""A string with an expiry. A lock without one would be held for ever."""
 
-LOOK_AGAIN = 5.0
-"""Seconds after which somebody looks whether a key has been put right."""
+RECHECK_AFTER = 5.0
+"""Seconds between two checks whether a wrong key has been corrected."""
 
 CONTROL_EXCHANGES = ("celery.pidbox", "reply.celery.pidbox", "celeryev")
 
 REFUSAL = re.compile(r"^(Command # \d+ .* of pipeline caused error: )?WRONGTYPE ", re.DOTALL)
-"""How Redis says it, and how redis-py repeats that of one command among many."""
+"""The error of Redis, and the form in which redis-py repeats it for one command of a pipeline."""
 
 logger = logging.getLogger(__name__)
 
 _named: dict[str, str] = {}
-"""The keys that this process has complained of, and why."""
+"""The wrong keys that this process has reported, and the reasons."""
 
 
 class WrongKind(OperationalError):
-    """Redis does not take a message, because its queue's key holds something else."""
+    """Redis does not accept a message, because the key of its queue holds another type."""
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether Redis refuses an operation because of what the key holds."""
+    """Return whether Redis refused an operation because of the type of the key's value."""
     return isinstance(error, ResponseError) and bool(REFUSAL.search(str(error)))
 
 
 def of_queue(queue: str, *, sep: str, priorities: Iterable[int]) -> dict[str, str]:
-    """The keys that hold a queue, and their kind."""
+    """Return the keys of a queue, with their type."""
     return {f"{queue}{sep}{priority}" if priority else queue: LIST for priority in priorities}
 
 
 def of_pool(unacked: str, index: str, mutex: str) -> dict[str, str]:
-    """The keys that hold what the workers of a pool have taken, and their kinds."""
+    """Return the keys that hold the unacknowledged messages of a pool, with their types."""
     return {unacked: HASH, index: SORTED_SET, mutex: LOCK}
 
 
 def of_bindings(exchanges: Iterable[str]) -> dict[str, str]:
-    """The keys that say which queues an exchange has, and their kind."""
+    """Return the keys that hold the bindings of exchanges, with their types."""
     names = ("_kombu.binding.%s", "_kombu.binding_permanent.%s")
     found = {name % exchange: SET for exchange in exchanges for name in names}
     return found | {"_kombu.binding_deadlines": SORTED_SET, "_kombu.asked.reply.celery.pidbox": SORTED_SET}
 
 
-def look(client: Any, kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with which of these keys; log what is new, and what has been put right."""
+def report(client: Any, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return which of these keys are wrong, and why; log new ones and those that have been corrected."""
     wrong = find(client, kinds)
     for key, why in wrong.items():
         if _named.get(key) != why:
-            logger.error(
-                "%s. Until that is put right nothing that needs this key goes on. %s", why, remedy(key)
-            )
+            logger.error("%s. Operations that need this key fail until it is corrected. %s", why, remedy(key))
     for key in kinds:
         if key in _named and key not in wrong:
-            logger.warning("The key %r of Redis has been put right", key)
+            logger.warning("The Redis key %r has been corrected", key)
     for key in kinds:
         _named.pop(key, None)
     for key, why in wrong.items():
@@ -79,7 +78,7 @@ def look(client: Any, kinds: Mapping[str, str]) -> dict[str, str]:
 
 
 def find(client: Any, kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with which of these keys."""
+    """Return which of these keys are wrong, and why."""
     keys = list(kinds)
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
@@ -93,13 +92,11 @@ def find(client: Any, kinds: Mapping[str, str]) -> dict[str, str]:
         if found not in (wanted, "none"):
             wrong[key] = f"Redis holds a {found} under {key!r}, where a {kinds[key]} belongs"
         elif found != "none" and kinds[key] == LOCK and left == -1:
-            wrong[key] = f"Redis holds a lock under {key!r} that has no end, so nobody can take it"
+            wrong[key] = f"Redis holds a lock under {key!r} that never expires, so no process can take it"
     return wrong
 
 
 def remedy(key: str) -> str:
-    """What to do about a wrong key. The name is quoted as redis-cli reads it."""
+    """Return how to correct a wrong key. The name is quoted for redis-cli."""
     quoted = '"' + key.encode("unicode_escape").decode().replace('"', '\\"') + '"'
-    return (
-        f"If it belongs to another program, give that one a database of its own; then: redis-cli DEL {quoted}"
-    )
+    return f"If it belongs to another program, give that program its own database; then: redis-cli DEL {quoted}"

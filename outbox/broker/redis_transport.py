@@ -1,21 +1,19 @@
 """
-kombu's transport for Redis with one client per channel, instead of a new one for every operation.
+kombu's transport for Redis, with these differences:
 
-A client of redis-py is a front of its connection pool and holds nothing of an operation, yet making one
-takes longer than most commands. A worker needs some five of them for each task.
-
-And with an end for what control commands leave behind.
-
-And with TLS that verifies the server, its name included: for `rediss://` alone kombu verifies nothing.
-
-And with one clock, the server's: kombu notes by one worker's clock when it took a message, and measures by
-another's for how long. A worker whose clock is an hour ahead would take everybody's messages for those of the
-dead, and deliver them again every second.
-
-And with items that are looked at before kombu makes messages of them (see `redis_items`): it would end the
-worker, or lose the item.
-
-And with keys of a wrong kind left alone (see `redis_kinds`): kombu would connect again for ever.
+- One client per channel instead of a new one for every operation. A redis-py client only wraps its connection
+pool
+  and holds no state of an operation, but creating it takes longer than most commands. A worker needs about five
+  per task.
+- The data that control commands leave behind expires.
+- TLS verifies the server's certificate and its host name. With `rediss://` alone, kombu verifies nothing.
+- All times come from the server's clock. kombu records by the clock of one worker when it took a message, and
+  compares with the clock of another. A worker whose clock is an hour ahead would redeliver the messages of all
+  other workers every second.
+- Items are validated before kombu makes messages of them (see `redis_items`). An invalid item would end the
+worker
+  or be lost.
+- Keys of the wrong type are left alone (see `redis_kinds`). kombu would reconnect for ever.
 """
 
 from __future__ import annotations
@@ -32,28 +30,29 @@ from redis.exceptions import ResponseError
 from outbox.broker import redis_items, redis_kinds
 
 REPLIES = ".reply.celery.pidbox"
-"""How the queues end in which answers to `celery inspect` and `celery control` wait for whoever asked."""
+"""The suffix of the queues that hold replies to `celery inspect` and `celery control`."""
 
 REPLY_KEPT = 60
-"""Seconds. kombu knows the end of such a queue in the process that asked, not in the workers that answer: the
-answers of a worker that is slow, or to a process that was killed, would stay for ever."""
+"""Seconds after which a reply queue expires. kombu sets no expiry when workers reply, so the replies of a slow
+worker, or to a process that was killed, would stay for ever."""
 
-ASKER_KEPT = 3600
-"""Seconds after which a process is forgotten that asked and never said that it has its answers."""
+REQUEST_KEPT = 3600
+"""Seconds after which the binding of a reply queue is removed if its process has not removed it."""
 
-ASKED = "_kombu.asked."
+REQUESTS = "_kombu.asked."
 
 
 def install() -> None:
     """
-    Have kombu take it for URLs of Redis, in this process and before its first connection.
+    Make kombu use this transport for Redis URLs. Call it before the first connection of the process.
 
-    Under their own scheme, not as Celery's `broker_transport`: Flower reads the broker's kind off its URL.
+    The URL schemes stay the same, because Flower determines the type of the broker from its URL. So Celery's
+    `broker_transport` is not used.
     """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__qualname__}"
     stock: Any = redis
-    stock.time = server_time  # what its `QoS` notes, and compares with
+    stock.time = server_time  # kombu's `QoS` records and compares these times
     stock.loads = redis_items.loads
 
 
@@ -61,7 +60,7 @@ _ahead_of_monotonic: float | None = None
 
 
 def server_time() -> float:
-    """The time of the server that was last connected to; this process's own before that."""
+    """Return the time of the server that was last connected to; before that, the time of this process."""
     return time.time() if _ahead_of_monotonic is None else _ahead_of_monotonic + time.monotonic()
 
 
@@ -72,14 +71,14 @@ def _set_clock(client: Any) -> None:
 
 
 class QoS(redis_items.QoS):
-    """Keeps what is not acknowledged, unless something else lies where that is kept."""
+    """Keeps unacknowledged messages, unless the key for them holds another type."""
 
     channel: Any
     unacked_key: str
     _delivered: Any
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note that a message was taken; one that cannot be noted goes back."""
+        """Record that a message was taken; put it back if that cannot be recorded."""
         try:
             super().append(message, delivery_tag)
         except ResponseError as error:
@@ -88,30 +87,30 @@ class QoS(redis_items.QoS):
             raise
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that is done; where it was noted may be gone by then."""
+        """Acknowledge a message, even if the key that holds it has the wrong type."""
         try:
             super().ack(delivery_tag)
         except ResponseError as error:
-            self.channel.look_again(error)
+            self.channel.recheck(error)
             virtual.QoS.ack(self, delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back in its queue. Without the note of it, this process' own copy is put back."""
+        """Put a message back into its queue; if Redis cannot return it, put back this process's copy."""
         try:
             super().restore_by_tag(tag, client=client, leftmost=leftmost)
         except ResponseError as error:
-            wrong = self.channel.look_again(error)
+            wrong = self.channel.recheck(error)
             if self.unacked_key in wrong and tag in self._delivered:
                 self.channel.put_back(self._delivered[tag])
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Deliver again what the dead held. Asked for every second."""
+        """Redeliver the messages of dead workers. Called every second."""
         if not self.channel.is_unable_to_hold():
             super().restore_visible(*args, **options)
 
 
 class RedisChannel(redis.Channel):
-    """A channel that keeps its client as long as the pool behind it."""
+    """A channel that keeps its client as long as its connection pool."""
 
     QoS = QoS
 
@@ -128,48 +127,48 @@ class RedisChannel(redis.Channel):
     _q_for_pri: Any
     _queue_cycle: Any
     _kept: tuple[Any, Any] = (None, None)
-    """A pool and its client. kombu makes a new pool when a connection was lost."""
+    """A pool and its client. kombu creates a new pool after a connection was lost."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._wrong: dict[str, str] = {}
-        self._look_at = 0.0
+        self._next_check_at = 0.0
         super().__init__(*args, **options)
 
     def is_unable_to_hold(self) -> bool:
-        """Whether a key of the wrong kind lies where this channel would keep what it takes."""
-        self._look_now_and_then()
+        """Return whether a key for unacknowledged messages has the wrong type."""
+        self._check_periodically()
         return bool(self._wrong.keys() & {self.unacked_key, self.unacked_index_key})
 
     def put_back(self, message: Any) -> None:
-        """Put a message back where it was taken, to be the next one taken."""
+        """Put a message back to the head of its queue."""
         where = message.delivery_info
         with self.conn_or_acquire() as client, client.pipeline() as pipeline:
             self._do_restore_message(message._raw, where["exchange"], where["routing_key"], pipeline)
             pipeline.execute()
 
-    def look_again(self, error: Exception) -> dict[str, str]:
+    def recheck(self, error: Exception) -> dict[str, str]:
         """
-        Return what is wrong with which key, now that Redis has refused something.
+        Check the keys after Redis has refused an operation; return the wrong ones, and why.
 
         Raises:
-            Exception: `error`, if it speaks of something else.
+            Exception: `error`, if it has another cause.
         """
         if not redis_kinds.is_refusal(error):
             raise error
-        self._look_at = 0.0
-        self._look_now_and_then()
+        self._next_check_at = 0.0
+        self._check_periodically()
         return self._wrong
 
-    def _look_now_and_then(self) -> None:
+    def _check_periodically(self) -> None:
         now = time.monotonic()
-        if now < self._look_at:
+        if now < self._next_check_at:
             return
-        self._look_at = now + redis_kinds.LOOK_AGAIN
+        self._next_check_at = now + redis_kinds.RECHECK_AFTER
         kinds = redis_kinds.of_pool(self.unacked_key, self.unacked_index_key, self.unacked_mutex_key)
         for queue in self.active_queues:
             kinds |= redis_kinds.of_queue(queue, sep=self.sep, priorities=self.priority_steps)
         with self.conn_or_acquire() as client:
-            self._wrong = redis_kinds.look(client, kinds)
+            self._wrong = redis_kinds.report(client, kinds)
 
     def _brpop_start(self, timeout: Any = None) -> None:
         if self.is_unable_to_hold():
@@ -188,7 +187,7 @@ class RedisChannel(redis.Channel):
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
         except ResponseError as error:
-            if not self.look_again(error):
+            if not self.recheck(error):
                 raise
             raise queues.Empty from error
 
@@ -204,31 +203,31 @@ class RedisChannel(redis.Channel):
         return sum(size for size in sizes if isinstance(size, int))
 
     def get_table(self, exchange: str) -> Any:
-        """The queues of an exchange; where its key holds something else, those that this process declared."""
+        """Return the queues of an exchange; if its key has the wrong type, those that this process declared."""
         try:
             return super().get_table(exchange)
         except ResponseError as error:
             if not redis_kinds.is_refusal(error):
                 raise
-            self._complain(exchange)
+            self._report(exchange)
             return self.state.exchanges.get(exchange, {}).get("table", [])
 
-    def _complain(self, exchange: str) -> None:
+    def _report(self, exchange: str) -> None:
         with self.conn_or_acquire() as client:
-            redis_kinds.look(client, redis_kinds.of_bindings([exchange]))
+            redis_kinds.report(client, redis_kinds.of_bindings([exchange]))
 
     @contextlib.contextmanager
-    def _naming(self, exchange: str) -> Iterator[None]:
-        """Go on without the key of an exchange that holds something else."""
+    def _without_wrong_key(self, exchange: str) -> Iterator[None]:
+        """Continue without the key of an exchange if it has the wrong type."""
         try:
             yield
         except ResponseError as error:
             if not redis_kinds.is_refusal(error):
                 raise
-            self._complain(exchange)
+            self._report(exchange)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        if asynchronous:  # such a client holds the connection that it waits on
+        if asynchronous:  # such a client holds the connection it waits on
             client = super()._create_client(asynchronous=True)  # type: ignore[misc]
             _set_clock(client)
             return client
@@ -250,33 +249,33 @@ class RedisChannel(redis.Channel):
         except ResponseError as error:
             if not redis_kinds.is_refusal(error):
                 raise
-            raise redis_kinds.WrongKind(f"the key of the queue {queue} holds something else") from error
+            raise redis_kinds.WrongKind(f"the key of the queue {queue} has the wrong type") from error
         if queue.endswith(REPLIES):
             with self.conn_or_acquire() as client:
                 client.expire(queue, REPLY_KEPT)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        with self._naming(exchange):
+        with self._without_wrong_key(exchange):
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
             if exchange.endswith(REPLIES.removeprefix(".")):
-                self._forget_askers(exchange, self.sep.join((routing_key or "", pattern or "", queue or "")))
+                self._forget_requests(exchange, self.sep.join((routing_key or "", pattern or "", queue or "")))
 
-    def _forget_askers(self, exchange: str, newest: str) -> None:
-        """Note when somebody asked, and forget where those wanted their answers who asked long ago."""
-        asked = f"{ASKED}{exchange}"
+    def _forget_requests(self, exchange: str, newest: str) -> None:
+        """Record a request for replies, and remove the bindings of old ones."""
+        requests = f"{REQUESTS}{exchange}"
         with self.conn_or_acquire() as client:
             now, _ = client.time()
-            gone = client.zrangebyscore(asked, "-inf", now - ASKER_KEPT)
+            gone = client.zrangebyscore(requests, "-inf", now - REQUEST_KEPT)
             with client.pipeline() as pipeline:
                 if gone:
                     pipeline.srem(self.keyprefix_queue % (exchange,), *gone)
-                    pipeline.zrem(asked, *gone)
-                pipeline.zadd(asked, {newest: now})
-                pipeline.expire(asked, ASKER_KEPT)
+                    pipeline.zrem(requests, *gone)
+                pipeline.zadd(requests, {newest: now})
+                pipeline.expire(requests, REQUEST_KEPT)
                 pipeline.execute()
 
 
 class Transport(redis_items.Transport):
-    """See the module."""
+    """The transport for `redis://` and `rediss://`; see the module."""
 
     Channel = RedisChannel

@@ -1,4 +1,4 @@
-"""How each broker takes many messages at a time that are made from templates."""
+"""Sending many messages made from templates at once, for each broker."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from outbox.broker import amqp_frames, amqp_transport, redis_kinds
 from outbox.broker.message_templates import NUMBER_SLOT, SLOT, Sending, Shape, Template, Text, new_ids
 
 CONFIRMED_WITHIN = 3.0
-"""Seconds of silence after which a broker that owes confirms counts as gone."""
+"""Seconds without a frame after which a broker with missing confirms counts as down."""
 
 WRITTEN_AT_ONCE = 50
-"""Messages handed to the socket of RabbitMQ together: it works on them while the next ones are made."""
+"""Messages written to RabbitMQ's socket together; it processes them while the next ones are built."""
 
 
 class BrokerDown(Exception):
-    """The broker did not take a message; whatever the message was, it is not to blame."""
+    """The broker did not accept a message, for a reason that does not depend on the message."""
 
 
 class ToRedis(Template):
-    """Messages as kombu's Redis channel puts them, all in one pipeline."""
+    """Messages in the format of kombu's Redis channel, sent in one pipeline."""
 
     def __init__(self, shape: Shape, app: Celery, channel: Any, *, send: Callable[[Sending], None]) -> None:
         super().__init__(shape, app, channel, send=send)
@@ -50,13 +50,13 @@ class ToRedis(Template):
         return self._keys, self._envelope.fill(values)
 
     @staticmethod
-    def put(link: Any, messages: Sequence[tuple[list[str], str]], *, app: Celery) -> list[Any]:
+    def put(connection: Any, messages: Sequence[tuple[list[str], str]], *, app: Celery) -> list[Any]:
         by_key: dict[str, list[str]] = {}
         for keys, envelope in messages:
             for key in keys:
                 by_key.setdefault(key, []).append(envelope)
-        with link.default_channel.conn_or_acquire() as client:
-            if len(by_key) == 1:  # nearly always, and one command is one by itself
+        with connection.default_channel.conn_or_acquire() as client:
+            if len(by_key) == 1:  # nearly always; a single command needs no pipeline
                 [(key, envelopes)] = by_key.items()
                 try:
                     client.lpush(key, *envelopes)
@@ -75,16 +75,16 @@ class ToRedis(Template):
     def _refused(
         client: Any, messages: Sequence[tuple[list[str], str]], failed: Mapping[str, Exception]
     ) -> list[Any]:
-        """The messages that no list took, when that is due to what lies in its place."""
+        """The messages whose queue has a key of the wrong type; raise any other error."""
         for error in failed.values():
             if not redis_kinds.is_refusal(error):
                 raise error
-        redis_kinds.look(client, dict.fromkeys(failed, redis_kinds.LIST))
+        redis_kinds.report(client, dict.fromkeys(failed, redis_kinds.LIST))
         return [message for message in messages if not failed.keys().isdisjoint(message[0])]
 
 
 class ToRabbitMQ(Template):
-    """Messages as py-amqp publishes them, with one wait until the broker has confirmed all of them."""
+    """Messages in the format of py-amqp, with one wait for all of the broker's confirms."""
 
     def __init__(self, shape: Shape, app: Celery, channel: Any, *, send: Callable[[Sending], None]) -> None:
         super().__init__(shape, app, channel, send=send)
@@ -101,18 +101,18 @@ class ToRabbitMQ(Template):
         return Filled(self._address, ids[0], self._properties.fill(values), self.body.fill(values).encode())
 
     @staticmethod
-    def put(link: Any, messages: Sequence[Filled], *, app: Celery) -> list[Any]:
-        missed = _put(link, messages)
+    def put(connection: Any, messages: Sequence[Filled], *, app: Celery) -> list[Any]:
+        missed = _put(connection, messages)
         found: list[Filled] = []
-        # One address after the other: a missing exchange takes all of a channel's messages with it.
+        # One address at a time: a missing exchange fails all messages of a channel.
         for address in dict.fromkeys(message.address for message in missed):
             amqp_transport.declare_again(app, exchange=address[0], routing_key=address[1])
-            found += _put(link, [message for message in missed if message.address == address])
+            found += _put(connection, [message for message in missed if message.address == address])
         return found
 
 
 class Filled(NamedTuple):
-    """A message for RabbitMQ: where to, the id of its task, and what it is made of."""
+    """A message for RabbitMQ: its address, the id of its task, and its encoded parts."""
 
     address: tuple[str, str]
     task_id: str
@@ -120,8 +120,8 @@ class Filled(NamedTuple):
     body: bytes
 
 
-def _put(link: Any, messages: Sequence[Filled]) -> list[Filled]:
-    """Write messages and wait until the broker has confirmed all of them; return those that no queue took."""
+def _put(connection: Any, messages: Sequence[Filled]) -> list[Filled]:
+    """Write messages and wait until all are confirmed; return those that no queue accepted."""
     unconfirmed, lowest = set(range(1, len(messages) + 1)), 1
     returned: set[str] = set()
 
@@ -139,15 +139,15 @@ def _put(link: Any, messages: Sequence[Filled]) -> list[Filled]:
     def take_back(error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         returned.add(message.properties["application_headers"]["id"])
 
-    with link.channel() as channel:
+    with connection.channel() as channel:
         channel.confirm_select()
         channel.events["basic_ack"].add(confirm)
         channel.events["basic_nack"].add(refuse)
         channel.events["basic_return"].add(take_back)
-        with contextlib.suppress(amqp.NotFound):  # an exchange is gone, and what followed it was ignored
+        with contextlib.suppress(amqp.NotFound):  # an exchange is missing; the messages after it were ignored
             _write(channel, messages)
             while unconfirmed:
-                link.drain_events(timeout=CONFIRMED_WITHIN)
+                connection.drain_events(timeout=CONFIRMED_WITHIN)
     return [
         message
         for tag, message in enumerate(messages, start=1)
@@ -168,7 +168,7 @@ def _write(channel: Any, messages: Sequence[Filled]) -> None:
 
 
 def _filling(text: Any) -> amqp_frames.Fill | None:
-    """What fills a text that has slots."""
+    """The function that fills a text with slots."""
     if not isinstance(text, str):
         return None
     if number := NUMBER_SLOT.fullmatch(json.dumps(text)):
@@ -181,4 +181,4 @@ FAST: tuple[tuple[type, type[Template]], ...] = (
     (redis_transport.Channel, ToRedis),
     (pyamqp.Channel, ToRabbitMQ),
 )
-"""The channels that take many messages at a time."""
+"""The channel types for which many messages are sent at once."""

@@ -1,6 +1,6 @@
 """
-What the outbox needs of PostgreSQL: its clock, statements written by hand, storable texts.
+PostgreSQL helpers: its clock, SQL statements, storable values and ids.
 
-Times that decide come from the database, because processes disagree. Whatever comes from outside is made fit
-for columns here; no business rule is.
+Times that decide something come from the database, because the clocks of processes differ. Values from outside
+are made storable here.
 """

@@ -1,8 +1,8 @@
 """
-Pieces of the statements that are written by hand.
+Parts of hand-written SQL statements.
 
-Rows of any model travel as one JSON parameter, so that a statement can write several tables and any number of
-rows. Which columns there are, the models say: one that is added to a model is written from then on.
+The rows of a model are passed as one JSON parameter, so one statement can write several tables and any number
+of rows. The columns come from the models, so a column that is added to a model is written as well.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ M = TypeVar("M", bound=models.Model)
 @dataclasses.dataclass(frozen=True)
 class Table(Generic[M]):
     """
-    How rows of a model are inserted.
+    How the rows of a model are inserted.
 
-    Left to the database are its own ids and all columns with a `db_default`, but those in `given`.
+    The database fills its own ids and all columns with a `db_default`, except those in `given`.
     """
 
     model: type[M]
@@ -39,7 +39,7 @@ class Table(Generic[M]):
         ]
 
     def insert(self, parameter: str) -> str:
-        """An INSERT of the rows that the statement's `parameter` holds, in their order."""
+        """Return an INSERT of the rows in the statement's `parameter`, in their order."""
         table = self.model._meta.db_table
         names = ", ".join(f'"{field.column}"' for field in self.fields)
         return (
@@ -48,7 +48,7 @@ class Table(Generic[M]):
         )
 
     def as_json(self, instances: Iterable[M]) -> str:
-        """The rows of unsaved instances, as a parameter."""
+        """Return the rows of unsaved instances, as a parameter."""
         columns = [(field.column, field.attname) for field in self.fields]
         rows = [{column: getattr(instance, name) for column, name in columns} for instance in instances]
         return json.dumps(rows, default=str)
@@ -56,11 +56,10 @@ class Table(Generic[M]):
 
 def columns(model: type[models.Model], *, of: str = "") -> str:
     """
-    The model's columns by name, those of the table `of` where a statement has several.
+    Return the names of the model's columns, prefixed with the table `of` if it is given.
 
-    For statements that return whole rows. `*` would say the same, but sessions prepare statements, and
-    PostgreSQL refuses to run a prepared one whose columns have changed: every migration that adds a
-    column would stop the workers that are running.
+    Use it in statements that return whole rows, instead of `*`: PostgreSQL refuses to run a prepared statement
+    whose result columns have changed, so a migration that adds a column would break running workers.
     """
     prefix = f"{of}." if of else ""
     return ", ".join(f"{prefix}{field.column}" for field in model._meta.concrete_fields)
@@ -68,10 +67,10 @@ def columns(model: type[models.Model], *, of: str = "") -> str:
 
 def insert_from(model: type[models.Model], source: str, **values: str) -> str:
     """
-    An INSERT of one row of the model for each row of `source`.
+    Return an INSERT of one row of the model for each row of `source`.
 
-    `values` are SQL expressions by column; other columns get the model's default, which the database
-    itself does not know.
+    `values` are SQL expressions by column. Other columns get the model's default, which the database does not
+    know.
 
     Raises:
         ValueError: if a column does not exist, or has neither a value nor a plain default.

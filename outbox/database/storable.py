@@ -1,8 +1,9 @@
 """
-Making whatever comes from outside fit for the database: texts, ids, JSON, errors and their tracebacks.
+Makes values from outside storable in the database: texts, ids, JSON, errors and tracebacks.
 
-PostgreSQL takes no NUL characters and no lone surrogates, JSON has no NaN, and Python writes no numbers of
-thousands of digits. What cannot be kept as it is, is kept as a text that says what it was: nothing here raises.
+PostgreSQL accepts no NUL characters and no lone surrogates, JSON has no NaN, and Python does not print numbers
+of thousands of digits. A value that cannot be stored unchanged is stored as a text that describes it. Nothing
+here raises.
 """
 
 from __future__ import annotations
@@ -15,44 +16,44 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST_TEXT = 64 * 1024
-"""Characters of a text that are kept; a runaway repr must not fill the table."""
+"""Maximum length of a text, in characters; a runaway repr must not fill the table."""
 
 LONGEST_NOTE = 1000
-"""Characters of what somebody outside says about their work, where a sentence is expected."""
+"""Maximum length, in characters, of a text from outside where a sentence is expected."""
 
 LONGEST_ID = 255
-"""Characters of an id of somebody else's: Stripe's longest, and what our columns take."""
+"""Maximum length of a foreign id, in characters: Stripe's longest, and the size of our columns."""
 
 DIGEST = 32
-"""Characters of the digest in which a longer id ends, so that two of them stay two."""
+"""Characters of the digest at the end of a shortened id, which keeps it unique."""
 
 DEEPEST = 50
 """Levels of a JSON value that are kept."""
 
 MOST_VALUES = 10_000
-"""Values within a JSON value that are kept, and `LONGEST_JSON` characters of texts."""
+"""Values within a JSON value that are kept, with at most `LONGEST_JSON` characters of texts."""
 
 LONGEST_JSON = 4 * LONGEST_TEXT
 
 LARGEST_NUMBER = 10**1000
-"""What is beyond that is kept as a text. Python writes no more than 4300 digits."""
+"""Larger numbers are kept as texts. Python prints at most 4300 digits."""
 
 CUT = "…"
 
 
 def text(value: object, *, longest: int = LONGEST_TEXT) -> str:
-    """The value as a text that can be stored, cut at the end; nothing for None."""
+    """Return the value as a storable text, truncated at the end; an empty text for None."""
     whole = _plain("" if value is None else value)
     return whole if len(whole) <= longest else whole[: longest - len(CUT)] + CUT
 
 
 def note(value: object) -> str:
-    """What somebody outside says about their work: a sentence or so."""
+    """Return a text from outside, such as an error message, truncated to about a sentence."""
     return text(value, longest=LONGEST_NOTE)
 
 
 def identifier(value: object) -> str:
-    """An id of somebody else's, a text or a whole number; empty if it is neither. Long ones stay distinct."""
+    """Return a foreign id, a text or an integer; empty if it is neither. Long ids stay distinct."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     whole = _plain(value)
@@ -62,42 +63,42 @@ def identifier(value: object) -> str:
 
 
 def error(failure: BaseException, *, longest: int = LONGEST_TEXT) -> str:
-    """What an exception says; its class and arguments if it says nothing."""
+    """Return the text of an exception; its class and arguments if it has no text."""
     return text(failure, longest=longest) or _represented(failure, longest)
 
 
 def described(failure: BaseException, *, longest: int = LONGEST_TEXT) -> str:
-    """An exception with its class."""
+    """Return the class and the text of an exception."""
     return text(f"{type(failure).__name__}: {text(failure)}", longest=longest)
 
 
 def traceback(failure: BaseException) -> str:
-    """The traceback of an exception and of those that led to it."""
+    """Return the traceback of an exception and of its causes."""
     try:
         whole = "".join(tracebacks.format_exception(failure))
     except Exception as unprintable:
-        whole = f"{type(failure).__name__}, whose traceback cannot be written: {type(unprintable).__name__}"
+        whole = f"{type(failure).__name__}, whose traceback cannot be printed: {type(unprintable).__name__}"
     return ending(whole)
 
 
 def ending(value: object) -> str:
-    """The value as a text that can be stored, cut at its beginning: tracebacks say the most at their end."""
+    """Return the value as a storable text, truncated at its beginning: tracebacks matter most at the end."""
     whole = _plain(value)
     return whole if len(whole) <= LONGEST_TEXT else CUT + whole[len(CUT) - LONGEST_TEXT :]
 
 
 def json(value: object) -> Any:
-    """The value as JSON that can be stored. A mark stands in the place of what is too deep or too much."""
+    """Return the value as storable JSON. A mark replaces values that are too deep or too many."""
     return _Keeping().kept(value, DEEPEST)
 
 
 def is_text(value: str) -> bool:
-    """Whether a text can be stored just as it is, however long."""
+    """Return whether a text can be stored unchanged, whatever its length."""
     return value == _plain(value)
 
 
 def is_storable(value: object) -> bool:
-    """Whether a JSON value can be stored just as it is."""
+    """Return whether a JSON value can be stored unchanged."""
     try:
         return bool(json(value) == value)
     except (RecursionError, ValueError, TypeError):
@@ -105,7 +106,7 @@ def is_storable(value: object) -> bool:
 
 
 class _Keeping:
-    """How much of one JSON value has been kept."""
+    """Counts how much of one JSON value has been kept."""
 
     def __init__(self) -> None:
         self._values, self._characters = MOST_VALUES, LONGEST_JSON
@@ -154,7 +155,7 @@ def _as_text(value: object) -> str:
     try:
         return str(value)
     except Exception as unprintable:  # a number of thousands of digits, or a `__str__` that fails
-        return f"[{type(value).__name__} that cannot be written: {type(unprintable).__name__}]"
+        return f"[{type(value).__name__} that cannot be printed: {type(unprintable).__name__}]"
 
 
 def _represented(value: object, longest: int) -> str:

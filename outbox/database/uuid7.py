@@ -1,7 +1,7 @@
 """
-Ids that carry the time they were made at: UUIDv7 (RFC 9562, section 5.7), and the way from one to the other.
+UUIDv7 ids, which contain their creation time (RFC 9562, section 5.7), and conversions between id and time.
 
-The first 48 bits are milliseconds since 1970. Nowhere else is an id taken apart.
+The first 48 bits are milliseconds since 1970. Only this module reads the time in an id.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ BITS_BELOW_THE_TIME = 80
 
 
 def new() -> uuid.UUID:
-    """An id of now, above all that this process made before it."""
+    """Return a new id, greater than all ids that this process made before."""
     return uuid.UUID(int=uuid6.uuid7().int)
 
 
 def first_at(moment: dt.datetime) -> uuid.UUID:
-    """The lowest id that can be made in the millisecond of `moment`."""
+    """Return the lowest possible id of the millisecond of `moment`."""
     return uuid.UUID(int=(moment - EPOCH) // MILLISECOND << BITS_BELOW_THE_TIME)
 
 
 def moment_of(made: uuid.UUID) -> dt.datetime:
-    """When the id was made, to the millisecond."""
+    """Return the creation time of an id, to the millisecond."""
     return EPOCH + (made.int >> BITS_BELOW_THE_TIME) * MILLISECOND
 
 
 def moment_in_sql(column: str) -> str:
-    """SQL for when the id in `column` was made."""
+    """Return an SQL expression for the creation time of the id in `column`."""
     return f"to_timestamp((('x' || left(replace({column}::text, '-', ''), 12))::bit(48)::bigint) / 1000.0)"

@@ -1,7 +1,6 @@
 """
-What could not be finished: kept with its reason, replayed or discarded by people.
+Dead letters: unfinished work, stored with its reason until a person replays or discards it.
 
-`burying` is the entrance and `resolving` the way out; a replay is followed as a campaign until each of its
-messages has recovered or failed again. The apps above register what the work behind a dead letter means
-(`owners`).
+`burying` creates dead letters and `resolving` closes them. `campaigns` follows a replay until each of its
+messages has recovered or failed again. Other apps register what the work behind a dead letter means (`owners`).
 """

@@ -1,7 +1,7 @@
 """
-Burying: what could not be finished is kept as an open dead letter.
+Burying: unfinished work is stored as an open dead letter.
 
-Workers, the relay and adapters all bury through here. What becomes of a dead letter is in `resolving`.
+Workers, the relay and adapters all use this module. `resolving` closes dead letters.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from outbox.dead_letters import campaigns
 from outbox.models import DeadLetter, OutboxMessage
 
 MOST_ATTEMPTS = 2**31 - 1
-"""What the column takes; how often it has delivered a message, a broker may say as it likes."""
+"""The largest number for the column. A broker may claim any number of deliveries."""
 
 
 LONGEST_NAME = 200
-"""Characters of a consumer, a workflow, a key and the like; see the models."""
+"""Maximum length of the names of consumers, workflows, keys and the like; see the models."""
 
 
 NEWEST_WINS = (
@@ -41,7 +41,7 @@ NEWEST_WINS = (
     "worker",
     "task_id",
 )
-"""What an unresolved dead letter takes over when the same thing is buried again."""
+"""The columns of an unresolved dead letter that are replaced when the same work is buried again."""
 
 
 BURY = f"""
@@ -53,16 +53,16 @@ ON CONFLICT (digest) WHERE resolution IN ('open', 'replaying') DO UPDATE SET
     resolution = 'open', resolved_at = NULL, resolved_by = '', reason = ''
 RETURNING {columns(DeadLetter, of="outbox_deadletter")}
 """
-# One statement: between two of them, somebody could resolve the dead letter that the second one updates.
-# A replay counts its own attempts, so they come on top of those before it.
+# One statement, because between two statements somebody could resolve the dead letter that the second one
+# updates. A replay counts its own attempts, so they are added to the earlier ones.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Failure:
     """
-    All that is known about what failed.
+    Everything that is known about a failure.
 
-    Whatever is not known stays empty; `body` is what to tell unreadable things apart by.
+    Unknown fields stay empty. `body` distinguishes messages that cannot be read.
     """
 
     source: str
@@ -83,7 +83,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, **known: Any) -> Failure:
-        """Describe an exception, with what else is `known`."""
+        """Describe an exception; `known` holds the other fields."""
         return cls(
             error_class=type(error).__name__,
             error=storable.error(error),
@@ -94,7 +94,7 @@ class Failure:
 
 
 def site_of(trace: TracebackType | None) -> str:
-    """The innermost frame of a traceback that lies in this project, as `module:function`."""
+    """Return the innermost frame of a traceback that belongs to this project, as `module:function`."""
     site = ""
     for frame, _ in tracebacks.walk_tb(trace):
         module = frame.f_globals.get("__name__", "")
@@ -105,16 +105,16 @@ def site_of(trace: TracebackType | None) -> str:
 
 def bury(failure: Failure) -> DeadLetter:
     """
-    Keep a failure as an open dead letter; burying the same thing again updates the one that is unresolved.
+    Store a failure as an open dead letter. Burying the same work again updates its unresolved dead letter.
 
-    One that was being replayed is open again. Never loses what it is given: whatever does not fit is made
-    storable (see `storable`).
+    A dead letter that was being replayed is opened again. Values that cannot be stored unchanged are converted
+    (see `storable`), so no failure is lost.
     """
     message_id = _uuid_or_none(failure.message_id)
     consumer, error_class = _name(failure.consumer), _name(failure.error_class)
     payload = storable.json(failure.payload)
-    # An id that is none, such as `NaN`, may be that of many.
-    told_apart_by = (message_id and failure.message_id) or failure.body or failure.message_id
+    # Many messages may share an invalid id, such as `NaN`.
+    identity = (message_id and failure.message_id) or failure.body or failure.message_id
     row = DeadLetter(
         source=failure.source,
         consumer=consumer,
@@ -132,7 +132,7 @@ def bury(failure: Failure) -> DeadLetter:
         attempts=min(failure.attempts, MOST_ATTEMPTS),
         worker=_name(failure.worker),
         digest=hashlib.sha256(
-            f"{consumer}|{storable.text(told_apart_by) or json.dumps(payload)}".encode()
+            f"{consumer}|{storable.text(identity) or json.dumps(payload)}".encode()
         ).hexdigest(),
         key=_name(failure.key),
     )
@@ -146,7 +146,7 @@ def bury(failure: Failure) -> DeadLetter:
         "message.buried",
         consumer=row.consumer,
         message_id=str(message_id or ""),
-        key=message.key if message else "",  # what others wrote may be about a person
+        key=message.key if message else "",  # a key from an unknown message may be personal data
         error_class=row.error_class,
         attempts=kept.attempts,
         failed_again=bool(failed_again),

@@ -1,9 +1,9 @@
 """
-How replays end: as recovered, or with the same dead letter open again.
+The outcomes of replays: the dead letter recovers, or it is opened again.
 
-A replay is begun by `resolving.replay`. It has recovered when the consumer that gave up has done its work,
-or finds that there is none; it has failed again when that consumer gives up once more. A process may die
-between the work and the note of it, so `end_finished` looks at what is still said to be under way.
+`resolving.replay` begins a replay. The dead letter has recovered when its consumer has done the work or finds
+nothing to do; it has failed again when the consumer gives up once more. A process may die between the work and
+its record, so `end_finished` checks the replays that are still recorded as under way.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from outbox.models import DeadLetter, Delivery, OutboxMessage, Replay, ReplayCam
 RECOVERED, FAILED, ENDED = Replay.Outcome.RECOVERED, Replay.Outcome.FAILED, Replay.Outcome.ENDED
 
 RELAY = "outbox.relay"
-"""The consumer that dead letters of the relay name; its work is done when a broker has the message."""
+"""The consumer of the relay's dead letters. Its work is done when a broker has the message."""
 
 PATIENCE = dt.timedelta(seconds=30)
-"""How long a replay is left to its workers before `end_finished` looks at it."""
+"""How long a replay runs before `end_finished` checks it."""
 
 BATCH = 500
-"""Replays that `end_finished` looks at in one query."""
+"""Replays that `end_finished` checks in one query."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """How many dead letters of a campaign were sent, and how that ended."""
+    """How many dead letters of a campaign were replayed, and their outcomes."""
 
     sent: int
     recovered: int
@@ -67,7 +67,7 @@ def begin(
     user_id: int | None = None,
     campaign: ReplayCampaign | None = None,
 ) -> ReplayCampaign:
-    """Keep that these dead letters are being replayed, in the caller's transaction."""
+    """Record that these dead letters are being replayed, in the caller's transaction."""
     campaign = campaign or ReplayCampaign.objects.create(by=by, reason=reason.strip(), user_id=user_id)
     Replay.objects.bulk_create(
         [Replay(campaign=campaign, dead_letter=dead_letter) for dead_letter in dead_letters], batch_size=1000
@@ -76,7 +76,7 @@ def begin(
 
 
 def end(dead_letters: Sequence[DeadLetter], outcome: Replay.Outcome) -> list[Replay]:
-    """Note how the replays of these dead letters ended, as far as they are under way, in one transaction."""
+    """Record the outcome of the replays of these dead letters that are under way, in one transaction."""
     with transaction.atomic():
         under_way = list(
             Replay.objects.filter(dead_letter__in=dead_letters, outcome=Replay.Outcome.UNDER_WAY)
@@ -101,12 +101,12 @@ def end(dead_letters: Sequence[DeadLetter], outcome: Replay.Outcome) -> list[Rep
 
 
 def outcomes(campaign_id: int) -> Outcomes:
-    """How the replays of a campaign ended so far."""
+    """Return the outcomes of a campaign so far."""
     return outcomes_of([campaign_id])[campaign_id]
 
 
 def outcomes_of(campaign_ids: Sequence[int]) -> dict[int, Outcomes]:
-    """The same of several campaigns, in one query."""
+    """Return the outcomes of several campaigns, by id, with one query."""
     counts: dict[int, Counter[str]] = {pk: Counter() for pk in campaign_ids}
     grouped = Replay.objects.filter(campaign__in=campaign_ids).order_by().values_list("campaign_id", "outcome")
     for pk, outcome, number in grouped.annotate(number=Count("pk")):
@@ -126,10 +126,10 @@ def _outcomes(counts: Counter[str]) -> Outcomes:
 
 def note_success(*, consumer: str, message_id: str, skipped: bool) -> int:
     """
-    Note that a consumer has done its work for a message, whose dead letter may be being replayed.
+    Record that a consumer has done its work for a message, if its dead letter is being replayed.
 
-    A consumer that `skipped` has found nothing to do. That may be because somebody else is at it, so the
-    app that owns the work is asked.
+    `skipped` means that the consumer found nothing to do. Another worker may still be doing the work, so the
+    app that owns it decides.
     """
     dead_letters = list(_replaying().filter(message_id=message_id, consumer=consumer))
     if skipped:
@@ -139,20 +139,20 @@ def note_success(*, consumer: str, message_id: str, skipped: bool) -> int:
 
 
 def note_delivered(message_ids: Iterable[Any]) -> int:
-    """Note that a broker took messages that the relay had given up."""
+    """Record that a broker accepted messages that the relay had given up."""
     dead_letters = list(_replaying().filter(message_id__in=list(message_ids), consumer=RELAY))
     return _recover(dead_letters) if dead_letters else 0
 
 
 _checked_until = 0
-"""The dead letter after which the next look goes on; 0 at their beginning."""
+"""The dead letter after which the next check continues; 0 at the beginning."""
 
 
 def reopen(*, message_id: uuid.UUID, workflow: str) -> int:
     """
-    Open the dead letters again whose replay the relay could not start, in the transaction in which it gives up.
+    Open dead letters again whose replay the relay could not start, in the transaction in which it gives up.
 
-    `workflow` is the one that was to be started; empty means all of the message's.
+    `workflow` is the workflow to be started; empty means all workflows of the message.
     """
     dead_letters = _replaying().filter(message_id=message_id).order_by("pk")
     if workflow:
@@ -168,11 +168,11 @@ def reopen(*, message_id: uuid.UUID, workflow: str) -> int:
 
 def end_finished(*, within: dt.timedelta | None = None) -> int:
     """
-    End the replays of work that is done although nobody noted it; return how many.
+    End the replays of work that is done but was not recorded as done; return how many.
 
-    Work that is not done stays under way: it waits for its turn or for an outage to end, and is
-    redelivered when it was lost. Where no app can say, the work is done when its delivery has ended.
-    Looks at batch after batch, and begins none later than `within` after the first: the next call goes on.
+    Unfinished work stays under way: it waits for its turn or for the end of an outage, and is redelivered if it
+    was lost. If no app knows the work, it counts as done when its delivery has ended. Works in batches and
+    starts none later than `within` after the first; the next call continues.
     """
     global _checked_until
     ended, until = 0, time.monotonic() + within.total_seconds() if within else math.inf
@@ -198,9 +198,10 @@ def _end_finished(dead_letters: Sequence[DeadLetter]) -> int:
 
 def _ended(dead_letters: Sequence[DeadLetter]) -> set[int]:
     """
-    Of dead letters that no app answers for, those whose message a broker has and whose delivery has ended.
+    Of dead letters that no app knows, those whose message was published and whose delivery has ended.
 
-    The relay's own work has ended with the first of the two. What the relay gave up has not been replayed.
+    The relay's own work ends with the publication. A message that the relay gave up again has not been
+    replayed.
     """
     taken = OutboxMessage.objects.filter(pk=OuterRef("message_id"), status=OutboxMessage.Status.PUBLISHED)
     to_its_workflow = Q(workflow__startswith=OuterRef("workflow"))  # an empty name means all of them
@@ -220,7 +221,7 @@ def _replaying() -> Any:
 
 
 def _recover(dead_letters: Sequence[DeadLetter]) -> int:
-    """Close those that are still being replayed; each may have failed again since it was read."""
+    """Close the dead letters that are still being replayed; some may have failed again since they were read."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(
@@ -237,7 +238,7 @@ def _recover(dead_letters: Sequence[DeadLetter]) -> int:
 
 
 def _log(replays: Sequence[Replay], outcome: Replay.Outcome) -> None:
-    """Write into the admin's history, under the name of whoever replayed and still has an account."""
+    """Write an entry into the admin's history for each user who started a replay and still has an account."""
     names = {replay.campaign.user_id for replay in replays if replay.campaign.user_id}
     known = set(get_user_model().objects.filter(pk__in=names).values_list("pk", flat=True)) if names else set()
     for user_id in sorted(known):

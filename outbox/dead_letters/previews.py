@@ -1,4 +1,4 @@
-"""What a replay of dead letters would do, without doing it."""
+"""Previews of replays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from outbox.models import DeadLetterQuerySet, OutboxMessage
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preview:
     """
-    What a replay of a selection would do, in dead letters.
+    What a replay of a selection would do, in numbers of dead letters.
 
-    `by_cause` counts what would be replayed, by consumer and error class. The other open ones cannot be:
-    they are `without_message`, or their message is no longer in the outbox (`message_gone`).
+    `by_cause` counts those that would be replayed, by consumer and error class. The other open ones cannot be
+    replayed: they have no message (`without_message`), or it is no longer in the outbox (`message_gone`).
     """
 
     by_cause: dict[tuple[str, str], int]
@@ -23,24 +23,24 @@ class Preview:
 
     @property
     def replayable(self) -> int:
-        """How many would be replayed."""
+        """The number of dead letters that would be replayed."""
         return sum(self.by_cause.values())
 
     @property
     def unreadable(self) -> int:
-        """How many cannot be, for either reason."""
+        """The number of dead letters that cannot be replayed."""
         return self.without_message + self.message_gone
 
     @property
     def by_consumer(self) -> dict[str, int]:
-        """What would be replayed, by what gave up."""
+        """The number of dead letters that would be replayed, by consumer."""
         counts: Counter[str] = Counter()
         for (consumer, _), dead_letters in self.by_cause.items():
             counts[consumer] += dead_letters
         return dict(counts)
 
     def why_not(self) -> list[str]:
-        """How many cannot be replayed and why, a phrase for each reason that there is."""
+        """Return why dead letters cannot be replayed: one phrase with a number for each reason."""
         reasons = [
             (self.without_message, "carried no message that could be read"),
             (self.message_gone, "had a message that is no longer in the outbox"),
@@ -49,7 +49,7 @@ class Preview:
 
 
 def preview(dead_letters: DeadLetterQuerySet) -> Preview:
-    """Count what a replay of the open ones among `dead_letters` would deliver, without changing anything."""
+    """Count what a replay of the open `dead_letters` would deliver, without changing anything."""
     rows = list(dead_letters.open().values_list("message_id", "consumer", "error_class"))
     kept = set(
         OutboxMessage.objects.filter(pk__in=[pk for pk, _, _ in rows if pk]).values_list("pk", flat=True)

@@ -1,9 +1,9 @@
 """
-Resolving dead letters: replaying them, or discarding them.
+Resolves dead letters: replays or discards them.
 
-What a replay would do is in `previews`, how replays end in `campaigns`, and what the apps above say of the work
-behind a dead letter in `owners`. The admin, the commands and the workers all call these functions; none
-has logic of its own.
+The admin, the commands and the workers all call these functions and have no logic of their own. See `previews`
+for what a replay would do, `campaigns` for the outcomes of replays, and `owners` for the work behind a dead
+letter.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage, ReplayC
 
 
 class ReasonMissing(Exception):
-    """Somebody wants to replay or discard dead letters without saying why."""
+    """Dead letters cannot be replayed or discarded without a reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resolved:
     """
-    How many dead letters were resolved, and how many of the selection were left open, and why.
+    How many dead letters were resolved, how many of the selection stayed open, and why.
 
-    `unfinished` says of each that was not discarded what unfinished work it belongs to. `campaign` is what
-    the outcomes of a replay are kept under; None when nothing was replayed.
+    `unfinished` describes the unfinished work of each dead letter that was not discarded. `campaign` holds the
+    outcomes of a replay; None if nothing was replayed.
     """
 
     done: int
@@ -51,12 +51,12 @@ def replay(
     campaign: ReplayCampaign | None = None,
 ) -> Resolved:
     """
-    Deliver the messages of the open ones among `dead_letters` again, the same ids into the same pipe.
+    Redeliver the messages of the open dead letters among `dead_letters`, with the same ids.
 
-    They are being replayed from now on, and end as recovered or open again (see `campaigns`). Effects that
-    took place stay single: every consumer finds its own work done. Dead letters that carry no readable
-    message, or whose message is gone, stay open and are counted in `unreadable`. A replay in several calls
-    hands the first one's `campaign` to the others.
+    The dead letters are then being replayed, and end as recovered or are opened again (see `campaigns`). No
+    effect takes place twice, because every consumer finds its own work done. Dead letters without a readable
+    message, or whose message no longer exists, stay open and are counted in `unreadable`. If a replay takes
+    several calls, pass the `campaign` of the first one to the others.
 
     Raises:
         ReasonMissing: if `reason` is blank.
@@ -88,7 +88,7 @@ def discard(
     mark_done: bool = False,
 ) -> Resolved:
     """
-    Close the open ones among `dead_letters` without delivering anything. They stay readable.
+    Close the open dead letters among `dead_letters` without delivering anything. They stay readable.
 
     Unfinished work that waits for a discarded dead letter would wait for ever. Such a dead letter is discarded
     only together with its work: with `cancel`, if the work can be cancelled, or with `mark_done`, if what the
@@ -100,7 +100,7 @@ def discard(
     """
     by, reason = storable.text(by, longest=LONGEST_NAME), _checked(reason)
     with transaction.atomic():
-        # The work is locked before its dead letters, as whoever moves it on does.
+        # The work is locked before its dead letters, in the same order as elsewhere.
         found = list(dead_letters.open().order_by("pk"))
         held = owners.unfinished(found, lock=True)
         rows = _lock(DeadLetter.objects.filter(pk__in=[row.pk for row in found]))
@@ -119,9 +119,9 @@ def discard(
 
 def close_needless(*, key: str, consumers: Sequence[str], reason: str, by: str) -> int:
     """
-    Discard the dead letters of steps that are not needed any more, in the caller's transaction.
+    Discard the dead letters of steps that are no longer needed, in the caller's transaction.
 
-    One that is being replayed is closed, too: whatever the replay finds, there is nothing left for it to do.
+    Those that are being replayed are closed as well, because the replay has nothing left to do.
     """
     needless = list(
         DeadLetter.objects.unresolved()
@@ -138,7 +138,7 @@ def close_needless(*, key: str, consumers: Sequence[str], reason: str, by: str) 
 
 
 def is_ended(*, consumer: str, message_id: str) -> bool:
-    """Whether a person has ended this work: the newest dead letter of it is discarded."""
+    """Return whether a person has ended this work: its newest dead letter is discarded."""
     newest = (
         DeadLetter.objects.filter(consumer=consumer, message_id=message_id)
         .order_by("-pk")
@@ -149,9 +149,9 @@ def is_ended(*, consumer: str, message_id: str) -> bool:
 
 
 def _checked(reason: str) -> str:
-    """The reason as it can be stored: bytes of a command line that are no text are lone surrogates."""
+    """The reason as storable text: undecodable bytes of a command line are lone surrogates."""
     if not reason.strip():
-        raise ReasonMissing("say why: the next person will read it on the dead letter")
+        raise ReasonMissing("give a reason: it is shown on the dead letter")
     return storable.text(reason.strip())
 
 
@@ -175,6 +175,6 @@ def _resolve(
 
 
 def _lock_messages(message_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-    """Those that exist, in one order for all: two people may replay different workflows of them at once."""
+    """Lock the messages that exist, always in the same order, since two people may replay them at once."""
     kept = OutboxMessage.objects.filter(pk__in=list(message_ids)).order_by("pk")
     return set(kept.select_for_update(no_key=True).values_list("pk", flat=True))

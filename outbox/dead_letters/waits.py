@@ -1,8 +1,8 @@
 """
-Tries that found something outside down, told as one wait instead of one by one.
+Groups the tries of a consumer that waits for an outage to end.
 
-An outage is one fact however often a consumer has looked whether it is over. Only consecutive waits of one
-consumer for one message belong together: a failure of its own in between is another story.
+During an outage a consumer tries again and again, which counts as one wait. Only consecutive waits of one
+consumer for one message are grouped; a failure of the message's own in between separates them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from outbox.models import Attempt
 
 
 def is_wait(attempt: Attempt) -> bool:
-    """Whether the try spent no attempt, because something outside was not ready."""
+    """Return whether the try spent no attempt, because an outside system was not available."""
     return attempt.outcome == Attempt.Outcome.WAITED
 
 
 def grouped(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
-    """The tries in their order, with the checks of each wait together at the place of the first one."""
+    """Return the tries in their order; the tries of one wait are grouped at the position of the first one."""
     groups: list[list[Attempt]] = []
     under_way: dict[tuple[object, str], list[Attempt]] = {}
     for attempt in attempts:
@@ -36,7 +36,7 @@ def grouped(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
 
 
 def sentence(checks: list[Attempt], *, ended_at: dt.datetime | None = None) -> str:
-    """`waiting since 06:26 UTC, 15 checks`, or from when to when, once it is over."""
+    """Return `waiting since 06:26 UTC, 15 checks`, or `waited from … to …` if the wait is over."""
     how_often = counted(len(checks), "check")
     since = f"{checks[0].failed_at:%H:%M}"
     if ended_at is None:

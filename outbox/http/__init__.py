@@ -1,6 +1,5 @@
 """
-What adapters of HTTP providers have in common.
+Shared helpers for adapters of HTTP providers.
 
-Answers are read without trusting them, and `Retry-After` is read in one place. Which provider is called, and
-how, is the business of the app that owns the adapter.
+They validate responses, limit their size and duration, and parse `Retry-After`. The apps own the adapters.
 """

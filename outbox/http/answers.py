@@ -1,8 +1,8 @@
 """
-Reading what a provider has answered: whatever is missing, or of another kind than it should be, ends as one
-anticipated error, and a list that does not end is not read for ever.
+Validates the responses of providers.
 
-For adapters; which error it is, they say themselves.
+Missing fields and fields of the wrong type raise one error that the adapter chooses. Endless lists are
+detected.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from outbox.database import storable
 from outbox.resilience import Transient
 
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What Python raises of an answer that is not what it should be, in our code or in a provider's library."""
+"""Errors that Python raises on a malformed response, in our code or in a provider's library."""
 
 MOST_PAGES = 100_000
-"""Pages of one list that are read."""
+"""Maximum number of pages of one list."""
 
 CURRENCY = re.compile(r"[A-Za-z]{3}")
 
 LARGEST_AMOUNT = 2**63 - 1
-"""What a column takes, in minor units."""
+"""The largest amount for the column, in minor units."""
 
 
 class ListDoesNotEnd(Transient):
-    """A provider's list leads in a circle, or goes on and on."""
+    """The pages of a provider's list repeat, or are too many."""
 
 
 @contextlib.contextmanager
 def reading(whose: str, unreadable: type[Exception]) -> Iterator[None]:
     """
-    Read an answer inside the block.
+    Read a response inside the block.
 
     Raises:
-        unreadable: in place of what Python raises of an answer that is not what it should be.
+        unreadable: in place of the errors that Python raises on a malformed response.
     """
     try:
         yield
@@ -47,10 +47,10 @@ def reading(whose: str, unreadable: type[Exception]) -> Iterator[None]:
 
 def identifier(value: object) -> str:
     """
-    The id of something that the provider has done.
+    Return the id of an object of the provider.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the value is not an id.
     """
     if not (found := storable.identifier(value)):
         raise ValueError("there is no id")
@@ -59,10 +59,10 @@ def identifier(value: object) -> str:
 
 def amount(value: object) -> int:
     """
-    An amount of money in whole units.
+    Return an amount of money in minor units.
 
     Raises:
-        ValueError: if it is none that could be one.
+        ValueError: if the value is not a valid amount.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_AMOUNT:
         raise ValueError("there is no amount")
@@ -71,10 +71,10 @@ def amount(value: object) -> int:
 
 def currency(value: object) -> str:
     """
-    A currency's code, in capitals.
+    Return a currency code in upper case.
 
     Raises:
-        ValueError: if it is none that could be one.
+        ValueError: if the value is not a currency code.
     """
     if not isinstance(value, str) or not CURRENCY.fullmatch(value):
         raise ValueError("there is no currency")
@@ -83,51 +83,51 @@ def currency(value: object) -> str:
 
 def items(value: object) -> list[object]:
     """
-    A list, which may be empty. Nothing at all is no empty list: it would mean that nothing was done.
+    Return a list, which may be empty. A missing list is an error: an empty list means that nothing was done.
 
     Raises:
-        TypeError: if it is none.
+        TypeError: if the value is not a list.
     """
     if not isinstance(value, list):
-        raise TypeError(f"{type(value).__name__} in place of a list")
+        raise TypeError(f"{type(value).__name__} instead of a list")
     return value
 
 
 def moment(value: object) -> dt.datetime:
     """
-    A time, from seconds since 1970 or as a text of ISO 8601; without a zone it is in UTC.
+    Return a time, given in seconds since 1970 or as ISO 8601; without a time zone it is UTC.
 
     Raises:
-        ValueError, TypeError, OverflowError: if it is none.
+        ValueError, TypeError, OverflowError: if the value is not a time.
     """
     if isinstance(value, str):
         found = dt.datetime.fromisoformat(value)
         return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{type(value).__name__} in place of a time")
+        raise TypeError(f"{type(value).__name__} instead of a time")
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=value)
 
 
 class Pages:
-    """The pages of one list: each place in it is gone on from once."""
+    """Checks the cursors of a paginated list: each cursor may occur once."""
 
     def __init__(self, whose: str) -> None:
         self._whose = whose
-        self._places: set[str] = set()
+        self._cursors: set[str] = set()
 
-    def go_on_from(self, place: object) -> str:
+    def continue_after(self, cursor: object) -> str:
         """
-        The place that the next page begins at.
+        Return the cursor of the next page.
 
         Raises:
-            ListDoesNotEnd: if it is none, or one that was gone on from before, or if these are too many.
+            ListDoesNotEnd: if the cursor is missing or was used before, or if there are too many pages.
         """
-        found = storable.identifier(place)
+        found = storable.identifier(cursor)
         if not found:
-            raise ListDoesNotEnd(f"{self._whose} list has another page, and does not say where it begins")
-        if found in self._places:
-            raise ListDoesNotEnd(f"{self._whose} list leads in a circle: it goes on after {found} again")
-        if len(self._places) >= MOST_PAGES:
+            raise ListDoesNotEnd(f"{self._whose} list has another page but no cursor for it")
+        if found in self._cursors:
+            raise ListDoesNotEnd(f"{self._whose} list repeats itself: it continues after {found} again")
+        if len(self._cursors) >= MOST_PAGES:
             raise ListDoesNotEnd(f"{self._whose} list has more than {MOST_PAGES} pages")
-        self._places.add(found)
+        self._cursors.add(found)
         return found

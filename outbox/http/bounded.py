@@ -1,9 +1,9 @@
 """
-Answers of providers that come to an end: in bytes and in time, whatever the server sends.
+Limits the size and the total duration of the responses of providers.
 
-Timeouts of sockets count from one byte to the next. A server that sends a byte now and then, headers without an
-end, replies of SMTP that go on and on, or megabytes that unfold to gigabytes, would hold a worker for as
-long as it likes. For adapters, which take what is cut off for any other connection that broke.
+Socket timeouts apply to the time between two bytes. Without further limits, a server that sends a byte now and
+then, endless headers, endless SMTP replies, or megabytes that decompress to gigabytes would block a worker for
+as long as it likes. Adapters treat an exceeded limit like a broken connection.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from requests.adapters import HTTPAdapter
 from urllib3 import connection, connectionpool
 
 LARGEST_ANSWER = 16 * 1024 * 1024
-"""Bytes of one HTTP answer, as sent and unfolded. A page of a list has some hundred thousand."""
+"""Maximum bytes of one HTTP response, as sent and decompressed. A page of a list has some hundred thousand."""
 
 LARGEST_DIALOGUE = 256 * 1024
-"""Bytes that a mail server says while it takes one mail. Most say a few hundred."""
+"""Maximum bytes of a mail server's replies during one mail. Most servers send a few hundred."""
 
 PART = 64 * 1024
 
 
 class TooMuch(OSError):
-    """The server sends more than any answer has."""
+    """The response exceeds the size limit."""
 
 
 class Reader(io.RawIOBase):
-    """Reads a socket until so many bytes were read, or so many seconds are over."""
+    """Reads a socket, up to a number of bytes and a number of seconds."""
 
     def __init__(self, sock: Any, *, seconds: float, most: int) -> None:
         self._sock, self._left, self._ends = sock, most, time.monotonic() + seconds
-        # Closing the file is what closes the socket, for whoever else has closed it already.
+        # The socket is really closed when this file is closed, even if its owner has closed it before.
         self._file = sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
@@ -45,17 +45,17 @@ class Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """
-        Read what there is.
+        Read the available bytes.
 
         Raises:
-            TimeoutError: if the time is over.
-            TooMuch: if the server has sent more.
+            TimeoutError: if the time limit is exceeded.
+            TooMuch: if the size limit is exceeded.
         """
         seconds = self._ends - time.monotonic()
         if seconds <= 0:
-            raise TimeoutError("the answer took too long in all")
+            raise TimeoutError("the response took too long")
         if self._left <= 0:
-            raise TooMuch("the answer is longer than is read")
+            raise TooMuch("the response is too long")
         before = self._sock.gettimeout()
         self._sock.settimeout(seconds if before is None else min(seconds, before))
         try:
@@ -76,7 +76,7 @@ class Reader(io.RawIOBase):
 
 def _response_class(seconds: float) -> type[http.client.HTTPResponse]:
     class Response(http.client.HTTPResponse):
-        """An answer whose every part is read so: interim ones, headers and body."""
+        """A response that is limited in all parts: interim responses, headers and body."""
 
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
@@ -87,7 +87,7 @@ def _response_class(seconds: float) -> type[http.client.HTTPResponse]:
 
 
 class _Adapter(HTTPAdapter):
-    """Connections whose answers end. Redirects are not followed: no provider's interface has any."""
+    """Limits responses and follows no redirects: no provider's API has any."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -113,22 +113,22 @@ class _Adapter(HTTPAdapter):
 
     def send(self, request: Any, *args: Any, **options: Any) -> requests.Response:
         """
-        Send a request and read all of the answer.
+        Send a request and read the whole response.
 
         Raises:
-            requests.exceptions.RequestException: if it does not come to an end, or leads elsewhere.
+            requests.exceptions.RequestException: if the response exceeds a limit or is a redirect.
         """
         response = super().send(request, *args, **options)
         try:
             if response.is_redirect:
                 raise requests.exceptions.TooManyRedirects(
-                    f"the answer {response.status_code} leads elsewhere", response=response
+                    f"the response {response.status_code} is a redirect", response=response
                 )
             content = bytearray()
             for part in response.iter_content(PART):
                 content += part
                 if len(content) > LARGEST_ANSWER:
-                    raise requests.exceptions.ContentDecodingError("the answer unfolds to more than is read")
+                    raise requests.exceptions.ContentDecodingError("the decompressed response is too long")
         except BaseException:
             response.close()
             raise
@@ -137,14 +137,14 @@ class _Adapter(HTTPAdapter):
 
 
 def bound(session: requests.Session, *, seconds: float) -> requests.Session:
-    """Have a session read each answer within so many seconds in all, and follow no redirects."""
+    """Limit the size and the duration of a session's responses, and disable redirects."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(seconds))
     return session
 
 
 DIALOGUE = 2.0
-"""How many times the timeout of one reply a mail server may take for all of its replies together."""
+"""The time limit for all replies of a mail server together, as a multiple of the timeout for one reply."""
 
 
 class _Bounded:
@@ -164,8 +164,8 @@ class _Bounded:
 
 
 class SMTP(_Bounded, smtplib.SMTP):
-    """See the module."""
+    """An SMTP client with limited replies."""
 
 
 class SecureSMTP(_Bounded, smtplib.SMTP_SSL):
-    """See the module."""
+    """The same over TLS."""

@@ -1,9 +1,9 @@
 """
-`Retry-After`, as servers really send it: the one reader of it for all adapters.
+Parses `Retry-After` as servers really send it, for all adapters.
 
-RFC 9110 (section 10.2.3) allows seconds and a date. Some servers send the seconds since 1970, or a moment in
-the past, or text. What cannot be read counts as not said; what is longer than `LONGEST` is cut, and the cut
-is stated in the error's text.
+RFC 9110 (section 10.2.3) allows seconds and a date. Some servers send seconds since 1970, a time in the past,
+or text. An unreadable value is ignored. A wait longer than `LONGEST` is limited to it, which the error's text
+mentions.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST = dt.timedelta(hours=1)
-"""The longest wait that a provider may impose. Asked once an hour, a provider is not burdened, and work goes
-on within an hour of its return; whoever asks for more has most probably made a mistake."""
+"""The longest wait that a provider may request. One request an hour is no burden for a provider, and work
+continues within an hour of its return. A longer wait is most likely a mistake."""
 
-LONGEST_TOLD = dt.timedelta(days=365)
-"""A longer wait is stated as such: millions of days in a text hide the wait that is kept."""
+LONGEST_STATED = dt.timedelta(days=365)
+"""Longer waits are described as "more than a year" in texts."""
 
 EPOCH_FROM = 1_000_000_000
-"""From here on a number is a moment, in seconds since 1970 (this one was in 2001): nobody means 31 years."""
+"""Numbers from here on are times in seconds since 1970 (this one is in 2001): no server means a wait of 31
+years."""
 
 NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 AFTER_A_VALUE = re.compile(r"(?<=[0-9T])\s*,")
-"""A comma between two values ends a number, or a date, whose last letter is that of GMT; that of a weekday
-does not."""
+"""A comma between two values: it follows a digit, or the T of GMT. A comma after a weekday does not match."""
 
 LONGEST_TEXT = 200
-"""Characters of a header that are looked at; a date has 29."""
+"""Maximum length of a header, in characters; a date has 29."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RetryAfter:
-    """How long a provider wants to be left alone."""
+    """The wait that a provider requests."""
 
     wait: dt.timedelta | None = None
-    """None: it did not say, or nothing that can be read."""
-    asked: dt.timedelta | None = None
-    """What it asked for, where that is longer than `wait`."""
+    """None if the header is missing or unreadable."""
+    requested: dt.timedelta | None = None
+    """The wait that the provider requested, if it is longer than `wait`."""
 
     @property
     def remark(self) -> str:
-        """What to add to the text of an error; empty unless the wait was cut."""
-        if self.asked is None:
+        """A remark for the text of an error; empty unless the wait was limited."""
+        if self.requested is None:
             return ""
-        asked = str(self.asked) if self.asked < LONGEST_TOLD else "more than a year"
-        return f" and asks for a wait of {asked}; {self.wait} are kept"
+        requested = str(self.requested) if self.requested < LONGEST_STATED else "more than a year"
+        return f" and requested a wait of {requested}, limited to {self.wait}"
 
 
 def read(headers: Mapping[str, Any] | None, *, now: dt.datetime | None = None) -> RetryAfter:
     """
-    Read the header out of a response's headers, whatever the case of their names.
+    Parse the header of a response; header names are case-insensitive.
 
-    A date is compared with the response's own `Date`, so that our clock and the provider's need not agree;
-    `now` is the present where that is missing. Of a repeated header the longest wait counts.
+    A date is compared with the response's own `Date`, so our clock and the provider's may differ; `now` is used
+    if it is missing. If the header is repeated, the longest wait counts.
     """
     found = {_text(name).strip().lower(): value for name, value in (headers or {}).items()}
     sent_at = _date("".join(_values(found.get("date"))[:1]))
@@ -68,12 +68,12 @@ def read(headers: Mapping[str, Any] | None, *, now: dt.datetime | None = None) -
         return RetryAfter()
     longest = max(readable)
     if longest > LONGEST:
-        return RetryAfter(LONGEST, asked=dt.timedelta(seconds=round(longest.total_seconds())))
+        return RetryAfter(LONGEST, requested=dt.timedelta(seconds=round(longest.total_seconds())))
     return RetryAfter(longest)
 
 
 def _values(header: Any) -> list[str]:
-    """The values of a header that may be repeated: as a list, or joined by commas. Dates have commas too."""
+    """The values of a header that may be repeated, as a list or joined by commas. Dates contain commas too."""
     lines = header if isinstance(header, list | tuple) else [header]
     texts = [_text(line)[:LONGEST_TEXT] for line in lines if line is not None]
     return [value.strip() for text in texts for value in AFTER_A_VALUE.split(text)]
@@ -96,13 +96,13 @@ def _wait(text: str, now: dt.datetime) -> dt.timedelta | None:
 
 
 def _span(seconds: float) -> dt.timedelta:
-    """So many seconds, none when they are over, and at most what a duration can be."""
+    """A duration of so many seconds; zero if negative, and at most half of the longest `timedelta`."""
     most = dt.timedelta.max.total_seconds() // 2
     return dt.timedelta(seconds=min(max(seconds, 0.0), most))
 
 
 def _date(text: str) -> dt.datetime | None:
-    """The moment of an HTTP date, in any of its three forms; they are all in UTC."""
+    """The time of an HTTP date, in any of its three formats; all are in UTC."""
     try:
         moment = email.utils.parsedate_to_datetime(text)
         return moment.replace(tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)

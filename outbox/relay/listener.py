@@ -114,22 +114,22 @@ def listen(app: Celery, stopping: threading.Event) -> None:
         # Nobody has to wait until the disk has a claim or a settling: a server that crashes and forgets
         # one has the message sent again, as after the crash of a relay.
         cursor.execute("SET synchronous_commit TO off")
-    with _link() as link:
-        link.execute(f"LISTEN {CHANNEL}")
+    with _connect() as session:
+        session.execute(f"LISTEN {CHANNEL}")
         try:
-            _listen(link, stopping)
+            _listen(session, stopping)
         finally:
-            if not link.broken:
-                _set_sleeping(link, False)
+            if not session.broken:
+                _set_sleeping(session, False)
 
 
-def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
+def _listen(session: psycopg.Connection[Any], stopping: threading.Event) -> None:
     wait, asleep, watermark = FIRST_WAIT, False, Watermark()
     while not stopping.is_set():
         # The first batch after a sleep goes out before anything else is done.
         drained = relay.drain(most=1 if asleep else None, within=DRAIN_WITHIN, watermark=watermark)
         if wakes_up := asleep and bool(drained.published or drained.broker_down):
-            _set_sleeping(link, False)
+            _set_sleeping(session, False)
             asleep = False
         if drained.broker_down:
             stopping.wait(PAUSE)
@@ -138,29 +138,29 @@ def _listen(link: psycopg.Connection[Any], stopping: threading.Event) -> None:
         else:
             # Said again after every wait, as another relay may have said the opposite. Writes only then.
             fell_asleep, asleep = not asleep, True
-            _set_sleeping(link, True)
+            _set_sleeping(session, True)
             if fell_asleep:
                 wait = FIRST_WAIT
                 continue  # look once more: what was written until now notified nobody
-            for _ in link.notifies(timeout=wait, stop_after=1):
+            for _ in session.notifies(timeout=wait, stop_after=1):
                 watermark = Watermark()  # whoever notified may have begun long ago
             wait = min(2 * wait, LONGEST_WAIT)
 
 
-def _link() -> psycopg.Connection[Any]:
+def _connect() -> psycopg.Connection[Any]:
     """A session of its own to listen on: Django's would be busy, and closes."""
     known = connection.get_connection_params()
     parameters = {name: value for name, value in known.items() if name not in ("cursor_factory", "context")}
-    link = psycopg.connect(**parameters, autocommit=True)
-    link.execute("SET synchronous_commit TO off")  # a flag that is lost with the server is set again
-    return link
+    session = psycopg.connect(**parameters, autocommit=True)
+    session.execute("SET synchronous_commit TO off")  # a flag that is lost with the server is set again
+    return session
 
 
-def _set_sleeping(link: psycopg.Connection[Any], sleeping: bool) -> None:
-    row = link.execute("SELECT sleeping FROM outbox_relaystate WHERE id = 1").fetchone()
+def _set_sleeping(session: psycopg.Connection[Any], sleeping: bool) -> None:
+    row = session.execute("SELECT sleeping FROM outbox_relaystate WHERE id = 1").fetchone()
     if row is None:
-        link.execute(
+        session.execute(
             "INSERT INTO outbox_relaystate (id, sleeping) VALUES (1, %s) ON CONFLICT DO NOTHING", [sleeping]
         )
     elif row[0] != sleeping:
-        link.execute("UPDATE outbox_relaystate SET sleeping = %s WHERE id = 1", [sleeping])
+        session.execute("UPDATE outbox_relaystate SET sleeping = %s WHERE id = 1", [sleeping])

@@ -193,7 +193,7 @@ def _give_up(row: Claimed, changes: dict[str, Any]) -> int:
 
 def wait_for_queue(row: Claimed, workflows: Sequence[str], *, is_part: bool) -> None:
     """Of a message that is under way, its other workflows wait by themselves."""
-    error = f"NotDelivered: no queue takes the work of {', '.join(workflows)}"
+    error = f"NotDelivered: no queue accepts the work of {', '.join(workflows)}"
     changes: dict[str, Any] = {"claim": None, "not_before": Now() + Value(QUEUE_WAIT), "last_error": error}
     if is_part:
         for workflow in workflows:

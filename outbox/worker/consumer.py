@@ -67,12 +67,12 @@ class GuardedConsumer(Consumer):
         self._flush_is_planned = False
 
     def connect(self) -> Any:
-        link = super().connect()
-        if isinstance(link.transport, redis_items.Transport):  # RabbitMQ holds nothing but messages
-            link.transport.give_up = self.give_up_item
+        connection = super().connect()
+        if isinstance(connection.transport, redis_items.Transport):  # RabbitMQ holds nothing but messages
+            connection.transport.give_up = self.give_up_item
         self._let_the_pool_see_who_died()
         self._flush_is_planned = False  # timers ended with the last connection
-        return link
+        return connection
 
     def on_send_event_buffered(self) -> Any:
         if self.hub and not self._flush_is_planned:
@@ -84,8 +84,8 @@ class GuardedConsumer(Consumer):
         self._flush_events()
 
     def stop(self) -> None:
-        links: Any = self  # it tells which errors are those of the connection
-        ignore_errors(links, self._flush_events)
+        consumer: Any = self  # it has the errors of the connection as an attribute
+        ignore_errors(consumer, self._flush_events)
         super().stop()
 
     def _let_the_pool_see_who_died(self) -> None:
@@ -139,13 +139,13 @@ class GuardedConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
-        broken_links = self._connection_errors()
+        connection_errors = self._connection_errors()
 
         def handle_guarded(message: Any) -> None:
             try:
                 validation.check(message, self.app.tasks)
                 handle(message)
-            except broken_links:
+            except connection_errors:
                 raise
             except Exception as error:
                 self.give_up(message, error)

@@ -71,17 +71,17 @@ class Queues(bootsteps.StartStopStep):
 
 def bury_undeliverable(app: Celery, stopping: threading.Event) -> None:
     """Move messages from the dead letter queues into the table until told to stop; broker errors end it."""
-    with app.connection_for_read(heartbeat=app.conf.broker_heartbeat) as link:
-        link.ensure_connection(max_retries=1, interval_start=0)
-        outdated = queues.declare_dead(app, link, list(app.amqp.queues))
+    with app.connection_for_read(heartbeat=app.conf.broker_heartbeat) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        outdated = queues.declare_dead(app, connection, list(app.amqp.queues))
         while not stopping.is_set():
-            _bury(app, link, stopping, until_idle=bool(outdated))
-            outdated = [queue for queue in outdated if not queues.renew(link, queue)]
+            _bury(app, connection, stopping, until_idle=bool(outdated))
+            outdated = [queue for queue in outdated if not queues.renew(connection, queue)]
 
 
-def _bury(app: Celery, link: Any, stopping: threading.Event, *, until_idle: bool) -> None:
+def _bury(app: Celery, connection: Any, stopping: threading.Event, *, until_idle: bool) -> None:
     take = functools.partial(_take, app, stopping)
-    consumer = link.Consumer(
+    consumer = connection.Consumer(
         queues.dead_queues(app, app.amqp.queues),
         on_message=take,
         prefetch_count=10,
@@ -92,9 +92,9 @@ def _bury(app: Celery, link: Any, stopping: threading.Event, *, until_idle: bool
     with consumer:
         while not stopping.is_set():
             try:
-                link.drain_events(timeout=PAUSE)
+                connection.drain_events(timeout=PAUSE)
             except TimeoutError:
-                link.heartbeat_check()
+                connection.heartbeat_check()
                 if until_idle:
                     return
 

@@ -59,7 +59,7 @@ class RoundTask(Task):
         if isinstance(exc, Transient | SoftTimeLimitExceeded | TimeLimitExceeded | DatabaseError):
             wait = self.policy.redelivery_wait(self._rounds(kwargs))
             if wait is not None:
-                self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _wished(exc)))
+                self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _requested_wait(exc)))
                 return
         self._bury(kwargs, exc, task_id)
 
@@ -81,7 +81,7 @@ class RoundTask(Task):
                 if not found:
                     raise NothingToRedeliver(kwargs["message_id"]) from exc
             elif not (found := redelivery.postpone(copy, wait=wait)):
-                self._say_stale(copy)
+                self._report_stale(copy)
                 return
             self._note(kwargs, exc, outcome, next_try_at=Now() + Value(wait))
         crash_points.reached("step.postponed")
@@ -91,7 +91,7 @@ class RoundTask(Task):
         copy = self._copy(kwargs)
         with transaction.atomic():
             if copy and not deliveries.end(copy):
-                self._say_stale(copy)
+                self._report_stale(copy)
                 return
             self._note(kwargs, exc, Attempt.Outcome.BURIED)
             burying.bury(
@@ -111,7 +111,7 @@ class RoundTask(Task):
             self.note_buried(kwargs)
         crash_points.reached("step.buried")
 
-    def _bury_unread(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
+    def _bury_unreadable(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
         """Bury a message of which hardly anything can be relied on, such as its id."""
         burying.bury(
             burying.Failure.of(
@@ -163,7 +163,7 @@ class RoundTask(Task):
     def _copy(self, kwargs: dict[str, Any]) -> deliveries.Copy | None:
         return deliveries.Copy.of(self._header, kwargs.get("message_id"))
 
-    def _say_stale(self, copy: deliveries.Copy) -> None:
+    def _report_stale(self, copy: deliveries.Copy) -> None:
         telemetry.emit("step.stale", consumer=self.name, message_id=copy.message_id, generation=copy.generation)
 
     def _tries(self, kwargs: dict[str, Any]) -> Any:
@@ -181,5 +181,5 @@ class RoundTask(Task):
         return next((storable.text(value) for value in found if value not in (None, "")), "")
 
 
-def _wished(exc: Exception) -> dt.timedelta:
+def _requested_wait(exc: Exception) -> dt.timedelta:
     return getattr(exc, "retry_after", None) or dt.timedelta()

@@ -133,7 +133,7 @@ def test_the_relay_declares_a_missing_queue_again_and_loses_none(relay, waiting,
 def test_what_no_queue_takes_waits_visibly_and_spends_no_attempt(relay, waiting, amqp_broker):
     with impossible_queue(amqp_broker):
         [message_id] = publish()
-        waits = OutboxMessage.objects.filter(pk=message_id, last_error__contains="no queue takes")
+        waits = OutboxMessage.objects.filter(pk=message_id, last_error__contains="no queue accepts")
         found = eventually(waits.first, "the reason")
         assert (found.status, found.attempts, found.published_at) == ("pending", 0, None)
         assert found.workflows == [f"{WORKFLOWS}.finishing"]

@@ -66,7 +66,7 @@ def test_a_queue_whose_key_holds_something_else_waits_and_the_others_go_on(
     assert redis_client.get(key) == b"x"
 
     redis_client.delete(key)
-    eventually(lambda: worker.says("has been put right"), "the worker notices")
+    eventually(lambda: worker.says("has been corrected"), "the worker notices")
     goes_on(redis_broker, "orders")
     goes_on(redis_broker, "email")
 

@@ -88,7 +88,7 @@ def test_refused_credentials_bury_nothing_and_work_goes_on_once_they_are_correct
             close_breakers()
     assert not DeadLetter.objects.exists()
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {Attempt.Outcome.WAITED}
-    assert Attempt.objects.filter(error__contains="does not take our credentials").exists()
+    assert Attempt.objects.filter(error__contains="rejects our credentials").exists()
 
     drain()
     assert is_done()
@@ -107,9 +107,7 @@ def test_a_mail_server_that_does_not_know_our_password_is_an_outage_until_it_is_
     assert not DeadLetter.objects.exists()
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {Attempt.Outcome.WAITED}
     code = 535 if password else 530
-    assert Attempt.objects.filter(
-        error__contains=f"does not take our credentials (it answered {code})"
-    ).exists()
+    assert Attempt.objects.filter(error__contains=f"rejects our credentials (it answered {code})").exists()
     assert not Attempt.objects.filter(error__contains=right).exists()
 
     settings.EMAIL_HOST_PASSWORD = right
@@ -139,7 +137,7 @@ def test_what_is_refused_is_shown_with_the_settings_to_correct(world, drain, adm
     assert health == {"status": "degraded", provider: shown[provider]}
     assert shown[provider] in admin_client.get(reverse("admin:index")).text.replace("&#x27;", "'")
     # Those that met the open breaker say why, too.
-    assert not Attempt.objects.exclude(error__contains="does not take our credentials").exists()
+    assert not Attempt.objects.exclude(error__contains="rejects our credentials").exists()
 
 
 def test_a_probe_that_succeeds_ends_the_notice():

@@ -130,9 +130,11 @@ def test_an_order_whose_message_is_parked_waits_for_code_that_can_read_it(drain,
 
 def test_the_outlook_says_why_a_message_waits_that_no_queue_takes():
     order = place()
-    OutboxMessage.objects.filter(pk=order.message_id).update(last_error="NotDelivered: no queue takes the work")
+    OutboxMessage.objects.filter(pk=order.message_id).update(
+        last_error="NotDelivered: no queue accepts the work"
+    )
 
-    assert "after NotDelivered: no queue takes the work" in order_story.outlook(order)
+    assert "after NotDelivered: no queue accepts the work" in order_story.outlook(order)
 
 
 def test_a_notification_that_failed_does_not_make_its_order_wait(drain, world):

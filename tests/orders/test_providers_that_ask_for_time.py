@@ -55,7 +55,7 @@ def test_too_long_a_wait_is_cut_visibly_and_work_goes_on_within_the_hour(world, 
         drain()
     [attempt] = Attempt.objects.all()
     assert attempt.outcome == Attempt.Outcome.WAITED
-    assert "asks for a wait of" in attempt.error
+    assert "requested a wait of" in attempt.error
     assert attempt.next_try_at - attempt.failed_at <= LONGEST_SPREAD + dt.timedelta(seconds=1)
 
     testing.pass_time(LONGEST_SPREAD)

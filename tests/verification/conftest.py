@@ -133,17 +133,19 @@ def ledger(running_world):
 
         def opened(name):
             server = getattr(running_world, name)
-            link = sqlite3.connect(server.data_dir / f"{server.name}.sqlite3", isolation_level=None, timeout=5)
-            before = link.execute("SELECT * FROM entries").fetchall()
-            repairs.callback(put_right, link, before)
-            return link
+            sandbox = sqlite3.connect(
+                server.data_dir / f"{server.name}.sqlite3", isolation_level=None, timeout=5
+            )
+            before = sandbox.execute("SELECT * FROM entries").fetchall()
+            repairs.callback(put_right, sandbox, before)
+            return sandbox
 
         yield opened
 
 
-def put_right(link, before):
-    with contextlib.closing(link):
-        link.execute("BEGIN IMMEDIATE")
-        link.execute("DELETE FROM entries")
-        link.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 7)})", before)
-        link.execute("COMMIT")
+def put_right(sandbox, before):
+    with contextlib.closing(sandbox):
+        sandbox.execute("BEGIN IMMEDIATE")
+        sandbox.execute("DELETE FROM entries")
+        sandbox.executemany(f"INSERT INTO entries VALUES ({', '.join('?' * 7)})", before)
+        sandbox.execute("COMMIT")

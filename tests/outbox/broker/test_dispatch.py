@@ -48,8 +48,8 @@ def app(request, settings):
         made.task(work, name=f"tests.{name}", shared=False)
     made.finalize()
     yield made
-    with made.connection_for_write() as link:
-        made.amqp.queues[queue](link.default_channel).delete()
+    with made.connection_for_write() as connection:
+        made.amqp.queues[queue](connection.default_channel).delete()
     made.pool.force_close_all()
     made.close()
 
@@ -59,8 +59,8 @@ def take(app):
     """Take so many messages, as the broker hands them out."""
 
     def take(how_many):
-        with app.connection_for_read() as link:
-            queue = app.amqp.queues[app.conf.task_default_queue](link.default_channel)
+        with app.connection_for_read() as connection:
+            queue = app.amqp.queues[app.conf.task_default_queue](connection.default_channel)
             queue.declare()
             found = []
             while len(found) < how_many:
@@ -206,8 +206,8 @@ def test_a_message_without_a_queue_holds_up_no_other(app, take):
     wrong = kombu.Queue(nowhere.name, kombu.Exchange(nowhere.name, type="direct"), routing_key="nowhere")
     app.amqp.queues.add(wrong)
     app.tasks["tests.two"].queue = wrong.name
-    with app.connection_for_write() as link:
-        nowhere(link.default_channel).declare()
+    with app.connection_for_write() as connection:
+        nowhere(connection.default_channel).declare()
         for _ in ("the shape is new", "the shape is known"):
             batch = dispatch.Batch(app)
             for number in range(4):
@@ -216,7 +216,7 @@ def test_a_message_without_a_queue_holds_up_no_other(app, take):
             batch.add(dispatch.Sending(app.tasks["tests.two"].si(number=5), HEADERS))
             assert batch.send() == [HEADERS] * 5
             assert {headers["task"] for _, headers, *_ in take(4)} == {"tests.one"}
-        nowhere(link.default_channel).delete()
+        nowhere(connection.default_channel).delete()
 
 
 def test_names_of_slots_do_not_occur_in_what_is_configured():

@@ -58,7 +58,7 @@ def app():
     )
     made.tasks.update({"orders.tasks.charge": project.tasks["orders.tasks.charge"]})
     yield made
-    with made.connection_for_write() as link, link.channel() as channel:
+    with made.connection_for_write() as connection, connection.channel() as channel:
         for name in names:
             for left in (name, f"{name}.dead"):
                 channel.queue_delete(left)
@@ -68,32 +68,32 @@ def app():
 
 
 @pytest.fixture
-def link(app):
-    with app.connection_for_write() as link:
-        link.connect()
-        yield link
+def connection(app):
+    with app.connection_for_write() as connection:
+        connection.connect()
+        yield connection
 
 
 class Starting:
     """As much of a worker as a boot step sees."""
 
-    def __init__(self, app, link):
-        self.app, self.connection = app, link
+    def __init__(self, app, connection):
+        self.app, self.connection = app, connection
 
 
-def start(app, link):
-    dead_letter_queues.Queues(Starting(app, link)).start(Starting(app, link))
+def start(app, connection):
+    dead_letter_queues.Queues(Starting(app, connection)).start(Starting(app, connection))
 
 
 def names(app):
     return list(app.amqp.queues)
 
 
-def give_up(app, link, *, queue="", reject=False, task="orders.tasks.teleport"):
+def give_up(app, connection, *, queue="", reject=False, task="orders.tasks.teleport"):
     """Have the broker give up a message, by losing it too often or by rejecting it."""
     queue = queue or names(app)[0]
     headers = {"task": task, "id": str(uuid.uuid4()), "message_id": str(uuid.uuid4())}
-    with link.channel() as channel:
+    with connection.channel() as channel:
         kombu.Producer(channel).publish(
             [[], {"order_id": "o-1"}, {}], exchange="", routing_key=queue, headers=headers, serializer="json"
         )
@@ -106,15 +106,15 @@ def give_up(app, link, *, queue="", reject=False, task="orders.tasks.teleport"):
 
 def lose(app, queue):
     """Take a message and lose the connection."""
-    with app.connection_for_read() as link:
-        channel = link.default_channel
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
         eventually(lambda: channel.basic_get(queue), "the message comes back")
-        link.connection.sock.shutdown(socket.SHUT_RDWR)
-        link.collect()
+        connection.connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.collect()
 
 
-def waiting(link, queue):
-    with link.channel() as channel:
+def waiting(connection, queue):
+    with connection.channel() as channel:
         return channel.queue_declare(queue, passive=True).message_count
 
 
@@ -135,102 +135,102 @@ def keep_letters(app, until):
         emptying.join()
 
 
-def has_limit(link, queue):
+def has_limit(connection, queue):
     """Whether a queue keeps what RabbitMQ 4 gives it when it is declared without a delivery limit."""
     plain = kombu.Queue(queue, kombu.Exchange(""), queue, queue_arguments={"x-queue-type": "quorum"})
     try:
-        with link.channel() as channel:
+        with connection.channel() as channel:
             plain(channel).declare()
-    except link.channel_errors:
+    except connection.channel_errors:
         return False
     return True
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
 def test_tasks_are_mandatory_under_every_name_of_the_transport(scheme):
-    with kombu.Connection(f"{scheme}://127.0.0.1:1//") as link:
-        assert link.transport.Connection is amqp_transport.Connection
+    with kombu.Connection(f"{scheme}://127.0.0.1:1//") as connection:
+        assert connection.transport.Connection is amqp_transport.Connection
 
 
-def test_a_dead_letter_survives_any_number_of_lost_connections(app, link):
-    start(app, link)
+def test_a_dead_letter_survives_any_number_of_lost_connections(app, connection):
+    start(app, connection)
     dead = f"{names(app)[0]}.dead"
-    with link.channel() as channel:
+    with connection.channel() as channel:
         kombu.Producer(channel).publish({}, exchange="", routing_key=dead)
     for _ in range(LOSSES_OF_A_CONNECTION):
         lose(app, dead)
 
-    eventually(lambda: waiting(link, dead) == 1, "the message is still there")
+    eventually(lambda: waiting(connection, dead) == 1, "the message is still there")
 
 
 @pytest.mark.parametrize(
     ("version", "is_unlimited"), [("3.10.8", False), ("3.13.7", False), ("4.0.5", True), ("4.3.6", True)]
 )
 def test_where_a_broker_limits_deliveries_dead_letter_queues_say_that_they_have_no_limit(
-    app, link, monkeypatch, version, is_unlimited
+    app, connection, monkeypatch, version, is_unlimited
 ):
-    monkeypatch.setitem(link.connection.server_properties, "version", version)
-    start(app, link)
+    monkeypatch.setitem(connection.connection.server_properties, "version", version)
+    start(app, connection)
 
-    assert [has_limit(link, f"{name}.dead") for name in names(app)] == [not is_unlimited] * 2
+    assert [has_limit(connection, f"{name}.dead") for name in names(app)] == [not is_unlimited] * 2
 
 
 def test_a_dead_letter_queue_from_before_an_upgrade_of_the_broker_is_emptied_and_then_has_no_limit(
-    app, link, monkeypatch, transactional_db
+    app, connection, monkeypatch, transactional_db
 ):
     [old, _] = queues.dead_queues(app, names(app))
-    old(link.default_channel).declare()
-    start(app, link)
-    give_up(app, link, reject=True)
-    eventually(lambda: waiting(link, old.name) == 1, "the broker gives it up")
+    old(connection.default_channel).declare()
+    start(app, connection)
+    give_up(app, connection, reject=True)
+    eventually(lambda: waiting(connection, old.name) == 1, "the broker gives it up")
 
-    monkeypatch.setattr(queues, "limits_deliveries", lambda link: True)
-    start(app, link)
-    keep_letters(app, lambda: DeadLetter.objects.exists() and not has_limit(link, old.name))
+    monkeypatch.setattr(queues, "limits_deliveries", lambda connection: True)
+    start(app, connection)
+    keep_letters(app, lambda: DeadLetter.objects.exists() and not has_limit(connection, old.name))
     assert DeadLetter.objects.count() == 1
 
 
-def test_a_dead_letter_queue_of_an_older_broker_is_replaced_when_it_is_empty(app, link, transactional_db):
+def test_a_dead_letter_queue_of_an_older_broker_is_replaced_when_it_is_empty(app, connection, transactional_db):
     [old, _] = queues.dead_queues(app, names(app))
-    old(link.default_channel).declare()
-    start(app, link)
-    start(app, link)
-    give_up(app, link)
-    eventually(lambda: waiting(link, old.name) == 1, "the broker gives it up")
+    old(connection.default_channel).declare()
+    start(app, connection)
+    start(app, connection)
+    give_up(app, connection)
+    eventually(lambda: waiting(connection, old.name) == 1, "the broker gives it up")
 
-    keep_letters(app, lambda: DeadLetter.objects.exists() and renewed(link, old.name))
+    keep_letters(app, lambda: DeadLetter.objects.exists() and renewed(connection, old.name))
     assert DeadLetter.objects.count() == 1
-    give_up(app, link)
-    eventually(lambda: waiting(link, old.name) == 1, "the new queue takes what is given up")
+    give_up(app, connection)
+    eventually(lambda: waiting(connection, old.name) == 1, "the new queue takes what is given up")
 
 
-def renewed(link, name):
-    return not queues.limits_deliveries(link) or not has_limit(link, name)
+def renewed(connection, name):
+    return not queues.limits_deliveries(connection) or not has_limit(connection, name)
 
 
-def test_a_queue_that_is_not_empty_is_not_replaced(app, link):
+def test_a_queue_that_is_not_empty_is_not_replaced(app, connection):
     [old, _] = queues.dead_queues(app, names(app))
-    old(link.default_channel).declare()
-    with link.channel() as channel:
+    old(connection.default_channel).declare()
+    with connection.channel() as channel:
         kombu.Producer(channel).publish({}, exchange="", routing_key=old.name)
-    eventually(lambda: waiting(link, old.name), "the message")
+    eventually(lambda: waiting(connection, old.name), "the message")
 
-    assert not queues.renew(link, old)
-    assert waiting(link, old.name) == 1
+    assert not queues.renew(connection, old)
+    assert waiting(connection, old.name) == 1
 
 
-def test_a_letter_of_the_limit_counts_every_delivery(app, link, transactional_db):
-    start(app, link)
-    give_up(app, link)
+def test_a_letter_of_the_limit_counts_every_delivery(app, connection, transactional_db):
+    start(app, connection)
+    give_up(app, connection)
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
 
     assert dead_letter.attempts == celeryconfig.DELIVERY_LIMIT + 1
     assert "delivery_limit" in dead_letter.error
 
 
-def test_its_count_is_right_although_the_relay_was_lost_with_it(app, link, transactional_db):
-    start(app, link)
-    give_up(app, link)
+def test_its_count_is_right_although_the_relay_was_lost_with_it(app, connection, transactional_db):
+    start(app, connection)
+    give_up(app, connection)
     for _ in range(3):
         lose(app, f"{names(app)[0]}.dead")
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
@@ -238,9 +238,9 @@ def test_its_count_is_right_although_the_relay_was_lost_with_it(app, link, trans
     assert dead_letter.attempts == celeryconfig.DELIVERY_LIMIT + 1
 
 
-def test_a_letter_that_was_rejected_at_once_counts_one(app, link, transactional_db):
-    start(app, link)
-    give_up(app, link, reject=True)
+def test_a_letter_that_was_rejected_at_once_counts_one(app, connection, transactional_db):
+    start(app, connection)
+    give_up(app, connection, reject=True)
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
 
     assert (dead_letter.attempts, "rejected" in dead_letter.error) == (1, True)
@@ -249,16 +249,16 @@ def test_a_letter_that_was_rejected_at_once_counts_one(app, link, transactional_
 @pytest.mark.slow
 @pytest.mark.parametrize(("is_counted_there", "attempts"), [(True, 3), (False, 1)])
 def test_a_count_of_deliveries_is_believed_where_it_is_that_of_the_queue_that_gave_up(
-    app, link, monkeypatch, transactional_db, is_counted_there, attempts
+    app, connection, monkeypatch, transactional_db, is_counted_there, attempts
 ):
     """Before RabbitMQ 4 it is that of the dead letter queue."""
-    start(app, link)
+    start(app, connection)
     headers = {"task": "orders.tasks.teleport", "id": str(uuid.uuid4()), "x-delivery-count": 3}
-    with link.channel() as channel:
+    with connection.channel() as channel:
         kombu.Producer(channel).publish(
             [[], {}, {}], exchange="", routing_key=f"{names(app)[0]}.dead", headers=headers, serializer="json"
         )
-    monkeypatch.setattr(queues, "limits_deliveries", lambda link: is_counted_there)
+    monkeypatch.setattr(queues, "limits_deliveries", lambda connection: is_counted_there)
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
 
     assert dead_letter.attempts == attempts
@@ -268,40 +268,42 @@ def alarms(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.CRITICAL]
 
 
-def test_a_new_broker_is_no_reason_for_alarm_and_delays_for_every_queue(app, link, caplog):
-    start(app, link)
+def test_a_new_broker_is_no_reason_for_alarm_and_delays_for_every_queue(app, connection, caplog):
+    start(app, connection)
     assert not alarms(caplog)
 
     for name in names(app):
         app.send_task("tests.later", queue=name, countdown=1)
-    eventually(lambda: all(waiting(link, name) == 1 for name in names(app)), "the delayed messages", within=20)
+    eventually(
+        lambda: all(waiting(connection, name) == 1 for name in names(app)), "the delayed messages", within=20
+    )
 
 
-def test_what_cannot_be_delayed_is_a_reason_for_alarm(app, link, caplog):
+def test_what_cannot_be_delayed_is_a_reason_for_alarm(app, connection, caplog):
     """As where the account may not configure the queues, or another application has made them otherwise."""
-    start(app, link)
+    start(app, connection)
     app.conf.broker_native_delayed_delivery_queue_type = "classic"
-    start(app, link)
+    start(app, connection)
 
     [alarm] = alarms(caplog)
     assert "Native delayed delivery will not be available" in alarm
     assert "celery_delayed_" in alarm
 
 
-def test_a_queue_that_cannot_be_declared_keeps_no_worker_from_the_others(app, link, caplog):
+def test_a_queue_that_cannot_be_declared_keeps_no_worker_from_the_others(app, connection, caplog):
     [wrong, right] = names(app)
-    kombu.Queue(wrong, kombu.Exchange(""), routing_key=wrong)(link.default_channel).declare()
-    start(app, link)
+    kombu.Queue(wrong, kombu.Exchange(""), routing_key=wrong)(connection.default_channel).declare()
+    start(app, connection)
 
-    assert waiting(link, right) == 0
+    assert waiting(connection, right) == 0
     assert wrong in caplog.text
     assert not alarms(caplog)
 
 
-def test_a_message_that_its_task_cannot_read_is_buried_all_the_same(app, link, transactional_db):
+def test_a_message_that_its_task_cannot_read_is_buried_all_the_same(app, connection, transactional_db):
     """Of a task that has something to do when it is buried, for an order whose id is no id."""
-    start(app, link)
-    give_up(app, link, task="orders.tasks.charge")
+    start(app, connection)
+    give_up(app, connection, task="orders.tasks.charge")
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
 
     assert (dead_letter.consumer, dead_letter.key) == ("orders.tasks.charge", "o-1")

@@ -104,7 +104,7 @@ def test_who_asked_and_was_killed_is_forgotten(channel, monkeypatch):
 
     killed = ask()
     assert channel.client.sismember(bindings, killed)
-    monkeypatch.setattr(redis_transport, "ASKER_KEPT", 0)
+    monkeypatch.setattr(redis_transport, "REQUEST_KEPT", 0)
     asks_now = ask()
 
     assert not channel.client.sismember(bindings, killed)

@@ -72,8 +72,8 @@ def processes():
 
 @pytest.fixture
 def queue(processes):
-    with Connection("memory://") as link, connection.execute_wrapper(weather.refuse):
-        waiting = QUEUE(link.default_channel)
+    with Connection("memory://") as broker, connection.execute_wrapper(weather.refuse):
+        waiting = QUEUE(broker.default_channel)
         waiting.declare()
         waiting.purge()
         yield waiting

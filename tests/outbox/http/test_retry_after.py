@@ -59,9 +59,9 @@ def test_a_number_that_can_only_be_a_moment_is_one():
         ("86400", "1 day, 0:00:00"),
     ],
 )
-def test_a_wait_that_is_cut_is_told_with_what_is_kept_of_it(value, asked):
+def test_a_wait_that_is_cut_is_stated_with_what_is_kept_of_it(value, asked):
     remark = retry_after.read({"Retry-After": value}, now=NOW).remark
-    assert remark == f" and asks for a wait of {asked}; 1:00:00 are kept"
+    assert remark == f" and requested a wait of {asked}, limited to 1:00:00"
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_a_wait_that_is_too_long_is_cut_and_the_cut_is_stated(value):
     found = retry_after.read({"Retry-After": value}, now=NOW)
 
     assert found.wait == retry_after.LONGEST
-    assert found.asked > retry_after.LONGEST
+    assert found.requested > retry_after.LONGEST
     assert "1:00:00" in found.remark
-    is_told = found.asked < retry_after.LONGEST_TOLD
-    assert (str(found.asked) if is_told else "more than a year") in found.remark
+    is_stated = found.requested < retry_after.LONGEST_STATED
+    assert (str(found.requested) if is_stated else "more than a year") in found.remark
     assert retry_after.read({"Retry-After": "3600"}).remark == ""
 
 

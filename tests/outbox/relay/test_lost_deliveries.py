@@ -44,8 +44,8 @@ def publish(number=1):
 
 def consume(most):
     """Let consumers take so many messages of the queue, probes included; return how many there were."""
-    with current_app.connection_for_read() as link:
-        queue = current_app.amqp.queues["jobs"](link.default_channel)
+    with current_app.connection_for_read() as broker:
+        queue = current_app.amqp.queues["jobs"](broker.default_channel)
         for count in range(most):
             if not (message := queue.get()):
                 return count
@@ -94,8 +94,8 @@ def test_what_a_broker_forgets_is_resumed_within_a_minute(rate):
 def test_a_copy_that_turns_up_after_it_was_thought_lost_does_nothing():
     [published] = publish()
     relay.drain()
-    with current_app.connection_for_read() as link:
-        held_up = current_app.amqp.queues["jobs"](link.default_channel).get()
+    with current_app.connection_for_read() as broker:
+        held_up = current_app.amqp.queues["jobs"](broker.default_channel).get()
         pass_seconds(60, rate=10)
         assert taken == [published]
 
@@ -129,8 +129,8 @@ def test_small_batches_have_probes_between_them_in_a_queue_that_is_slow_and_in_n
         publish(20)
         relay.drain()
     assert QueueProbe.objects.count() >= 200 // preparing.PROBED_EVERY
-    with current_app.connection_for_read() as link:
-        queue = current_app.amqp.queues["jobs"](link.default_channel)
+    with current_app.connection_for_read() as broker:
+        queue = current_app.amqp.queues["jobs"](broker.default_channel)
         names = [message.headers["task"] for message in iter(queue.get, None)]
     between = [len(list(same)) for name, same in itertools.groupby(names) if name != probes.PROBE]
     assert max(between) <= preparing.PROBED_EVERY + 1  # the one that made it slow

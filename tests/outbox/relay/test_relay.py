@@ -372,8 +372,8 @@ def test_every_task_of_a_chain_carries_the_messages_headers(transactional_db, su
     testing.purge()
     [message_id] = publish("a")
     relay.drain()
-    with current_app.connection_for_read() as link:
-        message = current_app.amqp.queues["jobs"](link.default_channel).get()
+    with current_app.connection_for_read() as broker:
+        message = current_app.amqp.queues["jobs"](broker.default_channel).get()
         _, _, embed = message.decode()
         message.ack()
     assert message.headers["message_id"] == str(message_id)

@@ -95,14 +95,14 @@ def sent(subscribed):  # which also restores the registry
 
 def waiting(queue="jobs"):
     """The messages that the broker holds."""
-    with current_app.connection_for_read() as link:
-        return current_app.amqp.queues[queue](link.default_channel).queue_declare().message_count
+    with current_app.connection_for_read() as broker:
+        return current_app.amqp.queues[queue](broker.default_channel).queue_declare().message_count
 
 
 def deliver(*, redelivered=False):
     """Run one message of the broker, and no other."""
-    with current_app.connection_for_read() as link:
-        message = current_app.amqp.queues["jobs"](link.default_channel).get()
+    with current_app.connection_for_read() as broker:
+        message = current_app.amqp.queues["jobs"](broker.default_channel).get()
         testing.run(message, redelivered=redelivered)
 
 
@@ -292,8 +292,8 @@ def test_a_link_whose_retry_finds_no_broker_rejects_the_delivery(sent, monkeypat
     def refuse(*_, **__):
         raise BrokerError("no broker")
 
-    with current_app.connection_for_read() as link:
-        message = current_app.amqp.queues["jobs"](link.default_channel).get()
+    with current_app.connection_for_read() as broker:
+        message = current_app.amqp.queues["jobs"](broker.default_channel).get()
         monkeypatch.setattr(ConsumerTask, "apply_async", refuse)
         monkeypatch.setattr("celery.canvas.Signature.apply_async", refuse)
         outcome = result_of(message)
@@ -343,8 +343,8 @@ def guarded_request(message, task, dispatcher):
 def test_flower_is_told_of_each_link_as_if_the_broker_had_delivered_it(sent):
     fails["third"] = [Transient("later")]
     sent()
-    with current_app.connection_for_read() as link:
-        message = current_app.amqp.queues["jobs"](link.default_channel).get()
+    with current_app.connection_for_read() as broker:
+        message = current_app.amqp.queues["jobs"](broker.default_channel).get()
         told = told_of(message)
         message.ack()
 

@@ -56,9 +56,9 @@ def test_the_waits_double():
         assert 2**retries <= min(waits) <= max(waits) <= 2 ** (retries + 1)
 
 
-def test_a_wait_that_the_provider_wished_for_is_kept_up_to_the_longest():
-    assert min(RetryPolicy().quick_wait(0, wished=5 * SECOND) for _ in DRAWS) >= 5
-    assert {RetryPolicy().quick_wait(0, wished=600 * SECOND) for _ in DRAWS} == {8}
+def test_a_wait_requested_by_the_provider_is_respected_up_to_the_longest():
+    assert min(RetryPolicy().quick_wait(0, requested=5 * SECOND) for _ in DRAWS) >= 5
+    assert {RetryPolicy().quick_wait(0, requested=600 * SECOND) for _ in DRAWS} == {8}
 
 
 @pytest.mark.parametrize(("wait", "most"), [(60, 12), (300, 30), (7200, 30)])

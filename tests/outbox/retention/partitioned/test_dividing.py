@@ -98,14 +98,14 @@ def test_what_the_table_had_it_has_as_partitioned_table_too():
 
 def test_writers_still_wake_a_sleeping_relay():
     divide()
-    with listener._link() as link:
-        link.execute("LISTEN outbox")
-        listener._set_sleeping(link, True)
+    with listener._connect() as session:
+        session.execute("LISTEN outbox")
+        listener._set_sleeping(session, True)
         publish("a")
         try:
-            assert any(link.notifies(timeout=10, stop_after=1))
+            assert any(session.notifies(timeout=10, stop_after=1))
         finally:
-            listener._set_sleeping(link, False)
+            listener._set_sleeping(session, False)
 
 
 def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
