@@ -18,7 +18,7 @@ class OrderFlowConfig(AppConfig):
         from orderflow.login import groups
         from orderflow.login import signals as login_signals
         from orderflow.observability import logs
-        from orderflow.ops import order_story
+        from orderflow.ops import order_story, sections
         from orderflow.personal import masking
         from orderflow.shared_state import witness
 
@@ -28,4 +28,5 @@ class OrderFlowConfig(AppConfig):
         masking.connect()
         logs.connect()
         order_story.connect()
+        sections.connect()
         witness.connect()

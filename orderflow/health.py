@@ -22,12 +22,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from orderflow.ops import status
 from orderflow.shared_state import breakers, credentials
 from orders.api import guard, problems
 from orders.api.auth import token_of
 from orders.api.problems import Problem
-from outbox import periodic
+from outbox import periodic, status
 from outbox.broker import inspection
 from outbox.models import DeadLetter, OutboxMessage
 

@@ -15,10 +15,9 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import get_resolver, get_urlconf
 
 from orderflow import health
-from orderflow.ops import status
 from orderflow.shared_state import credentials
 from orders import cards
-from outbox import context
+from outbox import context, status
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 TRACE_PARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -14,7 +14,7 @@ from django.conf import settings as project_settings
 
 from orderflow.sandbox import access
 from orderflow.sandbox.launch import World
-from orderflow.shared_state import breakers
+from orderflow.shared_state import breakers, credentials
 from orders import adapters
 from outbox import testing
 from tests import flushing, static_files
@@ -116,8 +116,9 @@ def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFacto
 
 
 def close_breakers() -> None:
-    """Forget what the breakers saw, here and in what all processes share."""
+    """Forget what the breakers saw and which credentials were refused, here and in what all processes share."""
     breakers._made.clear()
+    credentials._seen.clear()
     if project_settings.REDIS_URL:
         with contextlib.closing(redis.Redis.from_url(project_settings.REDIS_URL)) as shared:
             if names := list(shared.scan_iter("breaker:*")):

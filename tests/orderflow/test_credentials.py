@@ -16,11 +16,10 @@ from django.urls import reverse
 
 from notifications import channels
 from notifications.models import Notification
-from orderflow.ops import status
 from orderflow.shared_state import breakers, credentials
 from orders import adapters
 from orders.models import Order
-from outbox import testing
+from outbox import status, testing
 from outbox.models import Attempt, DeadLetter
 from outbox.resilience import CredentialsRefused, Outage
 from tests.conftest import close_breakers

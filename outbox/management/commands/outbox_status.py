@@ -12,14 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orderflow.ops import status
+from outbox import status
 from outbox.broker import redis_kinds
 
 OVER_THRESHOLD = 3
 
 
 class Command(RichCommand):
-    help = "Shows how the outbox, the queues, the breakers and the dead letters stand."
+    help = "Shows the state of the outbox, of the queues and of the dead letters."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--watch", action="store_true", help="Show it every second, until Ctrl-C.")
@@ -74,10 +74,9 @@ def _table(now: dict[str, Any]) -> Table:
             table.add_row(f"queue {queue}", str(waiting))
     for why in now["wrong_keys"].values():
         table.add_row("broker", Text(why, style="bold red"))
-    for name, breaker in now["breakers"].items():
-        table.add_row(f"breaker {name}", _told(breaker))
-    for name, because in now["credentials_refused"].items():
-        table.add_row(f"settings of {name}", because)
+    for section in status.sections():
+        for what, state in section.rows(now[section.name]):
+            table.add_row(what, state)
     if restore := now["restore"]:
         style = "" if restore["is_compared"] else "bold red"
         table.add_row(
@@ -89,18 +88,6 @@ def _table(now: dict[str, Any]) -> Table:
     for consumer, dead_letters in now["dead_letters"].items():
         table.add_row(f"  {consumer}", str(dead_letters))
     return table
-
-
-def _told(breaker: dict[str, Any]) -> Text:
-    if breaker["state"] == "closed":
-        return Text("closed")
-    if breaker["state"] == "unknown":
-        return Text("unknown: Redis does not answer, and each process has its own", style="bold red")
-    since, probe = breaker["open_seconds"], breaker["next_probe_seconds"]
-    next_one = f"next probe in {probe:g} s" if probe else "the next call is a probe"
-    return Text(
-        f"{breaker['state']} for {since:g} s, {breaker['waiting']} waiting, {next_one}", style="bold red"
-    )
 
 
 def _capped(count: int) -> str:

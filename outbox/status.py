@@ -1,16 +1,20 @@
-"""How the outbox stands, in numbers: for `outbox_status`."""
+"""
+The state of the outbox in numbers, for `outbox_status`, and of what other apps add to it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from celery import current_app
 from django.db import connection
 from django.db.models import Count
 from kombu.exceptions import OperationalError as BrokerError
+from rich.text import Text
 
-import celeryconfig
-from orderflow.shared_state import breakers, credentials
 from outbox import periodic
 from outbox.broker import inspection
 from outbox.database import clock
@@ -18,11 +22,36 @@ from outbox.models import DeadLetter, Delivery, OutboxMessage
 from outbox.verification import restores
 
 MOST_COUNTED = 10_000
-"""Rows that are counted exactly; more is told as "more than"."""
+"""Rows that are counted exactly. A larger number is shown as "more than"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What another app adds to the status."""
+
+    name: str
+    """Its key in the JSON."""
+    read: Callable[[], Any]
+    """Returns its value now, as JSON."""
+    rows: Callable[[Any], Iterable[tuple[str, str | Text]]]
+    """Turns that value into rows of the table: what, and how it is."""
+
+
+_sections: dict[str, Section] = {}
+
+
+def add(*sections: Section) -> None:
+    """Add sections to the status, in `apps.ready()`. A section replaces an earlier one of the same name."""
+    _sections.update({section.name: section for section in sections})
+
+
+def sections() -> list[Section]:
+    """All sections that were added."""
+    return list(_sections.values())
 
 
 def read() -> dict[str, Any]:
-    """The numbers, all read now; a broker that is down is told as such and harms nothing."""
+    """Read all numbers now. If the broker does not answer, its part says so and the rest is complete."""
     minute_ago = clock.now() - dt.timedelta(minutes=1)
     return {
         "pending": _count(OutboxMessage.objects.undelivered())
@@ -38,10 +67,9 @@ def read() -> dict[str, Any]:
         ),
         "queues": _queues(),
         "wrong_keys": _wrong_keys(),
-        "credentials_refused": credentials.refused(),
         "restore": restore(),
         "periodic_tasks": [standing.as_json() for standing in periodic.standings()],
-        "breakers": breakers.standings(),
+        **{section.name: section.read() for section in sections()},
     }
 
 
@@ -88,7 +116,7 @@ def _count(rows: Any) -> int:
 
 def _queues() -> dict[str, int] | str:
     try:
-        return {queue: inspection.waiting(queue) for queue in celeryconfig.QUEUES}
+        return {queue: inspection.waiting(queue) for queue in current_app.amqp.queues}
     except (BrokerError, OSError) as error:
         return f"the broker does not answer: {error}"
 

@@ -1,0 +1,41 @@
+"""What OrderFlow adds to `outbox_status`: the breakers of its providers, and who refuses our settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.text import Text
+
+from orderflow.shared_state import breakers, credentials
+from outbox import status
+
+
+def connect() -> None:
+    """Add the sections."""
+    status.add(
+        status.Section("breakers", breakers.standings, _of_breakers),
+        status.Section("credentials_refused", credentials.refused, _of_credentials),
+    )
+
+
+def _of_breakers(found: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Text]]:
+    for name, breaker in found.items():
+        yield f"breaker {name}", _state(breaker)
+
+
+def _state(breaker: dict[str, Any]) -> Text:
+    if breaker["state"] == "closed":
+        return Text("closed")
+    if breaker["state"] == "unknown":
+        return Text("unknown: Redis does not answer, and each process has its own", style="bold red")
+    since, probe = breaker["open_seconds"], breaker["next_probe_seconds"]
+    next_one = f"next probe in {probe:g} s" if probe else "the next call is a probe"
+    return Text(
+        f"{breaker['state']} for {since:g} s, {breaker['waiting']} waiting, {next_one}", style="bold red"
+    )
+
+
+def _of_credentials(found: dict[str, str]) -> Iterator[tuple[str, Text]]:
+    for name, because in found.items():
+        yield f"settings of {name}", Text(because)
