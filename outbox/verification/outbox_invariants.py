@@ -222,7 +222,7 @@ INVARIANTS = [
               ON replay.dead_letter_id = dead_letter.id
             WHERE (dead_letter.resolution = 'replaying') <> (replay.dead_letter_id IS NOT NULL)
         """,
-        command="python manage.py replay_failures --id {id} --dry-run",
+        command=READ,
     ),
     Invariant(
         name="ended-work-stays-ended",
