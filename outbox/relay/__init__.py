@@ -1,6 +1,6 @@
 """
-From rows to the broker: claim what is due, start its workflows, note what was sent.
+The relay claims due messages, starts their workflows and records what was sent.
 
-A message that cannot start is postponed, parked or buried here. Deliveries that were sent and have not ended
-are rows, too, and a probe tells a waiting copy from a lost one.
+A message that cannot be started is postponed, parked or buried. Each unfinished delivery is a row as well, and
+probes distinguish a waiting copy from a lost one.
 """

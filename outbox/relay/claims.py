@@ -1,8 +1,7 @@
 """
-Claiming: what is due is taken for a while, in a short transaction of its own.
+Claims due messages for a limited time, in a short transaction.
 
-A claim carries a token, so a relay that was frozen and wakes up late settles nothing that another one took
-over.
+A claim carries a token, so a relay that was suspended cannot settle messages that another relay has taken over.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from outbox.models import Delivery, OutboxMessage
 from outbox.relay.watermark import Watermark
 
 BATCH = 200
-"""Messages a relay claims at a time: large enough to make the two transactions cheap, small enough to
-be sent well within `LEASE`."""
+"""Messages that a relay claims at a time: enough to make the two transactions cheap, and few enough to be sent
+well within `LEASE`."""
 
 LEASE = dt.timedelta(seconds=8)
-"""How long a claim keeps other relays away, and how long messages wait whose relay died holding them. A
-batch takes well under a second; publishing gives up on a hanging broker within seconds (see
-celeryconfig). One that takes longer is sent again by another relay, which is harmless."""
+"""How long a claim keeps other relays away; messages of a relay that died wait this long. A batch takes well
+under a second, and publishing gives up on a hanging broker within seconds (see celeryconfig). If it takes
+longer, another relay sends the messages again, which is harmless."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Claimed:
     """
-    What the relay needs of a claimed message; a whole `OutboxMessage` takes several times as long.
+    The columns of a claimed message that the relay needs. Reading a whole `OutboxMessage` takes much longer.
 
-    Of a redelivery, `redelivers` names the one workflow to start, and `attempts` and `claim` are its own.
+    For a redelivery, `redelivers` names the workflow to start; `attempts` and `claim` belong to the delivery.
     """
 
     created_at: dt.datetime
@@ -64,8 +63,8 @@ FIELDS = dataclasses.fields(Claimed)
 MESSAGES, DELIVERIES = OutboxMessage._meta.db_table, Delivery._meta.db_table
 
 
-# A message under an old claim was perhaps sent: what is sent now counts as newer. Messages of redeliveries are
-# looked up one by one: a plan that joins would read the whole table at every look.
+# A message with an old claim may have been sent, so the copies sent now get a newer generation. Messages of
+# redeliveries are looked up one by one, because a join would read the whole table every time.
 CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id, not_before FROM {MESSAGES}
@@ -96,32 +95,32 @@ WITH due AS MATERIALIZED (
         causation_id, trace::json, again.generation, '{{}}', again.attempts, again.claim, again.workflow
     FROM again CROSS JOIN LATERAL (SELECT * FROM {MESSAGES} WHERE id = again.message_id OFFSET 0) AS message
 )
-SELECT statement_timestamp()::text, found.* FROM (VALUES (TRUE)) AS look LEFT JOIN found ON TRUE
+SELECT statement_timestamp()::text, found.* FROM (VALUES (TRUE)) AS query LEFT JOIN found ON TRUE
 """  # noqa: S608 - our own tables
-# The times come as text: Python reads ISO 8601 ten times as fast as the driver does.
+# Times are returned as text, because Python parses ISO 8601 ten times as fast as the driver does.
 
 
 def claim(limit: int, *, lease: dt.timedelta = LEASE, watermark: Watermark | None = None) -> list[Claimed]:
     """
-    Take up to `limit` due messages, and as many due redeliveries, for the time of `lease`.
+    Claim up to `limit` due messages, and as many due redeliveries, for the duration of `lease`.
 
-    Left to others is what another relay holds.
+    Rows that another relay holds are skipped.
     """
     watermark = watermark or Watermark()
     values: dict[str, Any] = {"limit": limit, "claim": uuid.uuid4(), "lease": lease, "since": watermark.begin()}
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, values)
         rows = cursor.fetchall()
-    looked_at, was_due, *_ = rows[0]
-    found = rows if was_due else []  # without any there is one row all the same, to say when it was looked
+    queried_at, was_due, *_ = rows[0]
+    found = rows if was_due else []  # without due messages, one row still returns the time of the query
     claimed = [(due, Claimed(dt.datetime.fromisoformat(at), *rest)) for _, due, at, *rest in found]
-    watermark.move(dt.datetime.fromisoformat(_seen_until(claimed, looked_at, limit)))
+    watermark.move(dt.datetime.fromisoformat(_seen_until(claimed, queried_at, limit)))
     return [row for _, row in claimed]
 
 
-def _seen_until(claimed: Sequence[tuple[str, Claimed]], looked_at: str, limit: int) -> str:
-    """Until when all that was due was found: to the last one, where messages or redeliveries fill the limit."""
-    seen = looked_at
+def _seen_until(claimed: Sequence[tuple[str, Claimed]], queried_at: str, limit: int) -> str:
+    """The time up to which everything due was found: that of the last row, if a limit was reached."""
+    seen = queried_at
     for redelivers in (False, True):
         due = [was_due for was_due, row in claimed if bool(row.redelivers) == redelivers]
         seen = min(seen, max(due)) if len(due) >= limit else seen
@@ -129,14 +128,14 @@ def _seen_until(claimed: Sequence[tuple[str, Claimed]], looked_at: str, limit: i
 
 
 def release(rows: Sequence[Claimed]) -> None:
-    """Give claimed messages back untouched: no attempt is spent, they are due at once."""
+    """Release claimed messages without spending an attempt; they are due at once."""
     for rows_held in held(rows):
         rows_held.update(claim=None, not_before=Now())
     crash_points.reached("relay.released")
 
 
 def held(rows: Sequence[Claimed]) -> list[Any]:
-    """The messages, and the redeliveries, as far as their claim is still ours."""
+    """Return querysets of the messages and of the redeliveries whose claim still belongs to this relay."""
     claim = rows[0].claim
     found: list[Any] = []
     if firsts := [row.id for row in rows if not row.redelivers]:

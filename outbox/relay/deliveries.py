@@ -1,12 +1,12 @@
 """
 The state of deliveries: one row for each workflow of a message that has not ended yet.
 
-The relay writes rows before it sends anything, and says when a broker has taken the copies. The consumer
-deletes a row when the last task of its workflow has succeeded. In between, `probes` finds out which copies
-are lost. Each row waits, fails and is given up by itself.
+The relay writes a row before it sends a copy and updates it when a broker has accepted the copy. The consumer
+deletes the row when the last task of the workflow has succeeded. In between, `probes` detects lost copies. Each
+row waits, fails and is given up independently of the others.
 
-Followed are workflows that are one task or a plain chain, all of it `ConsumerTask`s. Of others nobody could
-say when they have ended; their copies carry no generation, and what is lost of them stays lost.
+Workflows are followed if they are a single task or a plain chain and consist of `ConsumerTask`s only. The end
+of other workflows cannot be detected: their copies carry no generation, and a lost copy stays lost.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from outbox import crash_points
 from outbox.models import Delivery, OutboxMessage, QueueProbe
 
 OPTIONS = {"task_id", "headers", "reply_to", "queue"}
-"""What tasks of a workflow that is followed may carry. A countdown or a priority would let others overtake."""
+"""The options allowed for tasks of a followed workflow. Others, such as a countdown or a priority, would change
+the order in the queue."""
 
 LONGEST_GENERATION = 9
-"""Digits of a generation that a column takes."""
+"""Maximum number of digits of a generation."""
 
 TABLE = Delivery._meta.db_table
 
 SLOW_AFTER = dt.timedelta(seconds=0.5)
-"""How long a copy may be under way before its queue counts as slow, and gets probes between its messages."""
+"""A queue with a copy that has been under way for longer counts as slow and gets probes between its
+messages."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy of a message on its way to one workflow, as its headers name it."""
+    """A copy of a message on its way to one workflow, as described by its headers."""
 
     message_id: str
     workflow: str
@@ -48,7 +50,7 @@ class Copy:
 
     @classmethod
     def of(cls, header: Callable[[str], Any], message_id: Any) -> Copy | None:
-        """Read the headers of a task; None if nobody follows this copy, or if they name none that could be."""
+        """Read the headers of a task; return None if this copy is not followed or the headers are invalid."""
         generation, workflow = str(header("generation")), header("workflow")
         if not workflow or not isinstance(workflow, str):
             return None
@@ -61,23 +63,23 @@ class Copy:
 
 
 def queue_of(app: Celery, canvas: Signature) -> str | None:
-    """The queue that the first task of a canvas goes to; None if the canvas cannot be followed."""
-    links = list(canvas["kwargs"]["tasks"]) if type(canvas) is Chain else [canvas]
-    for link in links:
-        if type(link) is not Signature or link["subtask_type"] or not link["options"].keys() <= OPTIONS:
+    """Return the queue of a canvas's first task; None if the canvas cannot be followed."""
+    tasks = list(canvas["kwargs"]["tasks"]) if type(canvas) is Chain else [canvas]
+    for task in tasks:
+        if type(task) is not Signature or task["subtask_type"] or not task["options"].keys() <= OPTIONS:
             return None
-        if not _says_when_it_ends(app, link["task"]):
+        if not _ends_deliveries(app, task["task"]):
             return None
-    return links[0]["options"].get("queue") or queue_of_task(app, links[0]["task"])
+    return tasks[0]["options"].get("queue") or queue_of_task(app, tasks[0]["task"])
 
 
 @functools.cache
 def queue_of_task(app: Celery, name: str) -> str:
-    """The queue that a task is routed to."""
+    """Return the queue that a task is routed to."""
     return str(app.amqp.router.route({}, name)["queue"].name)
 
 
-def _says_when_it_ends(app: Celery, name: str) -> bool:
+def _ends_deliveries(app: Celery, name: str) -> bool:
     return bool(getattr(app.tasks.get(name), "ends_deliveries", False))
 
 
@@ -95,7 +97,7 @@ class First:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mark:
-    """A probe that is sent to a queue with a part of a batch: the parts before are gone when it comes back."""
+    """A probe sent to a queue behind a part of a batch. When it returns, all parts before it have left."""
 
     queue: str
     part: int
@@ -108,10 +110,11 @@ def record(
     firsts: Sequence[First], *, marks: Sequence[Mark] = (), claim: uuid.UUID | None
 ) -> tuple[set[tuple[uuid.UUID, str]], list[Mark]]:
     """
-    Write down what is about to be sent of messages under a claim; return what may be sent, and the probes.
+    Record the deliveries and probes that are about to be sent; return the deliveries that may be sent, and the
+    recorded probes.
 
-    Left out are messages that another relay has taken over, and workflows whose own delivery waits for its
-    time; and the probes to queues that are not slow, of those that are `if_slow`.
+    Skips messages that another relay has taken over, workflows whose own delivery waits for its time, and
+    `if_slow` probes to queues that are not slow.
     """
     if not firsts:
         return set(), []
@@ -142,7 +145,7 @@ def record(
     return {(message_id, workflow) for message_id, workflow, pk, _ in rows if pk is None}, written
 
 
-# The times tell the parts of a batch apart, in microseconds: as it is sent in their order.
+# The parts of a batch are sent in order and differ in their times by microseconds.
 RECORD = f"""
 WITH written AS (
     INSERT INTO {TABLE} AS delivery (message_id, workflow, generation, status, queue, sent_at, batch)
@@ -176,9 +179,9 @@ UNION ALL SELECT NULL, NULL, id, queue FROM probes
 
 def settle(sent: Sequence[tuple[uuid.UUID, str, str]], *, claim: uuid.UUID | None) -> int:
     """
-    Note that a broker took redeliveries now, each with its queue; return how many.
+    Record that a broker has accepted redeliveries, each with its queue; return how many.
 
-    Left out are those that have ended meanwhile, or that somebody else holds.
+    Skips deliveries that have ended meanwhile or that another relay has claimed.
     """
     if not sent:
         return 0
@@ -200,7 +203,7 @@ def settle(sent: Sequence[tuple[uuid.UUID, str, str]], *, claim: uuid.UUID | Non
 
 
 def drop(gone: Sequence[tuple[uuid.UUID, str]], *, claim: uuid.UUID | None) -> None:
-    """Forget redeliveries that nothing follows: their workflow has nothing to do, or cannot be followed."""
+    """Delete redeliveries whose workflow has nothing to do or cannot be followed."""
     if not gone:
         return
     ids, workflows = zip(*gone, strict=True)
@@ -217,10 +220,10 @@ def drop(gone: Sequence[tuple[uuid.UUID, str]], *, claim: uuid.UUID | None) -> N
 
 def finish(copy: Copy) -> bool:
     """
-    Note that the workflow of this copy has ended well; return False if the copy was stale.
+    Record that the workflow of this copy has succeeded; return False if the copy was stale.
 
-    Nobody waits until the disk has it. A PostgreSQL that crashes and forgets it has the message delivered
-    once more, and every step skips.
+    The deletion is committed with `synchronous_commit = off`. If PostgreSQL crashes and loses it, the message
+    is delivered once more, and every step skips.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -235,9 +238,9 @@ def finish(copy: Copy) -> bool:
 
 def touch(copy: Copy, *, queue: str | None = None, ahead: dt.timedelta = dt.timedelta()) -> bool:
     """
-    Note that a copy gets on: it was taken, or what follows it was sent to `queue`; False if it is stale.
+    Record progress of a copy: it was taken, or its next task was sent to `queue`. Return False if it is stale.
 
-    `ahead` is how long the broker may keep what was sent back before it enters the queue.
+    `ahead` is how long the broker may hold the next task back before it enters the queue.
     """
     values: dict[str, Any] = {"ahead": ahead, "queue": queue, **dataclasses.asdict(copy)}
     with connection.cursor() as cursor:
@@ -256,7 +259,7 @@ def touch(copy: Copy, *, queue: str | None = None, ahead: dt.timedelta = dt.time
 
 
 def end(copy: Copy) -> bool:
-    """End a delivery that is given up, in the caller's transaction; return False if the copy was stale."""
+    """Delete a delivery that is given up, in the caller's transaction; return False if the copy was stale."""
     ended, _ = Delivery.objects.filter(
         message_id=copy.message_id, workflow=copy.workflow, generation=copy.generation
     ).delete()

@@ -1,9 +1,9 @@
 """
-The relay's ear: starts what is published within milliseconds of its commit.
+Starts the workflows of published messages within milliseconds of the commit.
 
-Runs in threads of the worker that consumes `OUTBOX_RELAY_QUEUE`, beside the drains that beat asks for.
-While it sleeps, a flag in the database asks writers to notify it; while it works they need not.
-A wake-up that is lost costs one look-again interval, and nothing else.
+The listener runs in threads of the worker that consumes `OUTBOX_RELAY_QUEUE`, in addition to the drains that
+beat schedules. While it sleeps, a flag in the database asks writers to notify it; while it works, no
+notification is needed. A lost wake-up only delays a message until the next query.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from outbox.worker import dead_letter_queues
 CHANNEL = "outbox"
 
 FIRST_WAIT, LONGEST_WAIT = 0.02, 1.0
-"""Seconds until the relay looks again without having been notified. The first looks come quickly,
-for transactions that were writing when the relay fell asleep and saw it awake."""
+"""Seconds until the relay queries again without a notification. The first queries follow quickly, for
+transactions that were open when the relay fell asleep and saw it awake."""
 
 LINGER = 0.02
-"""Seconds the relay stays awake after work: under load it gathers batches instead of being notified
-of every row."""
+"""Seconds that the relay stays awake after work. Under load it collects batches instead of being notified of
+every row."""
 
 DRAIN_WITHIN = dt.timedelta(seconds=1)
-"""How long one drain goes on: a relay that is told to stop in a long backlog does so between two batches."""
+"""How long one drain may take. A relay that is stopped during a long backlog ends between two batches."""
 
 PAUSE = 1.0
 """Seconds before a failed try is repeated, and while the broker is down."""
 
 STOP_WITHIN = 5.0
-"""Seconds the worker waits for the threads when it stops. They look at least once a second."""
+"""Seconds that the worker waits for the threads when it stops. They check at least once a second."""
 
 logger = logging.getLogger(__name__)
 
 
 class Listening(bootsteps.StartStopStep):
-    """Starts the threads with a worker that consumes the relay's queue, and stops them with it."""
+    """Starts and stops the threads together with a worker that consumes the relay's queue."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -78,7 +78,7 @@ class Listening(bootsteps.StartStopStep):
 
 
 class Thread(threading.Thread):
-    """Runs one piece of work until told to stop, and again whenever it fails."""
+    """Runs a function until it is stopped, and restarts it whenever it fails."""
 
     def __init__(self, work: Callable[[Celery, threading.Event], None], app: Celery) -> None:
         super().__init__(name=work.__name__, daemon=True)
@@ -86,14 +86,14 @@ class Thread(threading.Thread):
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        self.app.set_current()  # which app is current is known per thread
+        self.app.set_current()  # the current app is a thread-local
         failed = False
         while not self.stopping.is_set():
             try:
                 self.work(self.app, self.stopping)
             except Exception as error:
                 if not failed:
-                    logger.warning("%s failed and goes on: %r", self.name, error, exc_info=True)
+                    logger.warning("%s failed and is restarted: %r", self.name, error, exc_info=True)
                 failed = True
                 telemetry.emit("relay.interrupted", work=self.name, error=repr(error))
                 self.stopping.wait(PAUSE)
@@ -105,14 +105,14 @@ class Thread(threading.Thread):
 
 def listen(app: Celery, stopping: threading.Event) -> None:
     """
-    Drain whenever something is published, until told to stop.
+    Drain whenever something is published, until `stopping` is set.
 
     Raises:
-        Exception: when the database is lost.
+        Exception: if the connection to the database is lost.
     """
     with connection.cursor() as cursor:
-        # Nobody has to wait until the disk has a claim or a settling: a server that crashes and forgets
-        # one has the message sent again, as after the crash of a relay.
+        # If the server crashes and loses a claim or a settled message, the message is sent again, as after the
+        # crash of a relay.
         cursor.execute("SET synchronous_commit TO off")
     with _connect() as session:
         session.execute(f"LISTEN {CHANNEL}")
@@ -136,23 +136,23 @@ def _listen(session: psycopg.Connection[Any], stopping: threading.Event) -> None
         elif drained.published:
             stopping.wait(0 if wakes_up else LINGER)
         else:
-            # Said again after every wait, as another relay may have said the opposite. Writes only then.
+            # Set after every wait, because another relay may have reset it. It writes only if it changes.
             fell_asleep, asleep = not asleep, True
             _set_sleeping(session, True)
             if fell_asleep:
                 wait = FIRST_WAIT
-                continue  # look once more: what was written until now notified nobody
+                continue  # query once more: messages committed before the flag was set sent no notification
             for _ in session.notifies(timeout=wait, stop_after=1):
-                watermark = Watermark()  # whoever notified may have begun long ago
+                watermark = Watermark()  # the notifying transaction may have begun long ago
             wait = min(2 * wait, LONGEST_WAIT)
 
 
 def _connect() -> psycopg.Connection[Any]:
-    """A session of its own to listen on: Django's would be busy, and closes."""
+    """Open a separate connection to listen on: Django's is busy and may be closed."""
     known = connection.get_connection_params()
     parameters = {name: value for name, value in known.items() if name not in ("cursor_factory", "context")}
     session = psycopg.connect(**parameters, autocommit=True)
-    session.execute("SET synchronous_commit TO off")  # a flag that is lost with the server is set again
+    session.execute("SET synchronous_commit TO off")  # a flag that is lost in a crash is set again
     return session
 
 

@@ -1,4 +1,4 @@
-"""What has to be sent of claimed messages: the handlers are asked, and first deliveries written down."""
+"""Prepares claimed messages for sending: calls the handlers and records first deliveries."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from outbox.relay import deliveries
 from outbox.relay.claims import Claimed
 
 PROBED_EVERY = 15
-"""First deliveries to one queue after which a probe is sent: within a batch that holds many, because one that
-is lost would not be found before the whole batch has been worked off, should consumers turn out to be slow; and
-over all batches to a queue that is slow already."""
+"""A probe is sent after this many first deliveries to one queue: within a large batch, so that a lost copy is
+found before slow consumers have processed the whole batch; and across batches, if the queue is already slow."""
 
 FEW = 2 * PROBED_EVERY
-"""So many of a batch for one queue are sent without, unless it is slow: the sweep's own probe behind them is
-soon enough."""
+"""Up to this many deliveries of a batch to one queue need no probe unless the queue is slow: the sweep's own
+probe comes soon enough."""
 
 _since: Counter[str] = Counter()
 """First deliveries to each queue since the last probe that this process sent there."""
@@ -32,25 +31,25 @@ _since: Counter[str] = Counter()
 
 @dataclasses.dataclass(slots=True)
 class Ready:
-    """A claimed message with the canvases of its workflows, and what has to be sent of them."""
+    """A claimed message with the canvases of its workflows, and those of them that must be sent."""
 
     row: Claimed
     message: Message
     canvases: dict[str, Signature]
     sendings: list[dispatch.Sending] = dataclasses.field(default_factory=list)
     queue: str | None = None
-    """Where a redelivery goes; None if nobody follows it."""
+    """The queue of a redelivery; None if it is not followed."""
     part: int = 0
-    """Of its batch: how many times probes are sent before it."""
+    """The part of the batch: how many times probes are sent before this message."""
 
 
 def build(row: Claimed) -> Ready:
     """
-    What has to be started: all of a message's workflows, or the one that is redelivered.
+    Build the canvases of a message's workflows, or of the one that is redelivered.
 
     Raises:
-        registry.UnknownWorkflow: if a workflow that is named has gone, or is not here yet.
-        Exception: whatever a handler raises; that is the message's own failure.
+        registry.UnknownWorkflow: if this code does not have a workflow that is named.
+        Exception: whatever a handler raises; that counts as the message's own failure.
     """
     message = Message.of(row, registry.load(row.event_name, row.event_version, row.payload))
     workflows = _workflows(row, message)
@@ -59,7 +58,7 @@ def build(row: Claimed) -> Ready:
 
 
 def _workflows(row: Claimed, message: Message) -> dict[str, registry.Handler]:
-    """All of a message's workflows, or those that are named."""
+    """All workflows of a message, or those that are named."""
     if row.redelivers:
         found = registry.workflows_for(message.event, only=[row.redelivers])
         found = {name: handler for name, handler in found.items() if name == row.redelivers}
@@ -74,9 +73,9 @@ def _workflows(row: Claimed, message: Message) -> dict[str, registry.Handler]:
 
 def written_down(built: Sequence[Ready]) -> tuple[Sequence[Ready], list[deliveries.Mark]]:
     """
-    Write first deliveries down, with probes between many; say of all what has to be sent.
+    Record first deliveries, with probes between many of them, and set what must be sent for each message.
 
-    A delivery that is written down and not sent is sent again: its message is still to be delivered.
+    A delivery that is recorded but not sent is sent again, because its message is still undelivered.
     """
     queues = [_queues(order) for order in built]
     marks = _cut(built, [each.values() for each in queues])
@@ -102,7 +101,7 @@ def written_down(built: Sequence[Ready]) -> tuple[Sequence[Ready], list[deliveri
 
 
 def _queues(order: Ready) -> dict[str, str]:
-    """Where first deliveries go that are followed; of a redelivery, that is noted with it."""
+    """The queues of followed first deliveries; that of a redelivery is stored in `order.queue`."""
     found = {name: deliveries.queue_of(current_app, canvas) for name, canvas in order.canvases.items()}
     if order.row.redelivers:
         order.queue = next(iter(found.values()), None)
@@ -111,7 +110,7 @@ def _queues(order: Ready) -> dict[str, str]:
 
 
 def _cut(built: Sequence[Ready], queues: Sequence[Iterable[str]]) -> list[deliveries.Mark]:
-    """Cut what is sent into parts, with a probe behind each: of what is much for a queue, and if it is slow."""
+    """Split a batch into parts, with a probe behind each, for queues with many messages and for slow ones."""
     much = {queue for queue, number in Counter(chain(*queues)).items() if number > FEW}
     since = Counter({queue: number for queue, number in _since.items() if queue not in much})
     part, marks = 0, []
@@ -127,7 +126,7 @@ def _cut(built: Sequence[Ready], queues: Sequence[Iterable[str]]) -> list[delive
 
 
 def _joined(built: Sequence[Ready], marks: Sequence[deliveries.Mark]) -> list[deliveries.Mark]:
-    """Join the parts again between which no probe is sent."""
+    """Join parts that have no probe between them."""
     parts = sorted({mark.part for mark in marks})
     for order in built:
         order.part = bisect.bisect_right(parts, order.part)
@@ -135,7 +134,7 @@ def _joined(built: Sequence[Ready], marks: Sequence[deliveries.Mark]) -> list[de
 
 
 def _count(built: Sequence[Ready], queues: Sequence[Iterable[str]], marks: Sequence[deliveries.Mark]) -> None:
-    """Count what is sent to each queue behind its last probe."""
+    """Count the deliveries to each queue behind its last probe."""
     last = {mark.queue: mark.part for mark in marks}
     for queue in last:
         del _since[queue]

@@ -1,15 +1,16 @@
 """
-Telling a copy that waits in its queue from one that is lost.
+Distinguishes copies that wait in their queue from lost ones.
 
-A probe is a task that does nothing but come back, with the database's time at which it was sent. Queues keep
-their order: when it comes back, whatever was sent to its queue before has left the queue. A copy that was
-sent before a probe that came back, and did not get on for `GRACE` since, is lost, and its message is
-delivered again. While consumers are slow or away no probe comes back, and nothing is delivered again; when
-a broker forgets all it had, the next probe comes straight back. No clocks are compared, no speed is guessed.
+A probe is a task that only records its return. The database stores the time at which it was sent. Queues keep
+their order: when a probe returns, everything that was sent to its queue before has left the queue. A copy that
+was sent before a returned probe, and has made no progress for `GRACE` since, is lost, and its message is
+redelivered. While consumers are slow or absent, no probe returns and nothing is redelivered. If a broker loses
+all its messages, the next probe returns at once. No clocks are compared, and no assumptions about speed are
+made.
 
-Probes are sent to queues in which a copy has been for some seconds, one at a time first, then more seldom.
-The relay sends others between the many messages of a large batch: behind it alone, they would come back only
-when all of it has been worked off.
+Probes are sent to queues that have held a copy for some seconds, with growing intervals. The relay sends
+additional ones between the messages of a large batch; a probe behind the whole batch would return only after
+all of it has been processed.
 """
 
 from __future__ import annotations
@@ -29,57 +30,57 @@ from outbox.models import Delivery, OutboxMessage, QueueProbe, QueueWatch
 PROBE = "outbox.tasks.probe"
 
 GRACE = dt.timedelta(seconds=40)
-"""What may happen to a copy that has left its queue until it is heard of: it waits in a worker behind a task,
-and takes its time, 20 seconds each at most; or its worker dies, and Redis delivers it again 34 seconds after
-it was taken, before all that waits. RabbitMQ delivers it again at once."""
+"""The longest time between leaving the queue and the next recorded progress. A copy waits in a worker behind
+another task and then runs, each for at most 20 seconds; or its worker dies, and Redis redelivers it 34 seconds
+after it was taken, ahead of all waiting messages. RabbitMQ redelivers it at once."""
 
 UNHEARD_OF = dt.timedelta(seconds=3)
-"""How long a copy may be under way before a probe is sent after it: nearly all are done by then."""
+"""How long a copy may be under way before a probe follows it. Nearly all copies are done by then."""
 
 LONGEST_GAP = dt.timedelta(seconds=10)
-"""Between two probes of a queue from which none comes back. One lost with all the rest delays the proof of
-that by as much."""
+"""The longest interval between two probes to a queue from which none returns. If a probe is lost together with
+everything else, the detection is delayed by this much."""
 
 MOST_OUTSTANDING = 30
-"""Probes that may wait in one queue before the broker is asked whether anything moves there. Then another is
-sent only if the queue has got shorter, or holds fewer messages than probes; or every `SELDOM`."""
+"""Probes that may wait in one queue before its length is queried. Then another probe is sent only if the queue
+has become shorter or holds fewer messages than probes, or once every `SELDOM`."""
 
 SELDOM = dt.timedelta(minutes=5)
 
 LONGEST_BREAK = dt.timedelta(seconds=10)
-"""Between two sweeps. After a longer break, as when the database was away and nobody could say what got on,
-probes prove nothing that were sent before."""
+"""The longest break between two sweeps. After a longer one, for example while the database was unavailable and
+no progress was recorded, earlier probes prove nothing."""
 
 SETTLED_WITHIN = dt.timedelta(seconds=10)
-"""After this a batch is settled, or another relay's: longer than the lease on it."""
+"""After this time a batch is settled or was taken over by another relay. Longer than the lease."""
 
 PROMPT_LOSSES = 3
-"""Losses in a row after which a copy is sent again at once; then it waits, twice as long each time."""
+"""Up to this many consecutive losses a copy is sent again at once; after that the wait doubles each time."""
 
 LONGEST_PAUSE = dt.timedelta(minutes=45)
 
 MOST_RESUMED = 2_000
-"""Deliveries that one sweep resumes; the next one comes a second later."""
+"""Deliveries that one sweep resumes. The next sweep follows a second later."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Due:
-    """A queue that needs another probe, if its length (where it is asked for) does not speak against it."""
+    """A queue that needs another probe, unless its length shows that nothing moves."""
 
     queue: str
     outstanding: int
-    """Probes that have not come back."""
+    """Probes that have not returned."""
     was_waiting: int | None
-    """The queue's length when the last probe was sent; None if it was not asked for."""
+    """The queue's length when the last probe was sent; None if it was not queried."""
     is_long_ago: bool
     """Whether the last probe was sent so long ago that another is sent anyway."""
 
 
 def sweep() -> int:
     """
-    Deliver again what is lost, and send probes to where something has been waiting; return how many were lost.
+    Redeliver lost copies, and send probes to queues with waiting copies; return how many were lost.
 
-    Safe to run at any time, in any number of processes. A broker that is down is left alone.
+    Safe to run at any time, in any number of processes, and while the broker is down.
     """
     with transaction.atomic(durable=True):
         watch = _watch()
@@ -97,7 +98,7 @@ def sweep() -> int:
 
 
 def came_back(probe_id: int) -> bool:
-    """Note that a worker took a probe off its queue."""
+    """Record that a worker took a probe off its queue."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {QueueProbe._meta.db_table} SET returned_at = statement_timestamp() "  # noqa: S608
@@ -110,7 +111,7 @@ def came_back(probe_id: int) -> bool:
 
 
 def _watch() -> QueueWatch | None:
-    """The watch, locked and up to date; None while another sweep holds it."""
+    """The watch, locked and updated; None while another sweep holds it."""
     QueueWatch.objects.get_or_create(pk=1)
     watch = QueueWatch.objects.select_for_update(skip_locked=True).filter(pk=1).first()
     if watch:
@@ -130,8 +131,8 @@ def _watch() -> QueueWatch | None:
     return watch
 
 
-# Messages are locked before their deliveries, here as everywhere. Of the batch that a probe was sent with it
-# is known what was sent before; of others, only when they were settled.
+# Everywhere, messages are locked before their deliveries. Within a probe's own batch the order of sending is
+# known; for other batches only the time at which they were settled.
 RESUME = f"""
 WITH passed AS MATERIALIZED (
     SELECT queue, batch, max(sent_at) AS until FROM {QueueProbe._meta.db_table}
@@ -179,9 +180,9 @@ def _resume_lost(watch: QueueWatch) -> int:
 
 def _forget_spent(watch: QueueWatch) -> None:
     """
-    Delete the probes from before the watch, and those before the newest whose grace is over.
+    Delete the probes from before the watch, and those older than the newest one whose grace has passed.
 
-    Those within a batch know more of it than the newest does until it is settled.
+    Probes within a batch are kept until it is settled, because they prove more about it than the newest one.
     """
     values: dict[str, Any] = {"since": watch.since, "grace": GRACE, "settled": SETTLED_WITHIN}
     with connection.cursor() as cursor:
@@ -223,7 +224,7 @@ WHERE (newest.sent_at IS NULL OR newest.sent_at < statement_timestamp()
 
 
 def _due() -> list[Due]:
-    """The queues in which something has been waiting that the probes so far say nothing of."""
+    """The queues with waiting copies that are newer than the last returned probe."""
     values: dict[str, Any] = {
         "queues": sorted(current_app.amqp.queues),
         "gap": LONGEST_GAP,
@@ -239,7 +240,7 @@ def _due() -> list[Due]:
 
 
 def _probe(due: Due) -> None:
-    """Send a probe to a queue, unless many wait there and nothing moves."""
+    """Send a probe to a queue, unless many probes wait there and nothing moves."""
     try:
         waiting = inspection.waiting(due.queue) if due.outstanding >= MOST_OUTSTANDING else None
         if waiting is None or _may_have_moved(due, waiting):
@@ -254,10 +255,10 @@ def _may_have_moved(due: Due, waiting: int) -> bool:
 
 def _send(queue: str, waiting: int | None) -> None:
     """
-    Write a probe down, and send it.
+    Record a probe and send it.
 
     Raises:
-        outbox.broker.dispatch.BrokerDown: if the broker did not take it.
+        outbox.broker.dispatch.BrokerDown: if the broker did not accept it.
         outbox.broker.dispatch.NotDelivered: if the queue is missing.
     """
     with connection.cursor() as cursor:
@@ -276,6 +277,6 @@ def _send(queue: str, waiting: int | None) -> None:
 
 
 def sending(queue: str, probe_id: int) -> dispatch.Sending:
-    """The probe, on its way to a queue."""
+    """Return the sending of a probe to a queue."""
     canvas = current_app.signature(PROBE, kwargs={"probe_id": probe_id}, immutable=True, queue=queue)
     return dispatch.Sending(canvas, {})

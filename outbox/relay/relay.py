@@ -1,9 +1,9 @@
 """
-From the outbox to Celery: claim, start the workflows, settle; postpone, park or bury what cannot start.
+From the outbox to Celery: claims messages, starts their workflows and settles them.
 
-Claiming and settling are short transactions of their own; the broker is talked to in between, by way of
-`dispatch` and for a whole batch at once, with no row locked. A claim carries a token, so a relay that was
-frozen and wakes up late settles nothing that another one took over.
+Messages that cannot be started are postponed, parked or buried. Claiming and settling are separate short
+transactions. In between, `dispatch` sends a whole batch to the broker while no row is locked. A claim carries a
+token, so a relay that was suspended cannot settle messages that another relay has taken over.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def drain(
     watermark: Watermark | None = None,
 ) -> Drained:
     """
-    Deliver what is due, batch by batch, until nothing is left, `most` messages are done or the broker is down.
+    Deliver due messages in batches, until none is left, `most` messages are done or the broker is down.
 
-    What becomes due during the last batch is for the next drain. Begins no batch later than `within` after
-    the first. Safe to run in any number of processes at once. A relay that drains again and again has a
-    `watermark`.
+    Messages that become due during the last batch are left to the next drain. No batch starts later than
+    `within` after the first. Safe to run in any number of processes at once. A relay that drains repeatedly
+    passes its `watermark`.
     """
     total, watermark = Drained(), watermark or Watermark()
     until = time.monotonic() + within.total_seconds() if within else math.inf
@@ -63,9 +63,10 @@ def drain(
 
 def deliver(rows: Sequence[Claimed]) -> Drained:
     """
-    Start the workflows of claimed messages and settle each one by how that went.
+    Start the workflows of claimed messages and settle each message according to the result.
 
-    A broker that fails between two parts of a batch has taken the first one: only the rest is sent again.
+    If the broker fails between two parts of a batch, it has accepted the first one: only the rest is sent
+    again.
     """
     result = Drained()
     orders, marks = preparing.written_down(_built(rows, result))
@@ -95,7 +96,7 @@ def _sent(batch: dispatch.Batch) -> list[dispatch.Headers]:
 def _batches(
     orders: Sequence[Ready], marks: Sequence[deliveries.Mark], result: Drained
 ) -> tuple[list[Ready], list[dispatch.Batch]]:
-    """What is sent one after the other: a probe comes after all that it is to prove gone."""
+    """The batches to send one after the other: a probe follows all messages that it can prove gone."""
     parts = max([1, *(mark.part for mark in marks), *(order.part + 1 for order in orders)])
     ready, batches = [], [dispatch.Batch(current_app) for _ in range(parts)]
     for order in orders:
@@ -112,7 +113,7 @@ def _batches(
 
 
 def _built(rows: Sequence[Claimed], result: Drained) -> list[Ready]:
-    """Ask the handlers; what fails is set aside."""
+    """Call the handlers; set messages aside whose handlers fail."""
     built = []
     for row in rows:
         try:
@@ -124,12 +125,10 @@ def _built(rows: Sequence[Claimed], result: Drained) -> list[Ready]:
 
 def start(message: OutboxMessage, *, app: Celery | None = None) -> None:
     """
-    Send copies of all that a message's latest delivery has started, as a broker does that repeats itself.
-
-    For tests and drills.
+    Send duplicates of everything that a message's latest delivery has started, for tests and drills.
 
     Raises:
-        outbox.broker.dispatch.BrokerDown: if the broker did not take one of them.
+        outbox.broker.dispatch.BrokerDown: if the broker did not accept one of them.
         outbox.broker.dispatch.NotDelivered: if there is no queue for one of them.
     """
     app = app or current_app
@@ -141,7 +140,7 @@ def start(message: OutboxMessage, *, app: Celery | None = None) -> None:
 
 
 def _start_one_by_one(orders: Sequence[Ready], result: Drained) -> list[Ready]:
-    """Find out which message of a batch cannot be sent; return those that were."""
+    """Send the messages of a batch one by one; return those that were sent."""
     started: list[Ready] = []
     for position, order in enumerate(orders):
         try:
@@ -160,7 +159,7 @@ def _start_one_by_one(orders: Sequence[Ready], result: Drained) -> list[Ready]:
 
 
 def _without_queue(orders: Sequence[Ready], missed: Sequence[dispatch.Headers], result: Drained) -> list[Ready]:
-    """Let what no queue takes wait; return what is under way, be it in part. A probe is let go."""
+    """Make messages wait that no queue accepts; return those sent at least in part. Ignores probes."""
     without = {(str(headers["message_id"]), str(headers["workflow"])) for headers in missed if headers}
     under_way = []
     for order in orders:
@@ -185,9 +184,9 @@ def settle(
     rows: Sequence[Claimed], *, queues: Mapping[tuple[uuid.UUID, str], str] = MappingProxyType({})
 ) -> int:
     """
-    Note that a broker took the messages now, unless somebody else holds them; return how many.
+    Record that a broker has accepted the messages, unless another relay holds them; return how many.
 
-    `queues` says where redeliveries went; one that is not in it is not followed any further.
+    `queues` maps redeliveries to their queues. A redelivery that is missing is not followed any further.
     """
     if not rows:
         return 0

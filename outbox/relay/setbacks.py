@@ -1,4 +1,4 @@
-"""What becomes of a message that the relay cannot start: it is postponed, parked or buried."""
+"""Postpones, parks or buries messages that the relay cannot start."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ CONSUMER = "outbox.relay"
 
 
 POSTPONEMENTS = tuple(dt.timedelta(seconds=seconds) for seconds in (1, 10, 60, 600))
-"""The waits after a message's own failures to start; after the last one it is buried."""
+"""The waits after failed starts of a message. After the last one it is buried."""
 
 
 QUEUE_WAIT = dt.timedelta(seconds=5)
-"""After how long a message is sent again that no queue took. It is an outage: no attempt is spent."""
+"""The wait before a message is sent again that no queue accepted. This counts as an outage: no attempt is
+spent."""
 
 UNREADABLE_WAIT = dt.timedelta(minutes=1)
-"""How long a redelivery waits whose event this code cannot read."""
+"""The wait of a redelivery whose event this code cannot read."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Drained:
-    """What one drain did, in messages."""
+    """The results of one drain, in numbers of messages."""
 
     published: int = 0
     postponed: int = 0
@@ -57,7 +58,7 @@ class Drained:
 
 
 def set_aside(row: Claimed, error: Exception, result: Drained) -> None:
-    """Park, postpone or bury a message for its own failure."""
+    """Park, postpone or bury a message because of its own failure."""
     if not _is_readable(row.event_name, row.event_version, row.payload):
         if row.redelivers:
             _wait_to_be_readable(row, error)
@@ -71,15 +72,15 @@ def set_aside(row: Claimed, error: Exception, result: Drained) -> None:
 
 
 _unparked_until: uuid.UUID | None = None
-"""Where the next look through the parked messages goes on; None at their beginning."""
+"""The parked message after which the next call continues; None at the beginning."""
 
 
 def unpark(*, within: dt.timedelta | None = None) -> int:
     """
-    Make parked messages due again that this code has learned to read; return how many.
+    Release parked messages that this code can read; return how many.
 
-    Each is read, whatever it was parked for, as only that shows it; batch by batch and no longer than `within`.
-    What there is no time for is for the next call.
+    Tries to read each message, whatever it was parked for. Works in batches and no longer than `within`; the
+    next call continues.
     """
     global _unparked_until
     released, until = 0, time.monotonic() + within.total_seconds() if within else math.inf
@@ -92,7 +93,7 @@ def unpark(*, within: dt.timedelta | None = None) -> int:
 
 
 def _parked(*, after: uuid.UUID | None) -> list[tuple[Any, ...]]:
-    """The next parked messages whose event has a name that this code knows."""
+    """The next parked messages whose event name this code knows."""
     parked = OutboxMessage.objects.filter(status="parked", event_name__in=registry.known_events())
     if after:
         parked = parked.filter(pk__gt=after)
@@ -109,7 +110,7 @@ def _release_parked(ids: Sequence[uuid.UUID]) -> int:
 
 
 def _is_readable(name: str, version: int, payload: Payload) -> bool:
-    """Whether this code can read the event. What fails in another way is the message's own failure."""
+    """Whether this code knows and can read the event. Any other error is the message's own failure."""
     try:
         registry.load(name, version, payload)
     except (registry.UnknownEvent, UnreadableEvent):
@@ -128,7 +129,7 @@ def _park(row: Claimed, reason: Exception) -> int:
 
 
 def _wait_to_be_readable(row: Claimed, reason: Exception) -> None:
-    """Have a redelivery wait whose message this code cannot read any more. No attempt is spent."""
+    """Postpone a redelivery whose message this code cannot read. No attempt is spent."""
     for ours in held([row]):
         ours.update(
             claim=None,
@@ -140,7 +141,7 @@ def _wait_to_be_readable(row: Claimed, reason: Exception) -> None:
 
 
 def _postpone_or_bury(row: Claimed, error: Exception) -> int:
-    """Count a message's own failure; return 1 when that was its last try, 0 when it waits for another."""
+    """Count a failure of the message's own; return 1 if it was the last try, 0 if another one follows."""
     spent = row.attempts + 1
     gives_up = row.attempts >= len(POSTPONEMENTS)
     changes: dict[str, Any] = {
@@ -178,12 +179,12 @@ def _postpone_or_bury(row: Claimed, error: Exception) -> int:
 
 
 def _note(row: Claimed, error: Exception, outcome: Attempt.Outcome, **planned: Any) -> None:
-    """Note a failed try of the relay as consumers note theirs."""
+    """Record a failed try of the relay."""
     attempts.note(consumer=CONSUMER, message_id=row.id, error=error, outcome=outcome, **planned)
 
 
 def _give_up(row: Claimed, changes: dict[str, Any]) -> int:
-    """End the delivery that failed: the redelivery of one workflow, or all that was to be started."""
+    """End the delivery that failed: the redelivery of one workflow, or the whole message."""
     [ours] = held([row])
     if row.redelivers:
         return int(ours.delete()[0])
@@ -192,7 +193,7 @@ def _give_up(row: Claimed, changes: dict[str, Any]) -> int:
 
 
 def wait_for_queue(row: Claimed, workflows: Sequence[str], *, is_part: bool) -> None:
-    """Of a message that is under way, its other workflows wait by themselves."""
+    """Postpone a message that no queue accepted; if other workflows were sent, only `workflows` wait."""
     error = f"NotDelivered: no queue accepts the work of {', '.join(workflows)}"
     changes: dict[str, Any] = {"claim": None, "not_before": Now() + Value(QUEUE_WAIT), "last_error": error}
     if is_part:

@@ -1,10 +1,9 @@
 """
-Where a relay goes on reading.
+The position from which a relay continues to read.
 
-What was delivered leaves dead entries in the index of undelivered messages, until PostgreSQL vacuums the
-table. With millions of published messages beside it that can take a million deliveries, and passing over
-their entries takes 10 ms at every look. So a relay begins where its last look ended, and reads from the very
-beginning only now and then.
+Delivered messages leave dead entries in the index of undelivered messages until PostgreSQL vacuums the table.
+With millions of published messages that may take a million deliveries, and skipping the dead entries takes 10
+ms in every query. So a relay begins where its last query ended, and reads from the beginning only now and then.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 """Before any message."""
 
 MARGIN = dt.timedelta(seconds=1)
-"""How far before the end of the last look the next one begins. Messages become visible when their transactions
-end, not in the order of their times; nearly all transactions are shorter than this."""
+"""How far before the end of the last query the next one begins. Messages become visible when their transactions
+end, not in the order of their times. Nearly all transactions are shorter than this."""
 
 FROM_BEGINNING_EVERY = 0.25
-"""Seconds between two looks from the beginning: what a message waits longer that a long transaction made, or
-that another relay has let go of."""
+"""Seconds between two queries from the beginning. Messages of long transactions, and messages released by
+another relay, wait up to this much longer."""
 
 
 class Watermark:
-    """How far one relay has read. It is kept in memory only: without it, everything is looked through."""
+    """How far one relay has read. It is kept in memory only; a new one reads from the beginning."""
 
     def __init__(self) -> None:
         self._at = BEGINNING
         self._read_from_beginning = -FROM_BEGINNING_EVERY
 
     def begin(self) -> dt.datetime:
-        """The time of delivery from which to look now."""
+        """Return the delivery time from which to read now."""
         now = time.monotonic()
         if now - self._read_from_beginning < FROM_BEGINNING_EVERY:
             return self._at
@@ -40,5 +39,5 @@ class Watermark:
         return BEGINNING
 
     def move(self, seen_until: dt.datetime) -> None:
-        """Remember that all was found that was due until then, by the database's clock; never moves back."""
+        """Record that everything due until then was found, by the database's clock. Never moves back."""
         self._at = max(self._at, seen_until - MARGIN)

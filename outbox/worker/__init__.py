@@ -1,6 +1,6 @@
 """
-The guarded Celery worker: its consumer, its requests, its scheduler.
+The guarded Celery worker: its consumer, its requests and its scheduler.
 
-A message that is no task, or that ends its worker, becomes a dead letter instead of stopping the queue. How a
-task takes a message is in `outbox.consumer`; this is what runs it.
+A message that is not a task, or that kills its worker, becomes a dead letter instead of stopping the queue.
+`outbox.consumer` defines how a task handles a message; this package runs it.
 """

@@ -1,7 +1,7 @@
 """
-beat's scheduler: on a steady clock, without piles of ticks, and one that ends when it is told to.
+beat's scheduler: it uses a monotonic clock, limits the number of waiting ticks, and ends when it is signalled.
 
-Named in Celery's settings as `beat_scheduler`. It keeps its schedule in memory: there is no file to corrupt.
+Set it as `beat_scheduler` in Celery's settings. The schedule is kept in memory, so there is no file to corrupt.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from celery import beat, signals
 from outbox.broker import inspection
 
 MOST_WAITING = 100
-"""Ticks that may wait in a queue before no more are sent there: nobody takes them. When somebody does again,
-they are worked off in less than a second."""
+"""Ticks that may wait in a queue before no more are sent to it, because no worker takes them. Once a worker
+does, they are processed in less than a second."""
 
 COUNTED_EVERY = 10.0
-"""Seconds between two questions to the broker how many wait."""
+"""Seconds between two queries for the number of waiting ticks."""
 
 STOP_WITHIN = 5
-"""Seconds after which a beat that was told to end, and still waits for its broker, ends at once. It holds
-nothing that could be lost."""
+"""Seconds after a signal until a beat that still waits for its broker ends at once. It holds nothing that could
+be lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Scheduler(beat.Scheduler):
             entry.schedule.nowfun = steady_now
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Send a tick, unless so many wait that nobody seems to take them."""
+        """Send a tick, unless too many wait in its queue."""
         queue = entry.options.get("queue", "")
         if queue and self._count(queue) >= MOST_WAITING:
             logger.warning("%s: not sent, as %s ticks wait in the queue %s", entry.name, MOST_WAITING, queue)
@@ -56,17 +56,17 @@ class Scheduler(beat.Scheduler):
     def _count(self, queue: str) -> int:
         counted_at, waiting = self._waiting.get(queue, (-COUNTED_EVERY, 0))
         if time.monotonic() - counted_at >= COUNTED_EVERY:
-            waiting = _ask(queue)
+            waiting = _waiting(queue)
             self._waiting[queue] = time.monotonic(), waiting
         return waiting
 
 
-def _ask(queue: str) -> int:
-    """How many wait; none when the broker does not say, as sending the tick will then say why."""
+def _waiting(queue: str) -> int:
+    """The number of waiting messages; 0 if the broker does not answer: sending the tick then fails as well."""
     try:
         return inspection.waiting(queue)
     except Exception:
-        logger.warning("the broker does not say how many ticks wait in the queue %s", queue, exc_info=True)
+        logger.warning("Could not query how many ticks wait in the queue %s", queue, exc_info=True)
         return 0
 
 
@@ -74,18 +74,18 @@ _began_at, _began = dt.datetime.now(dt.UTC), time.monotonic()
 
 
 def steady_now() -> dt.datetime:
-    """The time, by a clock that nobody sets: one that goes back an hour would stop all ticks for an hour."""
+    """Return the time by the monotonic clock. A clock set back by an hour would stop all ticks for an hour."""
     return _began_at + dt.timedelta(seconds=time.monotonic() - _began)
 
 
 @signals.beat_init.connect
 def end_surely(sender: Any, **_: Any) -> None:
     """
-    Let beat, its `celery.beat.Service` being the sender, end when it is told to, whatever it waits for.
+    Make beat end on a signal, whatever it waits for. The sender is its `celery.beat.Service`.
 
-    Celery's handler saves the schedule first, and for that makes one if there is none yet: in a process that
-    is told to end while it makes it, that fails. Then it raises `SystemExit` where the process is at that
-    moment. redis-py makes another error of one that meets it waiting for an answer, and beat goes on.
+    Celery's handler saves the schedule first, and creates it if there is none yet, which fails if the signal
+    arrives during its creation. Then it raises `SystemExit`. While redis-py waits for a response, it turns that
+    into another error, and beat continues.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ending(sender))
@@ -93,11 +93,11 @@ def end_surely(sender: Any, **_: Any) -> None:
 
 def _ending(service: Any) -> Any:
     def end(number: int, frame: Any) -> None:
-        service._is_shutdown.set()  # the loop ends after this tick, should nothing else end it
-        # No alarm: Python gives that signal's default back while it ends, which would kill an orderly end.
+        service._is_shutdown.set()  # ends the loop after this tick, if nothing else does
+        # Not SIGALRM: Python restores its default action during shutdown, which would kill an orderly end.
         last_resort = threading.Timer(STOP_WITHIN, os._exit, [0])
         last_resort.daemon = True
         last_resort.start()
-        raise SystemExit  # there is no schedule to save: it is in memory
+        raise SystemExit  # the schedule is in memory and needs no saving
 
     return end
