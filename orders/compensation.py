@@ -15,6 +15,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Now
 
 from orders import claims, contracts, effects, moves, ports, stock, undecided
+from orders.contracts.currencies import written
 from orders.dead_letters import needless
 from orders.effects import capture, note_shipped
 from orders.models import Order, Payment, Refund, Shipment
@@ -229,6 +230,7 @@ def _ask_for_refund(
     Raises:
         orders.ports.RefundUndecided: while the provider has not given the money back yet.
         orders.ports.RefundFailed: if it never will.
+        orders.ports.RefundDiffers: if it has given back another amount.
     """
     receipt = found or gateway.refund(
         charge_id=payment.provider_id,
@@ -243,6 +245,13 @@ def _ask_for_refund(
         failed = {"status": Refund.Status.FAILED, "failures": F("failures") + 1, "resolved_at": Now()}
         _note_not_done(intent, receipt, **failed)
         raise ports.RefundFailed(receipt.message)
+    if receipt.amount_minor != intent.amount_minor:
+        _note_not_done(intent, receipt)
+        was, wanted = (written(minor, intent.currency) for minor in (receipt.amount_minor, intent.amount_minor))
+        raise ports.RefundDiffers(
+            f"{receipt.id} has given back {was} in place of {wanted}: give back the rest by other means, and "
+            "discard the dead letter as refunded elsewhere"
+        )
     return receipt
 
 

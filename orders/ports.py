@@ -72,6 +72,10 @@ class RefundFailed(Permanent):
     """The provider has given nothing back, and will not: somebody has to find another way, or try again."""
 
 
+class RefundDiffers(Permanent):
+    """The provider has given another amount back than was asked for: somebody has to give back the rest."""
+
+
 def may_have_acted(failure: BaseException) -> bool:
     """Whether the outside may have done what was asked although the call failed."""
     if isinstance(failure.__cause__, OutcomeUnknown):

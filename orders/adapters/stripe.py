@@ -167,6 +167,9 @@ class StripeGateway:
         receipts = [_receipt(refund) for refund in self._refunds_of(charge_id)]
         if not receipts:
             raise OutcomeUnknown(f"Stripe says that {charge_id} was refunded, and lists no refund of it")
+        done = [receipt for receipt in receipts if receipt.state is RefundState.DONE]
+        if len(done) > 1:  # in parts, by hand
+            return dataclasses.replace(done[0], amount_minor=sum(receipt.amount_minor for receipt in done))
         return min(receipts, key=lambda receipt: list(RefundState).index(receipt.state))
 
     def look_up_refund(self, *, charge_id: str, idempotency_key: str) -> RefundReceipt | None:

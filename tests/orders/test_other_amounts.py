@@ -1,4 +1,4 @@
-"""A provider that captures another amount than the order's: noticed at once, and given back as captured."""
+"""A provider that captures or gives back another amount than it should: noticed at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import datetime as dt
 
 import pytest
 
+from notifications.models import Notification
+from orders import adapters, services
 from orders.adapters import stripe
+from orders.contracts import OrderRefunded
 from orders.dead_letters import attention
-from orders.models import Order, Payment
+from orders.models import Order, Payment, Refund
 from outbox import testing
 from outbox.database import clock
 from outbox.dead_letters import resolving
-from outbox.models import DeadLetter
+from outbox.models import DeadLetter, OutboxMessage
 from outbox.verification import examination, restores
 from tests.conftest import close_breakers
 from tests.factories import place
@@ -115,3 +118,55 @@ def test_once_it_is_corrected_at_the_provider_a_replay_goes_on(world, drain, dif
 
     assert now(differs).status == Order.Status.FULFILLED
     assert DeadLetter.objects.get(error_class="ChargeDiffers").resolution == "recovered"
+
+
+# refunds -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refunded_in_part(world, drain):
+    """A cancelled order of 500 of which the provider has given back 200."""
+    order = place()
+    with world.warehouse.failing(fault="error", status=503):
+        drain()
+    world.payments.control(fault="state", state="pending", match=f"order-{order.pk}-refund", times=1)
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain)
+    [made] = world.payments.ledger(kind="refund")
+    world.payments.change("refund", made["id"], status="succeeded", amount=200)
+    wait(drain)
+    return order
+
+
+def test_a_refund_of_another_amount_is_a_dead_letter_and_nobody_is_told_that_it_was_made(refunded_in_part):
+    [dead_letter] = DeadLetter.objects.all()
+    assert (dead_letter.consumer, dead_letter.error_class) == ("orders.tasks.refund", "RefundDiffers")
+    assert "2.00 GBP in place of 5.00 GBP" in dead_letter.error
+    assert now(refunded_in_part).status == Order.Status.CANCELLING
+    assert Refund.objects.get().status == Refund.Status.REQUESTED
+    assert "refunded" not in set(Notification.objects.values_list("template", flat=True))
+
+
+def test_its_rest_is_given_back_by_other_means(refunded_in_part, drain):
+    resolving.discard(DeadLetter.objects.all(), by="ops", reason="3.00 by bank transfer", mark_done=True)
+    wait(drain)
+
+    assert now(refunded_in_part).status == Order.Status.CANCELLED
+    report = examination.run(providers=True)
+    assert not [finding.as_json() for finding in report.findings if finding.verdict == "violated"]
+
+
+def test_a_charge_that_was_given_back_in_parts_by_hand_is_refunded(world, drain):
+    order = place()
+    with world.warehouse.failing(fault="error", status=503):
+        drain()
+    [charge] = world.payments.ledger(kind="payment_intent")
+    for amount in (200, 300):
+        adapters.payment_gateway().refund(
+            charge_id=charge["id"], amount_minor=amount, currency="GBP", idempotency_key=f"by hand, {amount}"
+        )
+    services.request_cancellation(order_id=order.pk, requested_by="customer")
+    wait(drain)
+
+    assert now(order).status == Order.Status.CANCELLED
+    assert OutboxMessage.objects.get(event_name=OrderRefunded.name).payload["refunded_minor"] == 500
