@@ -32,7 +32,8 @@ def unusable_servers(error: Exception) -> list[str]:
 
     if not isinstance(error, (InterfaceError, OperationalError, BrokerError)):
         return []
-    from orderflow.stack import environment, given
+    from orderflow.stack.checkout import environment
+    from orderflow.stack.servers import given
 
     named = given.named(environment.Given.of(os.environ))
     return given.complaints_about(named, patience=given.SECOND_PATIENCE)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import environment
-from orderflow.stack import children
+from orderflow.stack.supervision import children
 
 ROOT = Path(__file__).resolve().parent.parent
 START_WITHIN = 60.0

@@ -15,7 +15,8 @@ from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate,
 from benchmarks.processes import Spec
 from benchmarks.scenarios import Options, Say
 from benchmarks.systems import RELAY
-from orderflow.stack import ports, probes
+from orderflow.stack import ports
+from orderflow.stack.supervision import probes
 from orders.clients import tokens
 from orders.models import Order
 

@@ -19,15 +19,17 @@ from django.db.models import Count
 from django.utils import timezone
 
 from notifications.models import Notification
-from orderflow.chaos import answers, backlog, copies, faults, planned_orders, promises, recovery, stuck
-from orderflow.chaos.client import Client, Placed
-from orderflow.chaos.faults import Act, StruckNothing
+from orderflow.chaos.assessment import backlog, copies, promises, recovery, response_times, stuck
+from orderflow.chaos.assessment.promises import Finding, Ledgers
+from orderflow.chaos.assessment.recovery import Life, Struck
+from orderflow.chaos.faults import injections
+from orderflow.chaos.faults.injections import Act, StruckNothing
+from orderflow.chaos.faults.schedule import Fault
+from orderflow.chaos.load import planned_orders
+from orderflow.chaos.load.client import Client, Placed
+from orderflow.chaos.load.planned_orders import PlannedOrder
 from orderflow.chaos.own_stack import NotRunning, OwnStack
-from orderflow.chaos.planned_orders import PlannedOrder
-from orderflow.chaos.promises import Finding, Ledgers
-from orderflow.chaos.recovery import Life, Struck
 from orderflow.chaos.report import DrillReport
-from orderflow.chaos.schedule import Fault
 from orders.clients import tokens
 from orders.models import Order, OrderTransition
 from outbox.command_lines import counted
@@ -130,7 +132,9 @@ class Drill:
 
     def _strike(self, fault: Fault) -> None:
         try:
-            act = faults.act_of(fault, stack=self.plan.stack, broker_kind=self.plan.broker, seed=self.plan.seed)
+            act = injections.act_of(
+                fault, stack=self.plan.stack, broker_kind=self.plan.broker, seed=self.plan.seed
+            )
             self._carry_out(fault, act)
         except BaseException as failure:
             self._failures.append(failure)
@@ -237,7 +241,7 @@ class Drill:
             statuses=_statuses(ids),
             settled_after=settled_after,
             busy_seconds=sum(end - begin for begin, end in busy),
-            answers=answers.judge(placed, real),
+            answers=response_times.judge(placed, real),
             recoveries=[recovery.measure(one, lives[one.concerns], real, busy=busy) for one in real],
             repeats=promises.repeats(ledgers),
             copies=copies.count(real) if stack else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from orderflow.chaos.schedule import FEWEST_NODES, KINDS
+from orderflow.chaos.faults.schedule import FEWEST_NODES, KINDS
 
 DEFAULT_REPORT = ".orderflow/chaos"
 

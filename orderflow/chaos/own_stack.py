@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orderflow.chaos import proxy
-from orderflow.stack import children, state
-from orderflow.stack.homes import Home
+from orderflow.chaos.faults import proxy
+from orderflow.stack.checkout import state
+from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.problem import Problem
 from orderflow.stack.servers import rabbitmq
+from orderflow.stack.supervision import children
 
 PATIENCE = 20.0
 """Seconds a fault waits for a process that another one has just ended."""
@@ -28,23 +29,23 @@ class OwnStack:
     """The stack whose state lies in `folder`, where `run.py chaos` keeps it."""
 
     def __init__(self, folder: Path) -> None:
-        self._home = Home(kept_in=folder)
-        self._ports: dict[str, int] = json.loads(self._home.ports.read_text())
+        self._folders = StackFolders(kept_in=folder)
+        self._ports: dict[str, int] = json.loads(self._folders.ports.read_text())
 
     @property
     def is_there(self) -> bool:
         """Whether a supervisor holds this stack right now."""
-        return state.running(self._home) is not None
+        return state.running(self._folders) is not None
 
     @property
     def mail_url(self) -> str:
         """The address of the mail server's page of switches, and of its ledger."""
         return f"http://{proxy.LOOPBACK}:{self._ports['smtp-control']}"
 
-    def unit(self, name: str) -> dict[str, Any]:
+    def entry(self, name: str) -> dict[str, Any]:
         """What the supervisor last wrote about a process."""
-        run = state.read(self._home)
-        return (run.units if run else {}).get(name, {})
+        run = state.read(self._folders)
+        return (run.processes if run else {}).get(name, {})
 
     def process(self, name: str) -> int:
         """
@@ -55,16 +56,16 @@ class OwnStack:
         """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            unit = self.unit(name)
-            if unit.get("state") == "ready" and unit.get("pid"):
-                return int(unit["pid"])
+            entry = self.entry(name)
+            if entry.get("state") == "ready" and entry.get("pid"):
+                return int(entry["pid"])
             time.sleep(0.1)
         raise NotRunning(f"{name} is not up")
 
     def is_back(self, name: str, *, instead_of: int) -> bool:
         """Whether a process is up again under another id."""
-        unit = self.unit(name)
-        return bool(unit.get("state") == "ready" and unit.get("pid") not in (None, instead_of))
+        entry = self.entry(name)
+        return bool(entry.get("state") == "ready" and entry.get("pid") not in (None, instead_of))
 
     def signal_all(self, leader: int, number: signal.Signals) -> None:
         """Signal a process and all of its pool: they form one group, which the supervisor made for them."""
@@ -78,9 +79,9 @@ class OwnStack:
 
     def set_clock(self, name: str, seconds: float) -> None:
         """Let the clock of a unit be `seconds` ahead, also in processes that it starts later."""
-        new = self._home.clocks / f".{name}"
+        new = self._folders.clocks / f".{name}"
         new.write_text(str(seconds))
-        new.replace(self._home.clocks / name)  # at once: the processes read it all the time
+        new.replace(self._folders.clocks / name)  # at once: the processes read it all the time
 
     def pool(self, leader: int) -> list[int]:
         """The processes of a worker's pool."""
@@ -102,7 +103,7 @@ class OwnStack:
         try:
             position = rabbitmq.leader_of(
                 queue,
-                home=self._home.state.parent,
+                folder=self._folders.state.parent,
                 ports=[self._ports[name] for name in names],
                 names_port=self._ports["rabbitmq-names"],
             )

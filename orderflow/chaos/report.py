@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orderflow.chaos import recovery
-from orderflow.chaos.answers import Answers
-from orderflow.chaos.client import Placed
-from orderflow.chaos.copies import Copies
-from orderflow.chaos.promises import Finding
-from orderflow.chaos.recovery import NOT_BACK, Recovery, Struck
-from orderflow.chaos.schedule import Fault
+from orderflow.chaos.assessment import recovery
+from orderflow.chaos.assessment.copies import Copies
+from orderflow.chaos.assessment.promises import Finding
+from orderflow.chaos.assessment.recovery import NOT_BACK, Recovery, Struck
+from orderflow.chaos.assessment.response_times import Answers
+from orderflow.chaos.faults.schedule import Fault
+from orderflow.chaos.load.client import Placed
 from outbox.command_lines import counted
 from outbox.verification import examination
 

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import bench, commands, control, drill, runs
-from .homes import Home
-from .problem import Problem
-from .supervisor import Interrupted
+from orderflow.stack import command_list
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.commands import bench, control, drill, runs
+from orderflow.stack.problem import Problem
+from orderflow.stack.supervision.supervisor import Interrupted
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 LEAST_ROOM = 1024 * 1024  # bytes; what fails with less than that free fails for want of it
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. What the user can mend is told in a sentence."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(Home(), words)
+        return _dispatch(StackFolders(), words)
     except Problem as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
@@ -50,40 +51,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        where = error.filename or full_disk(Home())
+        where = error.filename or full_disk(StackFolders())
         print(f"{where}: {error.strerror}. Free or open it, then run again.", file=sys.stderr)
         return 1
 
 
-def full_disk(home: Home) -> Path:
+def full_disk(folders: StackFolders) -> Path:
     """Return which of the folders that are written to has no room: a failed write does not say where it was."""
-    folders = [home.servers.resolve(), home.state, Path(tempfile.gettempdir())]
-    there = [folder for folder in folders if folder.exists()]
-    return next((folder for folder in there if _is_full(os.statvfs(folder))), home.state)
+    written = [folders.servers.resolve(), folders.state, Path(tempfile.gettempdir())]
+    there = [folder for folder in written if folder.exists()]
+    return next((folder for folder in there if _is_full(os.statvfs(folder))), folders.state)
 
 
 def _is_full(disk: os.statvfs_result) -> bool:
     return disk.f_bavail * disk.f_frsize < LEAST_ROOM or (disk.f_files > 0 and disk.f_favail == 0)
 
 
-def _dispatch(home: Home, words: list[str]) -> int:
+def _dispatch(folders: StackFolders, words: list[str]) -> int:
     word, rest = (words[0], words[1:]) if words else ("", [])
     if _asks_for_help(word, rest):
-        print(f"{USAGE}\nCommands:\n{commands.listed(home.root)}\nThose of Django work as well.")
+        print(f"{USAGE}\nCommands:\n{command_list.listed(folders.root)}\nThose of Django work as well.")
         return 0
     if word in ("down", "status", "reset"):
         if rest:
             raise Problem(f"`{word}` takes no arguments; nothing was done.", exit_code=2)
-        return {"down": control.down, "status": control.status, "reset": control.reset}[word](home)
+        return {"down": control.down, "status": control.status, "reset": control.reset}[word](folders)
     if word == "test":
-        return runs.tests(home, os.environ, rest)
+        return runs.tests(folders, os.environ, rest)
     if word == "bench":
-        return bench.run(home, os.environ, rest)
+        return bench.run(folders, os.environ, rest)
     if word == "chaos" and not drill.is_for_another_stack(rest):
-        return drill.run(home, os.environ, rest)
+        return drill.run(folders, os.environ, rest)
     if word == "up" or not word or word.startswith("-"):
-        return runs.stack(home, os.environ, _start_request(words))
-    return runs.manage(home, os.environ, words)
+        return runs.stack(folders, os.environ, _start_request(words))
+    return runs.manage(folders, os.environ, words)
 
 
 def _asks_for_help(word: str, rest: list[str]) -> bool:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from . import children, probes
-from .homes import Home
-from .ports import LOOPBACK
-from .units import Kind, Process, StopRank, Unit
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.ports import LOOPBACK
+from orderflow.stack.supervision import children, probes
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
 # A pool has the name of its queue. The relay does one thing at a time by design. Steps wait for commits and
 # answers most of the time: two processes left a third of two processors idle.
@@ -31,14 +31,14 @@ PROCESSORS = os.cpu_count() or 1
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """
-    The processes of one stack. `servers` are the units that everything else waits for.
+    The processes of one stack. `servers` are the specs that everything else waits for.
 
     `migrated` says that the database is known to be up to date: then nothing waits for the step that looks.
     `orders_come_first` keeps one processor free of later ones that are starting. Of `orders_workers` more than
     one, the others take over what the first one holds when it dies.
     """
 
-    home: Home
+    folders: StackFolders
     environment: Mapping[str, str]
     port: Mapping[str, int]
     servers: tuple[str, ...] = ()
@@ -46,29 +46,29 @@ class Table:
     orders_come_first: bool = True
     orders_workers: int = 1
     clocks: Path | None = None
-    """A folder with a file for each unit that says how wrong its clock is; None: all are right."""
+    """A folder with a file for each spec that says how wrong its clock is; None: all are right."""
 
-    def units(self) -> list[Unit]:
+    def specs(self) -> list[ProcessSpec]:
         """Return all of them, in the order of their start."""
         early, later = list(self._early()), list(self._later())
         abreast = max(1, PROCESSORS - 1) if self.orders_come_first else PROCESSORS
-        queue = [early[-1].name] * abreast + [unit.name for unit in later]
+        queue = [early[-1].name] * abreast + [spec.name for spec in later]
         return early + [
-            dataclasses.replace(unit, after=(*unit.after, before), early=False)
-            for unit, before in zip(later, queue, strict=False)
+            dataclasses.replace(spec, after=(*spec.after, before), early=False)
+            for spec, before in zip(later, queue, strict=False)
         ]
 
-    def migrate(self) -> Unit:
+    def migrate(self) -> ProcessSpec:
         """Return the step that brings the database up to date."""
         after = tuple(name for name in self.servers if name in ("postgres", "proxy"))
         # Checking the settings as well would take a third longer; every other command does.
         return self._manage("migrate", "migrate", "--noinput", "--skip-checks", after=after)
 
-    def admin(self) -> Unit:
+    def admin(self) -> ProcessSpec:
         """Return the step that makes the administrator, or puts back the password that is shown."""
         return self._manage("admin", "ensure_admin", after=("migrate",))
 
-    def _early(self) -> Iterator[Unit]:
+    def _early(self) -> Iterator[ProcessSpec]:
         for name in EARLY_SANDBOX:
             yield self._sandbox(name)
         if not self.migrated:
@@ -79,7 +79,7 @@ class Table:
         for name, pool in EARLY_POOLS.items():
             yield self._worker(name, pool, after=before)
 
-    def _later(self) -> Iterator[Unit]:
+    def _later(self) -> Iterator[ProcessSpec]:
         yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"))
         yield self._web()
         for name in LATER_SANDBOX:
@@ -96,18 +96,18 @@ class Table:
         flower = self._celery("flower", ["flower", *listen, *limits], ready=page, after=tuple(LATER_POOLS))
         yield dataclasses.replace(flower, essential=False)
 
-    def _web(self) -> Unit:
+    def _web(self) -> ProcessSpec:
         bind = f"--bind={LOOPBACK}:{self.port['web']}"
         # Loading the project once, before forking, saves a second. Without the last option Gunicorn makes a
-        # socket in the user's home.
+        # socket in the user's home folder.
         size = ("--threads=4", "--workers=2", "--preload", "--no-control-socket")
         livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
         return self._python("web", ["-m", "gunicorn", "orderflow.wsgi", bind, *size], ready=livez)
 
-    def _sandbox(self, name: str) -> Unit:
+    def _sandbox(self, name: str) -> ProcessSpec:
         at = {name: f"http://{LOOPBACK}:{number}" for name, number in self.port.items()}
         port = self.port["smtp-control" if name == "smtp" else name]
-        options = ["--port", str(port), "--data", str(self.home.sandbox)]
+        options = ["--port", str(port), "--data", str(self.folders.sandbox)]
         if name == "smtp":
             options += ["--smtp-port", str(self.port["smtp"])]
         if name == "mailbox":
@@ -121,7 +121,7 @@ class Table:
 
     def _worker(
         self, name: str, pool: tuple[str, ...], *, after: tuple[str, ...] = (), queue: str = ""
-    ) -> Unit:
+    ) -> ProcessSpec:
         queue = queue or name
         options = ["-n", f"{name}@%h", "-Q", queue, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
         ready = self._says(name, " ready.")
@@ -130,9 +130,9 @@ class Table:
         )
 
     def _says(self, name: str, text: str) -> probes.Says:
-        return probes.Says(text, self.home.logs / f"{name}.log")
+        return probes.Says(text, self.folders.logs / f"{name}.log")
 
-    def _manage(self, name: str, *words: str, after: tuple[str, ...]) -> Unit:
+    def _manage(self, name: str, *words: str, after: tuple[str, ...]) -> ProcessSpec:
         return self._python(name, ["manage.py", *words], ready=probes.has_ended, after=after, kind=Kind.STEP)
 
     def _celery(
@@ -143,7 +143,7 @@ class Table:
         ready: Callable[[Process], bool],
         after: tuple[str, ...] = (),
         extra: Mapping[str, str] = MappingProxyType({}),
-    ) -> Unit:
+    ) -> ProcessSpec:
         command = ["-m", "celery", "-A", "orderflow", *arguments]
         return self._python(name, command, ready=ready, after=after, extra=extra)
 
@@ -157,8 +157,8 @@ class Table:
         extra: Mapping[str, str] = MappingProxyType({}),
         kind: Kind = Kind.SERVICE,
         stop_rank: StopRank = StopRank.APPLICATION,
-    ) -> Unit:
-        log = self.home.logs / f"{name}.log"
+    ) -> ProcessSpec:
+        log = self.folders.logs / f"{name}.log"
 
         def start() -> Process:
             if isinstance(ready, probes.Says):
@@ -166,9 +166,9 @@ class Table:
             command = [sys.executable, *arguments]
             clock = {"CLOCK_FILE": str(self.clocks / name)} if self.clocks else {}
             return children.start(
-                command, environment={**self.environment, **extra, **clock}, log=log, cwd=self.home.root
+                command, environment={**self.environment, **extra, **clock}, log=log, cwd=self.folders.root
             )
 
-        return Unit(
+        return ProcessSpec(
             name=name, kind=kind, start=start, is_ready=ready, log=log, after=after, stop_rank=stop_rank
         )

@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 
-from . import children, state
-from .homes import Home
-from .problem import tail
-from .supervisor import State, Watched
+from orderflow.stack.checkout import state
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.problem import tail
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.supervisor import State, Watched
 
 
 class Screen:
@@ -19,24 +20,24 @@ class Screen:
     While a foreground command owns the terminal it holds its lines back.
     """
 
-    def __init__(self, home: Home, run: state.Run) -> None:
-        self._home, self._run = home, run
+    def __init__(self, folders: StackFolders, run: state.Run) -> None:
+        self._folders, self._run = folders, run
         self.started_at = run.started_at
         self._starting = True
         self._stopping_at = 0.0
         self._held: list[str] | None = None
-        state.write(home, run)
+        state.write(folders, run)
 
     def hear(self, watched: Watched) -> None:
         """Take note of a unit's new state."""
-        unit, process = watched.unit, watched.process
+        spec, process = watched.spec, watched.process
         if watched.state in (State.READY, State.DONE) and self._starting:
-            self.say(f"  {self.since_start():4.1f} s  {unit.name}")
+            self.say(f"  {self.since_start():4.1f} s  {spec.name}")
         elif watched.state is State.RESTARTING and watched.deaths:
-            self.say(f"! {unit.name} died (see {unit.log}) and is started again")
+            self.say(f"! {spec.name} died (see {spec.log}) and is started again")
         elif watched.state is State.GIVEN_UP:
             self.say(
-                f"! {unit.name} dies again and again and stays down. The end of {unit.log}:\n{tail(unit.log)}"
+                f"! {spec.name} dies again and again and stays down. The end of {spec.log}:\n{tail(spec.log)}"
             )
         pid = process.pid if process and process.poll() is None else None
         entry = {
@@ -45,7 +46,7 @@ class Screen:
             "command": children.command_line(pid) if pid else "",
             "deaths": len(watched.deaths),
         }
-        self.update(units={**self._run.units, unit.name: entry})
+        self.update(processes={**self._run.processes, spec.name: entry})
 
     def ready(self, text: str) -> None:
         """Say that the stack is ready, and after how long."""
@@ -56,7 +57,7 @@ class Screen:
     def update(self, **changes: object) -> None:
         """Change what `status` reads."""
         self._run = dataclasses.replace(self._run, **changes)  # type: ignore[arg-type]
-        state.write(self._home, self._run)
+        state.write(self._folders, self._run)
 
     def since_start(self) -> float:
         """Return the seconds since run.py began."""

@@ -8,7 +8,7 @@ from benchmarks import environment
 from tests.processes import ROOT
 
 APPS = ("outbox", "orders", "notifications", "orderflow")
-STARTS_IT = "orderflow/stack/bench.py"
+STARTS_IT = "orderflow/stack/commands/bench.py"
 
 
 def imports(path):

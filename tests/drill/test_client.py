@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from orderflow.chaos import client
-from orderflow.chaos.client import Client
-from orderflow.chaos.planned_orders import PlannedOrder
+from orderflow.chaos.load import client
+from orderflow.chaos.load.client import Client
+from orderflow.chaos.load.planned_orders import PlannedOrder
 
 SILENCE, HANG_UP = "silence", "hang up"
 

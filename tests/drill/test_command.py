@@ -5,9 +5,10 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from orderflow.chaos import schedule
+from orderflow.chaos.faults import schedule
 from orderflow.management.commands import chaos
-from orderflow.stack import cli, drill
+from orderflow.stack import cli
+from orderflow.stack.commands import drill
 
 
 @pytest.mark.parametrize("words", [[], ["--not-my-own-stack"]])

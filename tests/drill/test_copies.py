@@ -5,9 +5,9 @@ import uuid
 import pytest
 from django.db import connection
 
-from orderflow.chaos import copies
-from orderflow.chaos.recovery import Struck
-from orderflow.chaos.schedule import Fault
+from orderflow.chaos.assessment import copies
+from orderflow.chaos.assessment.recovery import Struck
+from orderflow.chaos.faults.schedule import Fault
 from outbox import redelivery
 from outbox.models import Attempt, Delivery, OutboxMessage
 from tests.drill.test_promises import worked_off

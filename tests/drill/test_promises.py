@@ -7,9 +7,10 @@ import uuid
 
 import pytest
 
-from orderflow.chaos import planned_orders, promises
-from orderflow.chaos.client import Placed, Try
-from orderflow.chaos.promises import Ledgers
+from orderflow.chaos.assessment import promises
+from orderflow.chaos.assessment.promises import Ledgers
+from orderflow.chaos.load import planned_orders
+from orderflow.chaos.load.client import Placed, Try
 from orders import services
 from orders.models import Order
 from outbox.models import DeadLetter

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from orderflow.chaos import proxy
+from orderflow.chaos.faults import proxy
 from orderflow.stack import ports
 from tests.processes import ROOT, eventually
 
 BRIEF = 0.2
-PROXY = (sys.executable, "-m", "orderflow.chaos.proxy")
+PROXY = (sys.executable, "-m", "orderflow.chaos.faults.proxy")
 
 
 class Echo(socketserver.ThreadingTCPServer):

@@ -1,8 +1,8 @@
 """How recovery is measured and judged: pure arithmetic on moments."""
 
-from orderflow.chaos import backlog, recovery
-from orderflow.chaos.recovery import Life, Struck
-from orderflow.chaos.schedule import Fault
+from orderflow.chaos.assessment import backlog, recovery
+from orderflow.chaos.assessment.recovery import Life, Struck
+from orderflow.chaos.faults.schedule import Fault
 
 
 def struck(kind="db-restart", target="kill", *, began, back=None, problem=""):

@@ -6,14 +6,15 @@ import uuid
 
 import pytest
 
-from orderflow.chaos import answers, copies, recovery
-from orderflow.chaos.answers import Answers
-from orderflow.chaos.client import Placed, Try
-from orderflow.chaos.planned_orders import PlannedOrder
-from orderflow.chaos.promises import Finding
-from orderflow.chaos.recovery import Life, Struck
+from orderflow.chaos.assessment import copies, recovery
+from orderflow.chaos.assessment import response_times as answers
+from orderflow.chaos.assessment.promises import Finding
+from orderflow.chaos.assessment.recovery import Life, Struck
+from orderflow.chaos.assessment.response_times import Answers
+from orderflow.chaos.faults.schedule import Fault
+from orderflow.chaos.load.client import Placed, Try
+from orderflow.chaos.load.planned_orders import PlannedOrder
 from orderflow.chaos.report import DrillReport
-from orderflow.chaos.schedule import Fault
 from outbox.verification import examination
 
 DATABASE = Fault(start=2.0, kind="db-restart", target="kill")

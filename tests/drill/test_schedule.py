@@ -4,8 +4,10 @@ import argparse
 
 import pytest
 
-from orderflow.chaos import options, planned_orders, schedule
-from orderflow.chaos.schedule import KINDS, TRAITS
+from orderflow.chaos import options
+from orderflow.chaos.faults import schedule
+from orderflow.chaos.faults.schedule import KINDS, TRAITS
+from orderflow.chaos.load import planned_orders
 
 
 def test_the_same_seed_draws_the_same_faults_and_the_same_orders():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orderflow.chaos import drill, faults
+from orderflow.chaos import drill
 from orderflow.chaos.drill import Drill, Plan
-from orderflow.chaos.provider_faults import ProviderFault
-from orderflow.chaos.schedule import Fault
+from orderflow.chaos.faults import injections as faults
+from orderflow.chaos.faults.providers import ProviderFault
+from orderflow.chaos.faults.schedule import Fault
 from outbox import testing
 from outbox.models import Delivery, OutboxMessage
 from outbox.relay import relay

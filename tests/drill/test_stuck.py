@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 
 from notifications.models import Notification
-from orderflow.chaos import stuck
+from orderflow.chaos.assessment import stuck
 from outbox import testing
 from outbox.models import DeadLetter, Delivery, OutboxMessage
 from outbox.relay import relay

@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from orderflow.stack import homes, ports
+from orderflow.stack import ports
+from orderflow.stack.checkout import folders
 from orderflow.stack.processes import Table
 from orderflow.web import connection, worker
 from tests.processes import ROOT, environment, eventually
@@ -45,15 +46,16 @@ def web(tmp_path_factory):
     """The web server as run.py starts it; where it listens. No test here needs a database."""
     tmp_path = tmp_path_factory.mktemp("web")
     port = ports.choose()
-    home = homes.Home(kept_in=tmp_path)
-    home.logs.mkdir(parents=True)
+    stack_folders = folders.StackFolders(kept_in=tmp_path)
+    stack_folders.logs.mkdir(parents=True)
     listening = dict.fromkeys(PORTS, port)
     started = environment() | {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
-    units = Table(home=home, environment=started, port=listening).units()
-    process = next(unit for unit in units if unit.name == "web").start()
+    specs = Table(folders=stack_folders, environment=started, port=listening).specs()
+    process = next(spec for spec in specs if spec.name == "web").start()
     try:
         eventually(
-            lambda: answers_within(port) is not None, lambda: (home.logs / "web.log").read_text()[-2000:]
+            lambda: answers_within(port) is not None,
+            lambda: (stack_folders.logs / "web.log").read_text()[-2000:],
         )
         yield port
     finally:

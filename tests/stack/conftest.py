@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import children, homes, ports
-from orderflow.stack.homes import Home, ServersHome
+from orderflow.stack import ports
+from orderflow.stack.checkout import folders
+from orderflow.stack.checkout.folders import ServersFolder, StackFolders
 from orderflow.stack.servers import binaries
 from orderflow.stack.servers.postgres import Postgres
 from orderflow.stack.servers.valkey import Valkey
-from orderflow.stack.units import Process
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Process
 from tests.stack import wait_until
 
 PASSWORDS = {"postgres_superuser": "super-secret", "postgres": "secret"}
@@ -40,22 +42,22 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(folder: Path) -> Home:
-    made = Home(folder)
+def stack_folders(folder: Path) -> StackFolders:
+    made = StackFolders(folder)
     made.prepare()
     return made
 
 
 @pytest.fixture
-def place(home: Home) -> ServersHome:
-    return homes.servers_home(home, {})
+def place(stack_folders: StackFolders) -> ServersFolder:
+    return folders.servers_folder(stack_folders, {})
 
 
-def describe_postgres(home: Home, place: ServersHome) -> Postgres:
+def describe_postgres(stack_folders: StackFolders, place: ServersFolder) -> Postgres:
     return Postgres(
-        home=place,
+        folder=place,
         program=binaries.postgres().for_account(place),
-        log=home.logs / "postgres.log",
+        log=stack_folders.logs / "postgres.log",
         port=ports.choose(),
         superuser_password=PASSWORDS["postgres_superuser"],
         password=PASSWORDS["postgres"],
@@ -63,33 +65,33 @@ def describe_postgres(home: Home, place: ServersHome) -> Postgres:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[ServersHome]:
-    """A home with a database cluster, made once. Every test leaves it usable, and stopped."""
+def cluster() -> Iterator[ServersFolder]:
+    """A folder with a database cluster, made once. Every test leaves it usable, and stopped."""
     with new_folder() as folder:
-        home = Home(folder)
-        home.prepare()
-        place = homes.servers_home(home, {})
-        dataclasses.replace(describe_postgres(home, place), durable=False)._initialise()
+        stack_folders = StackFolders(folder)
+        stack_folders.prepare()
+        place = folders.servers_folder(stack_folders, {})
+        dataclasses.replace(describe_postgres(stack_folders, place), durable=False)._initialise()
         yield place
 
 
 @pytest.fixture
-def new_postgres(home: Home, place: ServersHome) -> Postgres:
+def new_postgres(stack_folders: StackFolders, place: ServersFolder) -> Postgres:
     """A database whose cluster has yet to be made."""
-    return describe_postgres(home, place)
+    return describe_postgres(stack_folders, place)
 
 
 @pytest.fixture
-def postgres(home: Home, cluster: ServersHome) -> Postgres:
-    return describe_postgres(home, cluster)
+def postgres(stack_folders: StackFolders, cluster: ServersFolder) -> Postgres:
+    return describe_postgres(stack_folders, cluster)
 
 
 @pytest.fixture
-def valkey(home: Home, place: ServersHome) -> Valkey:
+def valkey(stack_folders: StackFolders, place: ServersFolder) -> Valkey:
     return Valkey(
-        home=place,
+        folder=place,
         program=binaries.valkey().for_account(place),
-        log=home.logs / "valkey.log",
+        log=stack_folders.logs / "valkey.log",
         port=ports.choose(),
         password="secret",
     )

@@ -1,5 +1,6 @@
 """The commands of run.py, on a checkout whose own processes are stand-ins; the servers are real."""
 
+import dataclasses
 import json
 import os
 import re
@@ -18,9 +19,11 @@ import pytest
 from orderflow import push_account
 from orderflow.configuration import email_url, tls
 from orderflow.sandbox.launch import Sandbox
-from orderflow.stack import children, homes, ports, schema, state
-from orderflow.stack import environment as stack_environment
+from orderflow.stack import ports
+from orderflow.stack.checkout import environment as stack_environment
+from orderflow.stack.checkout import folders, schema, state
 from orderflow.stack.processes import Table
+from orderflow.stack.supervision import children
 from tests.stack import wait_until
 from tests.stack.conftest import PASSWORDS
 
@@ -65,7 +68,7 @@ def checkout(folder, cluster):
     """A checkout with the real stack, stand-ins for everything it starts, and an empty database."""
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
-    shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    shutil.copytree(folders.ROOT / "orderflow" / "stack", folder / "orderflow" / "stack")
     shutil.copy(push_account.__file__, folder / "orderflow")
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
@@ -141,7 +144,7 @@ def test_the_life_of_a_stack(checkout):
     assert run(checkout, "down", "--now").returncode == 2
     assert run(checkout, "fail").returncode == 4
 
-    wait_until(lambda: read(checkout)["units"].get("flower", {}).get("state") == "ready", stack)
+    wait_until(lambda: read(checkout)["processes"].get("flower", {}).get("state") == "ready", stack)
     status = run(checkout, "status")
     assert status.returncode == 0
     names = {line.split()[0] for line in status.stdout.splitlines()[1:]}
@@ -158,12 +161,12 @@ def test_the_life_of_a_stack(checkout):
         "jobs",
         "flower",
     }
-    processes = {name: unit["pid"] for name, unit in read(checkout)["units"].items() if unit["pid"]}
+    processes = {name: spec["pid"] for name, spec in read(checkout)["processes"].items() if spec["pid"]}
     for process_id in processes.values():
         assert seen["FLOWER_BASIC_AUTH"].split(":")[1] not in children.command_line(process_id)
 
     os.kill(processes["orders"], signal.SIGKILL)
-    wait_until(lambda: read(checkout)["units"]["orders"]["pid"] not in (None, processes["orders"]), stack)
+    wait_until(lambda: read(checkout)["processes"]["orders"]["pid"] not in (None, processes["orders"]), stack)
 
     begun = time.monotonic()
     assert run(checkout, "down").stdout.startswith("Stopped in ")
@@ -200,13 +203,13 @@ def test_once_ends_with_the_exit_code_of_the_demo(checkout):
 @pytest.mark.slow
 def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(checkout):
     stack = start(checkout)
-    processes = read(checkout)["units"]
+    processes = read(checkout)["processes"]
     os.kill(stack.pid, signal.SIGINT)
     assert stack.wait(5) == 0
     assert not children.command_line(processes["postgres"]["pid"])
 
     stack = start(checkout, "up")
-    os.kill(read(checkout)["units"]["postgres"]["pid"], signal.SIGKILL)
+    os.kill(read(checkout)["processes"]["postgres"]["pid"], signal.SIGKILL)
     assert stack.wait(5) == 1
     said = stack.stdout.read()
     assert "postgres was killed by signal 9 while everything else was running." in said
@@ -254,31 +257,33 @@ def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run
         **given,
         "REDIS_URL": given["BROKER_URL"],
     }
-    assert "postgres" not in read(checkout)["units"]
+    assert "postgres" not in read(checkout)["processes"]
     assert run(checkout, "down").returncode == 0
     assert stack.wait(5) == 0
 
 
 def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(folder):
-    home = homes.Home(folder)
-    home.servers.mkdir(parents=True)
+    stack_folders = folders.StackFolders(folder)
+    stack_folders.servers.mkdir(parents=True)
     migrations = folder / "orders" / "migrations"
     migrations.mkdir(parents=True)
     (migrations / "0001_initial.py").touch()
-    assert not schema.is_current(home)
-    schema.remember(home)
-    assert schema.is_current(home)
+    assert not schema.is_current(stack_folders)
+    schema.remember(stack_folders)
+    assert schema.is_current(stack_folders)
 
     (migrations / "0002_refunds.py").touch()
-    assert not schema.is_current(home)
-    schema.remember(home)
-    schema.forget(home)
-    assert not schema.is_current(home)
+    assert not schema.is_current(stack_folders)
+    schema.remember(stack_folders)
+    schema.forget(stack_folders)
+    assert not schema.is_current(stack_folders)
 
     def order(*, migrated):
         port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
-        units = Table(home=home, environment={}, port=port, servers=("postgres",), migrated=migrated).units()
-        return {unit.name: unit for unit in units}
+        specs = Table(
+            folders=stack_folders, environment={}, port=port, servers=("postgres",), migrated=migrated
+        ).specs()
+        return {spec.name: spec for spec in specs}
 
     assert "migrate" in order(migrated=False)["orders"].after
     assert "migrate" not in order(migrated=True)["orders"].after
@@ -287,15 +292,15 @@ def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(f
 
 
 def test_the_settings_of_a_stack_log_in_to_its_mail_server_which_takes_no_mail_without(folder):
-    home = homes.Home(folder)
-    home.prepare()
+    stack_folders = folders.StackFolders(folder)
+    stack_folders.prepare()
     port = {name: ports.choose() for name in ("web", "flower", *stack_environment.SANDBOX)}
     managed = stack_environment.managed(
-        home=home, secret=stack_environment.make_secrets(), port=port, servers={}
+        folders=stack_folders, secret=stack_environment.make_secrets(), port=port, servers={}
     )
-    stack_environment.write_sandbox_password(home, managed["SANDBOX_PASSWORD"])
+    stack_environment.write_sandbox_password(stack_folders, managed["SANDBOX_PASSWORD"])
     given = email_url.parse(managed["EMAIL_URL"])
-    with Sandbox("smtp", home.sandbox, port=port["smtp-control"], smtp_port=port["smtp"]):
+    with Sandbox("smtp", stack_folders.sandbox, port=port["smtp-control"], smtp_port=port["smtp"]):
         address = given["EMAIL_HOST"], given["EMAIL_PORT"]
         with smtplib.SMTP(*address, local_hostname="tests", timeout=10) as client:
             client.ehlo()
@@ -305,17 +310,29 @@ def test_the_settings_of_a_stack_log_in_to_its_mail_server_which_takes_no_mail_w
 
 
 def test_what_outlived_a_killed_supervisor_is_ended_unless_it_is_a_stranger(folder):
-    home = homes.Home(folder)
-    home.prepare()
+    stack_folders = folders.StackFolders(folder)
+    stack_folders.prepare()
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     left, stranger = (children.start(sleep, environment={}, log=None, cwd=folder) for _ in range(2))
     wait_until(lambda: children.command_line(left.pid) == children.command_line(stranger.pid) != "")
     entry = {"pid": left.pid, "command": children.command_line(left.pid), "state": "ready", "deaths": 0}
-    units = {"valkey": entry, "orders": {**entry, "pid": stranger.pid, "command": "celery"}}
-    state.write(home, state.Run(pid=1, what=state.STACK, started_at=0.0, units=units))
+    specs = {"valkey": entry, "orders": {**entry, "pid": stranger.pid, "command": "celery"}}
+    state.write(stack_folders, state.Run(pid=1, what=state.STACK, started_at=0.0, processes=specs))
 
-    with state.hold(home, state.STACK):
+    with state.hold(stack_folders, state.STACK):
         assert left.wait(5) == -signal.SIGKILL
         assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
+
+
+def test_a_run_file_of_an_older_version_is_still_understood(folder):
+    stack_folders = folders.StackFolders(folder)
+    stack_folders.prepare()
+    run = state.Run(pid=1, what=state.STACK, started_at=0.0, processes={"web": {"state": "ready", "pid": 2}})
+    written = dataclasses.asdict(run)
+    written["units"] = written.pop("processes")
+
+    stack_folders.run.write_text(json.dumps(written))
+
+    assert state.read(stack_folders) == run

@@ -11,10 +11,11 @@ import pytest
 
 from orderflow import chaos, push_account
 from orderflow.configuration import tls
-from orderflow.stack import drill, homes
-from orderflow.stack import environment as stack_environment
-from orderflow.stack.account import Account
-from orderflow.stack.homes import Home
+from orderflow.stack.checkout import environment as stack_environment
+from orderflow.stack.checkout import folders
+from orderflow.stack.checkout.account import Account
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.commands import drill
 from orderflow.stack.problem import Problem
 from orderflow.stack.processes import Table
 from orderflow.stack.servers import rabbitmq, throwaway
@@ -25,23 +26,23 @@ MANAGE = """
 import json, os, signal, sys, time
 if sys.argv[1] == "chaos":
     import psycopg
-    from orderflow.chaos import proxy
-    home = sys.argv[sys.argv.index("--home") + 1]
-    read = lambda name: json.load(open(os.path.join(home, name)))
+    from orderflow.chaos.faults import proxy
+    state = sys.argv[sys.argv.index("--home") + 1]
+    read = lambda name: json.load(open(os.path.join(state, name)))
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1042 AS number")
-    killed = read("run.json")["units"]["postgres"]["pid"]
+    killed = read("run.json")["processes"]["postgres"]["pid"]
     os.kill(killed, signal.SIGKILL)
-    while read("run.json")["units"]["postgres"]["pid"] in (None, killed) or \\
-            read("run.json")["units"]["postgres"]["state"] != "ready":
+    while read("run.json")["processes"]["postgres"]["pid"] in (None, killed) or \\
+            read("run.json")["processes"]["postgres"]["state"] != "ready":
         time.sleep(0.05)
     direct = os.environ["DATABASE_URL"]
     port = read("ports.json")
     with psycopg.connect(direct.replace(str(port["postgres"]), str(port["database"]))) as connection:
         print("kept", *connection.execute("SELECT number FROM kept").fetchone(), flush=True)
     print("routes", *proxy.tell(port["proxy-control"]), flush=True)
-    print("units", *read("run.json")["units"], flush=True)
-    print("home", home, flush=True)
+    print("processes", *read("run.json")["processes"], flush=True)
+    print("state", state, flush=True)
     sys.exit(1)
 """
 
@@ -50,7 +51,7 @@ if sys.argv[1] == "chaos":
 def checkout(folder):
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
-    shutil.copytree(Path(homes.__file__).parent, folder / "orderflow" / "stack")
+    shutil.copytree(folders.ROOT / "orderflow" / "stack", folder / "orderflow" / "stack")
     shutil.copy(push_account.__file__, folder / "orderflow")
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     shutil.copytree(Path(chaos.__file__).parent, folder / "orderflow" / "chaos")
@@ -76,17 +77,19 @@ def test_a_drill_has_a_stack_of_its_own_that_comes_back_when_it_is_broken_and_th
     said = {line.partition(" ")[0]: line.split()[1:] for line in done.stdout.splitlines()}
     assert said["kept"] == ["1042"], done.stdout + done.stderr
     assert said["routes"] == ["database", "broker", "shared"]
-    assert {"postgres", "valkey", "proxy", "orders", "orders-2", "relay", "beat", "web"} <= set(said["units"])
-    assert not {"flower", "jobs"} & set(said["units"])
-    assert not Path(" ".join(said["home"])).exists(), "the throwaway home goes"
+    assert {"postgres", "valkey", "proxy", "orders", "orders-2", "relay", "beat", "web"} <= set(
+        said["processes"]
+    )
+    assert not {"flower", "jobs"} & set(said["processes"])
+    assert not Path(" ".join(said["state"])).exists(), "the throwaway folder is removed"
     assert "database system was not properly shut down" in (checkout / "told/log/postgres.log").read_text()
 
 
 def test_the_state_of_a_stack_can_be_kept_elsewhere(folder):
-    home = Home(root=folder / "checkout", kept_in=folder / "drill")
-    home.prepare()
-    assert home.run == folder / "drill" / "run.json"
-    assert home.logs.is_dir()
+    stack_folders = StackFolders(root=folder / "checkout", kept_in=folder / "drill")
+    stack_folders.prepare()
+    assert stack_folders.run == folder / "drill" / "run.json"
+    assert stack_folders.logs.is_dir()
     assert not (folder / "checkout").exists()
 
 
@@ -96,13 +99,13 @@ def test_more_workers_for_orders_share_the_queue_and_what_it_has_handed_out(fold
     def start(command, *, environment, **_):
         started[command[command.index("-n") + 1]] = (command[command.index("-Q") + 1], environment)
 
-    monkeypatch.setattr("orderflow.stack.children.start", start)
+    monkeypatch.setattr("orderflow.stack.supervision.children.start", start)
     port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
-    table = Table(home=Home(folder), environment={}, port=port, orders_workers=2)
-    for unit in table.units():
-        if unit.name in ("orders", "orders-2"):
-            unit.log.parent.mkdir(parents=True, exist_ok=True)
-            unit.start()
+    table = Table(folders=StackFolders(folder), environment={}, port=port, orders_workers=2)
+    for spec in table.specs():
+        if spec.name in ("orders", "orders-2"):
+            spec.log.parent.mkdir(parents=True, exist_ok=True)
+            spec.start()
     assert started == {
         "orders@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
         "orders-2@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
@@ -124,11 +127,11 @@ def test_an_address_is_changed_in_nothing_but_its_port():
 def test_the_nodes_of_a_cluster_start_one_after_the_other_and_the_broker_has_all_addresses(folder, monkeypatch):
     monkeypatch.setattr(rabbitmq, "program", lambda: rabbitmq.Program(folder / "server", folder / "epmd"))
     port = {name: 7000 + number for number, name in enumerate(throwaway.ports(3))}
-    home = homes.ServersHome(path=folder, account=Account())
+    stack_folders = folders.ServersFolder(path=folder, account=Account())
     chosen = throwaway.choose(
-        "rabbitmq", place=home, logs=folder, port=port, secret=defaultdict(lambda: "secret"), nodes=3
+        "rabbitmq", place=stack_folders, logs=folder, port=port, secret=defaultdict(lambda: "secret"), nodes=3
     )
-    after = {unit.name: unit.after for unit in chosen.units if unit.name.startswith("rabbitmq")}
+    after = {spec.name: spec.after for spec in chosen.specs if spec.name.startswith("rabbitmq")}
     assert after["rabbitmq"] == ("rabbitmq-names",)
     assert after["rabbitmq-2"][-1] == "rabbitmq"
     assert after["rabbitmq-3"][-1] == "rabbitmq-2"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orderflow.stack import homes, ports
+from orderflow.stack import ports
+from orderflow.stack.checkout import folders
 
-RUN_PY = homes.ROOT / "run.py"
+RUN_PY = folders.ROOT / "run.py"
 
 
 @pytest.fixture

@@ -13,17 +13,20 @@ import pytest
 from django.db import OperationalError
 
 import manage as program
-from orderflow.stack import cli, environment, given, homes, ports
+
+from orderflow.stack import cli, ports
+from orderflow.stack.checkout import environment, folders
+from orderflow.stack.servers import given
 from tests.slow import but_first
 from tests.stack.test_commands import checkout, run  # noqa: F401 - a fixture
 
-COMMANDS = {file.stem for file in homes.ROOT.glob("*/management/commands/[a-z]*.py")}
+COMMANDS = {file.stem for file in folders.ROOT.glob("*/management/commands/[a-z]*.py")}
 
 
 def manage(*words, **settings):
     return subprocess.run(
         [sys.executable, "manage.py", *words],
-        cwd=homes.ROOT,
+        cwd=folders.ROOT,
         env={"PATH": os.environ["PATH"], **settings},
         capture_output=True,
         text=True,
@@ -202,7 +205,7 @@ def test_missing_settings_are_one_sentence_whatever_is_started(program):
     bind = ["-b", "127.0.0.1:0", "--no-control-socket"] if "gunicorn" in program else []
     done = subprocess.run(
         [sys.executable, *program, *bind],
-        cwd=homes.ROOT,
+        cwd=folders.ROOT,
         env={"PATH": os.environ["PATH"], "DATABASE_SESSIONS": "many"},
         capture_output=True,
         text=True,
@@ -263,7 +266,7 @@ def test_a_full_disk_is_named(folder, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_dispatch", write)
 
     assert cli.main(["up"]) == 1
-    assert capsys.readouterr().err.startswith(f"{homes.Home().state}: No space left on device. Free")
+    assert capsys.readouterr().err.startswith(f"{folders.StackFolders().state}: No space left on device. Free")
 
 
 def test_a_reader_who_has_read_enough_ends_a_command_without_a_word():
@@ -271,7 +274,7 @@ def test_a_reader_who_has_read_enough_ends_a_command_without_a_word():
     os.close(reader)
     command = [sys.executable, "run.py", "help"]
     done = subprocess.run(
-        command, cwd=homes.ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        command, cwd=folders.ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

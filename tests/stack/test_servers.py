@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orderflow.stack import children, homes
+from orderflow.stack.checkout import folders
 from orderflow.stack.problem import Problem
 from orderflow.stack.servers.valkey import Valkey
+from orderflow.stack.supervision import children
 from tests.stack import wait_until
 
 
@@ -27,7 +28,7 @@ def test_rows_survive_a_stop_and_a_kill_of_the_database(postgres, run_server):
     first = run_server(postgres)
     client = psycopg.connect(postgres.url, autocommit=True)
     client.execute("CREATE TABLE orders AS SELECT generate_series(1, 100) AS id")
-    first.send_signal(postgres.unit().stop_by)
+    first.send_signal(postgres.spec().stop_by)
     assert first.wait(5) == 0, "it waited for the client that is still connected"
     client.close()
 
@@ -97,7 +98,7 @@ def test_lost_passwords_are_named_instead_of_timing_out(postgres, run_server):
 def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
     first = run_server(valkey)
     ask(valkey, "SET order 1042")
-    first.send_signal(valkey.unit().stop_by)
+    first.send_signal(valkey.spec().stop_by)
     assert first.wait(5) == 0
 
     second = run_server(valkey)
@@ -117,7 +118,7 @@ def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
 def test_a_broker_that_reads_its_data_is_not_ready(valkey, run_server, monkeypatch):
     first = run_server(valkey)
     ask(valkey, *(f"SET order-{number} {'x' * 40}" for number in range(4000)))
-    first.send_signal(valkey.unit().stop_by)
+    first.send_signal(valkey.spec().stop_by)
     assert first.wait(5) == 0
     slowly = valkey._settings() + "key-load-delay 1000\nloading-process-events-interval-bytes 1024\n"
     monkeypatch.setattr(Valkey, "_settings", lambda self: slowly)
@@ -141,28 +142,28 @@ def said(valkey):
         return ""
 
 
-def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, home):
+def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, stack_folders):
     for server in (valkey, postgres):
         process = run_server(server)
         assert server.password not in children.command_line(process.pid)
         assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
 
 
-def test_another_server_at_our_port_is_recognised(valkey, run_server, home):
-    other = dataclasses.replace(valkey, home=dataclasses.replace(valkey.home, path=home.sandbox))
+def test_another_server_at_our_port_is_recognised(valkey, run_server, stack_folders):
+    other = dataclasses.replace(valkey, folder=dataclasses.replace(valkey.folder, path=stack_folders.sandbox))
     process = run_server(valkey)
     with pytest.raises(Problem, match="Another server answers"):
         other.is_ready(process)
 
 
 def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypatch, run_server, valkey):
-    if valkey.home.account.user_id is None:
+    if valkey.folder.account.user_id is None:
         pytest.skip("only root runs the servers as another account")
     closed = folder / "closed"
     elsewhere = folder / "var"
     elsewhere.mkdir()
     closed.mkdir(mode=0o700)
-    monkeypatch.setattr(homes, "ELSEWHERE", elsewhere)
+    monkeypatch.setattr(folders, "ELSEWHERE", elsewhere)
     program, hidden = valkey.program, closed / "site"
     for tree in program.trees:
         shutil.copytree(tree, hidden / tree.relative_to(program.base))
@@ -172,13 +173,13 @@ def test_a_checkout_that_the_account_cannot_enter_stays_closed(folder, monkeypat
         path=hidden / program.path.relative_to(program.base),
         trees=tuple(hidden / tree.relative_to(program.base) for tree in program.trees),
     )
-    home = homes.Home(closed)
-    home.prepare()
+    stack_folders = folders.StackFolders(closed)
+    stack_folders.prepare()
 
-    place = homes.servers_home(home, {})
-    run_server(dataclasses.replace(valkey, home=place, program=program.for_account(place)))
+    place = folders.servers_folder(stack_folders, {})
+    run_server(dataclasses.replace(valkey, folder=place, program=program.for_account(place)))
 
-    assert home.servers.is_symlink()
+    assert stack_folders.servers.is_symlink()
     assert place.path.parent == elsewhere
     assert closed.stat().st_mode & 0o777 == 0o700
-    assert homes.servers_home(home, {}) == place
+    assert folders.servers_folder(stack_folders, {}) == place

@@ -7,18 +7,19 @@ import time
 
 import pytest
 
-from orderflow.stack import children, ports, probes, supervisor
+from orderflow.stack import ports
 from orderflow.stack.problem import Problem
-from orderflow.stack.supervisor import Interrupted, State, Supervisor
-from orderflow.stack.units import Kind, StopRank, Unit
+from orderflow.stack.supervision import children, probes, supervisor
+from orderflow.stack.supervision.process_specs import Kind, ProcessSpec, StopRank
+from orderflow.stack.supervision.supervisor import Interrupted, State, Supervisor
 from tests.stack import wait_until
 
 SERVE = "print('up', flush=True); import time; time.sleep(60)"
 
 
 @pytest.fixture
-def unit(tmp_path):
-    """Make a unit from a line of Python; it is ready once it has printed `up`."""
+def spec(tmp_path):
+    """Make a spec from a line of Python; it is ready once it has printed `up`."""
 
     def make(name, code=SERVE, *, kind=Kind.SERVICE, **options):
         log = tmp_path / f"{name}.log"
@@ -29,7 +30,7 @@ def unit(tmp_path):
             return children.start([sys.executable, "-c", code], environment={}, log=log, cwd=tmp_path)
 
         options.setdefault("is_ready", probes.has_ended if kind is Kind.STEP else says)
-        return Unit(name=name, kind=kind, start=start, log=log, **options)
+        return ProcessSpec(name=name, kind=kind, start=start, log=log, **options)
 
     return make
 
@@ -38,7 +39,7 @@ class Diary(list):
     """What the supervisor reports, in order."""
 
     def __call__(self, watched):
-        self.append((watched.unit.name, watched.state.value))
+        self.append((watched.spec.name, watched.state.value))
 
 
 def turn_until(running, condition, seconds=10.0):
@@ -57,15 +58,15 @@ def is_alive(process_id):
     return bool(children.command_line(process_id))
 
 
-def test_a_unit_starts_when_those_before_it_are_ready(unit):
+def test_a_unit_starts_when_those_before_it_are_ready(spec):
     diary = Diary()
-    units = [
-        unit("web", after=("migrate",)),
-        unit("migrate", "pass", kind=Kind.STEP, after=("database",)),
-        unit("database", kind=Kind.SERVER),
-        unit("flower", after=("web",), early=False),
+    specs = [
+        spec("web", after=("migrate",)),
+        spec("migrate", "pass", kind=Kind.STEP, after=("database",)),
+        spec("database", kind=Kind.SERVER),
+        spec("flower", after=("web",), early=False),
     ]
-    with Supervisor(units, report=diary) as running:
+    with Supervisor(specs, report=diary) as running:
         running.start()
         assert [entry for entry in diary if entry[1] != "starting"] == [
             ("database", "ready"), ("migrate", "done"), ("web", "ready"),
@@ -73,12 +74,12 @@ def test_a_unit_starts_when_those_before_it_are_ready(unit):
         turn_until(running, lambda: running.watched["flower"].state is State.READY)
 
 
-def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(unit):
+def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(spec):
     with_pool = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {SERVE!r}])"
-    with Supervisor([unit("worker", f"{with_pool}; print(child.pid, flush=True); {SERVE}")]) as running:
+    with Supervisor([spec("worker", f"{with_pool}; print(child.pid, flush=True); {SERVE}")]) as running:
         running.start()
         first = pid(running, "worker")
-        orphan = int(running.watched["worker"].unit.log.read_text().split()[0])
+        orphan = int(running.watched["worker"].spec.log.read_text().split()[0])
         os.kill(first, signal.SIGKILL)
         turn_until(running, lambda: pid(running, "worker") != first)
         turn_until(running, lambda: running.watched["worker"].state is State.READY)
@@ -86,11 +87,11 @@ def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(un
     assert not is_alive(pid(running, "worker"))
 
 
-def test_a_service_that_dies_again_and_again_is_given_up_alone(unit, monkeypatch):
+def test_a_service_that_dies_again_and_again_is_given_up_alone(spec, monkeypatch):
     monkeypatch.setattr(supervisor, "RESTARTS", 2)
-    broken = unit("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
-    units = [unit("web"), broken, unit("jobs", after=("flower",), early=False)]
-    with Supervisor(units) as running:
+    broken = spec("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
+    specs = [spec("web"), broken, spec("jobs", after=("flower",), early=False)]
+    with Supervisor(specs) as running:
         running.start()
         running.start_rest()
         assert running.watched["flower"].state is State.GIVEN_UP
@@ -99,16 +100,16 @@ def test_a_service_that_dies_again_and_again_is_given_up_alone(unit, monkeypatch
         assert len(running.watched["flower"].deaths) == 3
 
 
-def test_a_unit_may_die_as_often_as_it_is_told(unit):
-    broken = unit("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
-    with Supervisor([unit("web"), broken], restarts=1) as running:
+def test_a_unit_may_die_as_often_as_it_is_told(spec):
+    broken = spec("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
+    with Supervisor([spec("web"), broken], restarts=1) as running:
         running.start()
         running.start_rest()
         assert running.watched["flower"].state is State.GIVEN_UP
         assert len(running.watched["flower"].deaths) == 2
 
 
-def test_the_death_of_a_server_ends_everything_and_shows_its_log(unit):
+def test_the_death_of_a_server_ends_everything_and_shows_its_log(spec):
     def lose_the_database():
         with running:
             running.start()
@@ -116,15 +117,15 @@ def test_the_death_of_a_server_ends_everything_and_shows_its_log(unit):
             running.run_until_interrupted()
 
     broken = f"print('disk is broken', flush=True); {SERVE}"
-    running = Supervisor([unit("database", broken, kind=Kind.SERVER), unit("web")])
+    running = Supervisor([spec("database", broken, kind=Kind.SERVER), spec("web")])
     with pytest.raises(Problem, match=r"(?s)database was killed by signal 9.*disk is broken"):
         lose_the_database()
     assert not is_alive(pid(running, "web"))
 
 
 @pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.STEP, Kind.SERVER])
-def test_what_does_not_come_up_ends_the_start_with_its_log(unit, kind):
-    broken = unit("migrate", "import sys; sys.exit('no such table')", kind=kind)
+def test_what_does_not_come_up_ends_the_start_with_its_log(spec, kind):
+    broken = spec("migrate", "import sys; sys.exit('no such table')", kind=kind)
     with (
         pytest.raises(Problem, match=r"(?s)migrate ended with exit code 1.*no such table"),
         Supervisor([broken]) as running,
@@ -132,9 +133,9 @@ def test_what_does_not_come_up_ends_the_start_with_its_log(unit, kind):
         running.start()
 
 
-def test_what_takes_too_long_is_named(unit, monkeypatch):
+def test_what_takes_too_long_is_named(spec, monkeypatch):
     monkeypatch.setattr(supervisor, "START_PATIENCE", 0.2)
-    silent = unit("web", "import time; time.sleep(60)")
+    silent = spec("web", "import time; time.sleep(60)")
     with pytest.raises(Problem, match="web was not ready"), Supervisor([silent]) as running:
         running.start()
     assert not is_alive(pid(running, "web"))
@@ -151,13 +152,13 @@ http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Slow).serve_forever()
 
 
 @pytest.mark.slow
-def test_a_page_that_is_merely_slow_is_waited_for_and_never_started_again(unit, monkeypatch):
+def test_a_page_that_is_merely_slow_is_waited_for_and_never_started_again(spec, monkeypatch):
     """Its answer takes longer than the supervisor looks at it, and it would take longer each time."""
     monkeypatch.setattr(supervisor, "START_PATIENCE", 15.0)
     port = ports.choose()
     page = probes.answers(f"http://127.0.0.1:{port}/livez")
     diary = Diary()
-    web = unit("web", SLOW_PAGE.replace("PORT", str(port)), is_ready=page)
+    web = spec("web", SLOW_PAGE.replace("PORT", str(port)), is_ready=page)
     with Supervisor([web], report=diary) as running:
         running.start()
         os.kill(pid(running, "web"), signal.SIGKILL)
@@ -167,7 +168,7 @@ def test_a_page_that_is_merely_slow_is_waited_for_and_never_started_again(unit, 
     assert states == ["starting", "ready", "restarting", "starting", "ready", "stopped"]
 
 
-def test_looking_at_a_slow_page_holds_up_no_other_unit(unit):
+def test_looking_at_a_slow_page_holds_up_no_other_unit(spec):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         page = probes.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/livez")
         began = time.monotonic()
@@ -175,25 +176,25 @@ def test_looking_at_a_slow_page_holds_up_no_other_unit(unit):
         assert time.monotonic() - began < 1
 
 
-def test_the_database_is_stopped_last_and_the_stubborn_by_force(unit, monkeypatch):
+def test_the_database_is_stopped_last_and_the_stubborn_by_force(spec, monkeypatch):
     monkeypatch.setitem(supervisor.STOP_PATIENCE, StopRank.APPLICATION, 0.2)
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     diary = Diary()
-    units = [
-        unit("database", kind=Kind.SERVER, stop_rank=StopRank.DATABASE, stop_by=signal.SIGINT),
-        unit("broker", kind=Kind.SERVER, stop_rank=StopRank.BROKER),
-        unit("sandbox", stop_rank=StopRank.SANDBOX),
-        unit("worker", f"{stubborn}; {SERVE}"),
+    specs = [
+        spec("database", kind=Kind.SERVER, stop_rank=StopRank.DATABASE, stop_by=signal.SIGINT),
+        spec("broker", kind=Kind.SERVER, stop_rank=StopRank.BROKER),
+        spec("sandbox", stop_rank=StopRank.SANDBOX),
+        spec("worker", f"{stubborn}; {SERVE}"),
     ]
-    with Supervisor(units, report=diary) as running:
+    with Supervisor(specs, report=diary) as running:
         running.start()
     stopped = [name for name, state in diary if state == "stopped"]
     assert stopped == ["worker", "sandbox", "broker", "database"]
     assert running.watched["worker"].process.returncode == -signal.SIGKILL
 
 
-def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(unit, tmp_path):
-    with Supervisor([unit("web")]) as running:
+def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(spec, tmp_path):
+    with Supervisor([spec("web")]) as running:
         running.start()
         options = {"environment": {}, "cwd": tmp_path}
         assert running.run_foreground([sys.executable, "-c", "exit(7)"], **options, owns_interrupt=True) == 7
@@ -209,7 +210,7 @@ def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(unit,
 )
 def test_nothing_outlives_a_killed_supervisor(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from orderflow.stack import children\n"
+        "import sys, time; from pathlib import Path; from orderflow.stack.supervision import children\n"
         f"child = children.start([sys.executable, '-c', {SERVE!r}], environment={{}}, log=None, "
         "cwd=Path('.'))\n"
         "print(child.pid, flush=True); time.sleep(60)"

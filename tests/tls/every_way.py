@@ -25,7 +25,7 @@ from django.db import connection  # noqa: E402
 from flower.utils.broker import Broker  # noqa: E402
 
 from orderflow.shared_state import breakers, credentials, witness  # noqa: E402
-from orderflow.stack import given  # noqa: E402
+from orderflow.stack.servers import given  # noqa: E402
 from orders.api import limits  # noqa: E402
 from outbox.relay import listener  # noqa: E402
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-from orderflow.stack import children, homes, ports
-from orderflow.stack.homes import Home
+from orderflow.stack import ports
+from orderflow.stack.checkout import folders
+from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.servers import rabbitmq
+from orderflow.stack.supervision import children
 from tests.processes import eventually
 from tests.stack.conftest import new_folder
 from tests.tls.authority import Authority, Certificate
@@ -52,7 +54,7 @@ class CertificateNode(rabbitmq.RabbitMQ):
             "server.key": self.certificate.key,
         }
         for name, source in files.items():
-            self.home.account.take(Path(shutil.copy(source, self.folder / name)))
+            self.folder.account.take(Path(shutil.copy(source, self.node_folder / name)))
         anything = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
             "vhosts": [{"name": "/"}],
@@ -74,9 +76,9 @@ class CertificateNode(rabbitmq.RabbitMQ):
         (self.folder / "plugins").write_text(f"[{PLUGIN}].\n")
 
     def _add(self, name: str, text: str) -> None:
-        file = self.folder / name
+        file = self.node_folder / name
         file.write_text(text)
-        self.home.account.take(file)
+        self.folder.account.take(file)
 
 
 @contextlib.contextmanager
@@ -93,15 +95,15 @@ def started(certificate: Certificate, clients: Authority, *users: str) -> Iterat
     if not list(plugins.glob(f"{PLUGIN}-*")):
         raise NoPlugin(f"this RabbitMQ has no plugin {PLUGIN} (in {plugins})")
     with new_folder() as folder, contextlib.ExitStack() as ends:
-        home = Home(folder)
-        home.prepare()
+        stack_folders = StackFolders(folder)
+        stack_folders.prepare()
         chosen: list[int] = []
         for _ in range(4):
             chosen.append(ports.choose(taken=chosen))
         node = CertificateNode(
-            home=homes.servers_home(home, {}),
+            folder=folders.servers_folder(stack_folders, {}),
             program=program,
-            log=home.logs / "rabbitmq.log",
+            log=stack_folders.logs / "rabbitmq.log",
             port=chosen[0],
             tls_port=chosen[1],
             distribution_port=chosen[2],
@@ -111,12 +113,12 @@ def started(certificate: Certificate, clients: Authority, *users: str) -> Iterat
             clients=clients,
             users=users,
         )
-        for unit in node.units():
-            process = unit.start()
+        for spec in node.specs():
+            process = spec.start()
             ends.callback(process.wait)
             ends.callback(children.end_group, process.pid)
             eventually(
-                lambda is_ready=unit.is_ready, process=process: is_ready(process) or process.poll() is not None,
+                lambda is_ready=spec.is_ready, process=process: is_ready(process) or process.poll() is not None,
                 lambda: node.log.read_text(errors="replace")[-3000:],
             )
             assert process.poll() is None, node.log.read_text(errors="replace")[-3000:]

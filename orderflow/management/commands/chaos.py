@@ -10,8 +10,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from orderflow.chaos import options, schedule
+from orderflow.chaos import options
 from orderflow.chaos.drill import Drill, Plan
+from orderflow.chaos.faults import schedule
 from orderflow.chaos.own_stack import OwnStack
 from orders.adapters import stripe
 

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.problem import Problem
 
 OLDEST_POSTGRES = (14,)  # what the project's SQL needs
@@ -52,9 +52,9 @@ class Program:
     def __str__(self) -> str:
         return f"{self.name} {'.'.join(map(str, self.version))}"
 
-    def for_account(self, home: ServersHome) -> "Program":
+    def for_account(self, folder: ServersFolder) -> "Program":
         """Return this program where the servers' account can run it."""
-        base = home.reachable(self.base, self.trees, key=str(self))
+        base = folder.reachable(self.base, self.trees, key=str(self))
         return dataclasses.replace(
             self,
             base=base,

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from orderflow.stack.environment import Given
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout.environment import Given
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.servers import binaries
 from orderflow.stack.servers.postgres import Postgres
 from orderflow.stack.servers.valkey import BROKER_DATABASE, SHARED_DATABASE, Valkey
-from orderflow.stack.units import Unit
+from orderflow.stack.supervision.process_specs import ProcessSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Servers:
     valkey: Valkey | None
 
     @property
-    def units(self) -> list[Unit]:
-        return [server.unit() for server in (self.postgres, self.valkey) if server]
+    def specs(self) -> list[ProcessSpec]:
+        return [server.spec() for server in (self.postgres, self.valkey) if server]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -43,7 +43,7 @@ class Servers:
 
 
 def private(
-    home: ServersHome,
+    folder: ServersFolder,
     *,
     logs: Path,
     port: Mapping[str, int],
@@ -60,8 +60,8 @@ def private(
     database = broker = None
     if given.needs_postgres:
         database = Postgres(
-            home=home,
-            program=binaries.postgres().for_account(home),
+            folder=folder,
+            program=binaries.postgres().for_account(folder),
             log=logs / "postgres.log",
             port=port["postgres"],
             superuser_password=secret["postgres_superuser"],
@@ -70,8 +70,8 @@ def private(
         )
     if given.needs_valkey:
         broker = Valkey(
-            home=home,
-            program=binaries.valkey().for_account(home),
+            folder=folder,
+            program=binaries.valkey().for_account(folder),
             log=logs / "valkey.log",
             port=port["valkey"],
             password=secret["valkey"],

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orderflow.stack import children
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.problem import Problem
 from orderflow.stack.servers.binaries import Program
-from orderflow.stack.units import Kind, Process, StopRank, Unit
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
 SUPERUSER = "postgres"
 ROLE = "orderflow"
@@ -37,13 +37,13 @@ FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "o
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Postgres:
     """
-    One database cluster in `home`, with a role `orderflow` that owns the database `orderflow` and may create
+    One database cluster in `folder`, with a role `orderflow` that owns the database `orderflow` and may create
     others.
 
     `durable` False is for tests: a crash of the machine may lose everything.
     """
 
-    home: ServersHome
+    folder: ServersFolder
     program: Program
     log: Path
     port: int
@@ -53,7 +53,7 @@ class Postgres:
 
     @property
     def data(self) -> Path:
-        return self.home.path / "postgres"
+        return self.folder.path / "postgres"
 
     @property
     def url(self) -> str:
@@ -63,9 +63,9 @@ class Postgres:
         """Tell whether the cluster has been made."""
         return (self.data / "PG_VERSION").exists()
 
-    def unit(self) -> Unit:
+    def spec(self) -> ProcessSpec:
         """Return what the supervisor needs."""
-        return Unit(
+        return ProcessSpec(
             name="postgres",
             kind=Kind.SERVER,
             start=self.start,
@@ -96,12 +96,12 @@ class Postgres:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         return children.start(
-            self.home.account.wrap(command, dies_by=signal.SIGINT),
+            self.folder.account.wrap(command, dies_by=signal.SIGINT),
             environment=ENVIRONMENT,
             log=self.log,
-            cwd=self.home.path,
+            cwd=self.folder.path,
             dies_by=signal.SIGINT,
-            run_as=self.home.account.popen_options,
+            run_as=self.folder.account.popen_options,
         )
 
     def is_ready(self, process: Process) -> bool:
@@ -146,15 +146,15 @@ class Postgres:
 
     def _initialise(self) -> None:
         """Make the cluster beside its place and move it there whole: a killed start leaves no half of one."""
-        half = self.home.path / "postgres.init"
+        half = self.folder.path / "postgres.init"
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(mode=0o700)
-        self.home.account.take(half)
-        password_file = self.home.path / "postgres.password"
+        self.folder.account.take(half)
+        password_file = self.folder.path / "postgres.password"
         password_file.unlink(missing_ok=True)
         with open(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(self.superuser_password + "\n")
-        self.home.account.take(password_file)
+        self.folder.account.take(password_file)
         try:
             # --no-sync: a crash of the whole machine within half a minute of the very first start may cost
             # the data.
@@ -187,7 +187,7 @@ class Postgres:
         return ["--locale=C.UTF-8"] if os.path.exists("/usr/lib/locale/C.utf8") else ["--locale=C"]
 
     def _run(self, program: Path, *arguments: object, given: str = "") -> None:
-        command = self.home.account.wrap([str(program), *map(str, arguments)])
+        command = self.folder.account.wrap([str(program), *map(str, arguments)])
         with self.log.open("ab") as log:
             done = subprocess.run(
                 command,
@@ -195,13 +195,13 @@ class Postgres:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=ENVIRONMENT,
-                cwd=self.home.path,
+                cwd=self.folder.path,
                 check=False,
-                **self.home.account.popen_options,
+                **self.folder.account.popen_options,
             )
         if done.returncode != 0 or "FATAL" in self.log.read_text(errors="replace"):
             raise Problem(
-                f"PostgreSQL could not make its files in {self.home.path} (exit {done.returncode}).",
+                f"PostgreSQL could not make its files in {self.folder.path} (exit {done.returncode}).",
                 log=self.log,
             )
 

@@ -14,15 +14,15 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from orderflow.stack import children
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.problem import Problem
-from orderflow.stack.units import Kind, Process, StopRank, Unit
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
 USER = "orderflow"
 FIRST = "rabbitmq"
-"""The first node: its unit, and its folder, which has the cookie of all."""
+"""The first node: its spec, and its folder, which has the cookie of all."""
 
 # Debian's wrapper on PATH changes the account and drops the environment; this is what it calls.
 SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/homebrew/sbin/rabbitmq-server")
@@ -68,9 +68,9 @@ def program() -> Program:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RabbitMQ:
-    """One node with its data in `home`. Those of a cluster are started one by one, and share a cookie."""
+    """One node with its data in `folder`. Those of a cluster are started one by one, and share a cookie."""
 
-    home: ServersHome
+    folder: ServersFolder
     program: Program
     log: Path
     port: int
@@ -82,16 +82,16 @@ class RabbitMQ:
     """The ports of the nodes whose cluster it joins."""
 
     @property
-    def folder(self) -> Path:
-        return self.home.path / self.name
+    def node_folder(self) -> Path:
+        return self.folder.path / self.name
 
     @property
     def url(self) -> str:
         return f"amqp://{USER}:{self.password}@{LOOPBACK}:{self.port}//"
 
-    def units(self) -> list[Unit]:
+    def specs(self) -> list[ProcessSpec]:
         """Return what the supervisor needs: the registry of names, and the node."""
-        names = Unit(
+        names = ProcessSpec(
             name="rabbitmq-names",
             kind=Kind.SERVER,
             start=self._start_names,
@@ -99,7 +99,7 @@ class RabbitMQ:
             log=self.log,
             stop_rank=StopRank.DATABASE,
         )
-        node = Unit(
+        node = ProcessSpec(
             name=self.name,
             kind=Kind.SERVER,
             start=self.start,
@@ -130,17 +130,17 @@ class RabbitMQ:
 
     def _start(self, command: list[str]) -> Process:
         return children.start(
-            self.home.account.wrap(command),
+            self.folder.account.wrap(command),
             environment=self._environment(),
             log=self.log,
-            cwd=self.folder,
-            run_as=self.home.account.popen_options,
+            cwd=self.node_folder,
+            run_as=self.folder.account.popen_options,
         )
 
     def _prepare(self) -> None:
-        if self.folder.exists():
+        if self.node_folder.exists():
             return
-        self.folder.mkdir(mode=0o700)
+        self.node_folder.mkdir(mode=0o700)
         settings = (
             f"listeners.tcp.local = {LOOPBACK}:{self.port}\n"
             f"default_user = {USER}\n"
@@ -155,31 +155,31 @@ class RabbitMQ:
             for number, port in enumerate((*self.joins, self.port), 1):
                 settings += f"cluster_formation.classic_config.nodes.{number} = {_node(port)}\n"
         for name, text in (("rabbitmq.conf", settings), ("plugins", "[].\n"), ("rabbitmq-env.conf", "")):
-            file = self.folder / name
+            file = self.node_folder / name
             file.write_text(text)
             file.chmod(0o600)
-            self.home.account.take(file)
-        self.home.account.take(self.folder)
+            self.folder.account.take(file)
+        self.folder.account.take(self.node_folder)
 
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": PATH,
             "LC_ALL": "C.UTF-8",
-            "HOME": str(self.home.path / FIRST),  # where Erlang keeps its cookie
+            "HOME": str(self.folder.path / FIRST),  # where Erlang keeps its cookie
             "ERL_EPMD_PORT": str(self.names_port),
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "RABBITMQ_NODENAME": _node(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.distribution_port),
-            "RABBITMQ_BASE": str(self.folder),
-            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
-            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
-            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
-            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
-            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.folder / "config"),
-            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_BASE": str(self.node_folder),
+            "RABBITMQ_MNESIA_BASE": str(self.node_folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.node_folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.node_folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.node_folder / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.node_folder / "plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.node_folder / "config"),
+            "RABBITMQ_PID_FILE": str(self.node_folder / "pid"),
             # The shell would wait beside the node and hide its death.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {LOCAL}",
@@ -187,22 +187,22 @@ class RabbitMQ:
 
 
 def node_names(nodes: int) -> list[str]:
-    """The names of the units of so many nodes."""
+    """The names of the specs of so many nodes."""
     return [FIRST, *(f"{FIRST}-{number}" for number in range(2, nodes + 1))]
 
 
-def leader_of(queue: str, *, home: Path, ports: Sequence[int], names_port: int) -> int:
+def leader_of(queue: str, *, folder: Path, ports: Sequence[int], names_port: int) -> int:
     """
     Ask a cluster which of its nodes leads a quorum queue; return its position among `ports`.
 
-    `home` is the folder with the nodes' folders. The first node that answers is believed.
+    `folder` is the folder with the nodes' folders. The first node that answers is believed.
 
     Raises:
         Problem: if none answers, or the queue has no leader at the moment.
     """
     said = ""
     for port in ports:
-        asked = _ask(port, ["list_queues", "name", "leader"], home=home, names_port=names_port)
+        asked = _ask(port, ["list_queues", "name", "leader"], folder=folder, names_port=names_port)
         said = asked.stdout + asked.stderr
         if asked.returncode:
             continue
@@ -213,12 +213,12 @@ def leader_of(queue: str, *, home: Path, ports: Sequence[int], names_port: int) 
     raise Problem(f"No node says who leads the queue {queue}: {said[-300:]}")
 
 
-def _ask(port: int, words: list[str], *, home: Path, names_port: int) -> "subprocess.CompletedProcess[str]":
+def _ask(port: int, words: list[str], *, folder: Path, names_port: int) -> "subprocess.CompletedProcess[str]":
     command = [str(program().script.with_name("rabbitmqctl")), "--node", _node(port), "--formatter", "json"]
     variables = {
         "PATH": PATH,
         "LC_ALL": "C.UTF-8",
-        "HOME": str(home / FIRST),
+        "HOME": str(folder / FIRST),
         "ERL_EPMD_PORT": str(names_port),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "RABBITMQ_CTL_ERL_ARGS": LOCAL,

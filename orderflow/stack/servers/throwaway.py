@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from orderflow.stack import environment
-from orderflow.stack.environment import Given
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout import environment
+from orderflow.stack.checkout.environment import Given
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.servers import choice, rabbitmq
-from orderflow.stack.units import Unit
+from orderflow.stack.supervision.process_specs import ProcessSpec
 
 PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-names")
 
@@ -24,9 +24,9 @@ RABBITMQ, VALKEY = rabbitmq.FIRST, "valkey"
 
 @dataclasses.dataclass(frozen=True)
 class ThrowawayServers:
-    """What to start, and where it will answer. `broker` is the name of the unit that is the broker."""
+    """What to start, and where it will answer. `broker` is the name of the spec that is the broker."""
 
-    units: list[Unit]
+    specs: list[ProcessSpec]
     addresses: Mapping[str, str]
     label: str
     broker: str
@@ -35,7 +35,7 @@ class ThrowawayServers:
 def choose(
     broker: str,
     *,
-    place: ServersHome,
+    place: ServersFolder,
     logs: Path,
     port: Mapping[str, int],
     secret: Mapping[str, str],
@@ -51,11 +51,11 @@ def choose(
     """
     needed = choice.private(place, logs=logs, port=port, secret=secret, given=Given("", "", ""))
     if broker != RABBITMQ:
-        return ThrowawayServers(list(needed.units), needed.environment, needed.label, VALKEY)
+        return ThrowawayServers(list(needed.specs), needed.environment, needed.label, VALKEY)
     names = rabbitmq.node_names(nodes)
     cluster = [
         rabbitmq.RabbitMQ(
-            home=place,
+            folder=place,
             program=rabbitmq.program(),
             log=logs / f"{name}.log",
             port=port[name],
@@ -68,7 +68,7 @@ def choose(
         for position, name in enumerate(names)
     ]
     return ThrowawayServers(
-        [*needed.units, *(unit for node in cluster for unit in node.units())],
+        [*needed.specs, *(spec for node in cluster for spec in node.specs())],
         {**needed.environment, "BROKER_URL": ";".join(node.url for node in cluster)},
         f"{needed.label}, {cluster[0].program}{f' ({nodes} nodes)' if nodes > 1 else ''}",
         RABBITMQ,

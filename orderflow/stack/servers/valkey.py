@@ -6,12 +6,12 @@ import signal
 import socket
 from pathlib import Path
 
-from orderflow.stack import children
-from orderflow.stack.homes import ServersHome
+from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.problem import Problem
 from orderflow.stack.servers.binaries import Program
-from orderflow.stack.units import Kind, Process, StopRank, Unit
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
 BROKER_DATABASE = 0
 SHARED_DATABASE = 1
@@ -19,9 +19,9 @@ SHARED_DATABASE = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Valkey:
-    """One server with its data in `home`. `durable` False, for tests, writes nothing to disk."""
+    """One server with its data in `folder`. `durable` False, for tests, writes nothing to disk."""
 
-    home: ServersHome
+    folder: ServersFolder
     program: Program
     log: Path
     port: int
@@ -30,15 +30,15 @@ class Valkey:
 
     @property
     def data(self) -> Path:
-        return self.home.path / "valkey"
+        return self.folder.path / "valkey"
 
     def url(self, database: int) -> str:
         """Return the address of one of its numbered databases."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
-    def unit(self) -> Unit:
+    def spec(self) -> ProcessSpec:
         """Return what the supervisor needs."""
-        return Unit(
+        return ProcessSpec(
             name="valkey",
             kind=Kind.SERVER,
             start=self.start,
@@ -50,14 +50,14 @@ class Valkey:
     def start(self) -> Process:
         """Start the server. Its settings go through a pipe, so that `ps` does not show the password."""
         self.data.mkdir(mode=0o700, exist_ok=True)
-        self.home.account.take(self.data)
+        self.folder.account.take(self.data)
         process = children.start(
-            self.home.account.wrap([str(self.program.path), "-"], dies_by=signal.SIGTERM),
+            self.folder.account.wrap([str(self.program.path), "-"], dies_by=signal.SIGTERM),
             environment={"LC_ALL": "C"},
             log=self.log,
-            cwd=self.home.path,
+            cwd=self.folder.path,
             dies_by=signal.SIGTERM,
-            run_as=self.home.account.popen_options,
+            run_as=self.folder.account.popen_options,
             stdin=children.PIPE,
         )
         assert process.stdin is not None

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import children
-from .homes import Home
-from .problem import ALREADY_RUNNING, Problem
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.problem import ALREADY_RUNNING, Problem
+from orderflow.stack.supervision import children
 
 STACK = "the stack"
 JUST_BEGUN = "a command that has just begun"
+OLD_PROCESSES = "units"
+"""The former name of `Run.processes` in the file: a stack started by older code can still be stopped."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,11 @@ class Run:
     ready: bool = False
     url: str = ""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
-    units: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    processes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def hold(home: Home, what: str) -> Iterator[None]:
+def hold(folders: StackFolders, what: str) -> Iterator[None]:
     """
     Hold the lock of this checkout. The kernel lets go of it whatever happens to this process, so it cannot be
     stale.
@@ -39,43 +41,46 @@ def hold(home: Home, what: str) -> Iterator[None]:
     Raises:
         Problem: if another process holds it (exit code 3).
     """
-    home.prepare()
-    with home.lock.open("a") as lock:
+    folders.prepare()
+    with folders.lock.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise in_use(read(home)) from None
-        _end_leftovers(read(home))
-        home.run.unlink(missing_ok=True)
+            raise in_use(read(folders)) from None
+        _end_leftovers(read(folders))
+        folders.run.unlink(missing_ok=True)
         try:
             yield
         finally:
-            home.run.unlink(missing_ok=True)
+            folders.run.unlink(missing_ok=True)
 
 
-def running(home: Home) -> Run | None:
+def running(folders: StackFolders) -> Run | None:
     """Return who holds this checkout, or None when nobody does."""
     try:
-        with home.lock.open("r") as lock:
+        with folders.lock.open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return read(home) or Run(pid=0, what=JUST_BEGUN, started_at=0.0)
+        return read(folders) or Run(pid=0, what=JUST_BEGUN, started_at=0.0)
     return None
 
 
-def read(home: Home) -> Run | None:
+def read(folders: StackFolders) -> Run | None:
     """Return what the last holder has written, whether or not it still runs."""
     try:
-        return Run(**json.loads(home.run.read_text()))
+        written = json.loads(folders.run.read_text())
+        if OLD_PROCESSES in written:
+            written["processes"] = written.pop(OLD_PROCESSES)
+        return Run(**written)
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write(home: Home, run: Run) -> None:
+def write(folders: StackFolders, run: Run) -> None:
     """Replace what others read, for this account's eyes only: it holds passwords."""
-    write_private(home.run, json.dumps(dataclasses.asdict(run), indent=1))
+    write_private(folders.run, json.dumps(dataclasses.asdict(run), indent=1))
 
 
 def write_private(path: Path, text: str) -> None:
@@ -89,11 +94,11 @@ def write_private(path: Path, text: str) -> None:
 
 def _end_leftovers(run: Run | None) -> None:
     """End what a killed supervisor left running where the kernel does not, such as on macOS."""
-    for name, unit in run.units.items() if run else ():
-        pid = unit["pid"]
+    for name, process in run.processes.items() if run else ():
+        pid = process["pid"]
         # PostgreSQL is left to whoever starts the next one: it can be ended without having to recover. A number
         # alone proves nothing, another process may have it by now.
-        if pid and name != "postgres" and children.command_line(pid) == unit["command"]:
+        if pid and name != "postgres" and children.command_line(pid) == process["command"]:
             children.end_group(pid)
 
 

@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from orderflow.stack import children, environment, homes, state
+from orderflow.stack.checkout import environment, state
+from orderflow.stack.checkout.folders import ServersFolder, StackFolders, servers_folder
+from orderflow.stack.ports import LOOPBACK, choose
+from orderflow.stack.processes import Table
+from orderflow.stack.screen import Screen
 from orderflow.stack.servers import rabbitmq, throwaway
-
-from .homes import Home, ServersHome
-from .ports import LOOPBACK, choose
-from .processes import Table
-from .screen import Screen
-from .supervisor import Interrupted, Supervisor
-from .units import Kind, Process, Unit
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec
+from orderflow.stack.supervision.supervisor import Interrupted, Supervisor
 
 WHAT = "python3 run.py chaos"
 RESTARTS = 1_000
@@ -48,7 +48,7 @@ def is_for_another_stack(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") or word.startswith("--not-my-own-stack") for word in words)
 
 
-def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     Make a stack, break it, and return the exit code of the command that did.
 
@@ -57,11 +57,11 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     asked = _read(words)
     report = _report(asked, caller)
-    home.prepare()
+    folders.prepare()
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
-    with homes.servers_home(home, caller).throwaway() as place:
-        own = Home(root=home.root, kept_in=place.path / "state")
+    with servers_folder(folders, caller).throwaway() as place:
+        own = StackFolders(root=folders.root, kept_in=place.path / "state")
         with state.hold(own, WHAT):
             try:
                 return _drill(own, place, caller, asked, [*words, "--report", str(report)])
@@ -86,12 +86,12 @@ def _report(asked: argparse.Namespace, caller: Mapping[str, str]) -> Path:
 
     if asked.report:
         return Path(environment.called_from(caller), asked.report).resolve()
-    return Home().root / options.DEFAULT_REPORT
+    return StackFolders().root / options.DEFAULT_REPORT
 
 
 def _drill(
-    own: Home,
-    place: ServersHome,
+    own: StackFolders,
+    place: ServersFolder,
     caller: Mapping[str, str],
     asked: argparse.Namespace,
     words: Sequence[str],
@@ -121,20 +121,20 @@ def _drill(
         "PYTHONPATH": str(own.root / "orderflow" / "chaos" / "clock"),
     }
     own.clocks.mkdir(exist_ok=True)
-    names = tuple(unit.name for unit in chosen.units)
-    units = [*chosen.units, _proxy(own, direct, port, leads_to, after=names)]
+    names = tuple(spec.name for spec in chosen.specs)
+    specs = [*chosen.specs, _proxy(own, direct, port, leads_to, after=names)]
     table = Table(
-        home=own,
+        folders=own,
         environment=proxied,
         port=port,
-        servers=tuple(unit.name for unit in units),
+        servers=tuple(spec.name for spec in specs),
         orders_come_first=False,
         orders_workers=2,
         clocks=own.clocks,
     )
-    processes = [unit for unit in table.units() if unit.name.removeprefix("sandbox-") not in NOT_NEEDED]
+    processes = [spec for spec in table.specs() if spec.name.removeprefix("sandbox-") not in NOT_NEEDED]
     supervisor = Supervisor(
-        [dataclasses.replace(unit, kind=_restarted(unit.kind)) for unit in (*units, *processes)],
+        [dataclasses.replace(spec, kind=_restarted(spec.kind)) for spec in (*specs, *processes)],
         report=screen.hear,
         restarts=RESTARTS,
     )
@@ -178,9 +178,9 @@ def _choose_ports(nodes: int) -> dict[str, int]:
 
 
 def _managed(
-    own: Home, secret: Mapping[str, str], port: Mapping[str, int], addresses: Mapping[str, str]
+    own: StackFolders, secret: Mapping[str, str], port: Mapping[str, int], addresses: Mapping[str, str]
 ) -> dict[str, str]:
-    managed = environment.managed(home=own, secret=secret, port=port, servers=addresses)
+    managed = environment.managed(folders=own, secret=secret, port=port, servers=addresses)
     environment.write_push_credentials(own, f"{managed['FCM_API_BASE']}/token")
     environment.write_sandbox_password(own, managed["SANDBOX_PASSWORD"])
     return {**managed, "API_RATE_LIMIT": RATE_LIMIT}
@@ -198,19 +198,19 @@ def _by(url: str, port: int) -> str:
 
 
 def _proxy(
-    own: Home,
+    own: StackFolders,
     variables: Mapping[str, str],
     port: Mapping[str, int],
     leads_to: Mapping[str, int],
     *,
     after: tuple[str, ...],
-) -> Unit:
+) -> ProcessSpec:
     log = own.logs / "proxy.log"
     control = port["proxy-control"]
     routes = [f"--route={name}={port[name]}:{target}" for name, target in leads_to.items()]
 
     def start() -> Process:
-        command = [sys.executable, "-m", "orderflow.chaos.proxy", "--control", str(control), *routes]
+        command = [sys.executable, "-m", "orderflow.chaos.faults.proxy", "--control", str(control), *routes]
         return children.start(command, environment=variables, log=log, cwd=own.root)
 
     def is_ready(process: Process) -> bool:
@@ -221,10 +221,10 @@ def _proxy(
         except (OSError, ValueError):
             return False
 
-    return Unit(name="proxy", kind=Kind.SERVICE, start=start, is_ready=is_ready, log=log, after=after)
+    return ProcessSpec(name="proxy", kind=Kind.SERVICE, start=start, is_ready=is_ready, log=log, after=after)
 
 
-def _keep_logs(own: Home, report: Path) -> None:
+def _keep_logs(own: StackFolders, report: Path) -> None:
     """Save the logs of all processes before the throwaway home goes."""
     kept = report / "log"
     shutil.rmtree(kept, ignore_errors=True)

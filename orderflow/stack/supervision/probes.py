@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from .units import Process
+from orderflow.stack.supervision.process_specs import Process
 
 # A proxy of the environment must not answer for a process on this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import requests
 from django.conf import settings
 
+from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.own_stack import NotRunning, OwnStack
-from orderflow.chaos.schedule import Fault
 
 CONTROL_PATIENCE = 5.0
 """Seconds to wait for a page of switches."""

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from orderflow.chaos.client import Placed, Try
-from orderflow.chaos.recovery import Struck
+from orderflow.chaos.assessment.recovery import Struck
+from orderflow.chaos.load.client import Placed, Try
 from outbox.command_lines import counted
 
 MOST_TIMES = 2.0

@@ -25,7 +25,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orderflow.chaos.schedule import Fault
+from orderflow.chaos.faults.schedule import Fault
 
 DEATH, BACK = "death", "back"
 

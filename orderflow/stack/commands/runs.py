@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orderflow.stack import commands, environment, given, homes, schema, state
-from orderflow.stack.servers import choice
-
-from .environment import Given
-from .homes import Home
-from .ports import choose
-from .problem import Problem
-from .processes import Table
-from .screen import Screen
-from .supervisor import Interrupted, State, Supervisor
+from orderflow.stack import command_list
+from orderflow.stack.checkout import environment, schema, state
+from orderflow.stack.checkout.environment import Given
+from orderflow.stack.checkout.folders import StackFolders, servers_folder
+from orderflow.stack.ports import choose
+from orderflow.stack.problem import Problem
+from orderflow.stack.processes import Table
+from orderflow.stack.screen import Screen
+from orderflow.stack.servers import choice, given
+from orderflow.stack.supervision.supervisor import Interrupted, State, Supervisor
 
 RUN = "python3 run.py"
 
@@ -44,7 +44,7 @@ class Plan:
     managed: Mapping[str, str]
 
     @classmethod
-    def make(cls, home: Home, caller: Mapping[str, str], start_request: StartRequest) -> "Plan":
+    def make(cls, folders: StackFolders, caller: Mapping[str, str], start_request: StartRequest) -> "Plan":
         """
         Decide, for this checkout, what to start and how.
 
@@ -53,26 +53,26 @@ class Plan:
         """
         named = Given.of(caller)
         given.check(named)
-        secret = environment.load_secrets(home)
-        port = environment.choose_ports(home, web=start_request.port)
-        _rotate_logs(home)
-        place = homes.servers_home(home, caller)
-        needed = choice.private(place, logs=home.logs, port=port, secret=secret, given=named)
-        managed = environment.managed(home=home, secret=secret, port=port, servers=needed.environment)
-        environment.write_push_credentials(home, f"{managed['FCM_API_BASE']}/token")
-        environment.write_sandbox_password(home, managed["SANDBOX_PASSWORD"])
+        secret = environment.load_secrets(folders)
+        port = environment.choose_ports(folders, web=start_request.port)
+        _rotate_logs(folders)
+        place = servers_folder(folders, caller)
+        needed = choice.private(place, logs=folders.logs, port=port, secret=secret, given=named)
+        managed = environment.managed(folders=folders, secret=secret, port=port, servers=needed.environment)
+        environment.write_push_credentials(folders, f"{managed['FCM_API_BASE']}/token")
+        environment.write_sandbox_password(folders, managed["SANDBOX_PASSWORD"])
         table = Table(
-            home=home,
+            folders=folders,
             environment=environment.base(caller) | managed,
             port=port,
-            servers=tuple(unit.name for unit in needed.units),
-            migrated=bool(needed.postgres and needed.postgres.exists() and schema.is_current(home)),
+            servers=tuple(spec.name for spec in needed.specs),
+            migrated=bool(needed.postgres and needed.postgres.exists() and schema.is_current(folders)),
             orders_come_first=start_request.demo,
         )
         return cls(needed, table, managed)
 
 
-def stack(home: Home, caller: Mapping[str, str], start_request: StartRequest) -> int:
+def stack(folders: StackFolders, caller: Mapping[str, str], start_request: StartRequest) -> int:
     """
     Run everything until somebody asks for the end, or until the demo has ended when it was asked for once.
 
@@ -80,13 +80,13 @@ def stack(home: Home, caller: Mapping[str, str], start_request: StartRequest) ->
         Problem: if the stack does not come up, or loses a server.
     """
     started_at = environment.called_at(caller)
-    with state.hold(home, state.STACK):
+    with state.hold(folders, state.STACK):
         run = state.Run(pid=os.getpid(), what=state.STACK, started_at=started_at)
-        screen = Screen(home, run)
-        plan = Plan.make(home, caller, start_request)
+        screen = Screen(folders, run)
+        plan = Plan.make(folders, caller, start_request)
         screen.say(f"OrderFlow on {plan.servers.label}")
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
-        supervisor = Supervisor([*plan.servers.units, *plan.table.units()], report=screen.hear)
+        supervisor = Supervisor([*plan.servers.specs, *plan.table.specs()], report=screen.hear)
         try:
             with screen.farewell(), supervisor:
                 try:
@@ -100,7 +100,7 @@ def stack(home: Home, caller: Mapping[str, str], start_request: StartRequest) ->
 def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: StartRequest) -> int:
     supervisor.start()
     if plan.servers.postgres:
-        schema.remember(plan.table.home)
+        schema.remember(plan.table.folders)
     code = 0
     if start_request.demo:
         # The rest of the processes comes up beside the first orders.
@@ -115,7 +115,7 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: St
     else:
         screen.ready("READY")
         screen.say(_addresses(plan.managed))
-    screen.say(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.home.logs}")
+    screen.say(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.folders.logs}")
     return supervisor.run_until_interrupted()
 
 
@@ -130,40 +130,40 @@ def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: Sta
         return supervisor.run_foreground(
             command,
             environment={**plan.table.environment, **started},
-            cwd=plan.table.home.root,
+            cwd=plan.table.folders.root,
             owns_interrupt=False,
         )
     finally:
         screen.release()
 
 
-def manage(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+def manage(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     Run a management command against the running stack, or else with just the servers for as long as it takes.
 
     Raises:
         Problem: if another command holds the servers, or they do not come up.
     """
-    command = [sys.executable, str(home.root / "manage.py"), *words]
+    command = [sys.executable, str(folders.root / "manage.py"), *words]
     folder = environment.called_from(caller)
     if words[0] == "help" or {"-h", "--help"} & set(words):
         os.execve(command[0], command, environment.base(caller) | environment.PLACEHOLDERS)  # noqa: S606
-    running = _wait_until_ready(home)
-    if running is None and words[0] in commands.NEED_A_STACK:
+    running = _wait_until_ready(folders)
+    if running is None and words[0] in command_list.NEED_A_STACK:
         _refuse_private_servers(words[0], Given.of(caller))
     if words[0] == "migrate":
-        schema.forget(home)
+        schema.forget(folders)
     if running is not None:
         _refuse_other_servers(running, caller)
         os.chdir(folder)
         os.execve(command[0], command, environment.base(caller) | running.environment)  # noqa: S606
     with contextlib.ExitStack() as context:
-        context.enter_context(state.hold(home, f"{RUN} {words[0]}"))
-        state.write(home, state.Run(pid=os.getpid(), what=f"{RUN} {words[0]}", started_at=time.time()))
-        plan = Plan.make(home, caller, StartRequest())
+        context.enter_context(state.hold(folders, f"{RUN} {words[0]}"))
+        state.write(folders, state.Run(pid=os.getpid(), what=f"{RUN} {words[0]}", started_at=time.time()))
+        plan = Plan.make(folders, caller, StartRequest())
         database = plan.servers.postgres
         steps = [plan.table.migrate(), plan.table.admin()] if database and not database.exists() else []
-        supervisor = context.enter_context(Supervisor([*plan.servers.units, *steps]))
+        supervisor = context.enter_context(Supervisor([*plan.servers.specs, *steps]))
         supervisor.start()
         path = dict(plan.table.environment)
         if database:
@@ -192,11 +192,11 @@ def _refuse_other_servers(running: state.Run, caller: Mapping[str, str]) -> None
         )
 
 
-def _wait_until_ready(home: Home, patience: float = 60.0) -> state.Run | None:
+def _wait_until_ready(folders: StackFolders, patience: float = 60.0) -> state.Run | None:
     """Return the running stack, waiting while it starts; None when nothing runs."""
     end = time.monotonic() + patience
     while True:
-        run = state.running(home)
+        run = state.running(folders)
         if run is None or run.ready:
             return run
         if time.monotonic() > end or run.what not in (state.STACK, state.JUST_BEGUN):
@@ -204,7 +204,7 @@ def _wait_until_ready(home: Home, patience: float = 60.0) -> state.Run | None:
         time.sleep(0.1)
 
 
-def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> int:
+def tests(folders: StackFolders, caller: Mapping[str, str], arguments: Sequence[str]) -> int:
     """
     Run pytest with servers of its own, which forget everything, and return its exit code.
 
@@ -213,11 +213,11 @@ def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> in
     Raises:
         Problem: if the servers do not come up.
     """
-    home.prepare()
+    folders.prepare()
     caller = {
         name: value for name, value in caller.items() if name not in ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     }
-    with homes.servers_home(home, caller).throwaway() as place:
+    with servers_folder(folders, caller).throwaway() as place:
         port = {"postgres": choose()}
         port["valkey"] = choose(taken=port.values())
         needed = choice.private(
@@ -234,12 +234,12 @@ def tests(home: Home, caller: Mapping[str, str], arguments: Sequence[str]) -> in
             "ORDERFLOW_ENV": "test",
             "ALLOWED_HOSTS": "127.0.0.1,localhost,testserver",
         }
-        with Supervisor(needed.units) as supervisor:
+        with Supervisor(needed.specs) as supervisor:
             supervisor.start()
             return supervisor.run_foreground(
                 [sys.executable, "-m", "pytest", *_parallel(arguments), *arguments],
                 environment=environment.base(caller) | settings,
-                cwd=home.root,
+                cwd=folders.root,
                 owns_interrupt=True,
             )
 
@@ -254,8 +254,8 @@ def _parallel(arguments: Sequence[str]) -> Sequence[str]:
     return ("-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder")
 
 
-def _rotate_logs(home: Home) -> None:
-    for log in home.logs.glob("*.log"):
+def _rotate_logs(folders: StackFolders) -> None:
+    for log in folders.logs.glob("*.log"):
         log.replace(log.with_suffix(".log.1"))
 
 

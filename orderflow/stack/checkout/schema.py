@@ -7,29 +7,29 @@ Whether the private database already has the tables of this code.
 import hashlib
 from pathlib import Path
 
-from .homes import Home
+from orderflow.stack.checkout.folders import StackFolders
 
 
-def is_current(home: Home) -> bool:
+def is_current(folders: StackFolders) -> bool:
     """Tell whether the migrations are those that were there when `migrate` last ran on this database."""
     try:
-        return _note(home).read_text() == _fingerprint(home.root)
+        return _note(folders).read_text() == _fingerprint(folders.root)
     except OSError:
         return False
 
 
-def remember(home: Home) -> None:
+def remember(folders: StackFolders) -> None:
     """Note that `migrate` has just succeeded."""
-    _note(home).write_text(_fingerprint(home.root))
+    _note(folders).write_text(_fingerprint(folders.root))
 
 
-def forget(home: Home) -> None:
+def forget(folders: StackFolders) -> None:
     """Drop the note, because somebody migrates by hand."""
-    _note(home).unlink(missing_ok=True)
+    _note(folders).unlink(missing_ok=True)
 
 
-def _note(home: Home) -> Path:
-    return home.servers / "migrated"  # beside the data, to go when that goes
+def _note(folders: StackFolders) -> Path:
+    return folders.servers / "migrated"  # beside the data, to go when that goes
 
 
 def _fingerprint(root: Path) -> str:

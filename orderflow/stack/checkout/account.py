@@ -4,7 +4,7 @@ Which account runs the servers.
 PostgreSQL refuses to run as root and wants an account that the system knows. So root steps down to another
 account; where that is impossible, a private user namespace makes root, or a nameless user id, look like
 `nobody`. No permission of anything that exists is changed: what the other account cannot reach is copied to
-where it can (see `homes`).
+where it can (see `folders`).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .problem import Problem
+from orderflow.stack.problem import Problem
 
 # `postgres` exists where the distribution's package is installed; `nobody` exists everywhere.
 USUAL_ACCOUNTS = ("postgres", "nobody")

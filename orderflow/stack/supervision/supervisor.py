@@ -1,5 +1,5 @@
 """
-Starting units in order, keeping them alive, stopping them in order. One thread, one loop.
+Starting specs in order, keeping them alive, stopping them in order. One thread, one loop.
 
 Its own processes are waited for by number and never looked up by name, so nothing else on the machine is
 touched.
@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import children
-from .problem import Problem, tail
-from .units import Kind, Process, StopRank, Unit
+from orderflow.stack.problem import Problem, tail
+from orderflow.stack.supervision import children
+from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
-START_PATIENCE = 60.0  # seconds until a unit must be ready
+START_PATIENCE = 60.0  # seconds until a spec must be ready
 STOP_PATIENCE = {
     StopRank.APPLICATION: 3.5,
     StopRank.SANDBOX: 0.5,
@@ -31,13 +31,13 @@ STOP_PATIENCE = {
     StopRank.DATABASE: 10.0,
 }
 FOREGROUND_PATIENCE = 5.0  # pytest ends the processes of its tests
-RESTARTS, WITHIN = 5, 60.0  # a unit that dies more often than this is given up
-START_TRIES = 5  # of units that say they may try again
+RESTARTS, WITHIN = 5, 60.0  # a spec that dies more often than this is given up
+START_TRIES = 5  # of specs that say they may try again
 TICK_STARTING, TICK_STEADY = 0.03, 0.5
 
 
 class State(enum.Enum):
-    """Where a unit stands."""
+    """Where a spec stands."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -50,9 +50,9 @@ class State(enum.Enum):
 
 @dataclasses.dataclass
 class Watched:
-    """A unit and its present process."""
+    """A spec and its present process."""
 
-    unit: Unit
+    spec: ProcessSpec
     state: State = State.WAITING
     process: Process | None = None
     begun: float = 0.0
@@ -75,20 +75,20 @@ class Interrupted(Exception):
 
 class Supervisor:
     """
-    Runs units as a context: leaving it stops all of them, whatever happened.
+    Runs specs as a context: leaving it stops all of them, whatever happened.
 
-    `report` hears of every change of state. `restarts` is how often a unit may die in a minute before it is
+    `report` hears of every change of state. `restarts` is how often a spec may die in a minute before it is
     given up. It has to be used from the main thread, which owns the signals.
     """
 
     def __init__(
         self,
-        units: Sequence[Unit],
+        specs: Sequence[ProcessSpec],
         *,
         report: Callable[[Watched], None] = lambda watched: None,
         restarts: int | None = None,
     ) -> None:
-        self.watched = {unit.name: Watched(unit) for unit in units}
+        self.watched = {spec.name: Watched(spec) for spec in specs}
         self._report = report
         self._restarts = RESTARTS if restarts is None else restarts
         self._asked_to_stop = 0
@@ -116,24 +116,24 @@ class Supervisor:
             for descriptor in self._wakeup or ():
                 os.close(descriptor)
 
-    def add(self, units: Sequence[Unit]) -> None:
-        """Supervise more units."""
-        self.watched |= {unit.name: Watched(unit) for unit in units}
+    def add(self, specs: Sequence[ProcessSpec]) -> None:
+        """Supervise more specs."""
+        self.watched |= {spec.name: Watched(spec) for spec in specs}
 
     def start(self) -> None:
         """
-        Start the early units and return when all of them are ready.
+        Start the early specs and return when all of them are ready.
 
         Raises:
             Problem: if one does not come up.
             Interrupted: if the end is asked for meanwhile.
         """
-        while not all(watched.is_settled for watched in self.watched.values() if watched.unit.early):
+        while not all(watched.is_settled for watched in self.watched.values() if watched.spec.early):
             self._turn(early_only=True, rest=TICK_STARTING)
 
     def start_rest(self) -> None:
         """
-        Return when all units are ready, or given up.
+        Return when all specs are ready, or given up.
 
         Raises:
             Problem: if an essential one does not come up.
@@ -146,7 +146,7 @@ class Supervisor:
         self, command: Sequence[str], *, environment: Mapping[str, str], cwd: Path | str, owns_interrupt: bool
     ) -> int:
         """
-        Run a command on this terminal while the units are kept alive, and return its exit code.
+        Run a command on this terminal while the specs are kept alive, and return its exit code.
 
         With `owns_interrupt`, Ctrl-C is the command's own affair, as in a shell. Otherwise it means the end of
         everything, and the command does not hear it: nobody wants to read its traceback.
@@ -174,7 +174,7 @@ class Supervisor:
 
     def run_until_interrupted(self) -> NoReturn:
         """
-        Keep the units alive until the end is asked for.
+        Keep the specs alive until the end is asked for.
 
         Raises:
             Problem: if a server dies.
@@ -190,11 +190,11 @@ class Supervisor:
             alive = [
                 w
                 for w in self.watched.values()
-                if w.unit.stop_rank is rank and w.process and w.process.poll() is None
+                if w.spec.stop_rank is rank and w.process and w.process.poll() is None
             ]
             for watched in alive:
                 assert watched.process is not None
-                children.send(watched.process, watched.unit.stop_by)
+                children.send(watched.process, watched.spec.stop_by)
             end = time.monotonic() + STOP_PATIENCE[rank]
             while any(w.process and w.process.poll() is None for w in alive) and time.monotonic() < end:
                 if self._asked_to_stop > max(asked, 1) and rank is not StopRank.DATABASE:
@@ -207,11 +207,11 @@ class Supervisor:
                 self._move(watched, State.STOPPED)
 
     def _turn(self, *, rest: float, early_only: bool = False) -> None:
-        """Look at every unit once, then rest until a signal arrives or time is up."""
+        """Look at every spec once, then rest until a signal arrives or time is up."""
         if self._asked_to_stop:
             raise Interrupted
         for watched in self.watched.values():
-            if watched.unit.early or not early_only:
+            if watched.spec.early or not early_only:
                 self._look_at(watched)
         settled = all(watched.is_settled for watched in self.watched.values())
         self._rest(rest if settled or early_only else TICK_STARTING)
@@ -219,21 +219,21 @@ class Supervisor:
     def _look_at(self, watched: Watched) -> None:
         now = time.monotonic()
         if watched.state is State.WAITING:
-            if all(self.watched[name].is_settled for name in watched.unit.after if name in self.watched):
+            if all(self.watched[name].is_settled for name in watched.spec.after if name in self.watched):
                 self._spawn(watched)
         elif watched.state is State.RESTARTING:
             if now >= watched.next_start:
                 self._spawn(watched)
         elif watched.state is State.STARTING:
             assert watched.process is not None
-            if watched.unit.is_ready(watched.process):
-                self._move(watched, State.DONE if watched.unit.kind is Kind.STEP else State.READY)
+            if watched.spec.is_ready(watched.process):
+                self._move(watched, State.DONE if watched.spec.kind is Kind.STEP else State.READY)
             elif watched.process.poll() is not None:
                 self._on_death(watched)
             elif now - watched.begun > START_PATIENCE:
-                if watched.unit.essential and not watched.deaths:
+                if watched.spec.essential and not watched.deaths:
                     raise Problem(
-                        f"{watched.unit.name} was not ready after {START_PATIENCE:.0f} s.", log=watched.unit.log
+                        f"{watched.spec.name} was not ready after {START_PATIENCE:.0f} s.", log=watched.spec.log
                     )
                 children.end_group(watched.process.pid)
         elif watched.state is State.READY:
@@ -243,25 +243,25 @@ class Supervisor:
 
     def _spawn(self, watched: Watched) -> None:
         watched.begun = time.monotonic()
-        watched.process = watched.unit.start()
+        watched.process = watched.spec.start()
         self._move(watched, State.STARTING)
 
     def _on_death(self, watched: Watched) -> None:
         assert watched.process is not None
-        unit, code, now = watched.unit, watched.process.returncode, time.monotonic()
+        spec, code, now = watched.spec, watched.process.returncode, time.monotonic()
         children.end_group(watched.process.pid)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         never_ready = watched.state is State.STARTING and not watched.deaths
-        if never_ready and unit.may_try_again(tail(unit.log)) and watched.tries < START_TRIES:
+        if never_ready and spec.may_try_again(tail(spec.log)) and watched.tries < START_TRIES:
             watched.tries, watched.next_start = watched.tries + 1, now + 0.3
             self._move(watched, State.RESTARTING)
-        elif unit.kind is not Kind.SERVICE or (never_ready and unit.essential):
+        elif spec.kind is not Kind.SERVICE or (never_ready and spec.essential):
             doing = (
                 "instead of coming up"
                 if watched.state is State.STARTING
                 else "while everything else was running"
             )
-            raise Problem(f"{unit.name} {how} {doing}.", log=unit.log)
+            raise Problem(f"{spec.name} {how} {doing}.", log=spec.log)
         else:
             watched.deaths.append(now)
             while now - watched.deaths[0] > WITHIN:

@@ -12,9 +12,8 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from orderflow.configuration import tls
-
-from .environment import Given
-from .problem import Problem
+from orderflow.stack.checkout.environment import Given
+from orderflow.stack.problem import Problem
 
 PATIENCE = 3.5
 """Seconds after which a server that says nothing counts as unusable; all of them are tried at once."""

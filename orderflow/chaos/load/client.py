@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from orderflow.chaos.planned_orders import PlannedOrder
+from orderflow.chaos.load.planned_orders import PlannedOrder
 
 TIMEOUT = 5.0
 """Seconds a client waits for one answer."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orderflow import push_account
-
-from . import ports, state
-from .homes import Home
-from .ports import LOOPBACK
-from .problem import Problem
+from orderflow.stack import ports
+from orderflow.stack.checkout import state
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.ports import LOOPBACK
+from orderflow.stack.problem import Problem
 
 WEB_PORT = 8000
 # Names of listening processes. `smtp` is the mail server itself, `smtp-control` its page of switches.
@@ -97,7 +97,7 @@ def make_secrets() -> dict[str, str]:
     return {name: make() for name, make in _MAKERS.items()}
 
 
-def load_secrets(home: Home) -> dict[str, str]:
+def load_secrets(folders: StackFolders) -> dict[str, str]:
     """
     Return the passwords and keys of this checkout, making those that are missing.
 
@@ -105,18 +105,18 @@ def load_secrets(home: Home) -> dict[str, str]:
         Problem: if the file is damaged.
     """
     try:
-        kept: dict[str, str] = json.loads(home.secrets.read_text())
+        kept: dict[str, str] = json.loads(folders.secrets.read_text())
     except FileNotFoundError:
         kept = {}
     except ValueError as error:
-        raise Problem(f"{home.secrets} is damaged. Start over with: python3 run.py reset") from error
+        raise Problem(f"{folders.secrets} is damaged. Start over with: python3 run.py reset") from error
     complete = make_secrets() | kept
     if complete != kept:
-        state.write_private(home.secrets, json.dumps(complete, indent=1))
+        state.write_private(folders.secrets, json.dumps(complete, indent=1))
     return complete
 
 
-def choose_ports(home: Home, *, web: int | None) -> dict[str, int]:
+def choose_ports(folders: StackFolders, *, web: int | None) -> dict[str, int]:
     """
     Return a free port per listening process: the last start's where they are still free, so that addresses
     stay the same.
@@ -129,13 +129,13 @@ def choose_ports(home: Home, *, web: int | None) -> dict[str, int]:
             f"Port {web} is taken. Name another with --port, or leave it out: the next free one is found."
         )
     try:
-        last: dict[str, int] = json.loads(home.ports.read_text())
+        last: dict[str, int] = json.loads(folders.ports.read_text())
     except (OSError, ValueError):
         last = {}
     chosen: dict[str, int] = {"web": web or ports.choose_upwards(WEB_PORT)}
     for name in (*SERVERS, *SANDBOX, "flower"):
         chosen[name] = ports.choose(preferred=last.get(name), taken=chosen.values())
-    home.ports.write_text(json.dumps(chosen, indent=1))
+    folders.ports.write_text(json.dumps(chosen, indent=1))
     return chosen
 
 
@@ -155,7 +155,7 @@ def base(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def managed(
-    *, home: Home, secret: Mapping[str, str], port: Mapping[str, int], servers: Mapping[str, str]
+    *, folders: StackFolders, secret: Mapping[str, str], port: Mapping[str, int], servers: Mapping[str, str]
 ) -> dict[str, str]:
     """Return what the settings read. Providers are always the sandbox: a demo never charges a real card."""
     at = {name: f"http://{LOOPBACK}:{number}" for name, number in port.items()}
@@ -176,7 +176,7 @@ def managed(
         "TWILIO_FROM": "+15005550006",  # the number that Twilio accepts with test credentials
         "FCM_API_BASE": at["push"],
         "FCM_PROJECT_ID": "orderflow-sandbox",
-        "FCM_CREDENTIALS_FILE": str(home.push_credentials),
+        "FCM_CREDENTIALS_FILE": str(folders.push_credentials),
         "FLOWER_URL": at["flower"],
         "FLOWER_BASIC_AUTH": f"admin:{secret['admin']}",  # the demo ends with one password to try
         "SANDBOX_URL": at["mailbox"],
@@ -187,15 +187,15 @@ def managed(
     }
 
 
-def write_sandbox_password(home: Home, password: str) -> None:
+def write_sandbox_password(folders: StackFolders, password: str) -> None:
     """Hand the run's password to the sandbox's servers, which read it when they start."""
-    home.sandbox.mkdir(parents=True, exist_ok=True)
-    state.write_private(home.sandbox / "password", password)
+    folders.sandbox.mkdir(parents=True, exist_ok=True)
+    state.write_private(folders.sandbox / "password", password)
 
 
-def write_push_credentials(home: Home, token_uri: str) -> None:
+def write_push_credentials(folders: StackFolders, token_uri: str) -> None:
     """Write a service account for the push sandbox, with a key made once."""
-    push_account.write(home.push_credentials, token_uri=token_uri)
+    push_account.write(folders.push_credentials, token_uri=token_uri)
 
 
 def called_at(environment: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""What the supervisor supervises: a unit is one process, how to start it, and how to tell that it is ready."""
+"""What the supervisor supervises: a spec is one process, how to start it, and how to tell that it is ready."""
 
 import dataclasses
 import enum
@@ -11,7 +11,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Kind(enum.Enum):
-    """What the end of a unit's process means."""
+    """What the end of a spec's process means."""
 
     SERVER = "server"  # nothing works without it: everything ends
     SERVICE = "service"  # it is started again
@@ -28,13 +28,13 @@ class StopRank(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unit:
+class ProcessSpec:
     """
     One process of the stack.
 
-    `after` names the units that must be ready before it starts. `is_ready` is asked again and again, so it
-    must answer within a fraction of a second. `early` units are what the first order passes through; the
-    others follow. An `essential` unit that does not come up ends the start.
+    `after` names the specs that must be ready before it starts. `is_ready` is asked again and again, so it
+    must answer within a fraction of a second. `early` specs are what the first order passes through; the
+    others follow. An `essential` spec that does not come up ends the start.
     """
 
     name: str

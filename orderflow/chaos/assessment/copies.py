@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import connection
 
-from orderflow.chaos.recovery import Struck
+from orderflow.chaos.assessment.recovery import Struck
 from outbox import registry
 from outbox.broker import dispatch
 from outbox.models import Attempt, Delivery, OutboxMessage

@@ -1,9 +1,9 @@
 """
 A small TCP proxy that can do to connections what networks do: pass, refuse, cut, hang, delay.
 
-`python -m orderflow.chaos.proxy --control PORT --route NAME=PORT:TARGET …` forwards each port to another one of
-this machine. The control port takes one JSON object per line and answers each with one; `tell` speaks it.
-Several troubles at once add up: each is a property of its own.
+`python -m orderflow.chaos.faults.proxy --control PORT --route NAME=PORT:TARGET …` forwards each port to another
+port of this machine. The control port takes one JSON object per line and answers each with one; see `tell`.
+Disturbances can be combined: each is a property of its own.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _route(text: str) -> tuple[str, int, int]:
 
 def main() -> int:
     """Run as a process."""
-    parser = argparse.ArgumentParser(prog="python -m orderflow.chaos.proxy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m orderflow.chaos.faults.proxy", description=__doc__)
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--route", type=_route, action="append", required=True, metavar="NAME=PORT:TARGET")
     given = parser.parse_args()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from django.db.models.functions import Now
 
 from notifications.models import Notification
-from orderflow.chaos.promises import Finding
+from orderflow.chaos.assessment.promises import Finding
 from orders.models import Order
 from outbox.models import DeadLetter, Delivery, OutboxMessage
 

@@ -18,7 +18,7 @@ import requests
 from django.conf import settings
 
 from notifications.models import Notification
-from orderflow.chaos.client import Placed
+from orderflow.chaos.load.client import Placed
 from orders.models import Order
 from outbox import registry
 from outbox.broker import dispatch

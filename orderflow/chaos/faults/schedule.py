@@ -24,7 +24,7 @@ ALL_POOLS = (*ORDER_POOLS, "email", "sms", "push")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trait:
-    """What a kind of fault is like: how long it lasts (seconds), whom it may hit, how hard (its own unit)."""
+    """What a kind of fault is like: how long it lasts (seconds), whom it may hit, how hard (its own spec)."""
 
     lasts: tuple[float, float] = (0.0, 0.0)
     targets: tuple[str, ...] = ("",)

@@ -6,21 +6,21 @@ import shutil
 import signal
 import time
 
-from . import state
-from .homes import Home
-from .problem import Problem
+from orderflow.stack.checkout import state
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.problem import Problem
 
 STOP_PATIENCE = 20.0
 
 
-def down(home: Home) -> int:
+def down(folders: StackFolders) -> int:
     """
     End the running stack of this checkout and wait until it is gone.
 
     Raises:
         Problem: if it does not end.
     """
-    run = state.running(home)
+    run = state.running(folders)
     if run is None:
         print("Nothing is running here.")
         return 0
@@ -29,7 +29,7 @@ def down(home: Home) -> int:
     begun = time.monotonic()
     with contextlib.suppress(ProcessLookupError):
         os.kill(run.pid, signal.SIGTERM)
-    while state.running(home) is not None:
+    while state.running(folders) is not None:
         if time.monotonic() - begun > STOP_PATIENCE:
             raise Problem(f"Process {run.pid} does not end. Send it the signal once more: python3 run.py down")
         time.sleep(0.05)
@@ -37,37 +37,37 @@ def down(home: Home) -> int:
     return 0
 
 
-def status(home: Home) -> int:
+def status(folders: StackFolders) -> int:
     """Print what runs; the exit code is 0 when something does, else 1."""
-    run = state.running(home)
+    run = state.running(folders)
     if run is None:
         print("Nothing is running here. Start with: python3 run.py")
         return 1
     condition = "ready" if run.ready else "starting"
     print(f"{run.what}, process {run.pid}, {condition}, for {time.time() - run.started_at:.0f} s  {run.url}")
-    for name, unit in run.units.items():
-        times = "once" if unit["deaths"] == 1 else f"{unit['deaths']} times"
-        deaths = f"  died {times} in the last minute" if unit["deaths"] else ""
-        print(f"  {name:18} {unit['state']:10} {unit['pid'] or '':>8}{deaths}")
+    for name, process in run.processes.items():
+        times = "once" if process["deaths"] == 1 else f"{process['deaths']} times"
+        deaths = f"  died {times} in the last minute" if process["deaths"] else ""
+        print(f"  {name:18} {process['state']:10} {process['pid'] or '':>8}{deaths}")
     return 0
 
 
-def reset(home: Home) -> int:
+def reset(folders: StackFolders) -> int:
     """
     Remove the private servers' data, the sandbox's ledgers, logs and passwords.
 
     Raises:
         Problem: if something is running, or the files belong to another account.
     """
-    if not home.state.exists():
+    if not folders.state.exists():
         print("There is nothing to remove.")
         return 0
-    with state.hold(home, "python3 run.py reset"):
-        servers = home.servers.resolve()
+    with state.hold(folders, "python3 run.py reset"):
+        servers = folders.servers.resolve()
         try:
-            for path in (home.logs, home.sandbox):
+            for path in (folders.logs, folders.sandbox):
                 shutil.rmtree(path, ignore_errors=True)
-            for file in (home.secrets, home.push_credentials, home.ports):
+            for file in (folders.secrets, folders.push_credentials, folders.ports):
                 file.unlink(missing_ok=True)
             for child in servers.iterdir() if servers.is_dir() else ():
                 if child.is_file():

@@ -9,18 +9,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orderflow.stack import environment, homes
+from orderflow.stack.checkout import environment
+from orderflow.stack.checkout.folders import ServersFolder, StackFolders, servers_folder
+from orderflow.stack.ports import choose
+from orderflow.stack.processes import Table
 from orderflow.stack.servers import throwaway
-
-from .homes import Home, ServersHome
-from .ports import choose
-from .processes import Table
-from .supervisor import Supervisor
+from orderflow.stack.supervision.supervisor import Supervisor
 
 REPORT, LOGS = "benchmark.json", "benchmark-log"
 
 
-def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
+def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
     Run the benchmark on servers of its own and return its exit code.
 
@@ -30,26 +29,28 @@ def run(home: Home, caller: Mapping[str, str], words: Sequence[str]) -> int:
     from benchmarks import options
 
     asked = options.read(list(words))
-    home.prepare()
-    report = Path(environment.called_from(caller), asked.report) if asked.report else home.state / REPORT
+    folders.prepare()
+    report = Path(environment.called_from(caller), asked.report) if asked.report else folders.state / REPORT
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
-    with homes.servers_home(home, caller).throwaway() as place:
-        own = Home(root=home.root, kept_in=place.path / "state")
+    with servers_folder(folders, caller).throwaway() as place:
+        own = StackFolders(root=folders.root, kept_in=place.path / "state")
         code = _run(own, place, caller, asked.broker, [*words, "--report", str(report)])
         if code:
-            _keep_logs(own, home.state / LOGS)
+            _keep_logs(own, folders.state / LOGS)
         return code
 
 
-def _keep_logs(own: Home, kept: Path) -> None:
+def _keep_logs(own: StackFolders, kept: Path) -> None:
     """Save the logs of a run in which something was wrong, before the throwaway home goes."""
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(own.logs, kept)
     print(f"The logs of all processes: {kept}", flush=True)
 
 
-def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, words: Sequence[str]) -> int:
+def _run(
+    own: StackFolders, place: ServersFolder, caller: Mapping[str, str], broker: str, words: Sequence[str]
+) -> int:
     own.prepare()
     port: dict[str, int] = {}
     for name in throwaway.PORTS:
@@ -67,10 +68,10 @@ def _run(own: Home, place: ServersHome, caller: Mapping[str, str], broker: str, 
         "PYTHONPATH": str(own.root),
     }
     migrate = Table(
-        home=own, environment=variables, port=port, servers=tuple(unit.name for unit in chosen.units)
+        folders=own, environment=variables, port=port, servers=tuple(spec.name for spec in chosen.specs)
     ).migrate()
     print(f"Servers of the benchmark's own: {chosen.label}", flush=True)
-    with Supervisor([*chosen.units, migrate]) as supervisor:
+    with Supervisor([*chosen.specs, migrate]) as supervisor:
         supervisor.start()
         broker_process = supervisor.watched[chosen.broker].process
         return supervisor.run_foreground(

@@ -16,9 +16,9 @@ from celery import current_app
 from django.db import connections
 from django.utils import timezone
 
+from orderflow.chaos.faults.providers import ProviderFault
+from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.own_stack import NotRunning, OwnStack
-from orderflow.chaos.provider_faults import ProviderFault
-from orderflow.chaos.schedule import Fault
 from outbox import redelivery, testing
 from outbox.broker import dispatch
 from outbox.models import OutboxMessage
@@ -66,7 +66,7 @@ class _Momentary:
         return True
 
 
-class _KillUnit(_Momentary):
+class _KillProcess(_Momentary):
     """SIGKILL for a process and all its children, as when a machine is lost."""
 
     def __init__(self, stack: OwnStack, name: str) -> None:
@@ -81,7 +81,7 @@ class _KillUnit(_Momentary):
         return self.stack.is_back(self.name, instead_of=self.process)
 
 
-class _KillLeader(_KillUnit):
+class _KillLeader(_KillProcess):
     """SIGKILL for the node of a cluster that leads a queue: the others elect another leader."""
 
     def __init__(self, stack: OwnStack, queue: str) -> None:
@@ -135,7 +135,7 @@ class _Pause:
 
 
 class _SkewClock:
-    """A clock that is wrong for a while, by the same number of seconds: that of one unit's processes."""
+    """A clock that is wrong for a while, by the same number of seconds: that of one spec's processes."""
 
     def __init__(self, stack: OwnStack, name: str, seconds: float) -> None:
         self.stack, self.name, self.seconds = stack, name, seconds
@@ -272,7 +272,7 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
     broker_routes = ("broker", "shared") if broker_kind == "redis" else ("broker", *more)
     match fault.kind:
         case "kill-worker" | "kill-relay" | "kill-beat":
-            return _KillUnit(stack, fault.target)
+            return _KillProcess(stack, fault.target)
         case "kill-leader":
             return _KillLeader(stack, fault.target)
         case "kill-child":
@@ -286,7 +286,7 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
         case "broker-forgets":
             return _Forget()
         case "broker-restart":
-            return _KillUnit(stack, "valkey" if broker_kind == "redis" else "rabbitmq")
+            return _KillProcess(stack, "valkey" if broker_kind == "redis" else "rabbitmq")
         case "db-restart":
             return _RestartDatabase(stack, fault.target)
         case "network-latency":

@@ -9,16 +9,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import account
-from .problem import Problem
+from orderflow.stack.checkout import account
+from orderflow.stack.problem import Problem
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Used when the checkout lies under a folder that the servers' account may not enter, such as /root.
 ELSEWHERE = Path("/var/lib")
 
 
 @dataclasses.dataclass(frozen=True)
-class Home:
+class StackFolders:
     """The paths of one stack: the checkout's own, or one whose state is `kept_in` another folder."""
 
     root: Path = ROOT
@@ -88,7 +88,7 @@ class Home:
 
 
 @dataclasses.dataclass(frozen=True)
-class ServersHome:
+class ServersFolder:
     """
     A folder that the servers' account reaches, in the checkout or, linked from there, elsewhere.
 
@@ -124,7 +124,7 @@ class ServersHome:
         return copy
 
     @contextlib.contextmanager
-    def throwaway(self) -> Iterator["ServersHome"]:
+    def throwaway(self) -> Iterator["ServersFolder"]:
         """Make a home for servers that live as long as the block, and take away what killed runs left."""
         parent = self.path / "throwaway"
         _folder(parent, 0o711)
@@ -150,14 +150,14 @@ def command_runs(name: str) -> bool:
     return True
 
 
-def servers_home(home: Home, environment: Mapping[str, str]) -> ServersHome:
+def servers_folder(folders: StackFolders, environment: Mapping[str, str]) -> ServersFolder:
     """
     Return the folder for the servers' files and the account they run as.
 
     Raises:
         Problem: if there is no usable account, or no folder that it reaches.
     """
-    place = home.servers
+    place = folders.servers
     data = place / "postgres"
     owner = data.stat().st_uid if data.exists() else None
     chosen = account.choose(environment, owner=owner)
@@ -171,10 +171,10 @@ def servers_home(home: Home, environment: Mapping[str, str]) -> ServersHome:
             _folder(place, 0o711)
         if not chosen.reaches(place, os.X_OK) and not place.is_symlink():
             place.rmdir()
-            elsewhere = ELSEWHERE / f"orderflow-{hashlib.sha256(str(home.root).encode()).hexdigest()[:10]}"
+            elsewhere = ELSEWHERE / f"orderflow-{hashlib.sha256(str(folders.root).encode()).hexdigest()[:10]}"
             _folder(elsewhere, 0o711)
             place.symlink_to(elsewhere)
-        return ServersHome(place.resolve(), chosen)
+        return ServersFolder(place.resolve(), chosen)
     except OSError as error:
         raise Problem(
             f"No place for data that the account {chosen.name!r} reaches: {error.filename}: {error.strerror}. "
