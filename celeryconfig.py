@@ -1,8 +1,8 @@
 """
 Celery: broker, queues, routes, acknowledgements, limits and the beat schedule, as plain data.
 
-Every value that is not Celery's default says why. What the values protect against was measured; the
-tests under `tests/chaos` show each one at work.
+Every value that is not Celery's default has its reason beside it. The problems that these values prevent were
+measured; the tests under `tests/chaos` demonstrate each of them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from outbox import schedule
 broker_url = settings.BROKER_URL
 broker_use_ssl = tls.options(broker_url) or False  # Flower reads it here; connections read the URL too
 _is_redis = broker_url.startswith("redis")
-_pool = os.environ.get("ORDERFLOW_POOL", "default")  # which worker pool this is; its unacked keys are its own
+_pool = os.environ.get("ORDERFLOW_POOL", "default")  # the worker pool; it has its own unacked keys
 
 broker_connection_retry_on_startup = True
-broker_connection_max_retries = None  # for ever: 0 would end the worker at once, 100 after an hour
+broker_connection_max_retries = None  # unlimited: 0 would stop the worker at once, 100 after an hour
 broker_connection_timeout = 2  # a refused or hanging broker is noticed within seconds
 
 SOFT_TIME_LIMIT, TIME_LIMIT = 15, 20  # seconds; the leases and the visibility timeout build on them
@@ -32,19 +32,19 @@ SOFT_TIME_LIMIT, TIME_LIMIT = 15, 20  # seconds; the leases and the visibility t
 _one_retry = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 if _is_redis:
     broker_transport_options: dict[str, Any] = {
-        # Above the hard limit plus the longest countdown of a quick try, or a slow task runs twice.
+        # Longer than the hard limit plus the longest countdown of a quick retry, or a slow task runs twice.
         "visibility_timeout": TIME_LIMIT + 12,
-        # Look for messages of dead workers every second; by default it takes 100 seconds.
+        # Look for messages of dead workers every second; the default is every 100 seconds.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # A worker killed while it held this lock must not stop the others from looking for 300 seconds.
+        # If a worker is killed while it holds this lock, the others wait only this long, not 300 seconds.
         "unacked_mutex_expire": 5,
         # Pools with other limits must not restore each other's messages.
         "unacked_key": f"unacked-{_pool}",
         "unacked_index_key": f"unacked-index-{_pool}",
         "unacked_mutex_key": f"unacked-mutex-{_pool}",
-        # Connections can hang half-open; without these a worker stays deaf for minutes, and a publish
-        # waits for ever. The worker's own waiting read takes 1 second of it.
+        # Connections can be half-open; without these settings a worker receives nothing for minutes, and a
+        # publish waits forever. The worker's own blocking read takes 1 second of it.
         "socket_timeout": 3,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
@@ -53,21 +53,21 @@ if _is_redis:
     }
 else:
     broker_transport_options = {
-        # A publish counts only once the broker has said so; without it 350 of 2,210 were lost silently.
+        # A publish succeeds only when the broker confirms it; without confirms 350 of 2,210 were lost silently.
         "confirm_publish": True,
-        # A broker that has fallen silent never confirms: without these a publish hangs for ever.
+        # A broker that hangs never confirms: without these settings a publish waits forever.
         "read_timeout": 3,
         "write_timeout": 3,
         **_one_retry,
     }
-    broker_heartbeat = 10  # a worker notices within 20 seconds that its broker is gone without a word
+    broker_heartbeat = 10  # a worker notices within 20 seconds that its broker has disappeared
 
 # Queues ----------------------------------------------------------------------------------------------
 
 QUEUES = ("orders", "email", "sms", "push", "relay", "jobs")
-# A message that kills its worker every time leaves a quorum queue after that, for `<queue>.dead`, which
-# `outbox.worker.dead_letter_queues` empties into the dead letter table. Above
-# `outbox.worker.losses.MOST_LOSSES`, which knows the message better, and is all there is on Redis.
+# After this many deliveries a message that kills its worker every time moves from its quorum queue to
+# `<queue>.dead`; `outbox.worker.dead_letter_queues` writes it to the dead-letter table. The limit is higher
+# than `outbox.worker.losses.MOST_LOSSES`, which records more about the message and also works on Redis.
 DELIVERY_LIMIT = 5
 
 
@@ -79,7 +79,7 @@ def _queue(name: str) -> Queue:
     if _is_redis:
         return Queue(name, Exchange(name, type=task_default_exchange_type), routing_key=name)
     arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
-    if name != "relay":  # it carries ticks of the clock; those that expire are of no use to anybody
+    if name != "relay":  # it carries ticks of the schedule; expired ones are of no use
         arguments |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{name}.dead"}
     exchange = Exchange(name, type=task_default_exchange_type)
     return Queue(name, exchange, routing_key=name, queue_arguments=arguments)
@@ -106,9 +106,9 @@ task_routes = {
 
 # Tasks -----------------------------------------------------------------------------------------------
 
-task_acks_late = True  # redeliver what a dead worker had taken
-task_reject_on_worker_lost = True  # else a killed child acknowledges its step away
-task_ignore_result = True  # results double the CPU of a task; the operators' jobs ask for theirs
+task_acks_late = True  # redeliver the tasks of a dead worker
+task_reject_on_worker_lost = True  # otherwise the task of a killed child is acknowledged
+task_ignore_result = True  # results double the CPU of a task; long operator jobs enable them
 task_soft_time_limit, task_time_limit = SOFT_TIME_LIMIT, TIME_LIMIT
 task_serializer = "json"
 accept_content = ["json"]  # pickle would let a broker user run code
@@ -117,16 +117,16 @@ task_publish_retry_policy = {"max_retries": 2, "interval_start": 0, "interval_st
 # Workers ---------------------------------------------------------------------------------------------
 
 worker_consumer = "outbox.worker.consumer:GuardedConsumer"  # survives malformed messages, reconnects within 1 s
-worker_prefetch_multiplier = 1  # nothing waits behind a long task while another worker is idle
-worker_cancel_long_running_tasks_on_connection_loss = True  # no twin while the broker redelivers
+worker_prefetch_multiplier = 1  # no message waits behind a long task while another worker is idle
+worker_cancel_long_running_tasks_on_connection_loss = True  # no duplicate run while the broker redelivers
 worker_soft_shutdown_timeout = 10
 worker_max_tasks_per_child = 1000
 worker_send_task_events = True  # Flower
 task_send_sent_event = False  # would label Flower's metrics with every publisher's process
 worker_hijack_root_logger = False  # orderflow.observability.logs formats and redacts
 worker_proc_alive_timeout = 10
-# Celery's Django fix-up closes the database session around every task unless told how many tasks one
-# may serve: 29 instead of 87 orders/s measured. `orderflow.celery` checks kept sessions before each task.
+# Celery's Django fix-up closes the database session around every task unless this is set: 29 instead of
+# 87 orders/s measured. `orderflow.celery` checks kept sessions before each task.
 CELERY_DB_REUSE_MAX = 10_000
 
 # Results: operators' long jobs only ------------------------------------------------------------------
@@ -138,12 +138,12 @@ result_expires = settings.RESULT_RETENTION_DAYS * 86_400
 # Beat ------------------------------------------------------------------------------------------------
 
 beat_scheduler = "outbox.worker.beat:Scheduler"  # in memory: there is no schedule file to corrupt
-beat_enable_remote_control = True  # `celery inspect ping` answers for beat too,
+beat_enable_remote_control = True  # beat also answers `celery inspect ping`,
 beat_remote_control_max_tick_age = 10  # unless it has stopped ticking
 
-# No tick expires by a clock: the one that reads it may be a day off. What piles up in an outage is bounded by
-# `outbox.worker.beat`, and costs one statement each (see `outbox.periodic`, where each task's interval stands
-# again).
+# Ticks have no expiry time, because the clock of the process that reads it may be a day off. The number of
+# ticks that accumulate in an outage is bounded by `outbox.worker.beat`, and each costs one statement (see
+# `outbox.periodic`, which repeats the interval of each task).
 beat_schedule = schedule.beat() | {
     "resume overdue orders": {
         "task": "orders.tasks.sweep",
@@ -152,7 +152,7 @@ beat_schedule = schedule.beat() | {
     },
 }
 
-# What runs every few seconds would push everything else out of Flower's list of tasks.
+# Tasks that run every few seconds would fill Flower's list of tasks.
 OFTEN = 60.0
 task_annotations = {
     entry["task"]: {"send_events": False}

@@ -5,7 +5,7 @@ import os
 import sys
 
 INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C ended: 128 and the number of the signal."""
+"""The exit code that shells expect of a program ended by Ctrl-C: 128 plus the signal's number."""
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def unusable_servers(error: Exception) -> list[str]:
-    """Tell which servers do not answer, if it was for want of one that a command failed."""
+    """Return the servers that do not answer, if one of them may be the reason for the error."""
     from django.db import InterfaceError, OperationalError
     from kombu.exceptions import OperationalError as BrokerError
 

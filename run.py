@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """OrderFlow's two commands: `python3 run.py` runs everything, `python3 run.py test` tests it.
 
-What lives here: finding a Python, making `.venv`, installing the locked requirements. Everything after that
-lives in `orderflow/stack`, which takes over this process. Standard library only. Python 3.6 must be able to
-parse this file, and to run it down to the version check, so that an old `python3` gets a sentence instead of
-a SyntaxError.
+This file finds a Python, creates `.venv` and installs the locked requirements. Everything after that is in
+`orderflow/stack`, which takes over this process. Standard library only. Python 3.6 must be able to parse this
+file, and to run it down to the version check, so that an old `python3` prints a message instead of a
+SyntaxError.
 """
 
 import os
@@ -16,7 +16,7 @@ import time
 
 STARTED_AT = time.time()
 OLDEST = (3, 11)
-# 3.14 comes last: it is the newest, so the likeliest to lack a wheel of some locked package.
+# 3.14 comes last: it is the newest, and most likely to lack a wheel of some locked package.
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3.14", "python3.15")
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
@@ -25,7 +25,7 @@ VENV_PYTHON = os.path.join(VENV, "bin", "python")
 
 def runs_new_enough(python):
     # type: (str) -> bool
-    """Start it to see: a pyenv shim exists for versions that are not there."""
+    """Run it to find out: pyenv has shims for versions that are not installed."""
     code = "import sys; sys.exit(0 if sys.version_info[:2] >= (%d, %d) else 1)" % OLDEST
     try:
         done = subprocess.call(
@@ -41,7 +41,7 @@ def runs_new_enough(python):
 
 def carry_on_with_a_newer_python():
     # type: () -> None
-    """Replace this process by a Python that is new enough, or say that none was found and end."""
+    """Replace this process by a Python that is new enough, or exit with a message if there is none."""
     found = [VENV_PYTHON] if os.path.exists(VENV_PYTHON) else []
     found += [path for path in (shutil.which(name) for name in CANDIDATES) if path]
     for python in found:
@@ -57,7 +57,7 @@ if sys.version_info[:2] < OLDEST:
 if os.name != "posix":
     sys.exit("OrderFlow's own servers need Linux or macOS. On Windows, run this inside WSL.")
 
-# From here on only Python 3.11 and newer runs; older ones still have to parse it.
+# From here on only Python 3.11 and newer runs; older versions must still be able to parse it.
 import contextlib  # noqa: E402
 import fcntl  # noqa: E402
 import hashlib  # noqa: E402
@@ -67,7 +67,7 @@ STATE = os.path.join(ROOT, ".orderflow")
 SETUP_LOG = os.path.join(STATE, "setup.log")
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
-# These look at what is there and need none of the packages.
+# These inspect what exists and need none of the packages.
 NEED_NO_PACKAGES = ("down", "status", "reset", "-h", "--help")
 
 UNREACHABLE = (
@@ -79,12 +79,12 @@ UNREACHABLE = (
 
 
 class Stop(Exception):
-    """The set-up cannot go on; the text says why and what to do."""
+    """The setup cannot continue; the text gives the reason and what to do."""
 
 
 @contextlib.contextmanager
 def only_one_at_a_time() -> Iterator[None]:
-    """Wait until no other run.py sets up this checkout."""
+    """Wait until no other run.py is setting up this checkout."""
     with open(os.path.join(STATE, "setup.lock"), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -104,7 +104,7 @@ def stamp(requirements: str) -> str:
 
 
 def is_installed(requirements: str) -> bool:
-    """Tell whether `.venv` holds exactly these requirements, without starting anything."""
+    """Return whether `.venv` contains exactly these requirements, without starting anything."""
     if not os.access(VENV_PYTHON, os.X_OK):
         return False
     try:
@@ -115,19 +115,19 @@ def is_installed(requirements: str) -> bool:
 
 
 def clean_environment() -> "dict[str, str]":
-    """This process's environment without what would send pip, uv or Python to another place."""
+    """This process's environment without variables that would redirect pip, uv or Python."""
     unwanted = (
         "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PIP_TARGET", "PIP_PREFIX",
         "PIP_USER", "PIP_REQUIRE_VIRTUALENV", "VIRTUAL_ENV", "CONDA_PREFIX", "ORDERFLOW_REEXEC",
         "__PYVENV_LAUNCHER__",
     )  # fmt: skip
-    # Like pip, uv is to trust the certificates of the system: a company's proxy may have one of its own.
+    # Like pip, uv must trust the system's certificates: a company's proxy may have its own.
     trust = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
     return {**trust, **{name: value for name, value in os.environ.items() if name not in unwanted}}
 
 
 def run_logged(command: "list[str]") -> bool:
-    """Run a command with its output in setup.log, and tell whether it succeeded."""
+    """Run a command with its output in setup.log, and return whether it succeeded."""
     with open(SETUP_LOG, "ab") as log:
         log.write(("\n$ " + " ".join(command) + "\n").encode())
         log.flush()
@@ -143,7 +143,7 @@ def has_module(python: str, module: str) -> bool:
 
 
 def pip_drives_other_environments() -> bool:
-    """`pip --python` came with pip 22.3; it saves putting a pip into `.venv`."""
+    """`pip --python` exists since pip 22.3; it avoids installing pip into `.venv`."""
     if not has_module(sys.executable, "pip"):
         return False
     code = "import pip; print(*pip.__version__.split('.')[:2])"
@@ -162,7 +162,7 @@ def uv_binary() -> "str | None":
 
 
 def get_ensurepip() -> None:
-    """Debian splits `ensurepip` off into its own package: install it as root, otherwise say its name."""
+    """Debian has `ensurepip` in a separate package: install it as root, otherwise print its name."""
     package = "python%d.%d-venv" % sys.version_info[:2]
     apt_get = shutil.which("apt-get")
     if apt_get is None:
@@ -172,7 +172,7 @@ def get_ensurepip() -> None:
         )
     if os.geteuid() != 0:
         raise Stop(
-            "This Python cannot make virtual environments. Run: sudo apt-get install %s   and then run again."
+            "This Python cannot create virtual environments. Run: sudo apt-get install %s   and then run again."
             % package
         )
     print("  installing the system package %s (this Python has no ensurepip)" % package, flush=True)
@@ -183,7 +183,7 @@ def get_ensurepip() -> None:
 
 
 def make_venv() -> None:
-    """Make `.venv`, or make it anew when its Python is gone or too old."""
+    """Create `.venv`, or recreate it if its Python is missing or too old."""
     if os.path.exists(VENV_PYTHON) and runs_new_enough(VENV_PYTHON):
         return
     if not has_module(sys.executable, "venv"):
@@ -193,7 +193,7 @@ def make_venv() -> None:
 
 
 def install(requirements: str) -> None:
-    """Install one locked file into `.venv`, with uv where there is one, else with whatever pip can be had."""
+    """Install one locked file into `.venv`, with uv if it is available, otherwise with pip."""
     target = ["--require-hashes", "-r", os.path.join(ROOT, requirements)]
     uv = uv_binary()
     if uv and run_logged([uv, "pip", "install", "--python", VENV_PYTHON, "--compile-bytecode", *target]):
@@ -207,7 +207,7 @@ def install(requirements: str) -> None:
             if not run_logged([VENV_PYTHON, "-m", "ensurepip"]):
                 raise Stop(explain_failure("Installing pip into .venv failed"))
         pip = [VENV_PYTHON, "-m", "pip"]
-    # pip compiles one file after another. Doing that afterwards on all processors saves 8 of 31 seconds.
+    # pip compiles one file after another. Compiling afterwards on all processors saves 8 of 31 seconds.
     options = ["--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
     if not run_logged([*pip, "install", *options, *target]):
         raise Stop(explain_failure("Installing %s failed" % requirements))
@@ -215,7 +215,7 @@ def install(requirements: str) -> None:
 
 
 def explain_failure(what: str) -> str:
-    """Turn the log of a failed set-up into one sentence with the way out."""
+    """Turn the log of a failed setup into a sentence that says what to do."""
     with open(SETUP_LOG, encoding="utf-8", errors="replace") as log:
         text = log.read()
     last_command = text[text.rfind("\n$ ") :]
@@ -239,12 +239,12 @@ def explain_failure(what: str) -> str:
 
 
 def set_up(wanted: "list[str]") -> None:
-    """Bring `.venv` to the locked state; does nothing when it is there already."""
+    """Bring `.venv` to the locked state; does nothing if it is there already."""
     missing = [name for name in wanted if not is_installed(name)]
     if not missing:
         return
     try:
-        # Other accounts may pass through (the database server runs as one) but not look around.
+        # Other accounts may traverse it (the database server runs as one) but not list it.
         os.makedirs(STATE, exist_ok=True)
         os.chmod(STATE, 0o711)  # noqa: S103
         with only_one_at_a_time():
@@ -268,7 +268,7 @@ def set_up(wanted: "list[str]") -> None:
 
 
 def hand_over(arguments: "list[str]") -> None:
-    """Become `orderflow.stack` in the virtual environment, under the same process id."""
+    """Replace this process by `orderflow.stack` in the virtual environment, with the same process id."""
     python = VENV_PYTHON if os.access(VENV_PYTHON, os.X_OK) else sys.executable
     environment = clean_environment()
     environment["ORDERFLOW_STARTED_AT"] = repr(STARTED_AT)
@@ -290,7 +290,7 @@ def main(arguments: "list[str]") -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The next start carries on from here.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return 1

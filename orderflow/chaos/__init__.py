@@ -1,5 +1,6 @@
 """
-The drill: breaks a running stack on purpose while a client places orders, and tells what it cost.
+The drill: injects faults into a running stack while a client places orders, and reports what was lost or late.
 
-`options`, `schedule` and `proxy` know nothing of Django; the rest runs inside `manage.py chaos`.
+`drill` runs it, `faults` disturbs the stack, `load` places the orders and `assessment` judges the result.
+`options`, `faults.schedule` and `faults.proxy` do not import Django; the rest runs inside `manage.py chaos`.
 """

@@ -1,7 +1,7 @@
 """
-The whole drill: place orders, break things on schedule, let everything settle, compare, judge.
+The whole drill: place orders, inject faults on schedule, wait until all work is finished, assess.
 
-The client, the faults and the clock run in threads of their own; each closes its database session when it ends.
+The client and the faults run in threads; each closes its database session when it ends.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from django.utils import timezone
 from notifications.models import Notification
 from orderflow.chaos.assessment import backlog, copies, promises, recovery, response_times, stuck
 from orderflow.chaos.assessment.promises import Finding, Ledgers
-from orderflow.chaos.assessment.recovery import Life, Struck
+from orderflow.chaos.assessment.recovery import InjectedFault, Life
 from orderflow.chaos.faults import injections
-from orderflow.chaos.faults.injections import Act, StruckNothing
+from orderflow.chaos.faults.injections import Injector, NoTarget
 from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.load import planned_orders
 from orderflow.chaos.load.client import Client, Placed
@@ -37,17 +37,17 @@ from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
 from outbox.resilience import Outage
 from outbox.verification import examination
 
-LOOK_AGAIN = 0.1
-"""Seconds between two looks whether something is back: the precision of the recovery times."""
+POLL_INTERVAL = 0.1
+"""Seconds between two checks whether a target has recovered: the precision of the recovery times."""
 
-BACK_PATIENCE = 60.0
-"""Seconds within which what was broken must be back at all."""
+RECOVERY_PATIENCE = 60.0
+"""Seconds within which a target must have recovered."""
 
-STRIKE_PATIENCE = 20.0
-"""Seconds that a fault waits for something to strike, before it is reported as one that has struck nothing."""
+TARGET_PATIENCE = 20.0
+"""Seconds that a fault waits for a target before it is reported as one without effect."""
 
-SETTLE_LOOK = 1.0
-"""Seconds between two looks whether everything has come to its end."""
+SETTLE_POLL_INTERVAL = 1.0
+"""Seconds between two checks whether all work is finished."""
 
 NOT_A_PROVIDERS = (
     "OperationalError",
@@ -57,20 +57,20 @@ NOT_A_PROVIDERS = (
     "SoftTimeLimitExceeded",
     "TimeLimitExceeded",
 )
-"""Errors of attempts that speak of the broker, the database or a worker: waiting for those is recovery."""
+"""Errors of attempts that concern the broker, the database or a worker: waiting for those is recovery."""
 
 SHORTEST_PLANNED_WAIT = 5.0
-"""Seconds; a step waits less than that for another one that is at work on its order."""
+"""Seconds; a step waits less than this for another one that works on its order."""
 
 WORKS_WHILE_IT_BEGINS = ("duplicate-delivery", "clock-jump")
-"""The faults that do something for a while; the others strike at one moment, at the end of their beginning."""
+"""The faults whose injection takes a while; the others take effect at one moment, when it ends."""
 
 Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass(kw_only=True)
 class Plan:
-    """What is to be done. `stack` None: the stack of the settings, which is not the drill's own."""
+    """The parameters of a drill. `stack` None: the stack of the settings, which is not the drill's own."""
 
     orders: int
     duration: float
@@ -79,28 +79,28 @@ class Plan:
     settle: float
     schedule: Sequence[Fault]
     left_out: Mapping[str, str]
-    """The kinds of fault that cannot strike here, and why."""
+    """The kinds of fault that cannot be injected here, and why."""
     stack: OwnStack | None
     command: str
 
 
 class Drill:
-    """One drill; `say` gets the lines of the timeline as they happen."""
+    """One drill; `write` receives the lines of the timeline as they happen."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        self.plan, self._say = plan, say
+    def __init__(self, plan: Plan, write: Callable[[str], None]) -> None:
+        self.plan, self._write = plan, write
         self._begun = 0.0
         self._watch = backlog.Watch()
-        self._struck: list[Struck] = []
+        self._injected: list[InjectedFault] = []
         self._failures: list[BaseException] = []
 
     def run(self) -> DrillReport:
-        """Run it all and return what came of it."""
+        """Run the drill and return its report."""
         plan = self.plan
         run = f"drill-{plan.seed}-{timezone.now():%H%M%S}"
         planned_orders.stock(plan.orders)
         if plan.stack:
-            copies.watch()
+            copies.install_trigger()
         _, secret = tokens.create(run, scopes=[tokens.WRITE])
         client = Client(f"{settings.WEB_URL}/api/v1", secret)
         self._begun = time.time()
@@ -114,7 +114,7 @@ class Drill:
 
     def _break_and_place(self, client: Client, wanted: Sequence[PlannedOrder], until: float) -> list[Placed]:
         threads = [
-            threading.Thread(target=self._strike, args=(fault,), name=str(fault))
+            threading.Thread(target=self._inject, args=(fault,), name=str(fault))
             for fault in self.plan.schedule
         ]
         for thread in threads:
@@ -127,87 +127,89 @@ class Drill:
         if self._failures:
             raise self._failures[0]
         accepted = sum(one.is_accepted for one in placed)
-        self._tell(f"{counted(len(placed), 'order')} placed, {accepted} accepted")
+        self._log(f"{counted(len(placed), 'order')} placed, {accepted} accepted")
         return placed
 
-    def _strike(self, fault: Fault) -> None:
+    def _inject(self, fault: Fault) -> None:
         try:
-            act = injections.act_of(
+            injector = injections.injector_for(
                 fault, stack=self.plan.stack, broker_kind=self.plan.broker, seed=self.plan.seed
             )
-            self._carry_out(fault, act)
+            self._carry_out(fault, injector)
         except BaseException as failure:
             self._failures.append(failure)
         finally:
             connections.close_all()
 
-    def _carry_out(self, fault: Fault, act: Act) -> None:
+    def _carry_out(self, fault: Fault, injector: Injector) -> None:
         time.sleep(max(0.0, self._begun + fault.start - time.time()))
         began_at = time.time()
-        struck = Struck(fault=fault, began_at=began_at, ended_at=began_at, back_at=began_at)
+        injected = InjectedFault(fault=fault, began_at=began_at, ended_at=began_at, recovered_at=began_at)
         try:
-            struck.did = self._begin(act, struck)
+            injected.did = self._begin(injector, injected)
         except NotRunning as nothing:
-            struck.problem = str(nothing)
-            self._struck.append(struck)
-            self._tell(f"{fault} did not strike: {nothing}")
+            injected.problem = str(nothing)
+            self._injected.append(injected)
+            self._log(f"{fault} was not injected: {nothing}")
             return
         if fault.kind not in WORKS_WHILE_IT_BEGINS:
-            # It may have waited for the end of another fault before it struck.
-            struck.began_at = time.time()
-        self._tell(f"{fault.kind}: {struck.did}")
+            # It may have waited for the end of another fault before it was injected.
+            injected.began_at = time.time()
+        self._log(f"{fault.kind}: {injected.did}")
         try:
             time.sleep(fault.lasts)
         finally:
-            struck.problem = act.end()
-        struck.ended_at = time.time()
-        if struck.problem:
-            self._tell(f"{fault} has struck nothing: {struck.problem}")
-        self._wait_until_back(act, struck)
-        self._struck.append(struck)
-        if struck.back_at - struck.began_at > LOOK_AGAIN:
-            self._tell(f"{fault.kind}: over, back after {struck.back_at - struck.began_at:.1f} s")
+            injected.problem = injector.end()
+        injected.ended_at = time.time()
+        if injected.problem:
+            self._log(f"{fault} had no effect: {injected.problem}")
+        self._wait_for_recovery(injector, injected)
+        self._injected.append(injected)
+        if injected.recovered_at - injected.began_at > POLL_INTERVAL:
+            self._log(f"{fault.kind}: over, recovered after {injected.recovered_at - injected.began_at:.1f} s")
 
-    def _begin(self, act: Act, struck: Struck) -> str:
-        """Let it strike, now or as soon as there is something to strike."""
-        until = time.monotonic() + STRIKE_PATIENCE
+    def _begin(self, injector: Injector, injected: InjectedFault) -> str:
+        """Inject it, now or as soon as there is a target."""
+        until = time.monotonic() + TARGET_PATIENCE
         while True:
             try:
-                return _with_database(act.begin)
-            except StruckNothing:
+                return _with_database(injector.begin)
+            except NoTarget:
                 if time.monotonic() > until:
                     raise
-            time.sleep(LOOK_AGAIN)
-            struck.began_at = struck.ended_at = struck.back_at = time.time()
+            time.sleep(POLL_INTERVAL)
+            injected.began_at = injected.ended_at = injected.recovered_at = time.time()
 
-    def _wait_until_back(self, act: Act, struck: Struck) -> None:
-        while not act.is_back():
-            if time.time() - struck.ended_at > BACK_PATIENCE:
-                struck.problem = f"{recovery.NOT_BACK} after {BACK_PATIENCE:.0f} s"
+    def _wait_for_recovery(self, injector: Injector, injected: InjectedFault) -> None:
+        while not injector.has_recovered():
+            if time.time() - injected.ended_at > RECOVERY_PATIENCE:
+                injected.problem = f"{recovery.NOT_RECOVERED} after {RECOVERY_PATIENCE:.0f} s"
                 break
-            time.sleep(LOOK_AGAIN)
-        struck.back_at = time.time()
+            time.sleep(POLL_INTERVAL)
+        injected.recovered_at = time.time()
 
     def _settle(self, placed: Sequence[Placed], *, until: float) -> float | None:
         """
-        Wait until all has come to its end; return the seconds since the last order, None if it did not.
+        Wait until all work is finished; return the seconds since the last order, None if it did not finish.
 
-        Also of deliveries: a broker may have lost one whose work was done. What lies in a dead letter is not
+        This includes deliveries: a broker may have lost one whose work was done. Work in a dead letter is not
         waited for.
         """
         begun = time.time()
         ids = [one.order_id for one in placed if one.is_accepted]
         while time.time() < until:
             unfinished, given_up = _with_database(lambda: (_unfinished(ids), _given_up()))
-            untold = {finding.subject for finding in _with_database(lambda: promises.untold(placed))}
+            unsent = {
+                finding.subject for finding in _with_database(lambda: promises.unsent_notifications(placed))
+            }
             outstanding = _with_database(lambda: _outstanding(ids))
-            if not unfinished and not untold and not outstanding:
-                self._tell("everything has settled")
+            if not unfinished and not unsent and not outstanding:
+                self._log("all work is finished")
                 return time.time() - begun
-            if not outstanding and (unfinished | untold) <= given_up:
+            if not outstanding and (unfinished | unsent) <= given_up:
                 break
-            time.sleep(SETTLE_LOOK)
-        self._tell("not everything has settled")
+            time.sleep(SETTLE_POLL_INTERVAL)
+        self._log("some work is unfinished")
         return None
 
     def _report(self, placed: Sequence[Placed], settled_after: float | None) -> DrillReport:
@@ -217,18 +219,20 @@ class Drill:
         findings = [
             *promises.unanswered(placed),
             *promises.check(placed, ledgers),
-            *promises.untold(placed),
+            *promises.unsent_notifications(placed),
             *promises.dead_letters(since=dt.datetime.fromtimestamp(self._begun, dt.UTC)),
             *stuck.find(ids),
         ]
-        real = [one for one in sorted(self._struck, key=lambda one: one.began_at) if not one.problem]
-        never_back = [one for one in self._struck if one.problem.startswith(recovery.NOT_BACK)]
-        findings += [Finding(rule="not back", subject=str(one.fault), detail=one.problem) for one in never_back]
+        real = [one for one in sorted(self._injected, key=lambda one: one.began_at) if not one.problem]
+        never_recovered = [one for one in self._injected if one.problem.startswith(recovery.NOT_RECOVERED)]
+        findings += [
+            Finding(rule="not recovered", subject=str(one.fault), detail=one.problem) for one in never_recovered
+        ]
         orders = _orders_lives(ids)
         busy = backlog.worked_off(
             self._watch.samples, sorted(at for life in orders.values() for at in life.moves)
         )
-        lives = {"": orders} | {channel: _news_lives(channel) for channel in recovery.CHANNELS}
+        lives = {"": orders} | {channel: _notification_lives(channel) for channel in recovery.CHANNELS}
         return DrillReport(
             seed=self.plan.seed,
             broker=self.plan.broker,
@@ -236,7 +240,7 @@ class Drill:
             begun_at=self._begun,
             schedule=list(self.plan.schedule),
             left_out=self.plan.left_out,
-            struck=sorted(self._struck, key=lambda one: one.began_at),
+            injected=sorted(self._injected, key=lambda one: one.began_at),
             placed=placed,
             statuses=_statuses(ids),
             settled_after=settled_after,
@@ -249,21 +253,21 @@ class Drill:
             verification=examination.run(providers=True),
         )
 
-    def _tell(self, text: str) -> None:
-        self._say(f"{time.time() - self._begun:6.1f} s  {text}")
+    def _log(self, text: str) -> None:
+        self._write(f"{time.time() - self._begun:6.1f} s  {text}")
 
 
-def _with_database(ask: Callable[[], Answer]) -> Answer:
-    """Ask the database until it answers: it is one of the things that are broken here."""
-    end = time.monotonic() + BACK_PATIENCE
+def _with_database(query: Callable[[], Answer]) -> Answer:
+    """Query the database until it answers: it may be the target of a fault."""
+    end = time.monotonic() + RECOVERY_PATIENCE
     while True:
         try:
-            return ask()
+            return query()
         except DatabaseError:
             connections.close_all()
             if time.monotonic() > end:
                 raise
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_INTERVAL)
 
 
 def _unfinished(ids: Sequence[str]) -> set[str]:
@@ -271,20 +275,20 @@ def _unfinished(ids: Sequence[str]) -> set[str]:
 
 
 def _outstanding(ids: Sequence[str]) -> bool:
-    """Whether there is a message of these orders to deliver, or a delivery that has not ended."""
+    """Whether there is a message of these orders to deliver, or an unfinished delivery."""
     messages = OutboxMessage.objects.filter(key__in=ids)
     pending = messages.filter(status=OutboxMessage.Status.PENDING)
     return pending.exists() or Delivery.objects.filter(message_id__in=messages.values("pk")).exists()
 
 
 def _given_up() -> set[str]:
-    """The numbers of the orders that lie in an open dead letter."""
+    """The numbers of the orders that are in an open dead letter."""
     keys = [key for key in DeadLetter.objects.unresolved().values_list("key", flat=True) if key]
     return set(Order.objects.filter(pk__in=keys).values_list("number", flat=True))
 
 
 def _orders_lives(ids: Sequence[str]) -> dict[str, Life]:
-    """The moves of the drill's orders, by their numbers."""
+    """The moves of the drill's orders, by order number."""
     moves: dict[str, list[float]] = {}
     for number, at in (
         OrderTransition.objects.filter(order__pk__in=ids).order_by("id").values_list("order__number", "at")
@@ -299,7 +303,7 @@ def _orders_lives(ids: Sequence[str]) -> dict[str, Life]:
 
 
 def _planned_waits(ids: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """When an order waited for a provider on purpose, by the orders' numbers: the attempts say until when."""
+    """The intervals in which orders waited for a provider as planned, by order number, from the attempts."""
     numbers = {str(pk): number for pk, number in Order.objects.filter(pk__in=ids).values_list("pk", "number")}
     keys = dict(OutboxMessage.objects.filter(key__in=numbers).values_list("pk", "key"))
     waits: dict[str, list[tuple[float, float]]] = {}
@@ -308,22 +312,27 @@ def _planned_waits(ids: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
     ).exclude(error_class__in=NOT_A_PROVIDERS):
         assert attempt.next_try_at is not None
         begin, end = attempt.failed_at.timestamp(), attempt.next_try_at.timestamp()
-        # Other short waits are those for a step that is at work, perhaps in a worker that is dead.
+        # Other short waits are those for a step that is running, perhaps in a dead worker.
         if attempt.error_class == Outage.__name__ or end - begin >= SHORTEST_PLANNED_WAIT:
             waits.setdefault(numbers[keys[attempt.message_id]], []).append((begin, end))
     return waits
 
 
-def _news_lives(channel: str) -> dict[str, Life]:
-    """From the message of a piece of news to its sending, by the orders' numbers and templates."""
-    told = Notification.objects.filter(channel=channel)
-    made = dict(OutboxMessage.objects.filter(pk__in=told.values("message_id")).values_list("pk", "created_at"))
+def _notification_lives(channel: str) -> dict[str, Life]:
+    """The times from a notification's message to its sending, by order number and template."""
+    notifications = Notification.objects.filter(channel=channel)
+    made = dict(
+        OutboxMessage.objects.filter(pk__in=notifications.values("message_id")).values_list("pk", "created_at")
+    )
     return {
-        f"{news.order_number} {news.template}": Life(
-            moves=[made[news.message_id].timestamp(), *([news.sent_at.timestamp()] if news.sent_at else [])],
-            is_over=news.status not in (Notification.Status.PENDING, Notification.Status.SENDING),
+        f"{notification.order_number} {notification.template}": Life(
+            moves=[
+                made[notification.message_id].timestamp(),
+                *([notification.sent_at.timestamp()] if notification.sent_at else []),
+            ],
+            is_over=notification.status not in (Notification.Status.PENDING, Notification.Status.SENDING),
         )
-        for news in told
+        for notification in notifications
     }
 
 

@@ -1,4 +1,4 @@
-"""The words on the command line of a drill, for `run.py chaos` and `manage.py chaos` alike."""
+"""The command-line options of a drill, for `run.py chaos` and `manage.py chaos` alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DEFAULT_REPORT = ".orderflow/chaos"
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add the options that people use."""
-    parser.add_argument("--orders", type=_positive, default=500, help="How many orders are placed (500).")
+    """Add the public options."""
+    parser.add_argument("--orders", type=_positive, default=500, help="Number of orders to place (500).")
     parser.add_argument(
-        "--duration", type=_positive, default=60, metavar="SECONDS", help="How long they are placed (60)."
+        "--duration", type=_positive, default=60, metavar="SECONDS", help="Time in which to place them (60)."
     )
     parser.add_argument("--seed", type=int, default=7, help="Same seed, same schedule and same orders (7).")
     parser.add_argument(
@@ -21,42 +21,42 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         type=kinds,
         default=KINDS,
         metavar="A,B,…",
-        help=f"Which kinds of fault, separated by commas (all): {', '.join(KINDS)}.",
+        help=f"Kinds of fault, separated by commas (all): {', '.join(KINDS)}.",
     )
     parser.add_argument(
-        "--broker", choices=("redis", "rabbitmq"), default="redis", help="Which broker its stack has (redis)."
+        "--broker", choices=("redis", "rabbitmq"), default="redis", help="The broker of its stack (redis)."
     )
     parser.add_argument(
         "--nodes",
         type=int,
         choices=(1, FEWEST_NODES),
         default=1,
-        help="How many nodes its RabbitMQ has (1); kill-leader needs a cluster.",
+        help="Number of nodes of its RabbitMQ (1); kill-leader needs a cluster.",
     )
     parser.add_argument(
         "--settle",
         type=_positive,
         default=240,
         metavar="SECONDS",
-        help="How long everything may take to come to its end after the last order (240).",
+        help="Time for all work to finish after the last order (240).",
     )
     parser.add_argument(
-        "--report", default="", metavar="DIR", help=f"Where the report goes ({DEFAULT_REPORT})."
+        "--report", default="", metavar="DIR", help=f"Folder for the report ({DEFAULT_REPORT})."
     )
     parser.add_argument(
         "--not-my-own-stack",
         action="count",
         default=0,
-        help="Said twice: break the stack of the settings, with the faults that need no processes of ours.",
+        help="Given twice: use the stack of the settings, with the faults that need no own processes.",
     )
 
 
 def kinds(text: str) -> tuple[str, ...]:
     """
-    Read a list of kinds of fault.
+    Parse a list of kinds of fault.
 
     Raises:
-        argparse.ArgumentTypeError: if there is one that nobody knows.
+        argparse.ArgumentTypeError: if one is unknown.
     """
     named = tuple(name.strip() for name in text.split(",") if name.strip())
     if unknown := [name for name in named if name not in KINDS]:

@@ -1,4 +1,4 @@
-"""The drill's own stack: which process is which, and how to end one. Nothing is ever looked up by name."""
+"""The drill's own stack: the ids of its processes, and signals to them. No process is looked up by name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from orderflow.stack.servers import rabbitmq
 from orderflow.stack.supervision import children
 
 PATIENCE = 20.0
-"""Seconds a fault waits for a process that another one has just ended."""
+"""Seconds a fault waits for a process that another fault has just ended."""
 
 
 class NotRunning(Exception):
-    """A fault found nothing to break: the process is down already, and stays down."""
+    """A fault has no target: the process is down and stays down."""
 
 
 class OwnStack:
-    """The stack whose state lies in `folder`, where `run.py chaos` keeps it."""
+    """The stack whose state is in `folder`, where `run.py chaos` keeps it."""
 
     def __init__(self, folder: Path) -> None:
         self._folders = StackFolders(kept_in=folder)
@@ -34,22 +34,22 @@ class OwnStack:
 
     @property
     def is_there(self) -> bool:
-        """Whether a supervisor holds this stack right now."""
+        """Whether a supervisor is running this stack."""
         return state.running(self._folders) is not None
 
     @property
     def mail_url(self) -> str:
-        """The address of the mail server's page of switches, and of its ledger."""
+        """The address of the mail server's control API and ledger."""
         return f"http://{proxy.LOOPBACK}:{self._ports['smtp-control']}"
 
     def entry(self, name: str) -> dict[str, Any]:
-        """What the supervisor last wrote about a process."""
+        """The supervisor's last record of a process."""
         run = state.read(self._folders)
         return (run.processes if run else {}).get(name, {})
 
     def process(self, name: str) -> int:
         """
-        Return the id of a process that is up, waiting while it starts.
+        Return the id of a running process, after waiting while it starts.
 
         Raises:
             NotRunning: if it does not come up.
@@ -62,13 +62,13 @@ class OwnStack:
             time.sleep(0.1)
         raise NotRunning(f"{name} is not up")
 
-    def is_back(self, name: str, *, instead_of: int) -> bool:
+    def has_recovered(self, name: str, *, instead_of: int) -> bool:
         """Whether a process is up again under another id."""
         entry = self.entry(name)
         return bool(entry.get("state") == "ready" and entry.get("pid") not in (None, instead_of))
 
     def signal_all(self, leader: int, number: signal.Signals) -> None:
-        """Signal a process and all of its pool: they form one group, which the supervisor made for them."""
+        """Signal a process and its whole pool: they form one process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, number)
 
@@ -78,10 +78,10 @@ class OwnStack:
             os.kill(process, number)
 
     def set_clock(self, name: str, seconds: float) -> None:
-        """Let the clock of a unit be `seconds` ahead, also in processes that it starts later."""
+        """Set the clock of a process to be `seconds` ahead, also in children that it starts later."""
         new = self._folders.clocks / f".{name}"
         new.write_text(str(seconds))
-        new.replace(self._folders.clocks / name)  # at once: the processes read it all the time
+        new.replace(self._folders.clocks / name)  # atomically: the processes read it all the time
 
     def pool(self, leader: int) -> list[int]:
         """The processes of a worker's pool."""
@@ -89,15 +89,15 @@ class OwnStack:
 
     @property
     def nodes(self) -> int:
-        """How many nodes its RabbitMQ has."""
+        """The number of nodes of its RabbitMQ."""
         return 1 + sum(name.startswith("broker-") for name in self._ports)
 
     def leader_of(self, queue: str) -> str:
         """
-        The node of the cluster that leads a quorum queue, by its unit's name.
+        Return the process name of the node that leads a quorum queue.
 
         Raises:
-            NotRunning: if nobody knows.
+            NotRunning: if no node knows it.
         """
         names = rabbitmq.node_names(self.nodes)
         try:
@@ -111,6 +111,6 @@ class OwnStack:
             raise NotRunning(str(problem)) from problem
         return names[position]
 
-    def network(self, **planned_orders: dict[str, Any]) -> None:
-        """Change what the connections to the servers are like; see `proxy.Route.change`."""
-        proxy.tell(self._ports["proxy-control"], **planned_orders)
+    def network(self, **routes: dict[str, Any]) -> None:
+        """Change the routes to the servers; see `proxy.Route.change`."""
+        proxy.set_routes(self._ports["proxy-control"], **routes)

@@ -1,4 +1,4 @@
-"""What a drill tells: a timeline, recovery times, PASS or FAIL; as text, as JSON, as Markdown."""
+"""The report of a drill: timeline, recovery times, PASS or FAIL; as text, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from orderflow.chaos.assessment import recovery
 from orderflow.chaos.assessment.copies import Copies
 from orderflow.chaos.assessment.promises import Finding
-from orderflow.chaos.assessment.recovery import NOT_BACK, Recovery, Struck
-from orderflow.chaos.assessment.response_times import Answers
+from orderflow.chaos.assessment.recovery import NOT_RECOVERED, InjectedFault, Recovery
+from orderflow.chaos.assessment.response_times import ResponseTimes
 from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.load.client import Placed
 from outbox.command_lines import counted
@@ -28,19 +28,19 @@ RULES = (
     "SMS sent twice",
     "wrong amount",
     "not final",
-    "news not told",
+    "notification not sent",
     "dead letter",
     "stuck",
 )
-"""The rules that are always listed, broken or not; others are listed when they are broken."""
+"""The rules that are always listed; others are listed only when they are broken."""
 
 MOST_NAMED = 5
-"""Copied deliveries that are named; `chaos.json` has them all."""
+"""The number of copied deliveries that are listed; `chaos.json` lists all of them."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class DrillReport:
-    """All that is known about one drill."""
+    """The complete result of one drill."""
 
     seed: int
     broker: str
@@ -48,28 +48,28 @@ class DrillReport:
     begun_at: float
     schedule: Sequence[Fault]
     left_out: Mapping[str, str]
-    """The kinds of fault that could not strike, and why."""
-    struck: Sequence[Struck]
+    """The kinds of fault that could not be injected, and why."""
+    injected: Sequence[InjectedFault]
     placed: Sequence[Placed]
     statuses: dict[str, int]
     settled_after: float | None
     busy_seconds: float
-    """How long a long queue was being worked off, in seconds; in that time recovery is not measured."""
-    answers: Answers
+    """Seconds in which workers were processing a long queue; that time does not count as recovery."""
+    answers: ResponseTimes
     recoveries: Sequence[Recovery]
     repeats: dict[str, int]
     copies: Copies | None
-    """None: they were not counted, in a stack that is not the drill's own."""
+    """None: they were not counted, because the stack is not the drill's own."""
     findings: list[Finding]
     verification: examination.VerificationReport
-    """What `verify --providers` said."""
+    """The result of `verify --providers`."""
 
     @property
     def misses(self) -> list[str]:
-        """The limits that were not kept, each in a sentence."""
+        """The limits that were exceeded, each as a sentence."""
         missed = [
-            f"{one.struck.fault} at {one.struck.began_at - self.begun_at:.1f} s: "
-            f"{one.slowest_id} moved after {one.slowest:.1f} s, the limit is {one.struck.limit:.0f} s"
+            f"{one.injected.fault} at {one.injected.began_at - self.begun_at:.1f} s: "
+            f"{one.slowest_id} moved after {one.slowest:.1f} s, the limit is {one.injected.limit:.0f} s"
             for one in self.recoveries
             if one.is_too_slow
         ]
@@ -78,7 +78,7 @@ class DrillReport:
             missed.append(f"errors while the broker was down: {errors}")
         if self.answers.are_too_slow:
             missed.append(
-                f"answers took {_ms(self.answers.outage)} while the broker was down, "
+                f"responses took {_ms(self.answers.outage)} while the broker was down, "
                 f"{_ms(self.answers.usual)} else"
             )
         if self.copies and self.copies.are_too_many:
@@ -93,7 +93,7 @@ class DrillReport:
         return not self.findings and not self.misses and self.verification.passed
 
     def as_json(self) -> dict[str, Any]:
-        """The report for machines."""
+        """The report as JSON."""
         return {
             "passed": self.passed,
             "command": self.command,
@@ -106,7 +106,7 @@ class DrillReport:
             "busy_seconds": round(self.busy_seconds, 1),
             "schedule": [fault.as_json() for fault in self.schedule],
             "left_out": dict(self.left_out),
-            "timeline": [self._event(one) for one in self.struck],
+            "timeline": [self._event(one) for one in self.injected],
             "recovery": recovery.by_kind(self.recoveries),
             "recoveries": [one.as_json() for one in self.recoveries],
             "answers": self.answers.as_json(),
@@ -118,7 +118,7 @@ class DrillReport:
         }
 
     def lines(self) -> list[str]:
-        """The end of what is printed: the tables, the verdict, and how to repeat it."""
+        """The end of the printed output: the tables, the verdict, and the command that repeats the drill."""
         return [
             "",
             *self._recovery_table(),
@@ -130,12 +130,12 @@ class DrillReport:
         ]
 
     def as_markdown(self) -> str:
-        """The report for people."""
+        """The report as Markdown."""
         begun = dt.datetime.fromtimestamp(self.begun_at, dt.UTC)
         rows = [
-            f"| {one.began_at - self.begun_at:.1f} | {one.fault.kind} | {_told(one)} "
-            f"| {one.back_at - one.began_at:.1f} |"
-            for one in self.struck
+            f"| {one.began_at - self.begun_at:.1f} | {one.fault.kind} | {_description(one)} "
+            f"| {one.recovered_at - one.began_at:.1f} |"
+            for one in self.injected
         ]
         return "\n".join(
             [
@@ -145,7 +145,7 @@ class DrillReport:
                 "",
                 "## Timeline",
                 "",
-                "| second | fault | what was done | back after, s |",
+                "| second | fault | what was done | recovered after, s |",
                 "|---|---|---|---|",
                 *rows,
                 "",
@@ -155,7 +155,7 @@ class DrillReport:
                 *self._recovery_table(),
                 "```",
                 "",
-                "## What it cost",
+                "## Totals",
                 "",
                 "```",
                 *self._facts(),
@@ -171,12 +171,12 @@ class DrillReport:
         (folder / "chaos.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
         (folder / "chaos.md").write_text(self.as_markdown())
 
-    def _event(self, one: Struck) -> dict[str, Any]:
+    def _event(self, one: InjectedFault) -> dict[str, Any]:
         return {
             "fault": one.fault.as_json(),
             "began": round(one.began_at - self.begun_at, 2),
             "ended": round(one.ended_at - self.begun_at, 2),
-            "back": round(one.back_at - self.begun_at, 2),
+            "back": round(one.recovered_at - self.begun_at, 2),
             "did": one.did,
             "problem": one.problem,
         }
@@ -185,7 +185,7 @@ class DrillReport:
         return sum(one.is_accepted for one in self.placed)
 
     def _recovery_table(self) -> list[str]:
-        lines = [f"{'Recovery, seconds':32} {'struck':>6} {'p50':>6} {'max':>6} {'limit':>6} {'all in':>7}"]
+        lines = [f"{'Recovery, seconds':32} {'faults':>6} {'p50':>6} {'max':>6} {'limit':>6} {'total':>7}"]
         for kind, entry in recovery.by_kind(self.recoveries).items():
             limit = f"{entry['limit_seconds']:.0f}" if entry["limit_seconds"] else "-"
             lines.append(
@@ -197,9 +197,9 @@ class DrillReport:
     def _facts(self) -> list[str]:
         left_out = [f"left out: {kind}, which {why}" for kind, why in self.left_out.items()]
         nothing = [
-            f"struck nothing: {one.fault} at {one.began_at - self.begun_at:.1f} s: {one.problem}"
-            for one in self.struck
-            if one.problem and not one.problem.startswith(NOT_BACK)
+            f"no effect: {one.fault} at {one.began_at - self.begun_at:.1f} s: {one.problem}"
+            for one in self.injected
+            if one.problem and not one.problem.startswith(NOT_RECOVERED)
         ]
         return [*left_out, *nothing, *self._counts()]
 
@@ -211,16 +211,17 @@ class DrillReport:
         ends = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
         answers = self.answers
         lines = [
-            f"{counted(len(self.placed), 'order')} wanted, {self._accepted()} accepted, "
+            f"{counted(len(self.placed), 'order')} planned, {self._accepted()} accepted, "
             f"{counted(tries, 'request')}: {ends}",
-            f"settled {settled}; a long queue was being worked off for {self.busy_seconds:.0f} s",
-            f"usual answer {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); with the broker down "
+            f"all work finished {settled}; a long queue was being processed for {self.busy_seconds:.0f} s",
+            f"median response {_ms(answers.usual)} (p95 {_ms(answers.usual_p95)}); with the broker down "
             + (
                 f"not judged: {answers.unjudged}"
                 if answers.unjudged
-                else f"{_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, {answers.outage_count} answers)"
+                else f"{_ms(answers.outage)} (p95 {_ms(answers.outage_p95)}, {answers.outage_count} responses)"
             ),
-            f"sent again without a key: {self.repeats['mails']} mails, {self.repeats['pushes']} pushes",
+            f"duplicates at providers without idempotency keys: {self.repeats['mails']} mails, "
+            f"{self.repeats['pushes']} pushes",
             self._copies(),
         ]
         counts = dict.fromkeys(RULES, 0)
@@ -234,11 +235,11 @@ class DrillReport:
 
     def _copies(self) -> str:
         if self.copies is None:
-            return "copies of deliveries: not counted in a stack that is not the drill's own"
+            return "copies of deliveries: not counted, because the stack is not the drill's own"
         seen = self.copies
         line = (
             f"{seen.deliveries} deliveries, {seen.copies} copies: {seen.planned} more by planned waits, "
-            f"{seen.explained} explained by faults, {seen.unexplained} by nothing"
+            f"{seen.explained} explained by faults, {seen.unexplained} unexplained"
         )
         return f"{line} ({self._worst()})" if seen.unexplained else line
 
@@ -259,7 +260,7 @@ class DrillReport:
         return ["FAIL", *(f"  {problem}" for problem in problems)]
 
 
-def _told(one: Struck) -> str:
+def _description(one: InjectedFault) -> str:
     return "; ".join(filter(None, (one.did, one.problem)))
 
 

@@ -1,5 +1,5 @@
-"""Behind `run.py`: private servers and all processes of the project under one supervisor, while developing.
+"""The development stack behind `run.py`: private servers and all processes, under one supervisor.
 
-Nothing here imports the rest of the project, and nothing of it is used in production: there, a process
-manager or an orchestrator starts the same commands (see `processes`).
+It imports nothing from the rest of the project. Production does not use it: a process manager or an
+orchestrator starts the same commands there (see `processes`).
 """

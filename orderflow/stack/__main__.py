@@ -1,4 +1,4 @@
-"""`python -m orderflow.stack`, which run.py becomes."""
+"""`python -m orderflow.stack`: run.py replaces itself with this process."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python3 run.py <word>`: what each word does."""
+"""The command line of `python3 run.py`."""
 
 import argparse
 import errno
@@ -16,18 +16,18 @@ from orderflow.stack.problem import Problem
 from orderflow.stack.supervision.supervisor import Interrupted
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-LEAST_ROOM = 1024 * 1024  # bytes; what fails with less than that free fails for want of it
+LEAST_ROOM = 1024 * 1024  # bytes; with less free space, a failed write counts as caused by the full disk
 USAGE = """\
 python3 run.py [--once] [--port N] [--orders N]   start everything, place demo orders, stay up until Ctrl-C
 python3 run.py up [--port N]                      start everything, without the demo
-python3 run.py down | status | reset              stop it; look at it; remove its data
+python3 run.py down | status | reset              stop it; show its state; remove its data
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
-python3 run.py chaos [--orders N] [--seed N] ...  break a stack of its own on purpose, and see what is lost
-python3 run.py bench [scenario ...] [--quick]     measure it against what people do today, on servers of its own
+python3 run.py chaos [--orders N] [--seed N] ...  inject faults into a stack of its own, and check what was lost
+python3 run.py bench [scenario ...] [--quick]     measure it against common alternatives, on servers of its own
 python3 run.py COMMAND [arguments]                run a command of manage.py
-python3 run.py help [COMMAND]                     this, and all commands; or all about one
+python3 run.py help [COMMAND]                     show this and all commands, or the help of one command
 
-DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name servers of yours to use instead of
+DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name your own servers, to use instead of
 private ones. ORDERFLOW_SERVER_USER names the account for the private servers when root starts them.
 """
 
@@ -36,7 +36,9 @@ OWN_WORDS = ("up", "down", "status", "reset", "test", "bench", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. What the user can mend is told in a sentence."""
+    """
+    Run one command and return its exit code. Problems that the user can solve are printed without traceback.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(StackFolders(), words)
@@ -45,19 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     except (KeyboardInterrupt, Interrupted):
         return 130
-    except BrokenPipeError:  # whoever read the output has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or full_disk(StackFolders())
-        print(f"{where}: {error.strerror}. Free or open it, then run again.", file=sys.stderr)
+        print(f"{where}: {error.strerror}. Free space or allow access, then run again.", file=sys.stderr)
         return 1
 
 
 def full_disk(folders: StackFolders) -> Path:
-    """Return which of the folders that are written to has no room: a failed write does not say where it was."""
+    """Return the folder whose disk is full; the error of a failed write does not name it."""
     written = [folders.servers.resolve(), folders.state, Path(tempfile.gettempdir())]
     there = [folder for folder in written if folder.exists()]
     return next((folder for folder in there if _is_full(os.statvfs(folder))), folders.state)
@@ -70,7 +72,7 @@ def _is_full(disk: os.statvfs_result) -> bool:
 def _dispatch(folders: StackFolders, words: list[str]) -> int:
     word, rest = (words[0], words[1:]) if words else ("", [])
     if _asks_for_help(word, rest):
-        print(f"{USAGE}\nCommands:\n{command_list.listed(folders.root)}\nThose of Django work as well.")
+        print(f"{USAGE}\nCommands:\n{command_list.listed(folders.root)}\nDjango's own commands work as well.")
         return 0
     if word in ("down", "status", "reset"):
         if rest:

@@ -1,19 +1,19 @@
-"""Choosing TCP ports on the loopback interface."""
+"""Choice of TCP ports on the loopback interface."""
 
 import random
 import socket
 from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
-# Below 32768, where Linux begins to hand out ports to outgoing connections: one of those could take ours at
-# any moment.
+# Below 32768, where Linux starts to assign ports to outgoing connections: one of those could take ours at any
+# moment.
 RANGE = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody listens on this port, on the loopback address or on all of them."""
+    """Return whether no process listens on this port, on the loopback address or on all addresses."""
     with socket.socket() as probe:
-        # macOS lets a loopback port be bound although someone listens on all addresses, so ask by connecting
+        # macOS allows binding a loopback port although a process listens on all addresses, so try to connect
         # first.
         probe.settimeout(0.5)
         if probe.connect_ex((LOOPBACK, port)) == 0:
@@ -28,7 +28,7 @@ def is_free(port: int) -> bool:
 
 
 def choose(*, preferred: int | None = None, taken: Collection[int] = ()) -> int:
-    """Return the preferred port when it is free, else a random free one that is not among `taken`."""
+    """Return the preferred port if it is free, otherwise a random free one that is not in `taken`."""
     if preferred is not None and preferred not in taken and is_free(preferred):
         return preferred
     while True:
@@ -38,5 +38,5 @@ def choose(*, preferred: int | None = None, taken: Collection[int] = ()) -> int:
 
 
 def choose_upwards(first: int) -> int:
-    """Return the first free port from `first` on: people expect 8001 when 8000 is taken."""
+    """Return the first free port from `first` on: users expect 8001 if 8000 is taken."""
     return next((port for port in range(first, first + 100) if is_free(port)), None) or choose()

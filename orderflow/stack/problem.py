@@ -1,4 +1,4 @@
-"""What the person at the terminal can mend: one sentence instead of a traceback."""
+"""Problems that the user at the terminal can solve: a sentence instead of a traceback."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ ALREADY_RUNNING = 3
 
 class Problem(Exception):
     """
-    Something is in the way, and the text says what to do about it.
+    A problem and what to do about it.
 
-    `log` adds the end of a process's log to the text. `exit_code` is what the command ends with.
+    `log` adds the end of a process's log to the text. `exit_code` is the exit code of the command.
     """
 
     def __init__(self, text: str, *, log: Path | None = None, exit_code: int = 1) -> None:
@@ -19,7 +19,7 @@ class Problem(Exception):
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log, indented, or nothing when there is none."""
+    """Return the last lines of a log, indented, or an empty string if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 16_384))

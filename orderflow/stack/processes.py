@@ -1,8 +1,8 @@
 """
-The processes of OrderFlow: what is started, in which order, and how each one says that it is ready.
+The processes of OrderFlow: their commands, the order in which they start, and how readiness is detected.
 
-What the first order passes through is started at once. The rest follows, a few at a time, so that it does not
-take the processors from the first orders.
+Processes that the first order needs start at once. The others follow, a few at a time, so that they do not take
+the processors from the first orders.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.supervision import children, probes
 from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
-# A pool has the name of its queue. The relay does one thing at a time by design. Steps wait for commits and
-# answers most of the time: two processes left a third of two processors idle.
+# A pool has the name of its queue. The relay does one thing at a time by design. Steps mostly wait for commits
+# and responses: with two processes, a third of two processors was idle.
 EARLY_POOLS = {"orders": ("-c", "4"), "relay": ("-P", "solo")}
 LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
 EARLY_SANDBOX = ("payments", "warehouse")
 LATER_SANDBOX = ("smtp", "sms", "push")
-# What Flower keeps of tasks is memory: 100,000 by default, which took 9 MB a minute at 5 orders/s for an hour.
+# Flower keeps tasks in memory: 100,000 by default, which took 9 MB a minute at 5 orders/s for an hour.
 FLOWER_TASKS = 5000
 PROCESSORS = os.cpu_count() or 1
 
@@ -31,11 +31,11 @@ PROCESSORS = os.cpu_count() or 1
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """
-    The processes of one stack. `servers` are the specs that everything else waits for.
+    The processes of one stack. All of them wait for the processes named in `servers`.
 
-    `migrated` says that the database is known to be up to date: then nothing waits for the step that looks.
-    `orders_come_first` keeps one processor free of later ones that are starting. Of `orders_workers` more than
-    one, the others take over what the first one holds when it dies.
+    `migrated` means that the database is known to be up to date: then no process waits for the migration step.
+    `orders_come_first` keeps one processor free while the later processes start. If there are several
+    `orders_workers`, the others take over the work of one that dies.
     """
 
     folders: StackFolders
@@ -46,10 +46,10 @@ class Table:
     orders_come_first: bool = True
     orders_workers: int = 1
     clocks: Path | None = None
-    """A folder with a file for each spec that says how wrong its clock is; None: all are right."""
+    """A folder with one file per process that sets how far its clock is off; None: all clocks are right."""
 
     def specs(self) -> list[ProcessSpec]:
-        """Return all of them, in the order of their start."""
+        """Return all of them, in start order."""
         early, later = list(self._early()), list(self._later())
         abreast = max(1, PROCESSORS - 1) if self.orders_come_first else PROCESSORS
         queue = [early[-1].name] * abreast + [spec.name for spec in later]
@@ -61,11 +61,11 @@ class Table:
     def migrate(self) -> ProcessSpec:
         """Return the step that brings the database up to date."""
         after = tuple(name for name in self.servers if name in ("postgres", "proxy"))
-        # Checking the settings as well would take a third longer; every other command does.
+        # Checking the settings as well would take a third longer; every other command does it.
         return self._manage("migrate", "migrate", "--noinput", "--skip-checks", after=after)
 
     def admin(self) -> ProcessSpec:
-        """Return the step that makes the administrator, or puts back the password that is shown."""
+        """Return the step that creates the administrator, or restores the password that is shown."""
         return self._manage("admin", "ensure_admin", after=("migrate",))
 
     def _early(self) -> Iterator[ProcessSpec]:
@@ -80,16 +80,17 @@ class Table:
             yield self._worker(name, pool, after=before)
 
     def _later(self) -> Iterator[ProcessSpec]:
-        yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._says("beat", "beat: Starting"))
+        yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._log_contains("beat", "beat: Starting"))
         yield self._web()
         for name in LATER_SANDBOX:
             yield self._sandbox(name)
         yield dataclasses.replace(self._sandbox("mailbox"), essential=False)
         check = [self.migrate(), self.admin()] if self.migrated else [self.admin()]
         pools = [self._worker(name, pool) for name, pool in LATER_POOLS.items()]
-        # What is known to be there already is looked at after everything that somebody waits for.
+        # If the database is known to be up to date, the check runs after everything that the user waits for.
         yield from (*pools, *check) if self.migrated else (*check, *pools)
-        # Last, because it asks the workers who they are once, when it starts. Its password is no argument.
+        # Last, because it asks the workers for their names only once, at its start. Its password is not an
+        # argument.
         listen = (f"--address={LOOPBACK}", f"--port={self.port['flower']}")
         page = probes.answers(f"http://{LOOPBACK}:{self.port['flower']}/")
         limits = (f"--max-tasks={FLOWER_TASKS}", "--read-only")
@@ -98,7 +99,7 @@ class Table:
 
     def _web(self) -> ProcessSpec:
         bind = f"--bind={LOOPBACK}:{self.port['web']}"
-        # Loading the project once, before forking, saves a second. Without the last option Gunicorn makes a
+        # Loading the project once, before forking, saves a second. Without the last option Gunicorn creates a
         # socket in the user's home folder.
         size = ("--threads=4", "--workers=2", "--preload", "--no-control-socket")
         livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
@@ -124,13 +125,13 @@ class Table:
     ) -> ProcessSpec:
         queue = queue or name
         options = ["-n", f"{name}@%h", "-Q", queue, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
-        ready = self._says(name, " ready.")
+        ready = self._log_contains(name, " ready.")
         return self._celery(
             name, ["worker", *options], ready=ready, after=after, extra={"ORDERFLOW_POOL": queue}
         )
 
-    def _says(self, name: str, text: str) -> probes.Says:
-        return probes.Says(text, self.folders.logs / f"{name}.log")
+    def _log_contains(self, name: str, text: str) -> probes.LogContains:
+        return probes.LogContains(text, self.folders.logs / f"{name}.log")
 
     def _manage(self, name: str, *words: str, after: tuple[str, ...]) -> ProcessSpec:
         return self._python(name, ["manage.py", *words], ready=probes.has_ended, after=after, kind=Kind.STEP)
@@ -161,8 +162,8 @@ class Table:
         log = self.folders.logs / f"{name}.log"
 
         def start() -> Process:
-            if isinstance(ready, probes.Says):
-                ready.listen()
+            if isinstance(ready, probes.LogContains):
+                ready.skip_existing()
             command = [sys.executable, *arguments]
             clock = {"CLOCK_FILE": str(self.clocks / name)} if self.clocks else {}
             return children.start(

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of the supervisor, and what `status` reads."""
+"""The supervisor's output on the terminal, and the state that `status` reads."""
 
 import contextlib
 import dataclasses
@@ -15,9 +15,9 @@ from orderflow.stack.supervision.supervisor import State, Watched
 
 class Screen:
     """
-    Tells the start as it goes and, later, what went wrong.
+    Prints the progress of the start and, later, what failed.
 
-    While a foreground command owns the terminal it holds its lines back.
+    While a foreground command uses the terminal, lines are held back.
     """
 
     def __init__(self, folders: StackFolders, run: state.Run) -> None:
@@ -28,15 +28,15 @@ class Screen:
         self._held: list[str] | None = None
         state.write(folders, run)
 
-    def hear(self, watched: Watched) -> None:
-        """Take note of a unit's new state."""
+    def on_change(self, watched: Watched) -> None:
+        """Record the new state of a process."""
         spec, process = watched.spec, watched.process
         if watched.state in (State.READY, State.DONE) and self._starting:
-            self.say(f"  {self.since_start():4.1f} s  {spec.name}")
+            self.print_line(f"  {self.since_start():4.1f} s  {spec.name}")
         elif watched.state is State.RESTARTING and watched.deaths:
-            self.say(f"! {spec.name} died (see {spec.log}) and is started again")
+            self.print_line(f"! {spec.name} died (see {spec.log}) and is started again")
         elif watched.state is State.GIVEN_UP:
-            self.say(
+            self.print_line(
                 f"! {spec.name} dies again and again and stays down. The end of {spec.log}:\n{tail(spec.log)}"
             )
         pid = process.pid if process and process.poll() is None else None
@@ -49,47 +49,49 @@ class Screen:
         self.update(processes={**self._run.processes, spec.name: entry})
 
     def ready(self, text: str) -> None:
-        """Say that the stack is ready, and after how long."""
+        """Print that the stack is ready, and after how many seconds."""
         self._starting = False
         self.update(ready=True)
-        self.say(f"{text} in {self.since_start():.1f} s")
+        self.print_line(f"{text} in {self.since_start():.1f} s")
 
     def update(self, **changes: object) -> None:
-        """Change what `status` reads."""
+        """Change the state that `status` reads."""
         self._run = dataclasses.replace(self._run, **changes)  # type: ignore[arg-type]
         state.write(self._folders, self._run)
 
     def since_start(self) -> float:
-        """Return the seconds since run.py began."""
+        """Return the seconds since run.py was started."""
         return time.time() - self.started_at
 
-    def say(self, text: str) -> None:
-        """Print a line, or hold it back."""
+    def print_line(self, text: str) -> None:
+        """Print a line, or hold it back while a foreground command uses the terminal."""
         if self._held is not None:
             self._held.append(text)
             return
-        with contextlib.suppress(OSError):  # a terminal that was closed must not keep us from stopping
+        with contextlib.suppress(OSError):  # a closed terminal must not prevent the shutdown
             print(text, flush=True)
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Print that the shutdown has begun."""
         self._stopping_at = time.monotonic()
-        self.say(("\n" if sys.stdout.isatty() else "") + "Stopping ...")  # not on the line of the terminal's ^C
+        self.print_line(
+            ("\n" if sys.stdout.isatty() else "") + "Stopping ..."
+        )  # not on the line of the terminal's ^C
 
     @contextlib.contextmanager
-    def farewell(self) -> Iterator[None]:
-        """Say, when all is over, how long the end took."""
+    def timed_shutdown(self) -> Iterator[None]:
+        """Print, at the end, how long the shutdown took."""
         try:
             yield
         finally:
-            self.say(f"Stopped in {time.monotonic() - self._stopping_at:.1f} s")
+            self.print_line(f"Stopped in {time.monotonic() - self._stopping_at:.1f} s")
 
     def hold(self) -> None:
         """Leave the terminal to a foreground command."""
         self._held = []
 
     def release(self) -> None:
-        """Take the terminal back and print what was held."""
+        """Take the terminal back and print the lines that were held back."""
         held, self._held = self._held or [], None
         for text in held:
-            self.say(text)
+            self.print_line(text)

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from orderflow.chaos.assessment import copies
-from orderflow.chaos.assessment.recovery import Struck
+from orderflow.chaos.assessment.recovery import InjectedFault
 from orderflow.chaos.faults.schedule import Fault
 from outbox import redelivery
 from outbox.models import Attempt, Delivery, OutboxMessage
@@ -15,9 +15,9 @@ from tests.drill.test_promises import worked_off
 PAIR = (uuid.UUID(int=1), "orders.workflows.work_off")
 
 
-def struck(kind, began, back, problem=""):
+def injected(kind, began, back, problem=""):
     fault = Fault(start=began, kind=kind, target="")
-    return Struck(fault=fault, began_at=began, ended_at=began, back_at=back, problem=problem)
+    return InjectedFault(fault=fault, began_at=began, ended_at=began, recovered_at=back, problem=problem)
 
 
 def unexplained(times, *faults, waits=0):
@@ -31,20 +31,20 @@ def test_a_copy_that_nothing_explains_is_counted():
 
 @pytest.mark.parametrize("kind", ["slow-provider", "slow-channel", "wrong-credentials", "clock-skew"])
 def test_what_loses_nothing_explains_no_copy(kind):
-    assert unexplained([10, 20], struck(kind, 12, 15)) == 1
+    assert unexplained([10, 20], injected(kind, 12, 15)) == 1
 
 
 @pytest.mark.parametrize("kind", ["broker-forgets", "kill-worker", "duplicate-delivery"])
 def test_what_loses_or_repeats_explains_one_more_copy_each_time_that_it_strikes(kind):
-    assert unexplained([10, 20], struck(kind, 12, 15)) == 0
-    assert unexplained([10, 20, 30], struck(kind, 12, 15)) == 1
-    assert unexplained([10, 20, 30], struck(kind, 12, 15), struck(kind, 22, 25)) == 0
+    assert unexplained([10, 20], injected(kind, 12, 15)) == 0
+    assert unexplained([10, 20, 30], injected(kind, 12, 15)) == 1
+    assert unexplained([10, 20, 30], injected(kind, 12, 15), injected(kind, 22, 25)) == 0
 
 
 def test_a_fault_explains_only_what_was_sent_before_it_was_over_and_again_after_it_began():
-    assert unexplained([10, 20], struck("broker-forgets", 5, 8)) == 1
-    assert unexplained([10, 20], struck("broker-forgets", 21, 22)) == 1
-    assert unexplained([10, 20], struck("broker-forgets", 12, 15, problem="did not strike")) == 1
+    assert unexplained([10, 20], injected("broker-forgets", 5, 8)) == 1
+    assert unexplained([10, 20], injected("broker-forgets", 21, 22)) == 1
+    assert unexplained([10, 20], injected("broker-forgets", 12, 15, problem="did not strike")) == 1
 
 
 def test_a_planned_wait_asks_for_one_more_copy():
@@ -60,7 +60,7 @@ def test_up_to_one_in_a_hundred_deliveries_may_be_copied_for_no_reason():
 
 @pytest.fixture
 def witness(transactional_db):
-    copies.watch()
+    copies.install_trigger()
     yield
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE chaos_copy; DROP FUNCTION chaos_note_copy CASCADE")

@@ -57,7 +57,7 @@ def test_doubles_losses_and_wrong_amounts_are_found_and_nothing_else(world, drai
     placed = worked_off(drain)
     honest = ledgers(world)
     assert promises.check(placed, honest) == []
-    assert promises.untold(placed) == []
+    assert promises.unsent_notifications(placed) == []
     assert promises.dead_letters(since=BEGUN) == []
     assert promises.repeats(honest) == {"mails": 0, "pushes": 0}
 
@@ -84,8 +84,8 @@ def test_an_order_without_an_end_and_news_without_one_are_found(world, drain):
     planned_orders.stock(10)
     one = place(planned_orders.draw(1, seed=7, run="late")[0])
     assert rules(promises.check([one], ledgers(world))) == {"not final"}
-    [untold] = promises.untold([one])
-    assert (untold.rule, untold.subject) == ("news not told", one.order_number)
+    [unsent] = promises.unsent_notifications([one])
+    assert (unsent.rule, unsent.subject) == ("notification not sent", one.order_number)
 
 
 @pytest.mark.django_db

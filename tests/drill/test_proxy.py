@@ -47,12 +47,12 @@ class Network:
 
     def answers(self):
         try:
-            return proxy.tell(self.control)
+            return proxy.set_routes(self.control)
         except OSError:
             return False
 
     def tell(self, **planned):
-        return proxy.tell(self.control, way=planned)["way"]
+        return proxy.set_routes(self.control, way=planned)["way"]
 
     def connect(self, timeout=5.0):
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
@@ -166,8 +166,8 @@ def test_a_server_that_is_gone_resets_whoever_comes(network):
 
 
 def test_what_the_control_port_does_not_know_is_refused(network):
-    with pytest.raises(proxy.Unclear, match="KeyError"):
-        proxy.tell(network.control, elsewhere={"hang": True})
-    with pytest.raises(proxy.Unclear, match="not 'explode'"):
+    with pytest.raises(proxy.InvalidCommand, match="KeyError"):
+        proxy.set_routes(network.control, elsewhere={"hang": True})
+    with pytest.raises(proxy.InvalidCommand, match="not 'explode'"):
         network.tell(explode=True)
     assert network.answers()

@@ -1,14 +1,14 @@
 """How recovery is measured and judged: pure arithmetic on moments."""
 
 from orderflow.chaos.assessment import backlog, recovery
-from orderflow.chaos.assessment.recovery import Life, Struck
+from orderflow.chaos.assessment.recovery import InjectedFault, Life
 from orderflow.chaos.faults.schedule import Fault
 
 
-def struck(kind="db-restart", target="kill", *, began, back=None, problem=""):
+def injected(kind="db-restart", target="kill", *, began, back=None, problem=""):
     back = began if back is None else back
     fault = Fault(start=began, kind=kind, target=target)
-    return Struck(fault=fault, began_at=began, ended_at=began, back_at=back, problem=problem)
+    return InjectedFault(fault=fault, began_at=began, ended_at=began, recovered_at=back, problem=problem)
 
 
 def life(*moves, is_over=True):
@@ -16,7 +16,7 @@ def life(*moves, is_over=True):
 
 
 def test_recovery_lasts_until_the_slowest_order_that_was_under_way_has_moved_again():
-    fault = struck(began=10, back=12)
+    fault = injected(began=10, back=12)
     lives = {"quick": life(9, 12.5), "slow": life(5, 17), "over": life(1, 8), "later": life(13, 40)}
     measured = recovery.measure(fault, lives, [fault])
     assert measured.affected == 2
@@ -25,19 +25,19 @@ def test_recovery_lasts_until_the_slowest_order_that_was_under_way_has_moved_aga
 
 def test_a_dead_worker_counts_from_its_death_and_a_relay_from_when_it_is_back():
     lives = {"order": life(9, 20)}
-    worker = struck("kill-worker", "orders", began=10, back=13)
-    relay = struck("kill-relay", "relay", began=10, back=13)
+    worker = injected("kill-worker", "orders", began=10, back=13)
+    relay = injected("kill-relay", "relay", began=10, back=13)
     assert recovery.measure(worker, lives, [worker]).slowest == 10
     assert recovery.measure(relay, lives, [relay]).slowest == 7
 
 
 def test_the_time_of_other_faults_is_not_charged_to_this_one():
-    fault = struck(began=10)
+    fault = injected(began=10)
     others = [
-        struck(began=12, back=14),
-        struck(began=13, back=15),
-        struck(began=2, back=10.5),
-        struck(began=16, back=18, problem="did not strike"),
+        injected(began=12, back=14),
+        injected(began=13, back=15),
+        injected(began=2, back=10.5),
+        injected(began=16, back=18, problem="did not strike"),
     ]
     measured = recovery.measure(fault, {"order": life(9, 20)}, [fault, *others])
     assert measured.slowest == 10 - 3 - 0.5
@@ -45,14 +45,14 @@ def test_the_time_of_other_faults_is_not_charged_to_this_one():
 
 
 def test_what_an_order_waits_for_a_provider_on_purpose_is_no_recovery():
-    fault = struck(began=10)
+    fault = injected(began=10)
     waiting = Life(moves=(9, 80), is_over=True, waits=[(12, 72)])
     measured = recovery.measure(fault, {"order": waiting}, [fault])
     assert (measured.slowest, measured.longest) == (10, 70)
 
 
 def test_the_time_in_which_a_long_queue_is_worked_off_is_no_recovery():
-    fault = struck(began=10)
+    fault = injected(began=10)
     measured = recovery.measure(fault, {"order": life(9, 40)}, [fault], busy=[(12, 30)])
     assert (measured.slowest, measured.longest) == (12, 30)
 
@@ -68,8 +68,8 @@ def test_a_queue_that_nobody_could_look_at_explains_nothing():
 
 
 def test_what_a_broker_has_lost_may_be_resumed_within_a_minute_whatever_else_strikes_meanwhile():
-    loss = struck("broker-forgets", began=10)
-    beat = struck("kill-beat", began=15, back=16)
+    loss = injected("broker-forgets", began=10)
+    beat = injected("kill-beat", began=15, back=16)
     resumed = recovery.measure(beat, {"order": life(9, 60)}, [loss, beat])
     assert (resumed.slowest, resumed.is_too_slow) == (0, False)
     late = recovery.measure(beat, {"order": life(9, 90)}, [loss, beat])
@@ -78,29 +78,29 @@ def test_what_a_broker_has_lost_may_be_resumed_within_a_minute_whatever_else_str
 
 
 def test_what_else_strikes_while_a_loss_is_made_good_gives_it_as_much_more_time():
-    loss = struck("broker-forgets", began=10)
-    network = struck("network-latency", began=20, back=35)
-    beat = struck("kill-beat", began=15, back=16)
+    loss = injected("broker-forgets", began=10)
+    network = injected("network-latency", began=20, back=35)
+    beat = injected("kill-beat", began=15, back=16)
     late = recovery.measure(beat, {"order": life(9, 90)}, [loss, network, beat])
     assert late.slowest == 90 - (10 + 60 + 15 + 1)
 
 
 def test_the_search_for_what_is_lost_begins_anew_when_nobody_could_look_for_longer():
-    loss = struck("broker-forgets", began=10)
-    beat = struck("kill-beat", began=15, back=16)
-    relay = struck("kill-relay", began=40, back=55)
+    loss = injected("broker-forgets", began=10)
+    beat = injected("kill-beat", began=15, back=16)
+    relay = injected("kill-relay", began=40, back=55)
     late = recovery.measure(beat, {"order": life(9, 130)}, [loss, relay, beat])
     assert late.slowest == 130 - (55 + 60)
 
 
 def test_the_loss_excuses_nothing_that_has_moved_since():
-    loss = struck("broker-forgets", began=10)
-    beat = struck("kill-beat", began=15, back=16)
+    loss = injected("broker-forgets", began=10)
+    beat = injected("kill-beat", began=15, back=16)
     assert recovery.measure(beat, {"order": life(9, 14, 60)}, [loss, beat]).slowest == 60 - 16
 
 
 def test_what_never_moves_again_is_told():
-    fault = struck(began=10)
+    fault = injected(began=10)
     measured = recovery.measure(fault, {"stuck": life(9, is_over=False)}, [fault])
     assert measured.stuck == ("stuck",)
 
@@ -112,12 +112,12 @@ def test_limits_are_judged_and_kinds_without_one_are_not():
         ("kill-worker", "email", False),
         ("clock-jump", "database", False),
     ):
-        fault = struck(kind, target, began=10)
+        fault = injected(kind, target, began=10)
         assert recovery.measure(fault, lives, [fault]).is_too_slow == too_slow
 
 
 def test_recoveries_are_summed_up_by_kind():
-    faults = [struck(began=10), struck(began=30), struck(began=50)]
+    faults = [injected(began=10), injected(began=30), injected(began=50)]
     lives = {"a": life(9, 11), "b": life(29, 34), "c": life(49, 51.5)}
     summary = recovery.by_kind([recovery.measure(fault, lives, []) for fault in faults])
     assert summary == {

@@ -9,8 +9,8 @@ import pytest
 from orderflow.chaos.assessment import copies, recovery
 from orderflow.chaos.assessment import response_times as answers
 from orderflow.chaos.assessment.promises import Finding
-from orderflow.chaos.assessment.recovery import Life, Struck
-from orderflow.chaos.assessment.response_times import Answers
+from orderflow.chaos.assessment.recovery import InjectedFault, Life
+from orderflow.chaos.assessment.response_times import ResponseTimes
 from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.load.client import Placed, Try
 from orderflow.chaos.load.planned_orders import PlannedOrder
@@ -29,8 +29,10 @@ def answered(at, seconds=0.02, status=201, **more):
     return placed(Try(at=at, seconds=seconds, status=status, **more))
 
 
-def struck(fault=DATABASE, *, began=1002.0, back=1003.0):
-    return Struck(fault=fault, began_at=began, ended_at=began, back_at=back, did="postgres, process 1")
+def injected(fault=DATABASE, *, began=1002.0, back=1003.0):
+    return InjectedFault(
+        fault=fault, began_at=began, ended_at=began, recovered_at=back, did="postgres, process 1"
+    )
 
 
 def verified():
@@ -42,7 +44,7 @@ def verified():
 
 @pytest.fixture
 def report():
-    fault = struck()
+    fault = injected()
     return DrillReport(
         seed=7,
         broker="redis",
@@ -50,12 +52,12 @@ def report():
         begun_at=1000.0,
         schedule=[DATABASE],
         left_out={"kill-leader": "needs a cluster"},
-        struck=[fault],
+        injected=[fault],
         placed=[answered(1001)],
         statuses={"fulfilled": 1},
         settled_after=1.5,
         busy_seconds=3.0,
-        answers=Answers(
+        answers=ResponseTimes(
             usual=0.02, usual_p95=0.03, outage=None, outage_p95=None, outage_count=0, outage_errors=()
         ),
         recoveries=[recovery.measure(fault, {"OF-1000": Life(moves=[1001, 1005], is_over=True)}, [])],
@@ -82,13 +84,13 @@ def test_a_finding_fails_it_and_is_told_with_its_id(report):
 
 def test_a_fault_that_struck_nothing_is_reported_and_not_measured(report):
     again = Fault(start=4.0, kind="duplicate-delivery", target="messages", strength=3.0)
-    report.struck = [
-        *report.struck,
-        Struck(
+    report.injected = [
+        *report.injected,
+        InjectedFault(
             fault=again,
             began_at=1004.0,
             ended_at=1004.0,
-            back_at=1004.0,
+            recovered_at=1004.0,
             problem="no message was published in the last 3 s",
         ),
     ]
@@ -104,7 +106,7 @@ def test_answers_that_are_not_judged_say_why(report):
     assert any("not judged: the broker was never down" in line for line in report.lines())
 
     down = Fault(start=1.0, kind="broker-down", target="hang", lasts=4.0)
-    outage = Struck(fault=down, began_at=1000.0, ended_at=1004.0, back_at=1004.0)
+    outage = InjectedFault(fault=down, began_at=1000.0, ended_at=1004.0, recovered_at=1004.0)
     few = [answered(1001)] * 2 + [answered(1050)] * 9
     report.answers = answers.judge(few, [outage])
     assert any(
@@ -139,7 +141,7 @@ def test_what_could_not_strike_is_told_with_the_reason(report):
 
 def test_a_recovery_beyond_its_limit_fails_it(report):
     life = Life(moves=[1001, 1020], is_over=True)
-    report.recoveries = [recovery.measure(report.struck[0], {"OF-1000": life}, [])]
+    report.recoveries = [recovery.measure(report.injected[0], {"OF-1000": life}, [])]
     assert report.misses == ["db-restart (kill) at 2.0 s: OF-1000 moved after 17.0 s, the limit is 10 s"]
     assert not report.passed
 
@@ -169,7 +171,7 @@ def outage(seconds, *, status=201):
     """Ten usual answers of 60 ms, and ten of `seconds` while the broker hangs."""
     usual = [answered(1000 + number, 0.06) for number in range(10)]
     during = [answered(1020 + number, seconds, status) for number in range(10)]
-    return answers.judge([*usual, *during], [struck(BROKER, began=1019, back=1030)])
+    return answers.judge([*usual, *during], [injected(BROKER, began=1019, back=1030)])
 
 
 def test_answers_during_an_outage_of_the_broker_may_take_twice_as_long_and_no_longer():
@@ -181,7 +183,7 @@ def test_answers_during_an_outage_of_the_broker_may_take_twice_as_long_and_no_lo
 def test_an_answer_under_the_floor_is_never_slow():
     usual = [answered(1000 + number, 0.01) for number in range(10)]
     during = [answered(1020 + number, 0.09) for number in range(10)]
-    assert not answers.judge([*usual, *during], [struck(BROKER, began=1019, back=1030)]).are_too_slow
+    assert not answers.judge([*usual, *during], [injected(BROKER, began=1019, back=1030)]).are_too_slow
 
 
 def test_errors_during_an_outage_of_the_broker_are_told(report):
@@ -191,5 +193,5 @@ def test_errors_during_an_outage_of_the_broker_are_told(report):
 
 def test_answers_while_the_database_was_down_as_well_are_not_the_brokers_fault():
     during = [answered(1020 + number, 3.0, 503) for number in range(10)]
-    faults = [struck(BROKER, began=1019, back=1030), struck(began=1018, back=1031)]
+    faults = [injected(BROKER, began=1019, back=1030), injected(began=1018, back=1031)]
     assert answers.judge(during, faults).outage_count == 0

@@ -1,4 +1,4 @@
-"""A fault strikes when there is something to strike, or is reported as one that has struck nothing."""
+"""A fault strikes when there is something to strike, or is reported as one that has injected nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ REFUSES = Fault(start=0.0, kind="wrong-credentials", target="sms", lasts=0.1)
 @pytest.fixture
 def told(monkeypatch):
     """Carry a fault out in a drill; the answer is what was told, and how the fault fared."""
-    monkeypatch.setattr(drill, "LOOK_AGAIN", 0.01)
-    monkeypatch.setattr(drill, "STRIKE_PATIENCE", 0.05)
+    monkeypatch.setattr(drill, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(drill, "TARGET_PATIENCE", 0.05)
 
-    def carry_out(fault, act):
+    def carry_out(fault, injector):
         lines = []
         plan = Plan(
             orders=1,
@@ -39,28 +39,28 @@ def told(monkeypatch):
             command="",
         )
         one = Drill(plan, lines.append)
-        one._carry_out(fault, act)
-        [struck] = one._struck
-        return struck, lines
+        one._carry_out(fault, injector)
+        [injected] = one._struck
+        return injected, lines
 
     return carry_out
 
 
 def act(fault):
-    return faults.act_of(fault, stack=None, broker_kind="redis", seed=1)
+    return faults.injector_for(fault, stack=None, broker_kind="redis", seed=1)
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(AGAIN, faults._DeliverAgain), (FORGETS, faults._Forget)])
 def test_a_fault_that_finds_nothing_is_reported(told, drain, fault, kind):
     made = act(fault) if fault is AGAIN else kind()
-    struck, lines = told(fault, made)
+    injected, lines = told(fault, made)
 
-    assert struck.problem
+    assert injected.problem
     assert "did not strike" in lines[0]
 
 
 def test_a_fault_waits_until_there_is_something_to_strike(told, drain, world, monkeypatch):
-    monkeypatch.setattr(drill, "STRIKE_PATIENCE", 20)
+    monkeypatch.setattr(drill, "TARGET_PATIENCE", 20)
     looks = []
 
     class Late(faults._DeliverAgain):
@@ -71,18 +71,18 @@ def test_a_fault_waits_until_there_is_something_to_strike(told, drain, world, mo
                 relay.drain()
             return super().begin()
 
-    struck, _ = told(AGAIN, Late(60.0))
+    injected, _ = told(AGAIN, Late(60.0))
 
-    assert (struck.problem, len(looks)) == ("", 3)
+    assert (injected.problem, len(looks)) == ("", 3)
     assert OutboxMessage.objects.get().redeliveries == 1
     assert Delivery.objects.exists()
 
 
 def test_a_fault_of_a_provider_that_nobody_asked_is_reported(told, world):
-    struck, lines = told(REFUSES, ProviderFault(REFUSES, stack=None, seed=1))
+    injected, lines = told(REFUSES, ProviderFault(REFUSES, stack=None, seed=1))
 
-    assert "no request came" in struck.problem
-    assert any("has struck nothing" in line for line in lines)
+    assert "no request came" in injected.problem
+    assert any("has injected nothing" in line for line in lines)
 
 
 def test_a_fault_of_a_provider_that_struck_is_no_problem(told, world, drain):
@@ -94,5 +94,5 @@ def test_a_fault_of_a_provider_that_struck_is_no_problem(told, world, drain):
             return done
 
     pays = Fault(start=0.0, kind="wrong-credentials", target="payments", lasts=0.0)
-    struck, _ = told(pays, Asked(pays, stack=None, seed=1))
-    assert struck.problem == ""
+    injected, _ = told(pays, Asked(pays, stack=None, seed=1))
+    assert injected.problem == ""

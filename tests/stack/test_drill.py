@@ -40,7 +40,7 @@ if sys.argv[1] == "chaos":
     port = read("ports.json")
     with psycopg.connect(direct.replace(str(port["postgres"]), str(port["database"]))) as connection:
         print("kept", *connection.execute("SELECT number FROM kept").fetchone(), flush=True)
-    print("routes", *proxy.tell(port["proxy-control"]), flush=True)
+    print("routes", *proxy.set_routes(port["proxy-control"]), flush=True)
     print("processes", *read("run.json")["processes"], flush=True)
     print("state", state, flush=True)
     sys.exit(1)

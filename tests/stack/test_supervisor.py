@@ -23,7 +23,7 @@ def spec(tmp_path):
 
     def make(name, code=SERVE, *, kind=Kind.SERVICE, **options):
         log = tmp_path / f"{name}.log"
-        says = probes.Says("up\n", log)
+        says = probes.LogContains("up\n", log)
 
         def start():
             says.listen()

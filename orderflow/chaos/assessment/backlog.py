@@ -1,4 +1,4 @@
-"""How long the queue of steps was: what waits behind others waits for capacity, not for recovery."""
+"""The length of the queue of steps: time spent behind other work depends on capacity, not on recovery."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from redis.exceptions import RedisError
 from outbox.broker import inspection
 
 QUEUE = "orders"
-LOOK_EVERY = 1.0
-"""Seconds between two looks."""
+SAMPLE_INTERVAL = 1.0
+"""Seconds between two samples."""
 
 LONG = 60
-"""Waiting steps from which a queue counts as long: the workers of a drill need a second or two for them."""
+"""
+A queue with at least this many waiting steps counts as long: a drill's workers need a second or two for them.
+"""
 
 Sample = tuple[float, int]
-"""When (Unix time), and how many steps waited."""
+"""The time (Unix), and the number of waiting steps."""
 
 
 class Watch:
-    """Looks at the queue until it is told to stop."""
+    """Samples the queue length until it is stopped."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="backlog", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="backlog", daemon=True)
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -40,20 +42,20 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._stop.wait(LOOK_EVERY):
+    def _sample(self) -> None:
+        while not self._stop.wait(SAMPLE_INTERVAL):
             try:
                 self.samples.append((time.time(), inspection.waiting(QUEUE)))
             except (BrokerError, AMQPError, RedisError, OSError):
-                continue  # the broker is one of the things that are broken here
+                continue  # the broker may be down: it is a target of faults
 
 
 def worked_off(samples: Sequence[Sample], moves: Sequence[float]) -> list[tuple[float, float]]:
     """
-    Return the spans in which a long queue was being worked off.
+    Return the intervals in which workers were processing a long queue.
 
-    A queue that is long while nothing moves explains nothing: there, workers are missing. `moves` are the
-    moments at which any order moved, ascending.
+    A long queue without any progress is no excuse: workers are missing then. `moves` are the times at which any
+    order moved, ascending.
     """
     return list(_busy(samples, moves))
 
@@ -63,5 +65,5 @@ def _busy(samples: Sequence[Sample], moves: Sequence[float]) -> Iterator[tuple[f
     for (begin, waiting), (end, _) in itertools.pairwise(samples):
         while position < len(moves) and moves[position] < begin:
             position += 1
-        if waiting >= LONG and position < len(moves) and moves[position] < end <= begin + 3 * LOOK_EVERY:
+        if waiting >= LONG and position < len(moves) and moves[position] < end <= begin + 3 * SAMPLE_INTERVAL:
             yield begin, end

@@ -1,10 +1,10 @@
 """
-How many copies of each message went to each of its workflows, and whether something explains every one.
+The number of copies of each message that went to each of its workflows, and the reason for every extra copy.
 
-A witness in the drill's own database notes each copy as its delivery is written down or sent again: a trigger,
-which sees what all relays do, and forgets nothing when a delivery ends. Not counted are copies that are no new
-ones to the system: those that a broker hands out again, quick tries, and what a relay sends again of which it
-could not note that it was sent.
+A trigger in the drill's own database records each copy when its delivery is inserted or sent again. It sees the
+work of all relays, and its records outlive the deliveries. Copies that are not new to the system do not count:
+redeliveries by the broker, quick retries, and messages that a relay sends again because it could not record
+that they were sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import connection
 
-from orderflow.chaos.assessment.recovery import Struck
+from orderflow.chaos.assessment.recovery import InjectedFault
 from outbox import registry
 from outbox.broker import dispatch
 from outbox.models import Attempt, Delivery, OutboxMessage
@@ -40,13 +40,13 @@ EXPLAIN = frozenset(
         "clock-jump",
     }
 )
-"""The faults after which a copy may be lost, or thought lost. Being slow, refused or wrong about the time is no
-reason for another one."""
+"""The faults after which a copy may be lost, or be considered lost. Slowness, refusals and a wrong clock are no
+reason for another copy."""
 
 PLANNED = (Attempt.Outcome.POSTPONED, Attempt.Outcome.WAITED)
-"""The ends of a try that ask for one more copy, and end the one that was tried."""
+"""The outcomes of an attempt that request one more copy and end the one that was tried."""
 
-WITNESS = f"""
+RECORD_COPIES = f"""
 CREATE TABLE chaos_copy (
     message_id uuid NOT NULL, workflow text NOT NULL, at timestamptz NOT NULL DEFAULT statement_timestamp()
 );
@@ -68,15 +68,15 @@ Pair = tuple[uuid.UUID, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Copied:
-    """A message of which more copies went to one workflow than its own waits asked for."""
+    """A message of which more copies went to one workflow than its planned waits requested."""
 
     message_id: str
     workflow: str
     copies: int
     planned: int
-    """Copies that its own waits asked for, each in the place of the one before."""
+    """Copies that its planned waits requested, each in place of the previous one."""
     explained: int
-    """Of the others, how many a fault explains."""
+    """Of the other copies, how many are explained by a fault."""
 
     @property
     def unexplained(self) -> int:
@@ -91,7 +91,7 @@ class Copied:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Copies:
-    """What the witness saw: how many deliveries there were, of how many copies, and which were copied."""
+    """The recorded deliveries, their copies, and those that were copied more than once."""
 
     deliveries: int
     copies: int
@@ -111,7 +111,7 @@ class Copies:
         return self.unexplained > MOST_UNEXPLAINED * self.deliveries
 
     def worst(self) -> list[Copied]:
-        """The copied ones for which there is no reason, the worst first."""
+        """The deliveries with unexplained copies, the worst first."""
         without = [one for one in self.copied if one.unexplained]
         return sorted(without, key=lambda one: one.unexplained, reverse=True)
 
@@ -126,14 +126,14 @@ class Copies:
         }
 
 
-def watch() -> None:
-    """Put the witness in its place. Only for a database that is the drill's own: nobody takes it away."""
+def install_trigger() -> None:
+    """Install the trigger. Only for the drill's own database: nothing removes it."""
     with connection.cursor() as cursor:
-        cursor.execute(WITNESS)
+        cursor.execute(RECORD_COPIES)
 
 
-def count(struck: Sequence[Struck]) -> Copies:
-    """Read what the witness saw, and hold it against the planned waits and the faults that struck."""
+def count(injected: Sequence[InjectedFault]) -> Copies:
+    """Read the recorded copies, and compare them with the planned waits and the injected faults."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT message_id, workflow, extract(epoch FROM at)::float FROM chaos_copy ORDER BY at")
         rows = cursor.fetchall()
@@ -141,21 +141,22 @@ def count(struck: Sequence[Struck]) -> Copies:
     for message_id, workflow, at in rows:
         sent.setdefault((message_id, workflow), []).append(at)
     more = {pair: times for pair, times in sent.items() if len(times) > 1}
-    return judge(len(sent), more, planned_waits(more), struck)
+    return judge(len(sent), more, planned_waits(more), injected)
 
 
 def judge(
     deliveries: int,
     more: Mapping[Pair, Sequence[float]],
     waits: Mapping[Pair, int],
-    struck: Sequence[Struck],
+    injected: Sequence[InjectedFault],
 ) -> Copies:
     """
-    Judge deliveries of which there was more than one copy, each with the times of its copies, ascending.
+    Judge deliveries with more than one copy, each with the times of its copies, ascending.
 
-    A fault explains one more copy, of what had a copy before it was over; and only a later copy.
+    A fault explains one more copy of a message that had a copy before the fault was over, and only a later
+    copy.
     """
-    faults = [one.in_force for one in struck if not one.problem and one.fault.kind in EXPLAIN]
+    faults = [one.in_force for one in injected if not one.problem and one.fault.kind in EXPLAIN]
     copied = []
     for pair, times in more.items():
         planned = min(waits.get(pair, 0), len(times) - 1)
@@ -178,7 +179,7 @@ def _copied(pair: Pair, *, copies: int, planned: int, explained: int) -> Copied:
 
 
 def planned_waits(pairs: Iterable[Pair]) -> dict[Pair, int]:
-    """How often each of these deliveries was put off by its own tasks, or by the relay."""
+    """How often each of these deliveries was postponed by its own tasks, or by the relay."""
     wanted = collections.defaultdict[uuid.UUID, list[str]](list)
     for message_id, workflow in pairs:
         wanted[message_id].append(workflow)
@@ -193,7 +194,7 @@ def planned_waits(pairs: Iterable[Pair]) -> dict[Pair, int]:
 
 
 def _consumers(row: OutboxMessage, workflow: str) -> set[str]:
-    """Whose attempts put a delivery off: the tasks of the workflow, and the relay that starts them."""
+    """The names under which a delivery can be postponed: the tasks of the workflow, and the relay."""
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     canvas = registry.workflows_for(message.event, only=[workflow])[workflow](message)
     tasks = [] if canvas is None else dispatch.signatures_in(canvas)

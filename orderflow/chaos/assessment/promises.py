@@ -1,8 +1,8 @@
 """
-What the client was promised, held against the database and against the providers' own ledgers.
+The promises to the client, compared with the database and with the providers' own ledgers.
 
-Only the client knows what it was told, and only the providers know what really happened. Each finding names a
-rule that was broken and whom it concerns.
+Only the client knows which responses it received, and only the providers know what really happened. Each
+finding names the broken rule and its subject.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATIENCE = 30.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A promise that was broken: the rule, whose, and what was seen."""
+    """A broken promise: the rule, its subject, and what was observed."""
 
     rule: str
     subject: str
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ledgers:
-    """What the providers say has happened, each a list of entries of the sandbox."""
+    """The records of the providers: lists of entries from the sandbox."""
 
     charges: Sequence[dict[str, Any]]
     refunds: Sequence[dict[str, Any]]
@@ -57,7 +57,7 @@ class Ledgers:
 
     @classmethod
     def read(cls, *, mail_url: str) -> Ledgers:
-        """Ask all providers; `mail_url` empty: the mail server is not asked."""
+        """Read the ledgers of all providers; with an empty `mail_url`, without the mail server's."""
         payments = settings.STRIPE_API_BASE
         return cls(
             charges=[entry for entry in _ledger(payments, "payment_intent") if entry["status"] == "succeeded"],
@@ -70,7 +70,7 @@ class Ledgers:
 
 
 def check(placed: Sequence[Placed], ledgers: Ledgers) -> list[Finding]:
-    """Hold what the client was told about each order against what exists, was charged, shipped and sent."""
+    """Compare the responses to the client with what exists, was charged, shipped and sent."""
     found: list[Finding] = []
     orders = {str(order.pk): order for order in _orders(placed)}
     references = collections.Counter(order.client_reference for order in orders.values())
@@ -87,7 +87,7 @@ def check(placed: Sequence[Placed], ledgers: Ledgers) -> list[Finding]:
 
 
 def unanswered(placed: Sequence[Placed]) -> list[Finding]:
-    """The requests that never got an answer, however often they were repeated."""
+    """The requests that never got a response, however often they were repeated."""
     return [
         Finding(
             rule="no answer",
@@ -99,8 +99,8 @@ def unanswered(placed: Sequence[Placed]) -> list[Finding]:
     ]
 
 
-def untold(placed: Sequence[Placed]) -> list[Finding]:
-    """The news of the orders' messages that reached no end: neither sent nor given up."""
+def unsent_notifications(placed: Sequence[Placed]) -> list[Finding]:
+    """The notifications of the orders' messages that are unfinished: neither sent nor given up."""
     orders = {str(order.pk): order.number for order in _orders(placed)}
     ended = collections.Counter(
         str(message_id)
@@ -110,7 +110,7 @@ def untold(placed: Sequence[Placed]) -> list[Finding]:
     )
     return [
         Finding(
-            rule="news not told",
+            rule="notification not sent",
             subject=orders[row.key],
             detail=f"{row.event_name} {row.pk}: {ended[str(row.pk)]} of {due} notifications have ended",
         )
@@ -121,8 +121,8 @@ def untold(placed: Sequence[Placed]) -> list[Finding]:
 
 def dead_letters(*, since: dt.datetime) -> list[Finding]:
     """
-    The dead letters since then. None is expected: every fault of a drill passes, and no order of it is meant
-    to fail for a technical reason.
+    The dead letters since then. None is expected: every fault of a drill is temporary, and none of its orders
+    is meant to fail for a technical reason.
     """
     return [
         Finding(
@@ -136,7 +136,7 @@ def dead_letters(*, since: dt.datetime) -> list[Finding]:
 
 
 def repeats(ledgers: Ledgers) -> dict[str, int]:
-    """How many mails and pushes their providers, which honour no keys, took more than once."""
+    """The number of duplicate mails and pushes. Their providers do not honour idempotency keys."""
     pushes = collections.Counter(_push_identity(push) for push in ledgers.pushes)
     return {
         "mails": sum(int(mail["duplicates"]) for mail in ledgers.mails),
@@ -156,13 +156,13 @@ def _client_side(
         return
     order = orders.get(one.order_id)
     if order is None:
-        yield Finding(rule="lost", subject=one.order_number, detail="accepted, and not in the database")
+        yield Finding(rule="lost", subject=one.order_number, detail="accepted, but not in the database")
     elif not order.is_final:
         yield Finding(rule="not final", subject=order.number, detail=f"{order.status}, due {order.due_at}")
     elif order.status != order.Status.FULFILLED and one.planned.kind == "good":
         yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}: {order.reason}")
     elif one.cancellation == 202 and order.status not in (order.Status.CANCELLED, order.Status.FULFILLED):
-        yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}, and was to be cancelled")
+        yield Finding(rule="wrong end", subject=order.number, detail=f"{order.status}, should be cancelled")
 
 
 def _provider_side(
@@ -191,7 +191,7 @@ def _provider_side(
     if len(shipments) < parcels:
         yield Finding(rule="not shipped", subject=order.number, detail="fulfilled without a parcel")
     if len(shipments) > parcels == 0:
-        yield Finding(rule="shipped in vain", subject=order.number, detail=f"{order.status}, and shipped")
+        yield Finding(rule="shipped in vain", subject=order.number, detail=f"{order.status}, but shipped")
 
 
 def _sent_twice(ledgers: Ledgers) -> Iterable[Finding]:
@@ -203,14 +203,14 @@ def _sent_twice(ledgers: Ledgers) -> Iterable[Finding]:
 
 
 def _orders(placed: Sequence[Placed]) -> list[Order]:
-    """The drill's orders, whether or not the client ever heard of them."""
+    """The drill's orders, whether or not the client received their ids."""
     return list(
         Order.objects.filter(client_reference__in=[one.planned.body["client_reference"] for one in placed])
     )
 
 
 def _notifications_of(row: OutboxMessage) -> int:
-    """How many notifications a message leads to: as many as the tasks its workflows start."""
+    """The number of notifications that a message causes: one per task that its workflows start."""
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     handlers = registry.workflows_for(message.event, only=["notifications."]).values()
     canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]

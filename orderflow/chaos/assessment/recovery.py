@@ -1,21 +1,21 @@
 """
-How recovery is measured, and what it may cost.
+The recovery time of a fault, and its limits.
 
-A fault *struck* something that was under way: an order between two of its moves, or a message on its way to a
-customer. What matters to a customer is the slowest of these. So the recovery time of a fault is
+A fault affects work in progress: an order between two of its moves, or a message on its way to a customer. What
+matters to a customer is the slowest of these. So the recovery time of a fault is
 
     from the moment that counts for its kind (see `FROM`)
-    to the next move of the slowest thing that was under way at that moment,
-    less the time in which another fault was in force,
-    less what it waited for a provider on purpose,
-    less the time, up to the limit for that, in which it was resumed after a broker had lost all messages,
-    less the time in which a long queue was being worked off.
+    to the next move of the slowest work that was in progress at that moment,
+    minus the time in which another fault was in force,
+    minus the time in which it waited for a provider as planned,
+    minus the time, up to its limit, in which lost work was resumed after a broker had lost all messages,
+    minus the time in which workers were processing a long queue.
 
-The later clauses are needed because drills let faults overlap: an order that waits for a dead worker while the
-database is down waits for the database; an open breaker, or a charge that cannot be looked up yet, is waited
-for by design; and how fast a queue gets shorter is a matter of capacity. `first` is the quickest thing's: when
-the system was seen to work. `longest` is the slowest thing's without these clauses: what a customer saw,
-whoever was to blame.
+The subtractions are needed because the faults of a drill overlap. An order that waits for a dead worker while
+the database is down waits for the database. An open breaker, or a charge that cannot be looked up yet, is
+waited for by design. How fast a queue gets shorter depends on capacity. `first` is the time of the fastest
+work: when the system was seen to work again. `longest` is the time of the slowest work without subtractions:
+what a customer experienced, whatever the cause.
 """
 
 from __future__ import annotations
@@ -30,87 +30,89 @@ from orderflow.chaos.faults.schedule import Fault
 DEATH, BACK = "death", "back"
 
 FROM = {
-    # A dead worker is not waited for: somebody else is to take its work over.
+    # Nothing waits for the dead worker itself: another one takes over its work.
     "kill-worker": DEATH,
     "kill-child": DEATH,
-    # The other nodes of the cluster go on.
+    # The other nodes of the cluster continue.
     "kill-leader": DEATH,
 }
-"""From when recovery counts: from the death, or else from when what was broken was back."""
+"""The start of recovery: the death of the process, or otherwise the moment at which the target was up again."""
 
 RESUMED_WITHIN, NOTIFICATIONS_RESUMED_WITHIN = 60.0, 120.0
-"""Seconds in which work that a broker has lost is resumed: until a probe has come back, and what it passed had
-its time (see `outbox.relay.probes`); notifications stand in longer queues."""
+"""Seconds in which work that a broker has lost is resumed: until a probe has come back, and the work ahead of
+it had its time (see `outbox.relay.probes`); the queues of notifications are longer."""
 
 STOP_SWEEPS = ("kill-relay", "kill-beat", "broker-down", "broker-restart", "kill-leader", "db-restart")
 LONGEST_BREAK = 10.0
 """
-Seconds without a sweep after which probes prove nothing that were sent before (see `outbox.relay.probes`).
+Seconds without a sweep after which probes that were sent before prove nothing (see `outbox.relay.probes`).
 """
 
 LIMITS = {
-    # The lease of a step (12 s), one round of the sweep (2 s), and a second to work the order off.
+    # The lease of a step (12 s), one interval of the sweep (2 s), and a second to process the order.
     "kill-worker": 15.0,
     "kill-child": 15.0,
     "kill-relay": 10.0,
     "kill-beat": 10.0,
     "broker-down": 10.0,
     "broker-restart": 10.0,
-    # An election, and the reconnecting of all who were connected to that node.
+    # An election, and reconnecting all clients of that node.
     "kill-leader": 15.0,
     "db-restart": 10.0,
     "broker-forgets": RESUMED_WITHIN,
 }
-"""Seconds that recovery may take. The other kinds are measured and not judged."""
+"""Seconds that recovery may take. The other kinds are measured but not judged."""
 
 NOTIFICATION_LIMIT = 75.0
 """
-Seconds, instead of `LIMITS`, for deaths in the pools that send notifications. A notification is held for 25 s,
-longer than its task's hard limit, since a mail server cannot be asked what it has taken; Redis hands an
-unacknowledged message out again after 32 s; and a message that finds another's lease waits for its end. What
-the broker has lost is found by probes, some 50 s later.
+Seconds, instead of `LIMITS`, for deaths in the pools that send notifications. A notification is leased for 25
+s, longer than its task's hard limit, because a mail server cannot report what it has accepted. Redis
+redelivers an unacknowledged message after 32 s. A message that finds a foreign lease waits for its end.
+Messages that the broker has lost are found by probes, some 50 s later.
 """
 
 CHANNELS = ("email", "sms", "push")
 AT_PROVIDERS = ("slow-channel", "wrong-credentials", "provider-drop-after")
 AT_A_CHANNEL = ("kill-worker", "kill-child", *AT_PROVIDERS)
-"""The faults that may strike the notifications of one channel alone."""
+"""The faults that may affect the notifications of a single channel."""
 
 
-NOT_BACK = "not back"
-"""How the problem of a fault begins that struck, and whose victim did not come back."""
+NOT_RECOVERED = "not recovered"
+"""The start of the problem text of a fault whose target did not recover."""
 
 
 @dataclasses.dataclass(kw_only=True)
-class Struck:
-    """A fault that was injected: when it began, ended, and was back (Unix times), and what was done."""
+class InjectedFault:
+    """
+    A fault that was injected: when it began, ended, and its target recovered (Unix times), and what was done.
+    """
 
     fault: Fault
     began_at: float
     ended_at: float
-    back_at: float
+    recovered_at: float
     did: str = ""
     problem: str = ""
-    """Why it did not strike; empty when it did."""
+    """Why it had no effect; empty if it had one."""
 
     @property
     def counts_from(self) -> float:
-        return self.began_at if FROM.get(self.fault.kind) == DEATH else self.back_at
+        return self.began_at if FROM.get(self.fault.kind) == DEATH else self.recovered_at
 
     @property
     def in_force(self) -> tuple[float, float]:
-        return self.began_at, self.back_at
+        return self.began_at, self.recovered_at
 
     @property
     def concerns(self) -> str:
-        """The channel whose notifications it struck; empty when it struck orders."""
+        """The channel whose notifications it affected; empty if it affected orders."""
         return self.fault.target if self.fault.target in CHANNELS and self.fault.kind in AT_A_CHANNEL else ""
 
-    def excuses(self, other: Struck) -> bool:
+    def excuses(self, other: InjectedFault) -> bool:
         """
         Whether `other` may take longer while this fault is in force.
 
-        A clock that is wrong excuses nothing, and what is wrong with a channel explains nothing but that.
+        A wrong clock excuses nothing, and a fault of one channel excuses only the same channel.
         """
         if self is other or self.problem or self.fault.kind == "clock-skew":
             return False
@@ -118,13 +120,13 @@ class Struck:
 
     @property
     def loses_everything(self) -> bool:
-        """Whether all that was under way has to be found missing, whatever happens to it meanwhile."""
+        """Whether all work in progress was lost and must be found missing."""
         return self.fault.kind == "broker-forgets" and not self.problem
 
     @property
     def stops_sweeps(self) -> bool:
-        """Whether nobody could look for what is lost, for so long that the search begins anew."""
-        return self.fault.kind in STOP_SWEEPS and self.back_at - self.began_at > LONGEST_BREAK
+        """Whether sweeps were interrupted for so long that the search for lost work starts over."""
+        return self.fault.kind in STOP_SWEEPS and self.recovered_at - self.began_at > LONGEST_BREAK
 
     @property
     def limit(self) -> float | None:
@@ -135,31 +137,31 @@ class Struck:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How long things that were under way waited for their next move, in seconds."""
+    """How long work in progress waited for its next move, in seconds."""
 
-    struck: Struck
+    injected: InjectedFault
     affected: int
     first: float = 0.0
     slowest: float = 0.0
     slowest_id: str = ""
     longest: float = 0.0
     stuck: tuple[str, ...] = ()
-    """What never moved again; the findings name it, since no fault can be said to be the cause."""
+    """Work that never moved again. The findings name it, because no single fault is known to be the cause."""
 
     @property
     def is_too_slow(self) -> bool:
-        limit = self.struck.limit
+        limit = self.injected.limit
         return limit is not None and self.slowest > limit
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "fault": self.struck.fault.as_json(),
+            "fault": self.injected.fault.as_json(),
             "affected": self.affected,
             "first_seconds": round(self.first, 2),
             "slowest_seconds": round(self.slowest, 2),
             "slowest_id": self.slowest_id,
             "longest_seconds": round(self.longest, 2),
-            "limit_seconds": self.struck.limit,
+            "limit_seconds": self.injected.limit,
             "stuck": list(self.stuck),
         }
 
@@ -167,9 +169,9 @@ class Recovery:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Life:
     """
-    The moves of one thing (Unix times, ascending), and whether the last one was its end.
+    The moves of one piece of work (Unix times, ascending), and whether the last one was its end.
 
-    `waits` are the spans in which it waited for a provider on purpose.
+    `waits` are the intervals in which it waited for a provider as planned.
     """
 
     moves: Sequence[float]
@@ -178,25 +180,25 @@ class Life:
 
 
 def measure(
-    struck: Struck,
+    injected: InjectedFault,
     lives: Mapping[str, Life],
-    others: Sequence[Struck],
+    others: Sequence[InjectedFault],
     *,
     busy: Sequence[tuple[float, float]] = (),
 ) -> Recovery:
     """
-    Measure one fault by what was under way when its time began to count.
+    Measure one fault by the work that was in progress when its recovery time began.
 
-    `busy` are the spans in which a long queue was being worked off.
+    `busy` are the intervals in which workers were processing a long queue.
     """
-    since = struck.counts_from
-    troubles = [other.in_force for other in others if other.excuses(struck)]
+    since = injected.counts_from
+    troubles = [other.in_force for other in others if other.excuses(injected)]
     losses = [
         _until_resumed(
-            other, others, busy, within=NOTIFICATIONS_RESUMED_WITHIN if struck.concerns else RESUMED_WITHIN
+            other, others, busy, within=NOTIFICATIONS_RESUMED_WITHIN if injected.concerns else RESUMED_WITHIN
         )
         for other in others
-        if other is not struck and other.loses_everything
+        if other is not injected and other.loses_everything
     ]
     waits: list[tuple[float, str]] = []
     stuck: list[str] = []
@@ -214,7 +216,7 @@ def measure(
     slowest, name = max(waits, default=(0.0, ""))
     first = min(waits, default=(0.0, ""))[0]
     return Recovery(
-        struck=struck,
+        injected=injected,
         affected=len(waits) + len(stuck),
         first=first,
         slowest=slowest,
@@ -225,32 +227,32 @@ def measure(
 
 
 def _until_resumed(
-    loss: Struck, others: Sequence[Struck], busy: Sequence[tuple[float, float]], *, within: float
+    loss: InjectedFault, others: Sequence[InjectedFault], busy: Sequence[tuple[float, float]], *, within: float
 ) -> tuple[float, float]:
     """
-    The time that a broker's loss may take to be found and made good.
+    The interval in which a broker's loss may be detected and repaired.
 
-    The search begins anew after a longer break of the sweeps. It may take longer by as much as other faults
-    were in force meanwhile, or a long queue was being worked off.
+    A long interruption of the sweeps starts the search over. The interval is extended by the time in which
+    other faults were in force, or workers were processing a long queue.
     """
     excuses = [one for one in others if one.excuses(loss)]
-    breaks = [one for one in excuses if one.stops_sweeps and loss.began_at < one.back_at]
-    start = max([loss.began_at, *(one.back_at for one in breaks if one.began_at < loss.began_at + within)])
+    breaks = [one for one in excuses if one.stops_sweeps and loss.began_at < one.recovered_at]
+    start = max([loss.began_at, *(one.recovered_at for one in breaks if one.began_at < loss.began_at + within)])
     spans = [*(one.in_force for one in excuses), *busy]
     return loss.began_at, start + within + _covered(start, start + within, spans)
 
 
 def _resumed(life: Life, losses: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """When this thing was perhaps lost, and not yet to be found missing."""
+    """The intervals in which this work may have been lost, and not yet found missing."""
     return [(begin, min([end, *(at for at in life.moves if at > begin)])) for begin, end in losses]
 
 
 def by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, Any]]:
-    """Summarise recoveries: for each kind of fault how often it struck, and its times in seconds."""
+    """Summarise recoveries: for each kind of fault how often it was injected, and its times in seconds."""
     summary: dict[str, dict[str, Any]] = {}
     for recovery in recoveries:
-        kind = recovery.struck.fault.kind + (" (notifications)" if recovery.struck.concerns else "")
-        entry = summary.setdefault(kind, {"times": [], "longest": 0.0, "limit": recovery.struck.limit})
+        kind = recovery.injected.fault.kind + (" (notifications)" if recovery.injected.concerns else "")
+        entry = summary.setdefault(kind, {"times": [], "longest": 0.0, "limit": recovery.injected.limit})
         entry["times"].append(recovery.slowest)
         entry["longest"] = max(entry["longest"], recovery.longest)
     return {
@@ -266,7 +268,7 @@ def by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, Any]]:
 
 
 def _covered(start: float, end: float, spans: Sequence[tuple[float, float]]) -> float:
-    """How much of the time from start to end lies in any of the spans."""
+    """The part of the time from start to end that lies in any of the intervals."""
     covered, reached = 0.0, start
     for begin, finish in sorted(spans):
         begin, finish = max(begin, reached), min(finish, end)

@@ -1,4 +1,4 @@
-"""How fast the API answered, usually and while the broker was away."""
+"""Response times of the API: normally, and while the broker was down."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from orderflow.chaos.assessment.recovery import Struck
+from orderflow.chaos.assessment.recovery import InjectedFault
 from orderflow.chaos.load.client import Placed, Try
 from outbox.command_lines import counted
 
 MOST_TIMES = 2.0
-"""How much longer than usual the median answer may take while the broker is down."""
+"""By which factor the median response time may rise while the broker is down."""
 
 FLOOR = 0.1
-"""Seconds under which no answer counts as slow: on a machine that is busy starting processes, a median of
-20 ms doubles for reasons that have nothing to do with the broker."""
+"""Seconds below which no response counts as slow: on a machine that is busy starting processes, a median of
+20 ms doubles for reasons that are unrelated to the broker."""
 
 FEWEST = 5
-"""Fewer answers than this have no median worth judging."""
+"""With fewer responses than this a median is not judged."""
 
-SILENT = ("pause-worker", "clock-jump", "clock-skew", "slow-channel")
-"""Faults that cost the API nothing: they touch no server and no processor."""
+HARMLESS = ("pause-worker", "clock-jump", "clock-skew", "slow-channel")
+"""Faults that do not slow the API down: they touch no server and no processor."""
 
 SETTLES_WITHIN = 2.0
-"""Seconds after a fault that still count as its time."""
+"""Seconds after a fault that still count as part of it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Medians and p95 in seconds, of first tries only; None where there were too few."""
+class ResponseTimes:
+    """Medians and p95 in seconds, of first requests only; None where there were too few."""
 
     usual: float | None
     usual_p95: float | None
@@ -39,7 +39,7 @@ class Answers:
     outage_count: int
     outage_errors: tuple[str, ...]
     unjudged: str = ""
-    """Why the answers during outages are not compared with the usual ones; empty if they are."""
+    """Why the response times during outages are not judged; empty if they are."""
 
     @property
     def are_too_slow(self) -> bool:
@@ -51,17 +51,17 @@ class Answers:
         return dataclasses.asdict(self)
 
 
-def judge(placed: Sequence[Placed], struck: Sequence[Struck]) -> Answers:
-    """Compare the answers during outages of the broker alone with those while nothing was wrong."""
-    real = [one for one in struck if not one.problem and one.fault.kind not in SILENT]
+def judge(placed: Sequence[Placed], injected: Sequence[InjectedFault]) -> ResponseTimes:
+    """Compare the responses during outages of the broker alone with those while no fault was in force."""
+    real = [one for one in injected if not one.problem and one.fault.kind not in HARMLESS]
     outages = [one for one in real if one.fault.kind == "broker-down"]
     others = [one for one in real if one.fault.kind != "broker-down"]
     first = [one.tries[0] for one in placed if one.tries]
     usual = [one for one in first if not _during(one, real)]
     in_outage = [one for one in first if _during(one, outages, margin=0.0)]
-    # What another fault costs at the same time, such as the start of a process, is not the broker's fault.
+    # Another fault at the same time, such as a process start, slows responses down for its own reasons.
     alone = [one for one in in_outage if not _during(one, others, margin=0.0)]
-    return Answers(
+    return ResponseTimes(
         usual=_median(usual),
         usual_p95=_p95(usual),
         outage=_median(alone),
@@ -77,15 +77,16 @@ def _why_unjudged(usual: int, in_outage: int, alone: int, *, were_outages: bool)
         return "the broker was never down"
     if alone < FEWEST:
         return (
-            f"{alone} of {counted(in_outage, 'answer')} came while nothing else was wrong; {FEWEST} are needed"
+            f"{alone} of {counted(in_outage, 'response')} came while no other fault was in force; "
+            f"{FEWEST} are needed"
         )
     if usual < FEWEST:
-        return f"{counted(usual, 'answer')} came while nothing was wrong; {FEWEST} are needed"
+        return f"{counted(usual, 'response')} came while no fault was in force; {FEWEST} are needed"
     return ""
 
 
-def _during(one: Try, struck: Sequence[Struck], *, margin: float = SETTLES_WITHIN) -> bool:
-    return any(fault.began_at - one.seconds <= one.at <= fault.back_at + margin for fault in struck)
+def _during(one: Try, injected: Sequence[InjectedFault], *, margin: float = SETTLES_WITHIN) -> bool:
+    return any(fault.began_at - one.seconds <= one.at <= fault.recovered_at + margin for fault in injected)
 
 
 def _median(tries: Sequence[Try]) -> float | None:

@@ -1,7 +1,7 @@
 """
-What is stuck: it has not come to its end, lies in no open dead letter, and waits for no planned time.
+Stuck work: it is unfinished, is in no open dead letter, and has no planned time.
 
-Nothing will move it again, or nobody can say what does.
+Nothing will move it again, or at least nothing that is recorded.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ RULE = "stuck"
 
 def find(order_ids: Sequence[str]) -> list[Finding]:
     """
-    What is stuck of these orders: themselves, their messages, deliveries and notifications.
+    Return what is stuck of these orders: the orders themselves, their messages, deliveries and notifications.
 
-    A notification that waits for its time is no plan for the order.
+    A planned time of a notification does not count for its order.
     """
     numbers = {
         str(pk): number for pk, number in Order.objects.filter(pk__in=order_ids).values_list("pk", "number")
     }
     keys = dict(OutboxMessage.objects.filter(key__in=numbers).values_list("pk", "key"))
-    told = [
+    found = [
         *_orders(order_ids, waiting={keys[pk] for pk in _planned(keys, "orders.")}),
         *_messages(numbers),
         *_deliveries(keys, numbers),
         *_notifications(order_ids, waiting=_planned(keys, "notifications.")),
     ]
-    return [Finding(rule=RULE, subject=subject, detail=detail) for subject, detail in told]
+    return [Finding(rule=RULE, subject=subject, detail=detail) for subject, detail in found]
 
 
 def _planned(messages: Iterable[uuid.UUID], workflow: str) -> set[uuid.UUID]:
-    """Those of the messages of which a workflow that starts like this waits for its time."""
+    """Those of the messages for which a workflow with this prefix waits for a planned time."""
     waiting = Delivery.objects.filter(status=Delivery.Status.WAITING, not_before__gt=Now())
     ours = waiting.filter(message_id__in=messages, workflow__startswith=workflow)
     return set(ours.values_list("message_id", flat=True))
@@ -61,7 +61,7 @@ def _messages(numbers: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 
 
 def _deliveries(keys: Mapping[uuid.UUID, str], numbers: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """A delivery that is given up has no row, so that each row here is one that somebody waits for."""
+    """A delivery that was given up has no row, so every row here is expected to make progress."""
     ours = Delivery.objects.filter(message_id__in=keys).order_by("message_id", "workflow")
     for row in ours.exclude(status=Delivery.Status.WAITING, not_before__gt=Now()):
         since = row.sent_at if row.status == Delivery.Status.SENT else row.not_before

@@ -1,8 +1,8 @@
 """
-For a process whose clock is wrong: with this folder on PYTHONPATH, it is CLOCK_AHEAD seconds ahead.
+A wrong clock for one process: with this folder on PYTHONPATH, its clock is CLOCK_AHEAD seconds ahead.
 
-Python imports this module before anything else. With CLOCK_FILE, the seconds are read from that file at each
-question, so that the clock can be set while the process runs; without the file the clock is right.
+Python imports this module before anything else. With CLOCK_FILE, the seconds are read from that file on every
+call, so that the clock can be changed while the process runs; without the file the clock is right.
 """
 
 import datetime
@@ -16,7 +16,7 @@ _file = os.environ.get("CLOCK_FILE")
 
 
 def ahead() -> float:
-    """By how many seconds the clock is ahead; negative when it is behind."""
+    """The number of seconds by which the clock is ahead; negative if it is behind."""
     if not _file:
         return float(os.environ["CLOCK_AHEAD"])
     try:
@@ -26,14 +26,14 @@ def ahead() -> float:
 
 
 class Anything(type):
-    """Times that were made in another way are times as well."""
+    """Real `datetime` objects count as instances too."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _datetime)
 
 
 class Skewed(datetime.datetime, metaclass=Anything):
-    """Times of today are those of the wrong clock."""
+    """A `datetime` whose current time is that of the wrong clock."""
 
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
@@ -45,7 +45,7 @@ class Skewed(datetime.datetime, metaclass=Anything):
 
 
 def install() -> None:
-    """Take the place of Python's own clock in this process."""
+    """Replace Python's clock in this process."""
     patched: Any = datetime
     time.time = lambda: _time() + ahead()
     time.time_ns = lambda: int(time.time() * 1_000_000_000)

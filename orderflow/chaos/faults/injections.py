@@ -1,8 +1,8 @@
 """
-The faults: how each one begins, how it ends, and how to tell that what it broke is back.
+How each fault is injected and ended, and how recovery of its target is detected.
 
-A fault acts on the drill's own processes by their ids, on connections through the proxy, on the sandbox through
-its page of switches, or on the database through the helpers that the tests use.
+A fault acts on the drill's own processes by process id, on connections through the proxy, on the sandbox
+through its control API, or on the database through the helpers that the tests use.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ from outbox.models import OutboxMessage
 from outbox.relay import relay
 
 COPIES = 2
-"""How many relays deliver the same messages at once when messages are duplicated."""
+"""The number of relays that deliver the same messages at once when messages are duplicated."""
 
 MOST_DUPLICATED = 50
-"""Messages that are duplicated at once: the question is whether it does harm, not how much a machine bears."""
+"""Messages that are duplicated at once: the test is whether it does harm, not how much load a machine bears."""
 
 
-class StruckNothing(NotRunning):
-    """There was nothing to strike at this moment; a moment later there may be."""
+class NoTarget(NotRunning):
+    """There is no target at this moment; there may be one a moment later."""
 
 
-class Act(Protocol):
-    """One fault at work."""
+class Injector(Protocol):
+    """Injects one fault."""
 
     def begin(self) -> str:
         """
-        Break it; return what exactly was done, for the timeline.
+        Inject the fault; return what was done, for the timeline.
 
         Raises:
-            NotRunning: if there is nothing to break.
+            NotRunning: if there is no target.
         """
         ...
 
     def end(self) -> str:
-        """Take the trouble away; return why it has struck nothing, or nothing if it has struck."""
+        """Remove the fault; return why it had no effect, or an empty string if it had one."""
         ...
 
-    def is_back(self) -> bool:
-        """Whether what was broken is there again."""
+    def has_recovered(self) -> bool:
+        """Whether the target has recovered."""
         ...
 
 
 class _Momentary:
-    """A fault that is over as soon as it has struck."""
+    """A fault that is over as soon as it has been injected."""
 
     def end(self) -> str:
         return ""
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         return True
 
 
 class _KillProcess(_Momentary):
-    """SIGKILL for a process and all its children, as when a machine is lost."""
+    """SIGKILL for a process and all its children, as in the loss of a machine."""
 
     def __init__(self, stack: OwnStack, name: str) -> None:
         self.stack, self.name, self.process = stack, name, 0
@@ -77,8 +77,8 @@ class _KillProcess(_Momentary):
         self.stack.signal_all(self.process, signal.SIGKILL)
         return f"{self.name}, process {self.process} and its children"
 
-    def is_back(self) -> bool:
-        return self.stack.is_back(self.name, instead_of=self.process)
+    def has_recovered(self) -> bool:
+        return self.stack.has_recovered(self.name, instead_of=self.process)
 
 
 class _KillLeader(_KillProcess):
@@ -94,7 +94,7 @@ class _KillLeader(_KillProcess):
 
 
 class _KillChild(_Momentary):
-    """SIGKILL for one process of a pool, as by the kernel when memory runs out."""
+    """SIGKILL for one process of a pool, as the kernel does when memory runs out."""
 
     def __init__(self, stack: OwnStack, name: str) -> None:
         self.stack, self.name = stack, name
@@ -109,14 +109,14 @@ class _KillChild(_Momentary):
         self.stack.signal_one(self.victim, signal.SIGKILL)
         return f"child {self.victim} of {self.name}"
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         pool = self.stack.pool(self.leader)
         whole = len(pool) >= self.size and self.victim not in pool
-        return whole or self.stack.is_back(self.name, instead_of=self.leader)
+        return whole or self.stack.has_recovered(self.name, instead_of=self.leader)
 
 
 class _Pause:
-    """SIGSTOP for a worker and its pool, then SIGCONT: it wakes up late and believes that nothing happened."""
+    """SIGSTOP for a worker and its pool, then SIGCONT: it continues late, as if nothing had happened."""
 
     def __init__(self, stack: OwnStack, name: str) -> None:
         self.stack, self.name, self.process = stack, name, 0
@@ -130,12 +130,12 @@ class _Pause:
         self.stack.signal_all(self.process, signal.SIGCONT)
         return ""
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         return True
 
 
 class _SkewClock:
-    """A clock that is wrong for a while, by the same number of seconds: that of one spec's processes."""
+    """The clock of one process and its children is off by a constant number of seconds for a while."""
 
     def __init__(self, stack: OwnStack, name: str, seconds: float) -> None:
         self.stack, self.name, self.seconds = stack, name, seconds
@@ -148,12 +148,12 @@ class _SkewClock:
         self.stack.set_clock(self.name, 0)
         return ""
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         return True
 
 
 class _RestartDatabase(_Momentary):
-    """A database that crashes (SIGKILL) or is shut down without asking its clients (SIGINT)."""
+    """A database that crashes (SIGKILL), or shuts down without waiting for its clients (SIGINT)."""
 
     def __init__(self, stack: OwnStack, how: str) -> None:
         self.stack, self.process = stack, 0
@@ -164,31 +164,33 @@ class _RestartDatabase(_Momentary):
         self.stack.signal_one(self.process, self.number)
         return f"postgres, process {self.process}, {self.number.name}"
 
-    def is_back(self) -> bool:
-        return self.stack.is_back("postgres", instead_of=self.process)
+    def has_recovered(self) -> bool:
+        return self.stack.has_recovered("postgres", instead_of=self.process)
 
 
 class _Network:
-    """Trouble on the way to a server, while it lasts."""
+    """Disturbed connections to a server."""
 
-    def __init__(self, stack: OwnStack, routes: tuple[str, ...], trouble: dict[str, Any], cure: dict[str, Any]):
+    def __init__(
+        self, stack: OwnStack, routes: tuple[str, ...], disturbance: dict[str, Any], end_state: dict[str, Any]
+    ):
         self.stack = stack
-        self.trouble, self.cure = dict.fromkeys(routes, trouble), dict.fromkeys(routes, cure)
+        self.disturbance, self.end_state = dict.fromkeys(routes, disturbance), dict.fromkeys(routes, end_state)
 
     def begin(self) -> str:
-        self.stack.network(**self.trouble)
-        return ", ".join(f"{name}: {trouble}" for name, trouble in self.trouble.items())
+        self.stack.network(**self.disturbance)
+        return ", ".join(f"{name}: {disturbance}" for name, disturbance in self.disturbance.items())
 
     def end(self) -> str:
-        self.stack.network(**self.cure)
+        self.stack.network(**self.end_state)
         return ""
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         return True
 
 
 class _Forget(_Momentary):
-    """A broker that has lost all messages it held, as after a fail-over to an empty replica."""
+    """A broker that has lost all its messages, as after a failover to an empty replica."""
 
     def begin(self) -> str:
         with current_app.connection_for_write() as connection:
@@ -196,18 +198,20 @@ class _Forget(_Momentary):
             waiting = sum(int(queue(channel).purge() or 0) for queue in current_app.amqp.queues.values())
             taken = self._forget_unacknowledged(channel.client) if hasattr(channel, "client") else 0
         if not waiting + taken:
-            raise StruckNothing("the broker held no messages")
+            raise NoTarget("the broker held no messages")
         return f"{waiting} waiting messages, {taken} lists of unacknowledged ones"
 
     @staticmethod
     def _forget_unacknowledged(redis: Any) -> int:
-        """Redis holds in keys of their own what workers have taken; RabbitMQ's die with their connections."""
+        """
+        Redis keeps messages that workers have taken in separate keys; RabbitMQ's end with their connections.
+        """
         names = list(redis.scan_iter("unacked-*"))
         return int(redis.delete(*names)) if names else 0
 
 
 class _DeliverAgain(_Momentary):
-    """Every message of the last seconds starts its work again: by several relays at once, and redelivered."""
+    """Every message of the last seconds is processed again: by several relays at once, and by redelivery."""
 
     def __init__(self, age: float) -> None:
         self.age = dt.timedelta(seconds=age)
@@ -219,7 +223,7 @@ class _DeliverAgain(_Momentary):
             ).order_by("-published_at")[:MOST_DUPLICATED]
         )
         if not rows:
-            raise StruckNothing(f"no message was published in the last {self.age.total_seconds():.0f} s")
+            raise NoTarget(f"no message was published in the last {self.age.total_seconds():.0f} s")
         failures: list[str] = []
 
         def start_all() -> None:
@@ -242,7 +246,7 @@ class _DeliverAgain(_Momentary):
 
 
 class _JumpClock(_Momentary):
-    """Every time that something waits for is suddenly that much nearer, or over, leases among them."""
+    """All due times and leases are suddenly nearer by this time, or over."""
 
     def __init__(self, seconds: float) -> None:
         self.span = dt.timedelta(seconds=seconds)
@@ -252,12 +256,12 @@ class _JumpClock(_Momentary):
         return f"{self.span.total_seconds():.0f} s"
 
 
-def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int) -> Act:
+def injector_for(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int) -> Injector:
     """
-    Return what carries out a fault; `broker_kind` is `redis` or `rabbitmq`.
+    Return the injector for a fault; `broker_kind` is `redis` or `rabbitmq`.
 
     Raises:
-        NotRunning: if the fault needs processes of the drill's own and there are none.
+        NotRunning: if the fault needs the drill's own processes and there are none.
     """
     if fault.kind in ProviderFault.KINDS:
         return ProviderFault(fault, stack=stack, seed=seed)
@@ -266,8 +270,8 @@ def act_of(fault: Fault, *, stack: OwnStack | None, broker_kind: str, seed: int)
     if fault.kind == "clock-jump":
         return _JumpClock(fault.strength)
     if stack is None:
-        raise NotRunning(f"{fault.kind} needs a stack of the drill's own")
-    # On Redis, one server is both the broker and the memory that the workers share.
+        raise NotRunning(f"{fault.kind} needs the drill's own stack")
+    # On Redis, one server is both the broker and the shared state of the workers.
     more = tuple(f"broker-{number}" for number in range(2, stack.nodes + 1))
     broker_routes = ("broker", "shared") if broker_kind == "redis" else ("broker", *more)
     match fault.kind:

@@ -1,4 +1,4 @@
-"""Faults of the sandbox's providers: slow answers, lost answers, refused credentials."""
+"""Faults of the sandbox's providers: slow responses, lost responses, refused credentials."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.own_stack import NotRunning, OwnStack
 
 CONTROL_PATIENCE = 5.0
-"""Seconds to wait for a page of switches."""
+"""Seconds to wait for the control API."""
 
 WRONG_CREDENTIALS = 401
-"""The answer to a revoked key (RFC 9110, section 15.5.2)."""
+"""The status of the response to a revoked key (RFC 9110, section 15.5.2)."""
 
 ADDRESSES: dict[str, Callable[[], str]] = {
     "payments": lambda: settings.STRIPE_API_BASE,
@@ -26,7 +26,7 @@ ADDRESSES: dict[str, Callable[[], str]] = {
 
 
 class ProviderFault:
-    """One fault at the sandbox's page of switches, until it is taken away."""
+    """One fault that is set in the sandbox's control API until it is removed."""
 
     KINDS: ClassVar[dict[str, Callable[[Fault, int], dict[str, Any]]]] = {
         "provider-drop-after": lambda fault, seed: {
@@ -51,14 +51,14 @@ class ProviderFault:
         return f"{self._control}: {self._fault}"
 
     def end(self) -> str:
-        asked = requests.get(self._control, timeout=CONTROL_PATIENCE, auth=_password())
-        listed = asked.json()["faults"]
-        struck = sum(fault["struck"] for fault in listed if fault["id"] == self._number)
+        response = requests.get(self._control, timeout=CONTROL_PATIENCE, auth=_password())
+        listed = response.json()["faults"]
+        injected = sum(fault["struck"] for fault in listed if fault["id"] == self._number)
         address = f"{self._control}/{self._number}"
         requests.delete(address, timeout=CONTROL_PATIENCE, auth=_password()).raise_for_status()
-        return "" if struck else "no request came in that time that it could strike"
+        return "" if injected else "no matching request came in that time"
 
-    def is_back(self) -> bool:
+    def has_recovered(self) -> bool:
         return True
 
 
@@ -68,13 +68,13 @@ def _password() -> tuple[str, str]:
 
 def _address(target: str, stack: OwnStack | None) -> str:
     """
-    The HTTP side of a provider.
+    Return the base URL of a provider.
 
     Raises:
-        NotRunning: for the mail server, which only a stack of the drill's own has.
+        NotRunning: for the mail server, which only the drill's own stack has.
     """
     if target == "email":
         if stack is None:
-            raise NotRunning("the sandbox's mail server belongs to a stack of the drill's own")
+            raise NotRunning("the sandbox's mail server belongs to the drill's own stack")
         return stack.mail_url
     return ADDRESSES[target]()

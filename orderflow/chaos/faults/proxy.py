@@ -1,9 +1,9 @@
 """
-A small TCP proxy that can do to connections what networks do: pass, refuse, cut, hang, delay.
+A small TCP proxy that disturbs connections as networks do: it refuses, cuts, hangs or delays them.
 
 `python -m orderflow.chaos.faults.proxy --control PORT --route NAME=PORT:TARGET …` forwards each port to another
-port of this machine. The control port takes one JSON object per line and answers each with one; see `tell`.
-Disturbances can be combined: each is a property of its own.
+port of this machine. The control port takes one JSON object per line and answers each with one; see
+`set_routes`. Disturbances can be combined: each is a property of its own.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 LOOPBACK = "127.0.0.1"
 CHUNK = 65_536
 PATIENCE = 5.0
-"""Seconds to wait for an answer of the control port."""
+"""Seconds to wait for the response of the control port."""
 
 
 class Route:
     """
-    One port that leads to another.
+    A port that is forwarded to another port.
 
-    `refuse` closes the door and resets what is connected. `hang` lets everybody in and moves nothing: what was
-    sent meanwhile arrives late, as it does in a network that heals. `latency` (seconds) holds back what goes to
-    the target.
+    `refuse` stops listening and resets all connections. `hang` accepts connections and forwards nothing: data
+    sent meanwhile arrives late, as it does when a network recovers. `latency` (seconds) delays data to the
+    target.
     """
 
     def __init__(self, name: str, *, port: int, target: int) -> None:
@@ -46,25 +46,25 @@ class Route:
             self._server = await asyncio.start_server(self._forward, LOOPBACK, self.port)
 
     async def close(self) -> None:
-        """Stop listening, and reset what is connected."""
+        """Stop listening, and reset all connections."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
         self.cut()
 
     def cut(self) -> None:
-        """Reset what is connected; new connections are welcome."""
+        """Reset all connections; new ones are accepted."""
         for writer in list(self._open):
             _reset(writer)
 
-    async def change(self, planned: dict[str, Any]) -> None:
+    async def change(self, changes: dict[str, Any]) -> None:
         """
-        Take a wish of the control port: `refuse` or `hang` (true or false), `latency` in seconds, `cut`.
+        Apply a command of the control port: `refuse` or `hang` (true or false), `latency` in seconds, `cut`.
 
         Raises:
-            ValueError: if it wishes for something else.
+            ValueError: if the command is unknown.
         """
-        for name, value in planned.items():
+        for name, value in changes.items():
             if name == "refuse":
                 await (self.close() if value else self.open())
             elif name == "hang":
@@ -76,8 +76,8 @@ class Route:
             else:
                 raise ValueError(f"a route can refuse, hang, be cut and have latency, not {name!r}")
 
-    def picture(self) -> dict[str, Any]:
-        """What it is like now."""
+    def state(self) -> dict[str, Any]:
+        """The current disturbances, and the number of connections."""
         return {
             "refuse": self._server is None,
             "hang": not self._moving.is_set(),
@@ -112,7 +112,9 @@ class Route:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, latency: Callable[[], float]
     ) -> None:
-        """Move bytes one way. Each chunk is held back for itself, so that latency costs no bandwidth."""
+        """
+        Forward data in one direction. Each chunk is delayed on its own, so that latency costs no bandwidth.
+        """
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         clock = asyncio.get_running_loop().time
 
@@ -139,7 +141,7 @@ class Route:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection the rude way, as a dead machine's network does."""
+    """Reset a connection, as the network of a dead machine does."""
     with contextlib.suppress(OSError, AttributeError):
         raw: socket.socket = writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -147,46 +149,46 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def serve(routes: list[Route], *, control: int) -> None:
-    """Forward all routes and obey the control port until the task is cancelled."""
+    """Forward all routes and serve the control port until the task is cancelled."""
     named = {route.name: route for route in routes}
 
-    async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def control_port(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 try:
-                    for name, planned in json.loads(line).items():
-                        await named[name].change(planned)
-                    answer: dict[str, Any] = {name: route.picture() for name, route in named.items()}
-                except (ValueError, KeyError, AttributeError, TypeError) as unclear:
-                    answer = {"error": f"{type(unclear).__name__}: {unclear}"}
+                    for name, changes in json.loads(line).items():
+                        await named[name].change(changes)
+                    answer: dict[str, Any] = {name: route.state() for name, route in named.items()}
+                except (ValueError, KeyError, AttributeError, TypeError) as error:
+                    answer = {"error": f"{type(error).__name__}: {error}"}
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         writer.close()
 
     for route in routes:
         await route.open()
-    async with await asyncio.start_server(obey, LOOPBACK, control) as server:
+    async with await asyncio.start_server(control_port, LOOPBACK, control) as server:
         await server.serve_forever()
 
 
-class Unclear(Exception):
-    """The control port did not understand."""
+class InvalidCommand(Exception):
+    """The control port did not understand the command."""
 
 
-def tell(control: int, **planned_orders: dict[str, Any]) -> dict[str, Any]:
+def set_routes(control: int, **routes: dict[str, Any]) -> dict[str, Any]:
     """
-    Tell the proxy at this control port what its routes should be like; return what they are like.
+    Change the routes of the proxy at this control port; return their new states.
 
     Raises:
         OSError: if it does not answer.
-        Unclear: if it knows no such route or no such wish.
+        InvalidCommand: if the route or the change is unknown.
     """
     with socket.create_connection((LOOPBACK, control), timeout=PATIENCE) as connection:
-        connection.sendall(json.dumps(planned_orders).encode() + b"\n")
+        connection.sendall(json.dumps(routes).encode() + b"\n")
         with connection.makefile("rb") as file:
             answer: dict[str, Any] = json.loads(file.readline() or b'{"error": "no answer"}')
     if "error" in answer:
-        raise Unclear(str(answer["error"]))
+        raise InvalidCommand(str(answer["error"]))
     return answer
 
 
@@ -201,11 +203,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orderflow.chaos.faults.proxy", description=__doc__)
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--route", type=_route, action="append", required=True, metavar="NAME=PORT:TARGET")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
     async def run() -> None:
-        routes = [Route(name, port=port, target=target) for name, port, target in given.route]
-        await serve(routes, control=given.control)
+        routes = [Route(name, port=port, target=target) for name, port, target in arguments.route]
+        await serve(routes, control=arguments.control)
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())

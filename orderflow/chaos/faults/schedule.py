@@ -1,4 +1,4 @@
-"""Which faults strike when: drawn from the seed, so that the same seed gives the same drill."""
+"""The schedule of a drill's faults: drawn from the seed, so that the same seed gives the same drill."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Sequence
 from typing import Any
 
 SPACING = 10.0
-"""Seconds between two faults when there is room: most are over and made good by then."""
+"""Seconds between two faults if the duration permits: the effects of most are over by then."""
 
 QUIET_START, QUIET_END = 0.08, 0.82
-"""The part of the drill in which faults begin: before it the usual answer time is measured, after it the last
-faults still meet orders."""
+"""The part of the drill in which faults begin: before it normal response times are measured, after it the last
+faults still affect orders."""
 
 FEWEST_NODES = 3
-"""Of a cluster that goes on without one of them."""
+"""The smallest cluster that continues without one of its nodes."""
 
 ORDER_POOLS = ("orders", "orders-2")
 ALL_POOLS = (*ORDER_POOLS, "email", "sms", "push")
-"""Whom a killed worker or child may be."""
+"""The pools of which a worker or child may be killed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trait:
-    """What a kind of fault is like: how long it lasts (seconds), whom it may hit, how hard (its own spec)."""
+    """The parameters of a kind of fault: its duration (seconds), targets and strength (its own scale)."""
 
     lasts: tuple[float, float] = (0.0, 0.0)
     targets: tuple[str, ...] = ("",)
     strength: tuple[float, float] = (0.0, 0.0)
     strengths: tuple[float, ...] = ()
-    """One of these instead, where only some values are of interest."""
+    """Values to choose from instead of the range, where only some are of interest."""
     needs_own_stack: bool = True
     needs_cluster: bool = False
 
@@ -40,7 +40,7 @@ TRAITS: dict[str, Trait] = {
     "kill-relay": Trait(targets=("relay",)),
     "kill-beat": Trait(targets=("beat",)),
     "kill-child": Trait(targets=ALL_POOLS),
-    # Longer than the lease of a step (12 s): others have taken its order over when it wakes up.
+    # Longer than the lease of a step (12 s): others have taken over its order when it continues.
     "pause-worker": Trait(lasts=(13.0, 16.0), targets=ORDER_POOLS),
     "broker-down": Trait(lasts=(4.0, 8.0), targets=("hang", "refuse")),
     "broker-restart": Trait(targets=("broker",)),
@@ -75,10 +75,10 @@ KINDS = tuple(TRAITS)
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Fault:
     """
-    One fault: from `start`, for `lasts` (seconds; 0: it strikes and is over), against `target`.
+    One fault: from `start`, for `lasts` seconds (0: momentary), against `target`.
 
-    `strength` is seconds of latency, the probability of a dropped answer, the age of the messages that are sent
-    again, how far a clock jumps, or by how many seconds a clock is wrong.
+    `strength` is seconds of latency, the probability of a dropped response, the age of the messages that are
+    sent again, how far a clock jumps, or by how many seconds a clock is wrong.
     """
 
     start: float
@@ -98,11 +98,11 @@ class Fault:
 
 
 def possible(kinds: Sequence[str], *, own_stack: bool, nodes: int) -> tuple[list[str], dict[str, str]]:
-    """Return which kinds can strike, and why the others cannot."""
+    """Return which kinds can be injected, and why the others cannot."""
     left_out: dict[str, str] = {}
     for kind in kinds:
         if TRAITS[kind].needs_own_stack and not own_stack:
-            left_out[kind] = "needs a stack of the drill's own"
+            left_out[kind] = "needs the drill's own stack"
         elif TRAITS[kind].needs_cluster and nodes < FEWEST_NODES:
             left_out[kind] = f"needs a cluster: --broker rabbitmq --nodes {FEWEST_NODES}"
     return [kind for kind in kinds if kind not in left_out], left_out
@@ -112,8 +112,8 @@ def draw(kinds: Sequence[str], *, seed: int, duration: float, spacing: float = S
     """
     Draw the faults of a drill of `duration` seconds.
 
-    Every kind strikes at least once, however short the drill is, and none strikes a second time before all have
-    struck once. They begin at even distances, shifted a little.
+    Every kind is injected at least once, however short the drill is, and none a second time before all have
+    been injected once. They begin at even distances, with a random shift.
     """
     dice = random.Random(seed)  # noqa: S311 - no secret
     if not kinds:

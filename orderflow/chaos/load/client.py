@@ -1,7 +1,8 @@
 """
-A client as it should be: one idempotency key per order, repeated until there is an answer, at a steady rate.
+A well-behaved client: one idempotency key per order, repeated until there is a response, at a steady rate.
 
-It forgets an order only once the API has answered; what it was promised is what `promises` holds the system to.
+It repeats an order until the API has responded. `assessment.promises` checks the system against these
+responses.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ import requests
 from orderflow.chaos.load.planned_orders import PlannedOrder
 
 TIMEOUT = 5.0
-"""Seconds a client waits for one answer."""
+"""Seconds a client waits for a response."""
 
 PAUSES = (0.2, 0.4, 0.8, 1.6, 2.0)
-"""Seconds between two tries; the last one again and again."""
+"""Seconds between two requests for the same order; the last value repeats."""
 
 AT_ONCE = 24
-"""Requests in flight at most: more than a steady rate needs while answers take their timeout."""
+"""Maximum number of requests in flight: more than the rate needs while responses take their full timeout."""
 
 TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""Answers that say nothing about the order: 409 is a twin of the same request that is still at work."""
+"""Statuses that leave the outcome open: 409 means that the same request is still being processed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Try:
-    """One request: when it was sent (Unix time), how long its answer took, and what that was."""
+    """One request: when it was sent (Unix time), how long its response took, and the status."""
 
     at: float
     seconds: float
     status: int = 0
-    """0: there was no answer."""
+    """0: there was no response."""
     error: str = ""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Placed:
-    """What became of one planned order, as its client knows it."""
+    """The outcome of one planned order, as its client knows it."""
 
     planned: PlannedOrder
     tries: list[Try] = dataclasses.field(default_factory=list)
@@ -51,7 +52,7 @@ class Placed:
     order_number: str = ""
     refused: str = ""
     cancellation: int = 0
-    """The status of the answer to its cancellation; 0: not asked for, or not answered."""
+    """The status of the response to its cancellation; 0: not requested, or no response."""
 
     @property
     def is_accepted(self) -> bool:
@@ -63,14 +64,14 @@ class Placed:
 
 
 class Client:
-    """Places orders at `url` (of the API, with its version) under one bearer token."""
+    """Places orders at `url` (of the API, including its version) with one bearer token."""
 
     def __init__(self, url: str, token: str, *, timeout: float = TIMEOUT) -> None:
         self._url, self._token, self._timeout = url.rstrip("/"), token, timeout
         self._local = threading.local()
 
     def place(self, planned: PlannedOrder, *, until: float) -> Placed:
-        """Place one order; repeat the request with its key until there is an answer, or until a Unix time."""
+        """Place one order; repeat the request with its key until there is a response, or until a Unix time."""
         placed = Placed(planned=planned)
         while not placed.is_answered and (not placed.tries or time.time() < until):
             if placed.tries:
@@ -83,7 +84,7 @@ class Client:
 
     def place_all(self, planned_orders: Iterable[PlannedOrder], *, rate: float, until: float) -> list[Placed]:
         """
-        Place all orders, `rate` of them a second however long the answers take; return what became of them.
+        Place all orders at `rate` per second, however long the responses take; return their outcomes.
         """
         waiting: queue.SimpleQueue[PlannedOrder | None] = queue.SimpleQueue()
         done: list[Placed] = []
@@ -132,7 +133,7 @@ class Client:
                 time.sleep(_pause(tries))
             tries += 1
             answer = self._post(f"/orders/{order_id}/cancel")
-            # Here 409 is an answer: it can no longer be cancelled.
+            # Here 409 is a final response: the order can no longer be cancelled.
             if not isinstance(answer, Exception) and answer.status_code not in TRY_AGAIN - {409}:
                 return answer.status_code
         return 0
@@ -143,7 +144,7 @@ class Client:
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Content-Type": "application/json",
-            # A connection that the server is just closing would look like an error of the API.
+            # A connection that the server is about to close would look like an error of the API.
             "Connection": "close",
         }
         if key:
@@ -158,7 +159,7 @@ class Client:
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-            self._local.session.trust_env = False  # no proxy of the environment between us
+            self._local.session.trust_env = False  # no proxy from the environment
         session: requests.Session = self._local.session
         return session
 

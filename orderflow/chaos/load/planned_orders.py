@@ -1,4 +1,4 @@
-"""What the drill's customers want: drawn from the seed, some of it bound to be refused."""
+"""The orders of a drill: drawn from the seed; some of them are meant to be refused."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from orders.models import Product
 
 PRODUCTS = {"DRILL-CUP": 900, "DRILL-BOOK": 2_400, "DRILL-COAT": 12_900}
 UNSHIPPABLE = "NOSHIP-DRILL"
-"""The sandbox's warehouse refuses what starts with NOSHIP-, so that charges are refunded."""
+"""The sandbox's warehouse refuses SKUs that start with NOSHIP-, so that charges are refunded."""
 
 DECLINED_CARD = "pm_card_visa_chargeDeclined"
 SHARES = (("declined", 0.06), ("unshippable", 0.05), ("cancelled", 0.08))
-"""The kinds of order that end otherwise than with a parcel, and how many of all they are."""
+"""The kinds of order that are not shipped, and their shares of all orders."""
 
 MOST_OF_ONE = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedOrder:
-    """One order to be placed: its number in the drill, its kind, its key, and the body of the request."""
+    """One order to be placed: its number in the drill, its kind, its key, and the request body."""
 
     number: int
     kind: str
     key: str
     body: dict[str, Any]
     cancel_after: float | None = None
-    """Seconds after the answer; None: it is not cancelled."""
+    """Seconds after the response; None: it is not cancelled."""
 
 
 def draw(count: int, *, seed: int, run: str) -> list[PlannedOrder]:
-    """Draw the orders of a drill; `run` keeps their keys apart from those of another run."""
+    """Draw the orders of a drill; `run` makes their keys differ from those of another run."""
     dice = random.Random(f"orders {seed}")  # noqa: S311 - no secret
     return [_planned(number, run=run, dice=dice) for number in range(count)]
 
 
 def stock(count: int) -> None:
-    """Have enough of every product for `count` orders."""
+    """Add enough stock of every product for `count` orders."""
     for sku, price in {**PRODUCTS, UNSHIPPABLE: 150_000}.items():
         product, _ = Product.objects.get_or_create(sku=sku, defaults={"name": sku, "price_minor": price})
         most = count * MOST_OF_ONE

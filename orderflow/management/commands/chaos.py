@@ -1,4 +1,4 @@
-"""`manage.py chaos`; `run.py chaos` makes the stack for it."""
+"""`manage.py chaos`; `run.py chaos` starts a stack for it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from orderflow.chaos.own_stack import OwnStack
 from orders.adapters import stripe
 
 REFUSAL = (
-    "This drill breaks what it runs on: it places orders and injects faults. `python3 run.py chaos` makes a "
-    "stack of its own for that. To do it to the stack that the settings name, say --not-my-own-stack twice."
+    "This drill places orders and injects faults. `python3 run.py chaos` starts a stack of its own for it. To "
+    "run it against the stack of the settings, give --not-my-own-stack twice."
 )
-NO_SANDBOX = "STRIPE_API_BASE names no sandbox: the drill never places orders in front of a real provider."
+NO_SANDBOX = "STRIPE_API_BASE names no sandbox: the drill never places orders with a real provider."
 
 
 class Command(BaseCommand):
-    help = "Breaks a stack on purpose while orders are placed, and tells what was lost, doubled or late."
+    help = "Injects faults while orders are placed, and reports what was lost, duplicated or late."
 
     def add_arguments(self, parser: CommandParser) -> None:
         options.add_to(parser)
-        # How `run.py chaos` says that the stack is the drill's own: the folder with its state.
+        # The folder with the state of the stack: `run.py chaos` passes it if the stack is the drill's own.
         parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stack = self._stack(options["home"], told=options["not_my_own_stack"])
+        stack = self._stack(options["home"], confirmations=options["not_my_own_stack"])
         if settings.STRIPE_API_BASE.rstrip("/") in ("", stripe.LIVE):
             raise CommandError(NO_SANDBOX)
         plan = self._plan(stack, **options)
@@ -46,13 +46,13 @@ class Command(BaseCommand):
         if not report.passed:
             raise SystemExit(1)
 
-    def _stack(self, home: Path | None, *, told: int) -> OwnStack | None:
+    def _stack(self, home: Path | None, *, confirmations: int) -> OwnStack | None:
         if home is not None:
             stack = OwnStack(home)
             if not stack.is_there:
                 raise CommandError(f"No stack runs in {home}.")
             return stack
-        if told < 2:
+        if confirmations < 2:
             raise CommandError(REFUSAL)
         return None
 

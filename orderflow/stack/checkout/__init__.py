@@ -1,5 +1,6 @@
 """
-What belongs to one checkout: its folders, its lock and state, its ports, passwords and environment.
+The state of one checkout: its folders, lock, passwords and environment.
 
-`.orderflow` holds all of it, except for servers' data that another account must reach. Nothing is started here.
+All of it is in `.orderflow`, except server data that another account must be able to read. No process is
+started here.
 """

@@ -1,10 +1,10 @@
 """
-Which account runs the servers.
+The system account that runs the servers.
 
-PostgreSQL refuses to run as root and wants an account that the system knows. So root steps down to another
-account; where that is impossible, a private user namespace makes root, or a nameless user id, look like
-`nobody`. No permission of anything that exists is changed: what the other account cannot reach is copied to
-where it can (see `folders`).
+PostgreSQL refuses to run as root and needs an account that the system knows. Root therefore switches to
+another account. Where that is impossible, a private user namespace maps root, or a user id without a name, to
+`nobody`. Permissions of existing files are not changed: files that the account cannot reach are copied to a
+place where it can (see `folders`).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from orderflow.stack.problem import Problem
 # `postgres` exists where the distribution's package is installed; `nobody` exists everywhere.
 USUAL_ACCOUNTS = ("postgres", "nobody")
 NOBODY = 65534
-# util-linux' unshare changes credentials, which clears the wish to die with the parent: repeat it inside.
+# util-linux' unshare changes credentials, which clears the parent-death signal: set it again inside.
 _REPEAT_THE_WISH = (
     "import ctypes, os, sys\n"
     "ctypes.CDLL(None).prctl(1, int(sys.argv[1]))\n"
@@ -33,7 +33,7 @@ _REPEAT_THE_WISH = (
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """An account for the servers. `user_id` None means: the one that runs this."""
+    """An account for the servers. `user_id` None: the current account."""
 
     user_id: int | None = None
     group_id: int | None = None
@@ -42,16 +42,25 @@ class Account:
 
     @property
     def popen_options(self) -> Mapping[str, Any]:
-        """What `subprocess` needs to start a process as this account."""
+        """The options that make `subprocess` start a process as this account."""
         if self.user_id is None:
             return {}
         return {"user": self.user_id, "group": self.group_id, "extra_groups": []}
 
-    def wrap(self, command: list[str], *, dies_by: int = 9) -> list[str]:
-        """Return the command as it has to be started."""
+    def wrap(self, command: list[str], *, death_signal: int = 9) -> list[str]:
+        """Return the command line that starts the command as this account."""
         if not self.in_namespace:
             return command
-        inside = [sys.executable, "-I", "-S", "-c", _REPEAT_THE_WISH, str(dies_by), str(os.getpid()), *command]
+        inside = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _REPEAT_THE_WISH,
+            str(death_signal),
+            str(os.getpid()),
+            *command,
+        ]
         return [*_unshare(), *inside]
 
     def take(self, path: Path) -> None:
@@ -60,7 +69,9 @@ class Account:
             os.chown(path, self.user_id, self.group_id)
 
     def reaches(self, path: Path, mode: int = os.R_OK | os.X_OK) -> bool:
-        """Ask the kernel whether this account may use the path and pass through all folders above it."""
+        """
+        Return whether this account may use the path and traverse all folders above it, as the kernel sees it.
+        """
         if self.user_id is None:
             return os.access(path, mode)
         return _try_as(self, lambda: os.access(path, mode))
@@ -68,10 +79,10 @@ class Account:
 
 def choose(environment: Mapping[str, str], *, owner: int | None = None) -> Account:
     """
-    Return the account for the servers; `owner` is who owns data that is there already.
+    Return the account for the servers; `owner` is the owner of existing data.
 
     Raises:
-        Problem: if the named account does not exist, or nothing works here.
+        Problem: if the named account does not exist, or no account can be used.
     """
     if os.geteuid() != 0:
         return Account() if _has_entry(os.geteuid()) else _namespaced()
@@ -110,14 +121,14 @@ def _namespaced() -> Account:
         works = False
     if not works:
         raise Problem(
-            "PostgreSQL runs neither as root nor under a user id without a name, and here it is impossible to "
-            "change the account or to make a user namespace. Run as an ordinary user, or set DATABASE_URL."
+            "PostgreSQL does not run as root or under a user id without a name, and here neither changing the "
+            "account nor creating a user namespace is possible. Run as an ordinary user, or set DATABASE_URL."
         )
     return Account(in_namespace=True)
 
 
 def _try_as(account: Account, question: Callable[[], bool]) -> bool:
-    """Answer a yes-or-no question in a child process that has become this account."""
+    """Evaluate a yes-or-no question in a child process that has switched to this account."""
     assert account.user_id is not None
     assert account.group_id is not None
     child = os.fork()

@@ -1,4 +1,4 @@
-"""What the project's processes find in their environment: addresses, and secrets made once and kept."""
+"""The environment of the project's processes: addresses, and secrets that are generated once and kept."""
 
 import dataclasses
 import json
@@ -17,20 +17,20 @@ from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.problem import Problem
 
 WEB_PORT = 8000
-# Names of listening processes. `smtp` is the mail server itself, `smtp-control` its page of switches.
+# Names of listening processes. `smtp` is the mail server, `smtp-control` its control API.
 SERVERS = ("postgres", "valkey")
 SANDBOX = ("payments", "warehouse", "smtp", "smtp-control", "sms", "push", "mailbox")
-# The caller's own settings for other projects' Python, Gunicorn, Celery (whose command line reads the last
-# two) and Flower.
+# The caller's settings for Python, Gunicorn, Celery (whose command line reads the last two) and Flower, which
+# are meant for other projects.
 UNWANTED = {"PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "DJANGO_SETTINGS_MODULE"}
 UNWANTED |= {"GUNICORN_CMD_ARGS", "WEB_CONCURRENCY", "RESULT_BACKEND", "APP"}
-UNWANTED |= {"ORDERFLOW_STARTED_AT", "ORDERFLOW_CALLED_FROM"}  # from run.py to us
+UNWANTED |= {"ORDERFLOW_STARTED_AT", "ORDERFLOW_CALLED_FROM"}  # set by run.py for this process
 UNWANTED_PREFIXES = ("CELERY_", "FLOWER_")
 SECRETS = ("SECRET_KEY", "DATABASE_URL", "BROKER_URL", "REDIS_URL", "STRIPE_API_KEY", "WAREHOUSE_TOKEN")
 MORE_SECRETS = ("EMAIL_URL", "TWILIO_AUTH_TOKEN", "ORDERFLOW_ADMIN_PASSWORD")
 UNWANTED |= {
     f"{name}_FILE" for name in (*SECRETS, *MORE_SECRETS)
-}  # ours are variables; both at once are refused
+}  # the stack sets the variables themselves; setting both is refused
 
 PLACEHOLDERS = {
     "ORDERFLOW_COMMAND": "python3 run.py",
@@ -38,7 +38,7 @@ PLACEHOLDERS = {
     "DATABASE_URL": "postgresql://127.0.0.1:1/help",
     "BROKER_URL": "redis://127.0.0.1:1/0",
 }
-"""Settings for a command that only explains itself."""
+"""Settings for a command that only prints its help."""
 
 _MAKERS: dict[str, Callable[[], str]] = {
     "postgres_superuser": lambda: secrets.token_hex(16),
@@ -49,13 +49,13 @@ _MAKERS: dict[str, Callable[[], str]] = {
     "warehouse": lambda: secrets.token_urlsafe(24),
     "twilio_account": lambda: f"AC{secrets.token_hex(16)}",
     "twilio": lambda: secrets.token_hex(16),
-    "admin": lambda: f"of-{secrets.token_hex(8)}",  # never digits only, which the admin takes for too simple
+    "admin": lambda: f"of-{secrets.token_hex(8)}",  # never digits only, which the admin rejects as too simple
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """Servers that the user runs, named in the environment; empty where ours are to be used."""
+    """Servers that the user runs, named in the environment; empty where private ones are used."""
 
     database: str
     broker: str
@@ -63,7 +63,7 @@ class Given:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Given":
-        """Read what the user has set. A given Redis broker also serves as the workers' shared memory."""
+        """Read the user's settings. A given Redis broker also serves as the workers' shared state."""
         broker = _given(environment, "BROKER_URL")
         redis = _given(environment, "REDIS_URL") or (broker if broker.startswith("redis") else "")
         return cls(database=_given(environment, "DATABASE_URL"), broker=broker, redis=redis)
@@ -79,7 +79,7 @@ class Given:
 
 def _given(environment: Mapping[str, str], name: str) -> str:
     """
-    Return a setting, or what is in the file that it is kept in.
+    Return a setting, or the content of the file that holds it.
 
     Raises:
         Problem: if that file cannot be read.
@@ -99,7 +99,7 @@ def make_secrets() -> dict[str, str]:
 
 def load_secrets(folders: StackFolders) -> dict[str, str]:
     """
-    Return the passwords and keys of this checkout, making those that are missing.
+    Return the passwords and keys of this checkout; generate those that are missing.
 
     Raises:
         Problem: if the file is damaged.
@@ -118,11 +118,11 @@ def load_secrets(folders: StackFolders) -> dict[str, str]:
 
 def choose_ports(folders: StackFolders, *, web: int | None) -> dict[str, int]:
     """
-    Return a free port per listening process: the last start's where they are still free, so that addresses
-    stay the same.
+    Return a free port per listening process. Ports of the last start are reused where they are free, so that
+    addresses stay the same.
 
     Raises:
-        Problem: if the port asked for is taken.
+        Problem: if the requested port is taken.
     """
     if web is not None and not ports.is_free(web):
         raise Problem(
@@ -140,8 +140,11 @@ def choose_ports(folders: StackFolders, *, web: int | None) -> dict[str, int]:
 
 
 def base(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the caller's environment without what misleads our processes, and with no proxy between them."""
-    # libpq's variables, such as PGSSLMODE, belong to the user's server when there is one, and would break ours.
+    """
+    Return the caller's environment without variables that disturb our processes, and with no proxy between
+    them.
+    """
+    # libpq's variables, such as PGSSLMODE, belong to the user's server if there is one, and would break ours.
     prefixes = UNWANTED_PREFIXES if environment.get("DATABASE_URL") else (*UNWANTED_PREFIXES, "PG")
     clean = {
         name: value
@@ -157,7 +160,9 @@ def base(environment: Mapping[str, str]) -> dict[str, str]:
 def managed(
     *, folders: StackFolders, secret: Mapping[str, str], port: Mapping[str, int], servers: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return what the settings read. Providers are always the sandbox: a demo never charges a real card."""
+    """
+    Return the variables that the settings read. Providers are always the sandbox: no real card is charged.
+    """
     at = {name: f"http://{LOOPBACK}:{number}" for name, number in port.items()}
     return {
         **servers,
@@ -178,7 +183,7 @@ def managed(
         "FCM_PROJECT_ID": "orderflow-sandbox",
         "FCM_CREDENTIALS_FILE": str(folders.push_credentials),
         "FLOWER_URL": at["flower"],
-        "FLOWER_BASIC_AUTH": f"admin:{secret['admin']}",  # the demo ends with one password to try
+        "FLOWER_BASIC_AUTH": f"admin:{secret['admin']}",  # one password for everything that the demo offers
         "SANDBOX_URL": at["mailbox"],
         "SANDBOX_PASSWORD": secret["admin"],
         "ORDERFLOW_WEB_URL": at["web"],
@@ -188,21 +193,21 @@ def managed(
 
 
 def write_sandbox_password(folders: StackFolders, password: str) -> None:
-    """Hand the run's password to the sandbox's servers, which read it when they start."""
+    """Write the run's password to the file that the sandbox's servers read when they start."""
     folders.sandbox.mkdir(parents=True, exist_ok=True)
     state.write_private(folders.sandbox / "password", password)
 
 
 def write_push_credentials(folders: StackFolders, token_uri: str) -> None:
-    """Write a service account for the push sandbox, with a key made once."""
+    """Write a service account for the push sandbox, with a key that is generated once."""
     push_account.write(folders.push_credentials, token_uri=token_uri)
 
 
 def called_at(environment: Mapping[str, str]) -> float:
-    """Return when run.py began, in Unix time."""
+    """Return when run.py was started, in Unix time."""
     return float(environment.get("ORDERFLOW_STARTED_AT") or time.time())
 
 
 def called_from(environment: Mapping[str, str]) -> str:
-    """Return the folder run.py was called from; relative paths on its command line mean that one."""
+    """Return the folder run.py was called from; relative paths on its command line start there."""
     return environment.get("ORDERFLOW_CALLED_FROM") or os.getcwd()

@@ -1,4 +1,4 @@
-"""Where things are kept: `.orderflow` in the checkout, the servers' files where their account reaches them."""
+"""The folders of a stack: `.orderflow` in the checkout, and server files where their account can reach them."""
 
 import contextlib
 import dataclasses
@@ -13,13 +13,13 @@ from orderflow.stack.checkout import account
 from orderflow.stack.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[3]
-# Used when the checkout lies under a folder that the servers' account may not enter, such as /root.
+# Used when the checkout is in a folder that the servers' account may not enter, such as /root.
 ELSEWHERE = Path("/var/lib")
 
 
 @dataclasses.dataclass(frozen=True)
 class StackFolders:
-    """The paths of one stack: the checkout's own, or one whose state is `kept_in` another folder."""
+    """The paths of one stack. They are in the checkout, or in `kept_in` if that is given."""
 
     root: Path = ROOT
     kept_in: Path | None = None
@@ -58,7 +58,7 @@ class StackFolders:
 
     @property
     def clocks(self) -> Path:
-        """Where a drill says how wrong the clock of each process is."""
+        """A drill writes here how many seconds each process's clock is off."""
         return self.state / "clocks"
 
     @property
@@ -67,7 +67,7 @@ class StackFolders:
 
     def prepare(self) -> None:
         """
-        Make the folders.
+        Create the folders.
 
         Raises:
             Problem: if the checkout is not writable.
@@ -75,7 +75,7 @@ class StackFolders:
         try:
             self.state.mkdir(exist_ok=True)
             if self.state.stat().st_uid == os.geteuid():
-                # Passable, because a server may run as another account; what is secret is closed itself.
+                # Traversable, because a server may run as another account; secret files protect themselves.
                 self.state.chmod(0o711)
             for private in (self.logs, self.sandbox):
                 private.mkdir(mode=0o700, exist_ok=True)
@@ -90,10 +90,9 @@ class StackFolders:
 @dataclasses.dataclass(frozen=True)
 class ServersFolder:
     """
-    A folder that the servers' account reaches, in the checkout or, linked from there, elsewhere.
+    A folder that the servers' account can reach: in the checkout, or elsewhere with a symbolic link to it.
 
-    The account owns what lies in it, but not the folder: root must not work in a folder that others may
-    rearrange.
+    The account owns the content, but not the folder: root must not work in a folder that others may rearrange.
     """
 
     path: Path
@@ -101,10 +100,10 @@ class ServersFolder:
 
     def reachable(self, base: Path, trees: Sequence[Path], *, key: str) -> Path:
         """
-        Return a base under which the account can run what is in `trees`: the given one, or a copy made once
-        per `key`.
+        Return a base under which the account can run what is in `trees`: `base` itself, or a copy that is made
+        once per `key`.
 
-        The trees, which lie below `base`, are copied together because the programs find their libraries by
+        The trees, which are below `base`, are copied together because the programs find their libraries by
         relative paths.
         """
         if all(self.account.reaches(tree) for tree in trees):
@@ -125,7 +124,9 @@ class ServersFolder:
 
     @contextlib.contextmanager
     def throwaway(self) -> Iterator["ServersFolder"]:
-        """Make a home for servers that live as long as the block, and take away what killed runs left."""
+        """
+        Create a folder for servers that live as long as the block; remove the folders that killed runs left.
+        """
         parent = self.path / "throwaway"
         _folder(parent, 0o711)
         for left in parent.iterdir():
@@ -140,7 +141,7 @@ class ServersFolder:
 
 
 def command_runs(name: str) -> bool:
-    """Tell whether the process that a throwaway folder is named after still runs."""
+    """Return whether the process that a throwaway folder is named after is still running."""
     try:
         os.kill(int(name.partition("-")[0]), 0)
     except ProcessLookupError:
@@ -152,10 +153,10 @@ def command_runs(name: str) -> bool:
 
 def servers_folder(folders: StackFolders, environment: Mapping[str, str]) -> ServersFolder:
     """
-    Return the folder for the servers' files and the account they run as.
+    Return the folder for the servers' files, and the account they run as.
 
     Raises:
-        Problem: if there is no usable account, or no folder that it reaches.
+        Problem: if there is no usable account, or no folder that it can reach.
     """
     place = folders.servers
     data = place / "postgres"
@@ -167,7 +168,7 @@ def servers_folder(folders: StackFolders, environment: Mapping[str, str]) -> Ser
         )
     try:
         if not place.exists():
-            place.unlink(missing_ok=True)  # a link to a folder that is gone
+            place.unlink(missing_ok=True)  # a symbolic link to a folder that no longer exists
             _folder(place, 0o711)
         if not chosen.reaches(place, os.X_OK) and not place.is_symlink():
             place.rmdir()
@@ -177,8 +178,8 @@ def servers_folder(folders: StackFolders, environment: Mapping[str, str]) -> Ser
         return ServersFolder(place.resolve(), chosen)
     except OSError as error:
         raise Problem(
-            f"No place for data that the account {chosen.name!r} reaches: {error.filename}: {error.strerror}. "
-            "Move the checkout, or set DATABASE_URL and BROKER_URL to servers of yours."
+            f"There is no folder that the account {chosen.name!r} can use: {error.filename}: {error.strerror}. "
+            "Move the checkout, or set DATABASE_URL and BROKER_URL to your own servers."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """
-Whether the private database already has the tables of this code.
+Whether the private database has the tables of this code.
 
-`migrate` takes a second to find that out. A note lets it look after the first orders instead of before them.
+`migrate` takes a second to find out. With this record it runs after the first orders instead of before them.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from orderflow.stack.checkout.folders import StackFolders
 
 
 def is_current(folders: StackFolders) -> bool:
-    """Tell whether the migrations are those that were there when `migrate` last ran on this database."""
+    """Return whether the migrations are unchanged since `migrate` last ran on this database."""
     try:
         return _note(folders).read_text() == _fingerprint(folders.root)
     except OSError:
@@ -19,21 +19,21 @@ def is_current(folders: StackFolders) -> bool:
 
 
 def remember(folders: StackFolders) -> None:
-    """Note that `migrate` has just succeeded."""
+    """Record that `migrate` has succeeded."""
     _note(folders).write_text(_fingerprint(folders.root))
 
 
 def forget(folders: StackFolders) -> None:
-    """Drop the note, because somebody migrates by hand."""
+    """Remove the record, because the user runs migrations by hand."""
     _note(folders).unlink(missing_ok=True)
 
 
 def _note(folders: StackFolders) -> Path:
-    return folders.servers / "migrated"  # beside the data, to go when that goes
+    return folders.servers / "migrated"  # next to the data, so that it is removed together with it
 
 
 def _fingerprint(root: Path) -> str:
-    """Hash the migrations, and what decides which ones other packages bring."""
+    """Hash the migrations, and the files that decide which migrations other packages add."""
     files = [root / "requirements.txt", root / "orderflow" / "settings.py"]
     digest = hashlib.sha256()
     for file in [*files, *sorted(root.glob("*/migrations/*.py"))]:

@@ -1,4 +1,6 @@
-"""What a running stack tells the next command of the same checkout: who holds it, and how to reach it."""
+"""
+The state of a running stack, for other commands of the same checkout: which process holds it, and its address.
+"""
 
 import contextlib
 import dataclasses
@@ -21,7 +23,7 @@ OLD_PROCESSES = "units"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The holder of the lock. `environment` is what its processes were started with."""
+    """The holder of the lock. `environment` is the environment of its processes."""
 
     pid: int
     what: str
@@ -35,8 +37,8 @@ class Run:
 @contextlib.contextmanager
 def hold(folders: StackFolders, what: str) -> Iterator[None]:
     """
-    Hold the lock of this checkout. The kernel lets go of it whatever happens to this process, so it cannot be
-    stale.
+    Hold the lock of this checkout. The kernel releases it when this process ends for any reason, so it cannot
+    be stale.
 
     Raises:
         Problem: if another process holds it (exit code 3).
@@ -56,7 +58,7 @@ def hold(folders: StackFolders, what: str) -> Iterator[None]:
 
 
 def running(folders: StackFolders) -> Run | None:
-    """Return who holds this checkout, or None when nobody does."""
+    """Return the holder of this checkout, or None if there is none."""
     try:
         with folders.lock.open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -68,7 +70,7 @@ def running(folders: StackFolders) -> Run | None:
 
 
 def read(folders: StackFolders) -> Run | None:
-    """Return what the last holder has written, whether or not it still runs."""
+    """Return what the last holder wrote, whether or not it is still running."""
     try:
         written = json.loads(folders.run.read_text())
         if OLD_PROCESSES in written:
@@ -79,12 +81,12 @@ def read(folders: StackFolders) -> Run | None:
 
 
 def write(folders: StackFolders, run: Run) -> None:
-    """Replace what others read, for this account's eyes only: it holds passwords."""
+    """Replace the file that other commands read. Only this account may read it: it contains passwords."""
     write_private(folders.run, json.dumps(dataclasses.asdict(run), indent=1))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read, atomically."""
     half = path.with_suffix(f".{os.getpid()}")
     half.unlink(missing_ok=True)
     with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -93,17 +95,17 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _end_leftovers(run: Run | None) -> None:
-    """End what a killed supervisor left running where the kernel does not, such as on macOS."""
+    """Kill what a killed supervisor left running, on systems where the kernel does not (macOS)."""
     for name, process in run.processes.items() if run else ():
         pid = process["pid"]
-        # PostgreSQL is left to whoever starts the next one: it can be ended without having to recover. A number
-        # alone proves nothing, another process may have it by now.
+        # PostgreSQL is left to the next start, which can stop it without a recovery. The process id alone
+        # proves nothing: it may belong to another process by now.
         if pid and name != "postgres" and children.command_line(pid) == process["command"]:
             children.end_group(pid)
 
 
 def in_use(run: Run | None) -> Problem:
-    """Return the refusal to do something while this run holds the checkout."""
+    """Return the error for a command that cannot run while this run holds the checkout."""
     if run is None or run.what == JUST_BEGUN:
         text = "Another command of this checkout has just begun. Try again in a moment."
     elif run.what != STACK:

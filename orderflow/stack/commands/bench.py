@@ -1,7 +1,7 @@
 """
 `run.py bench`: throwaway servers for the benchmark, which runs in the foreground.
 
-PostgreSQL writes to disk as in production: a commit that is not synced would flatter everybody.
+PostgreSQL syncs to disk as in production: without that, every contestant would appear faster than it is.
 """
 
 import shutil
@@ -28,21 +28,23 @@ def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) 
     """
     from benchmarks import options
 
-    asked = options.read(list(words))
+    arguments = options.read(list(words))
     folders.prepare()
-    report = Path(environment.called_from(caller), asked.report) if asked.report else folders.state / REPORT
+    report = (
+        Path(environment.called_from(caller), arguments.report) if arguments.report else folders.state / REPORT
+    )
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
     with servers_folder(folders, caller).throwaway() as place:
         own = StackFolders(root=folders.root, kept_in=place.path / "state")
-        code = _run(own, place, caller, asked.broker, [*words, "--report", str(report)])
+        code = _run(own, place, caller, arguments.broker, [*words, "--report", str(report)])
         if code:
             _keep_logs(own, folders.state / LOGS)
         return code
 
 
 def _keep_logs(own: StackFolders, kept: Path) -> None:
-    """Save the logs of a run in which something was wrong, before the throwaway home goes."""
+    """Save the logs of a failed run before the throwaway folder is removed."""
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(own.logs, kept)
     print(f"The logs of all processes: {kept}", flush=True)
@@ -70,7 +72,7 @@ def _run(
     migrate = Table(
         folders=own, environment=variables, port=port, servers=tuple(spec.name for spec in chosen.specs)
     ).migrate()
-    print(f"Servers of the benchmark's own: {chosen.label}", flush=True)
+    print(f"Servers of the benchmark: {chosen.label}", flush=True)
     with Supervisor([*chosen.specs, migrate]) as supervisor:
         supervisor.start()
         broker_process = supervisor.watched[chosen.broker].process

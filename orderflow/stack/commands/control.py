@@ -1,4 +1,6 @@
-"""Looking at a running stack, ending it, removing its data. Standard library only: needs no packages."""
+"""
+Commands that stop a running stack, show it, and remove its data. Standard library only: needs no packages.
+"""
 
 import contextlib
 import os
@@ -15,7 +17,7 @@ STOP_PATIENCE = 20.0
 
 def down(folders: StackFolders) -> int:
     """
-    End the running stack of this checkout and wait until it is gone.
+    Stop the running stack of this checkout and wait until it has ended.
 
     Raises:
         Problem: if it does not end.
@@ -31,14 +33,14 @@ def down(folders: StackFolders) -> int:
         os.kill(run.pid, signal.SIGTERM)
     while state.running(folders) is not None:
         if time.monotonic() - begun > STOP_PATIENCE:
-            raise Problem(f"Process {run.pid} does not end. Send it the signal once more: python3 run.py down")
+            raise Problem(f"Process {run.pid} does not end. Send the signal once more: python3 run.py down")
         time.sleep(0.05)
     print(f"Stopped in {time.monotonic() - begun:.1f} s.")
     return 0
 
 
 def status(folders: StackFolders) -> int:
-    """Print what runs; the exit code is 0 when something does, else 1."""
+    """Print what is running; the exit code is 0 if something is, otherwise 1."""
     run = state.running(folders)
     if run is None:
         print("Nothing is running here. Start with: python3 run.py")
@@ -78,5 +80,5 @@ def reset(folders: StackFolders) -> int:
             raise Problem(
                 f"{error.filename} cannot be removed: {error.strerror}. Run this as the account that made it."
             ) from error
-    print("Removed the data. The next start begins from nothing.")
+    print("Removed the data. The next start begins with an empty database.")
     return 0

@@ -1,8 +1,8 @@
 """
-`run.py chaos`: a throwaway stack to be broken on purpose, with a proxy before its servers.
+`run.py chaos`: a throwaway stack for fault injection, with a proxy in front of its servers.
 
-What breaks it is `manage.py chaos`, in the foreground. Here everything is a service: what dies is started
-again, as a process manager would in production.
+`manage.py chaos` injects the faults and runs in the foreground. All processes are services here: a process that
+dies is restarted, as a process manager would do in production.
 """
 
 import argparse
@@ -28,35 +28,35 @@ from orderflow.stack.supervision.supervisor import Interrupted, Supervisor
 
 WHAT = "python3 run.py chaos"
 RESTARTS = 1_000
-"""How often a process may die in a minute: here somebody kills it."""
+"""How often a process may die in a minute; the drill kills processes deliberately."""
 
 NOT_NEEDED = ("flower", "mailbox", "jobs", "admin")
-"""What no order of the drill passes through; without them there is more of the machine for the rest."""
+"""Processes that no order of the drill needs; without them the others get more of the machine."""
 
 RATE_LIMIT = "1000000/minute"
-"""Of the API: the drill is one client that may place as many orders as it was told to."""
+"""Of the API: the drill is a single client and may place any number of orders."""
 
 ROUTES = ("database", "broker", "shared")
 """
-The ways through the proxy. `shared` leads to the workers' shared memory, on Redis the broker's server. To more
-nodes of a cluster lead `broker-2` and so on.
+The routes of the proxy. `shared` leads to the workers' shared state, which on Redis is the broker's server. The
+other nodes of a cluster are reached by `broker-2` and so on.
 """
 
 
 def is_for_another_stack(words: Sequence[str]) -> bool:
-    """Whether the words ask for a stack that is not the drill's own, or just for help."""
+    """Return whether the arguments name a stack other than the drill's own, or only ask for help."""
     return any(word in ("-h", "--help") or word.startswith("--not-my-own-stack") for word in words)
 
 
 def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
-    Make a stack, break it, and return the exit code of the command that did.
+    Start a stack, inject faults into it, and return the exit code of the command that does.
 
     Raises:
         Problem: if the stack does not come up.
     """
-    asked = _read(words)
-    report = _report(asked, caller)
+    arguments = _read(words)
+    report = _report(arguments, caller)
     folders.prepare()
     given = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     caller = {name: value for name, value in caller.items() if name not in given}
@@ -64,28 +64,28 @@ def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) 
         own = StackFolders(root=folders.root, kept_in=place.path / "state")
         with state.hold(own, WHAT):
             try:
-                return _drill(own, place, caller, asked, [*words, "--report", str(report)])
+                return _drill(own, place, caller, arguments, [*words, "--report", str(report)])
             finally:
                 _keep_logs(own, report)
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:
-    """Read the command line before anything is started; what is wrong with it is told at once."""
+    """Read the command line before anything is started, so that errors in it are reported at once."""
     from orderflow.chaos import options
 
     parser = argparse.ArgumentParser(prog=WHAT)
     options.add_to(parser)
-    asked = parser.parse_args(list(words))
-    if asked.nodes > 1 and asked.broker != throwaway.RABBITMQ:
+    arguments = parser.parse_args(list(words))
+    if arguments.nodes > 1 and arguments.broker != throwaway.RABBITMQ:
         parser.error("only --broker rabbitmq has nodes")
-    return asked
+    return arguments
 
 
-def _report(asked: argparse.Namespace, caller: Mapping[str, str]) -> Path:
+def _report(arguments: argparse.Namespace, caller: Mapping[str, str]) -> Path:
     from orderflow.chaos import options
 
-    if asked.report:
-        return Path(environment.called_from(caller), asked.report).resolve()
+    if arguments.report:
+        return Path(environment.called_from(caller), arguments.report).resolve()
     return StackFolders().root / options.DEFAULT_REPORT
 
 
@@ -93,19 +93,19 @@ def _drill(
     own: StackFolders,
     place: ServersFolder,
     caller: Mapping[str, str],
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     words: Sequence[str],
 ) -> int:
     screen = Screen(own, state.Run(pid=os.getpid(), what=WHAT, started_at=environment.called_at(caller)))
     secret = environment.load_secrets(own)
-    port = _choose_ports(asked.nodes)
+    port = _choose_ports(arguments.nodes)
     own.ports.write_text(json.dumps(port, indent=1))
     chosen = throwaway.choose(
-        asked.broker, place=place, logs=own.logs, port=port, secret=secret, nodes=asked.nodes
+        arguments.broker, place=place, logs=own.logs, port=port, secret=secret, nodes=arguments.nodes
     )
     addresses = chosen.addresses
-    servers = rabbitmq.node_names(asked.nodes) if asked.nodes > 1 else [chosen.broker]
-    to_broker = dict(zip(_broker_routes(asked.nodes), servers, strict=True))
+    servers = rabbitmq.node_names(arguments.nodes) if arguments.nodes > 1 else [chosen.broker]
+    to_broker = dict(zip(_broker_routes(arguments.nodes), servers, strict=True))
     brokers = {route: port[server] for route, server in to_broker.items()}
     leads_to = {"database": port["postgres"], **brokers, "shared": port["valkey"]}
     direct = {**environment.base(caller), **_managed(own, secret, port, addresses)}
@@ -117,7 +117,7 @@ def _drill(
             for url, route in zip(addresses["BROKER_URL"].split(";"), to_broker, strict=True)
         ),
         "REDIS_URL": _by(addresses["REDIS_URL"], port["shared"]),
-        # Python imports `sitecustomize` from there, which lets the clock of each process be set.
+        # Python imports `sitecustomize` from this folder; with it the clock of each process can be set.
         "PYTHONPATH": str(own.root / "orderflow" / "chaos" / "clock"),
     }
     own.clocks.mkdir(exist_ok=True)
@@ -135,11 +135,11 @@ def _drill(
     processes = [spec for spec in table.specs() if spec.name.removeprefix("sandbox-") not in NOT_NEEDED]
     supervisor = Supervisor(
         [dataclasses.replace(spec, kind=_restarted(spec.kind)) for spec in (*specs, *processes)],
-        report=screen.hear,
+        report=screen.on_change,
         restarts=RESTARTS,
     )
-    print(f"A stack of the drill's own: {chosen.label}", flush=True)
-    screen.hold()  # from here on deaths are no news
+    print(f"The drill's own stack: {chosen.label}", flush=True)
+    screen.hold()  # from here on, processes are expected to die
     try:
         with supervisor:
             supervisor.start()
@@ -191,7 +191,7 @@ def _restarted(kind: Kind) -> Kind:
 
 
 def _by(url: str, port: int) -> str:
-    """The same address by way of another port of this machine."""
+    """Return the same address with another port of this machine."""
     parts = urlsplit(url)
     who = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{who}@{LOOPBACK}:{port}"))
@@ -225,7 +225,7 @@ def _proxy(
 
 
 def _keep_logs(own: StackFolders, report: Path) -> None:
-    """Save the logs of all processes before the throwaway home goes."""
+    """Save the logs of all processes before the throwaway folder is removed."""
     kept = report / "log"
     shutil.rmtree(kept, ignore_errors=True)
     if own.logs.is_dir():

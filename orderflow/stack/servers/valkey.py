@@ -1,4 +1,4 @@
-"""A private Valkey (or Redis): the broker, and the memory that all workers share."""
+"""A private Valkey (or Redis): the broker, and the shared state of all workers."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ class Valkey:
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     def spec(self) -> ProcessSpec:
-        """Return what the supervisor needs."""
+        """Return the process for the supervisor."""
         return ProcessSpec(
             name="valkey",
             kind=Kind.SERVER,
@@ -48,15 +48,15 @@ class Valkey:
         )
 
     def start(self) -> Process:
-        """Start the server. Its settings go through a pipe, so that `ps` does not show the password."""
+        """Start the server. Its settings are passed through a pipe, so that `ps` does not show the password."""
         self.data.mkdir(mode=0o700, exist_ok=True)
         self.folder.account.take(self.data)
         process = children.start(
-            self.folder.account.wrap([str(self.program.path), "-"], dies_by=signal.SIGTERM),
+            self.folder.account.wrap([str(self.program.path), "-"], death_signal=signal.SIGTERM),
             environment={"LC_ALL": "C"},
             log=self.log,
             cwd=self.folder.path,
-            dies_by=signal.SIGTERM,
+            death_signal=signal.SIGTERM,
             run_as=self.folder.account.popen_options,
             stdin=children.PIPE,
         )
@@ -65,20 +65,20 @@ class Valkey:
             process.stdin.write(self._settings().encode())
             process.stdin.close()
         except BrokenPipeError:
-            pass  # it is dead already; the supervisor shows its log
+            pass  # it has died; the supervisor shows its log
         return process
 
     def is_ready(self, process: Process) -> bool:
         """
-        Tell whether this very server answers, with our password and our folder, and has read its data.
+        Return whether this server, identified by our password and folder, answers and has loaded its data.
 
-        While it reads, it answers some questions and refuses all work.
+        While it loads, it answers some commands and refuses all others.
 
         Raises:
-            Problem: if another server answers at its port.
+            Problem: if another server answers on its port.
         """
         try:
-            answer = self._ask(f"AUTH {self.password}", "CONFIG GET dir", "INFO persistence")
+            answer = self._send_commands(f"AUTH {self.password}", "CONFIG GET dir", "INFO persistence")
         except OSError:
             return False
         if str(self.data.resolve()) not in answer.splitlines():
@@ -87,8 +87,8 @@ class Valkey:
             )
         return "loading:0" in answer.splitlines()
 
-    def _ask(self, *commands: str) -> str:
-        """Send commands in the protocol's inline form; the standard library is enough for two of them."""
+    def _send_commands(self, *commands: str) -> str:
+        """Send commands in the protocol's inline form, which needs no client library."""
         with socket.create_connection((LOOPBACK, self.port), timeout=2) as connection:
             connection.sendall("".join(f"{command}\r\n" for command in (*commands, "QUIT")).encode())
             answer = b""
@@ -102,8 +102,8 @@ class Valkey:
             "port": str(self.port),
             "requirepass": self.password,
             "dir": json.dumps(str(self.data), ensure_ascii=False),  # the folder may contain spaces
-            "databases": "64",  # parallel test workers take a pair each
-            "maxmemory-policy": "noeviction",  # a broker must refuse, never forget
+            "databases": "64",  # parallel test workers use a pair each
+            "maxmemory-policy": "noeviction",  # a broker must refuse new data, never evict messages
             "save": '""',
             "appendonly": "yes" if self.durable else "no",
             "appendfsync": "everysec",

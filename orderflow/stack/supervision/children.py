@@ -1,4 +1,4 @@
-"""Starting child processes so that none outlives the supervisor, and telling processes apart."""
+"""Child processes that do not outlive the supervisor, and their identification."""
 
 import contextlib
 import ctypes
@@ -21,16 +21,16 @@ def start(
     environment: Mapping[str, str],
     log: Path | None,
     cwd: Path,
-    dies_by: signal.Signals = signal.SIGKILL,
+    death_signal: signal.Signals = signal.SIGKILL,
     run_as: Mapping[str, Any] | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> "subprocess.Popen[bytes]":
     """
-    Start a process in a session of its own, with its output appended to `log` (None: thrown away).
+    Start a process in its own session, with its output appended to `log` (None: discarded).
 
-    A Ctrl-C on the terminal reaches the supervisor only, which ends the others in order. Should the
-    supervisor be killed, the kernel sends `dies_by` (Linux; elsewhere the next start clears up). Call it from
-    the main thread: the kernel watches the thread, not the process, that started the child.
+    Ctrl-C on the terminal reaches only the supervisor, which stops the others in order. If the supervisor is
+    killed, the kernel sends `death_signal` (Linux; elsewhere the next start cleans up). Call it from the main
+    thread: the kernel watches the thread that started the child, not its process.
     """
     with contextlib.ExitStack() as stack:
         output: Any = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
@@ -42,17 +42,17 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=dies_with_parent(dies_by),
+            preexec_fn=dies_with_parent(death_signal),
             **(run_as or {}),
         )
 
 
 def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """Return what a child runs before its program, to be sent a signal when this process dies."""
+    """Return the function that makes a child receive a signal when this process dies; it runs before `exec`."""
     parent = os.getpid()
 
     def before_exec() -> None:
-        # Runs after the change of account, which would clear it.
+        # Runs after the change of account, which would reset it.
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, int(number))
             if os.getppid() != parent:
@@ -62,19 +62,19 @@ def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 
 def end_group(leader: int) -> None:
-    """Kill what a process left behind in its session, such as the pool of a killed worker."""
+    """Kill the processes that are left in a process's session, such as the pool of a killed worker."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    """Signal a child that may be gone already."""
+    """Signal a child that may have ended already."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
 
 
 def command_line(pid: int) -> str:
-    """Return the command line of a running process, or nothing when there is no such process."""
+    """Return the command line of a running process, or an empty string if there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def command_line(pid: int) -> str:
 
 
 def children_of(parent: int) -> list[int]:
-    """Return the ids of a process's own children, oldest first; none when it is gone."""
+    """Return the ids of a process's direct children, oldest first; empty if it has ended."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False)
     pairs = (line.split() for line in listed.stdout.splitlines())
     return sorted(int(pid) for pid, above in pairs if above == str(parent))

@@ -1,4 +1,4 @@
-"""Is it ready? Cheap questions, asked again and again until the answer is yes."""
+"""Readiness probes: cheap checks that are repeated until they succeed."""
 
 import concurrent.futures
 import http.client
@@ -10,41 +10,41 @@ from pathlib import Path
 
 from orderflow.stack.supervision.process_specs import Process
 
-# A proxy of the environment must not answer for a process on this machine.
+# A proxy in the environment must not answer for a process on this machine.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-LONGEST_ANSWER = 30.0  # seconds that a page may take on a busy machine before it is asked for again
+LONGEST_ANSWER = 30.0  # seconds that a response may take on a busy machine before the request is repeated
 
 
 def answers(url: str, *, timeout: float = LONGEST_ANSWER) -> "Answers":
-    """Ask a web address. "Who are you?" is an answer too: Flower gives it to everyone without a password."""
+    """Probe a URL. A 401 response counts as ready: Flower sends it to every request without a password."""
     return Answers(url, timeout)
 
 
 class Answers:
     """
-    Whether a page has been answered. Each call says so at once; the question itself waits beside it.
+    Whether a URL has responded. A call returns at once; the request itself runs in a thread.
 
-    A process that is merely slow is ready when its answer comes, however late: were it asked with less
-    patience, it would never be, and would be started again for it.
+    A slow process is ready when its response arrives, however late. With a short timeout it would never be
+    ready and would be restarted.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         self.url, self.timeout = url, timeout
-        self._asked: concurrent.futures.Future[bool] | None = None
-        self._of: object = None
+        self._request: concurrent.futures.Future[bool] | None = None
+        self._process: object = None
 
     def __call__(self, process: Process) -> bool:
-        if self._asked is None or self._of is not process or self._asked.done():
-            answered = self._asked is not None and self._of is process and self._asked.result()
-            self._asked, self._of = None, process
+        if self._request is None or self._process is not process or self._request.done():
+            answered = self._request is not None and self._process is process and self._request.result()
+            self._request, self._process = None, process
             if answered:
                 return True
-            self._asked = _beside(self._ask)
+            self._request = _in_background(self._send_request)
         return False
 
-    def _ask(self) -> bool:
+    def _send_request(self) -> bool:
         try:
             with _opener.open(self.url, timeout=self.timeout):
                 return True
@@ -55,21 +55,21 @@ class Answers:
             return False
 
 
-def _beside(ask: Callable[[], bool]) -> "concurrent.futures.Future[bool]":
-    """Ask in a thread that keeps nobody from ending."""
-    asked: concurrent.futures.Future[bool] = concurrent.futures.Future()
-    threading.Thread(target=lambda: asked.set_result(ask()), daemon=True).start()
-    return asked
+def _in_background(send_request: Callable[[], bool]) -> "concurrent.futures.Future[bool]":
+    """Run the request in a daemon thread, which does not delay the end of the process."""
+    request: concurrent.futures.Future[bool] = concurrent.futures.Future()
+    threading.Thread(target=lambda: request.set_result(send_request()), daemon=True).start()
+    return request
 
 
-class Says:
-    """Wait for a text in a log, in what was written there since `listen`."""
+class LogContains:
+    """Wait for a text in the part of a log that was written since `skip_existing`."""
 
     def __init__(self, text: str, log: Path) -> None:
         self.text, self.log, self.start = text.encode(), log, 0
 
-    def listen(self) -> None:
-        """Forget what an earlier process has said."""
+    def skip_existing(self) -> None:
+        """Ignore what an earlier process wrote."""
         self.start = self.log.stat().st_size if self.log.exists() else 0
 
     def __call__(self, process: Process) -> bool:
@@ -79,5 +79,5 @@ class Says:
 
 
 def has_ended(process: Process) -> bool:
-    """A step is ready when it has ended well."""
+    """Return whether a step has ended successfully."""
     return process.poll() == 0

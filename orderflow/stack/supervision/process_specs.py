@@ -1,4 +1,6 @@
-"""What the supervisor supervises: a spec is one process, how to start it, and how to tell that it is ready."""
+"""
+What the supervisor supervises: the description of one process, how to start it, and how to detect readiness.
+"""
 
 import dataclasses
 import enum
@@ -11,15 +13,15 @@ Process = subprocess.Popen[bytes]
 
 
 class Kind(enum.Enum):
-    """What the end of a spec's process means."""
+    """What the end of the process means."""
 
-    SERVER = "server"  # nothing works without it: everything ends
-    SERVICE = "service"  # it is started again
+    SERVER = "server"  # nothing works without it: the stack stops
+    SERVICE = "service"  # it is restarted
     STEP = "step"  # it has done its work, or the start has failed
 
 
 class StopRank(enum.IntEnum):
-    """Who is stopped before whom; the database is the last one to go."""
+    """The order in which processes are stopped; the database is last."""
 
     APPLICATION = 0
     SANDBOX = 1
@@ -32,9 +34,9 @@ class ProcessSpec:
     """
     One process of the stack.
 
-    `after` names the specs that must be ready before it starts. `is_ready` is asked again and again, so it
-    must answer within a fraction of a second. `early` specs are what the first order passes through; the
-    others follow. An `essential` spec that does not come up ends the start.
+    `after` names the processes that must be ready before it starts. `is_ready` is called repeatedly, so it must
+    return within a fraction of a second. `early` processes are those that the first order needs; the others
+    follow. If an `essential` process does not come up, the start fails.
     """
 
     name: str

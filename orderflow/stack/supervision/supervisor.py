@@ -1,8 +1,8 @@
 """
-Starting specs in order, keeping them alive, stopping them in order. One thread, one loop.
+The supervisor: starts processes in order, restarts them, stops them in order. One thread, one loop.
 
-Its own processes are waited for by number and never looked up by name, so nothing else on the machine is
-touched.
+It waits for its own processes by process id and never looks them up by name, so it touches nothing else on the
+machine.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ from orderflow.stack.problem import Problem, tail
 from orderflow.stack.supervision import children
 from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
-START_PATIENCE = 60.0  # seconds until a spec must be ready
+START_PATIENCE = 60.0  # seconds until a process must be ready
 STOP_PATIENCE = {
     StopRank.APPLICATION: 3.5,
     StopRank.SANDBOX: 0.5,
     StopRank.BROKER: 2.0,
     StopRank.DATABASE: 10.0,
 }
-FOREGROUND_PATIENCE = 5.0  # pytest ends the processes of its tests
-RESTARTS, WITHIN = 5, 60.0  # a spec that dies more often than this is given up
-START_TRIES = 5  # of specs that say they may try again
+FOREGROUND_PATIENCE = 5.0  # seconds; pytest stops the processes of its tests in that time
+RESTARTS, WITHIN = 5, 60.0  # a process that dies more often than this, in these seconds, is given up
+START_TRIES = 5  # for processes whose log says that another try may succeed
 TICK_STARTING, TICK_STEADY = 0.03, 0.5
 
 
 class State(enum.Enum):
-    """Where a spec stands."""
+    """The state of a supervised process."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -50,7 +50,7 @@ class State(enum.Enum):
 
 @dataclasses.dataclass
 class Watched:
-    """A spec and its present process."""
+    """A process description, and its current process."""
 
     spec: ProcessSpec
     state: State = State.WAITING
@@ -70,15 +70,15 @@ class Watched:
 
 
 class Interrupted(Exception):
-    """Somebody asked for the end: Ctrl-C, `down`, or the terminal was closed."""
+    """The user asked to stop: by Ctrl-C, `down`, or by closing the terminal."""
 
 
 class Supervisor:
     """
-    Runs specs as a context: leaving it stops all of them, whatever happened.
+    Runs processes as a context manager: leaving it stops all of them, whatever happened.
 
-    `report` hears of every change of state. `restarts` is how often a spec may die in a minute before it is
-    given up. It has to be used from the main thread, which owns the signals.
+    `report` is called on every change of state. `restarts` is how often a process may die in a minute before it
+    is given up. Use it from the main thread, which receives the signals.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Supervisor:
         self.watched = {spec.name: Watched(spec) for spec in specs}
         self._report = report
         self._restarts = RESTARTS if restarts is None else restarts
-        self._asked_to_stop = 0
+        self._stop_requests = 0
         self._interrupt_is_ours = True
         self._previous: dict[signal.Signals, Any] = {}
         self._wakeup: tuple[int, int] | None = None
@@ -117,42 +117,42 @@ class Supervisor:
                 os.close(descriptor)
 
     def add(self, specs: Sequence[ProcessSpec]) -> None:
-        """Supervise more specs."""
+        """Supervise more processes."""
         self.watched |= {spec.name: Watched(spec) for spec in specs}
 
     def start(self) -> None:
         """
-        Start the early specs and return when all of them are ready.
+        Start the early processes and return when all of them are ready.
 
         Raises:
             Problem: if one does not come up.
-            Interrupted: if the end is asked for meanwhile.
+            Interrupted: if a stop is requested meanwhile.
         """
         while not all(watched.is_settled for watched in self.watched.values() if watched.spec.early):
-            self._turn(early_only=True, rest=TICK_STARTING)
+            self._tick(early_only=True, rest=TICK_STARTING)
 
     def start_rest(self) -> None:
         """
-        Return when all specs are ready, or given up.
+        Return when all processes are ready, or given up.
 
         Raises:
             Problem: if an essential one does not come up.
-            Interrupted: if the end is asked for meanwhile.
+            Interrupted: if a stop is requested meanwhile.
         """
         while not all(watched.is_settled for watched in self.watched.values()):
-            self._turn(rest=TICK_STARTING)
+            self._tick(rest=TICK_STARTING)
 
     def run_foreground(
         self, command: Sequence[str], *, environment: Mapping[str, str], cwd: Path | str, owns_interrupt: bool
     ) -> int:
         """
-        Run a command on this terminal while the specs are kept alive, and return its exit code.
+        Run a command on this terminal while the processes are kept running, and return its exit code.
 
-        With `owns_interrupt`, Ctrl-C is the command's own affair, as in a shell. Otherwise it means the end of
-        everything, and the command does not hear it: nobody wants to read its traceback.
+        With `owns_interrupt`, Ctrl-C is left to the command, as in a shell. Otherwise it stops everything, and
+        the command does not receive it, so that it prints no traceback.
 
         Raises:
-            Interrupted: if the end is asked for; the command is ended first.
+            Interrupted: if a stop is requested; the command is stopped first.
         """
         end_by = signal.SIGINT if owns_interrupt else signal.SIGTERM
         process = subprocess.Popen(
@@ -165,7 +165,7 @@ class Supervisor:
         self._interrupt_is_ours = not owns_interrupt
         try:
             while process.poll() is None:
-                self._turn(rest=TICK_STEADY)
+                self._tick(rest=TICK_STEADY)
         finally:
             self._interrupt_is_ours = True
             if process.poll() is None:
@@ -174,18 +174,18 @@ class Supervisor:
 
     def run_until_interrupted(self) -> NoReturn:
         """
-        Keep the specs alive until the end is asked for.
+        Keep the processes running until a stop is requested.
 
         Raises:
             Problem: if a server dies.
-            Interrupted: always, in the end.
+            Interrupted: always, at the end.
         """
         while True:
-            self._turn(rest=TICK_STEADY)
+            self._tick(rest=TICK_STEADY)
 
     def stop(self) -> None:
-        """Stop applications, what they call, the broker and the database in turn. Asked twice, by force."""
-        asked = self._asked_to_stop
+        """Stop applications, the sandbox, the broker and the database in turn. A second request kills them."""
+        requests = self._stop_requests
         for rank in StopRank:
             alive = [
                 w
@@ -197,7 +197,7 @@ class Supervisor:
                 children.send(watched.process, watched.spec.stop_by)
             end = time.monotonic() + STOP_PATIENCE[rank]
             while any(w.process and w.process.poll() is None for w in alive) and time.monotonic() < end:
-                if self._asked_to_stop > max(asked, 1) and rank is not StopRank.DATABASE:
+                if self._stop_requests > max(requests, 1) and rank is not StopRank.DATABASE:
                     break
                 self._rest(0.05)
             for watched in alive:
@@ -206,17 +206,17 @@ class Supervisor:
                 watched.process.wait()
                 self._move(watched, State.STOPPED)
 
-    def _turn(self, *, rest: float, early_only: bool = False) -> None:
-        """Look at every spec once, then rest until a signal arrives or time is up."""
-        if self._asked_to_stop:
+    def _tick(self, *, rest: float, early_only: bool = False) -> None:
+        """Advance every process once, then sleep until a signal arrives or the time is up."""
+        if self._stop_requests:
             raise Interrupted
         for watched in self.watched.values():
             if watched.spec.early or not early_only:
-                self._look_at(watched)
+                self._advance(watched)
         settled = all(watched.is_settled for watched in self.watched.values())
         self._rest(rest if settled or early_only else TICK_STARTING)
 
-    def _look_at(self, watched: Watched) -> None:
+    def _advance(self, watched: Watched) -> None:
         now = time.monotonic()
         if watched.state is State.WAITING:
             if all(self.watched[name].is_settled for name in watched.spec.after if name in self.watched):
@@ -266,7 +266,7 @@ class Supervisor:
             watched.deaths.append(now)
             while now - watched.deaths[0] > WITHIN:
                 watched.deaths.popleft()
-            # At once, then after a growing pause: 0, 0.5, 1, 2, 4 seconds.
+            # Immediately, then after a growing pause: 0, 0.5, 1, 2, 4 seconds.
             watched.next_start = now + (
                 0.25 * 2 ** (len(watched.deaths) - 1) if len(watched.deaths) > 1 else 0.0
             )
@@ -284,11 +284,11 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT or self._interrupt_is_ours:
-            self._asked_to_stop += 1
+            self._stop_requests += 1
 
 
 def _end(process: "subprocess.Popen[Any]", *, by: signal.Signals) -> None:
-    """End a foreground command: time to clean up, then force. It may have left the cursor hidden."""
+    """Stop a foreground command: give it time to clean up, then kill it. It may have left the cursor hidden."""
     process.send_signal(by)
     try:
         process.wait(FOREGROUND_PATIENCE)
