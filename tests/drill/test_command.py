@@ -1,4 +1,4 @@
-"""`manage.py chaos` breaks nothing that is not its own unless it is told twice."""
+"""`manage.py chaos` uses only its own stack, unless the option for another one is given twice."""
 
 import json
 
@@ -12,18 +12,18 @@ from orderflow.stack.commands import drill
 
 
 @pytest.mark.parametrize("words", [[], ["--not-my-own-stack"]])
-def test_outside_its_own_stack_it_refuses_unless_told_twice(words):
-    with pytest.raises(CommandError, match="say --not-my-own-stack twice"):
+def test_another_stack_is_refused_unless_the_option_is_given_twice(words):
+    with pytest.raises(CommandError, match="give --not-my-own-stack twice"):
         call_command("chaos", *words)
 
 
-def test_told_twice_it_still_refuses_a_real_payment_provider(settings):
+def test_a_real_payment_provider_is_always_refused(settings):
     settings.STRIPE_API_BASE = ""
-    with pytest.raises(CommandError, match="never places orders in front of a real provider"):
+    with pytest.raises(CommandError, match="never places orders with a real provider"):
         call_command("chaos", "--not-my-own-stack", "--not-my-own-stack")
 
 
-def test_told_twice_it_leaves_out_what_needs_its_own_processes(settings):
+def test_faults_that_need_own_processes_are_left_out_of_another_stack(settings):
     settings.STRIPE_API_BASE = "http://127.0.0.1:1"
     options = {"orders": 5, "duration": 60, "seed": 7, "broker": "redis", "settle": 1, "faults": schedule.KINDS}
     plan = chaos.Command()._plan(None, **options)
@@ -36,16 +36,16 @@ def test_told_twice_it_leaves_out_what_needs_its_own_processes(settings):
     }
     assert "--not-my-own-stack --not-my-own-stack" in plan.command
     assert plan.left_out.keys() == set(schedule.KINDS) - {fault.kind for fault in plan.schedule}
-    assert plan.left_out["kill-leader"] == "needs a stack of the drill's own"
+    assert plan.left_out["kill-leader"] == "needs the drill's own stack"
 
 
-def test_a_stack_that_does_not_run_is_no_stack(tmp_path):
+def test_a_stack_that_is_not_running_is_refused(tmp_path):
     (tmp_path / "ports.json").write_text(json.dumps({}))
     with pytest.raises(CommandError, match="No stack runs in"):
         call_command("chaos", "--home", str(tmp_path))
 
 
-def test_a_mistyped_fault_is_told_before_anything_is_started(capsys):
+def test_an_unknown_fault_is_reported_before_anything_is_started(capsys):
     with pytest.raises(SystemExit):
         cli.main(["chaos", "--faults", "kill-everybody"])
     assert "no such fault: kill-everybody" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the client was promised, against a real database and the sandbox's real ledgers."""
+"""The promises to the client, checked against a real database and the sandbox's real ledgers."""
 
 import dataclasses
 import datetime as dt
@@ -21,7 +21,7 @@ NOTHING = Ledgers(charges=[], refunds=[], shipments=[], texts=[], mails=[], push
 
 
 def worked_off(drain):
-    """A few orders, some of them bound to end badly, accepted and worked off."""
+    """A few orders, some of them meant to fail, accepted and processed."""
     planned_orders.stock(100)
     wanted = planned_orders.draw(60, seed=7, run="test")
     chosen = [next(planned for planned in wanted if planned.kind == kind) for kind in CHOSEN]
@@ -53,7 +53,7 @@ def rules(found):
     return {finding.rule for finding in found}
 
 
-def test_doubles_losses_and_wrong_amounts_are_found_and_nothing_else(world, drain):
+def test_duplicates_losses_and_wrong_amounts_are_found_and_nothing_else(world, drain):
     placed = worked_off(drain)
     honest = ledgers(world)
     assert promises.check(placed, honest) == []
@@ -80,7 +80,7 @@ def test_doubles_losses_and_wrong_amounts_are_found_and_nothing_else(world, drai
     assert (lost.rule, lost.subject) == ("lost", "OF-9")
 
 
-def test_an_order_without_an_end_and_news_without_one_are_found(world, drain):
+def test_unfinished_orders_and_notifications_are_found(world, drain):
     planned_orders.stock(10)
     one = place(planned_orders.draw(1, seed=7, run="late")[0])
     assert rules(promises.check([one], ledgers(world))) == {"not final"}
@@ -89,7 +89,7 @@ def test_an_order_without_an_end_and_news_without_one_are_found(world, drain):
 
 
 @pytest.mark.django_db
-def test_what_never_got_an_answer_is_told_and_a_refusal_is_an_answer():
+def test_requests_without_a_response_are_found_and_a_refusal_is_a_response():
     first, second = planned_orders.draw(2, seed=7, run="quiet")
     silent = Placed(planned=first, tries=[Try(at=0, seconds=5, error="ReadTimeout")])
     refused = Placed(planned=second, tries=[Try(at=0, seconds=1, status=422)], refused="422: no")

@@ -19,7 +19,7 @@ PROXY = (sys.executable, "-m", "orderflow.chaos.faults.proxy")
 
 
 class Echo(socketserver.ThreadingTCPServer):
-    """Answers each line with the same line."""
+    """Responds to each line with the same line."""
 
     allow_reuse_address = daemon_threads = True
 
@@ -35,7 +35,7 @@ class Echo(socketserver.ThreadingTCPServer):
 
 
 class Network:
-    """A proxy in a process of its own, as in a drill."""
+    """A proxy in its own process, as in a drill."""
 
     def __init__(self, target):
         self.port = ports.choose()
@@ -51,8 +51,8 @@ class Network:
         except OSError:
             return False
 
-    def tell(self, **planned):
-        return proxy.set_routes(self.control, way=planned)["way"]
+    def change(self, **changes):
+        return proxy.set_routes(self.control, way=changes)["way"]
 
     def connect(self, timeout=5.0):
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
@@ -73,10 +73,10 @@ def running():
 @pytest.fixture
 def network(running):
     yield running
-    running.tell(refuse=False, hang=False, latency=0, cut=True)
+    running.change(refuse=False, hang=False, latency=0, cut=True)
 
 
-def ask(connection, text=b"hello\n"):
+def send_line(connection, text=b"hello\n"):
     connection.sendall(text)
     answer = b""
     while not answer.endswith(b"\n"):
@@ -87,54 +87,54 @@ def ask(connection, text=b"hello\n"):
     return answer
 
 
-def test_what_is_sent_arrives_and_the_answer_comes_back(network):
+def test_data_is_forwarded_in_both_directions(network):
     large = b"x" * 300_000 + b"\n"
     with network.connect() as connection:
-        assert ask(connection) == b"hello\n"
-        assert ask(connection, large) == large
+        assert send_line(connection) == b"hello\n"
+        assert send_line(connection, large) == large
 
 
-def test_a_cut_resets_what_is_connected_and_lets_others_in(network):
+def test_a_cut_resets_connections_and_accepts_new_ones(network):
     with network.connect() as connection:
-        ask(connection)
-        network.tell(cut=True)
+        send_line(connection)
+        network.change(cut=True)
         with pytest.raises(ConnectionError):
-            ask(connection)
+            send_line(connection)
     with network.connect() as connection:
-        assert ask(connection) == b"hello\n"
+        assert send_line(connection) == b"hello\n"
 
 
-def test_refusing_resets_what_is_connected_and_lets_nobody_in(network):
+def test_refusing_resets_connections_and_accepts_none(network):
     with network.connect() as connection:
-        ask(connection)
-        network.tell(refuse=True)
+        send_line(connection)
+        network.change(refuse=True)
         with pytest.raises(ConnectionError):
-            ask(connection)
+            send_line(connection)
     with pytest.raises(ConnectionRefusedError):
         network.connect()
 
-    network.tell(refuse=False)
+    network.change(refuse=False)
     with network.connect() as connection:
-        assert ask(connection) == b"hello\n"
+        assert send_line(connection) == b"hello\n"
 
 
-def test_hanging_lets_everybody_in_and_answers_nobody_until_it_ends(network):
+def test_hanging_accepts_connections_and_forwards_nothing_until_it_ends(network):
     with network.connect() as before:
-        ask(before)
-        network.tell(hang=True)
+        send_line(before)
+        network.change(hang=True)
         before.settimeout(BRIEF)
         with pytest.raises(TimeoutError):
-            ask(before)
+            send_line(before)
         with network.connect(timeout=BRIEF) as during, pytest.raises(TimeoutError):
-            ask(during)
+            send_line(during)
 
-        network.tell(hang=False)
+        network.change(hang=False)
         before.settimeout(5)
         assert before.recv(100) == b"hello\n", "what was sent meanwhile arrives late"
 
 
-def test_latency_delays_each_answer_but_not_the_ones_behind_it(network):
-    network.tell(latency=BRIEF)
+def test_latency_delays_each_response_but_does_not_add_up(network):
+    network.change(latency=BRIEF)
     with network.connect() as connection:
         begun = time.monotonic()
         connection.sendall(b"one\n")
@@ -147,27 +147,27 @@ def test_latency_delays_each_answer_but_not_the_ones_behind_it(network):
     assert BRIEF <= took < 2 * BRIEF + 1
 
 
-def test_troubles_add_up_and_are_shown(network):
-    network.tell(hang=True)
-    shown = network.tell(latency=0.5)
+def test_disturbances_can_be_combined_and_are_shown(network):
+    network.change(hang=True)
+    shown = network.change(latency=0.5)
     assert shown["hang"]
     assert shown["latency"] == 0.5
     assert not shown["refuse"]
 
 
-def test_a_server_that_is_gone_resets_whoever_comes(network):
+def test_connections_to_a_stopped_server_are_reset(network):
     lonely = Network(ports.choose())
     try:
         with lonely.connect() as connection, pytest.raises(ConnectionError):
-            ask(connection)
+            send_line(connection)
     finally:
         lonely.process.terminate()
         lonely.process.wait(5)
 
 
-def test_what_the_control_port_does_not_know_is_refused(network):
+def test_unknown_commands_are_refused(network):
     with pytest.raises(proxy.InvalidCommand, match="KeyError"):
         proxy.set_routes(network.control, elsewhere={"hang": True})
     with pytest.raises(proxy.InvalidCommand, match="not 'explode'"):
-        network.tell(explode=True)
+        network.change(explode=True)
     assert network.answers()

@@ -1,4 +1,4 @@
-"""How recovery is measured and judged: pure arithmetic on moments."""
+"""How recovery is measured and judged: pure arithmetic on times."""
 
 from orderflow.chaos.assessment import backlog, recovery
 from orderflow.chaos.assessment.recovery import InjectedFault, Life
@@ -15,7 +15,7 @@ def life(*moves, is_over=True):
     return Life(moves=moves, is_over=is_over)
 
 
-def test_recovery_lasts_until_the_slowest_order_that_was_under_way_has_moved_again():
+def test_recovery_lasts_until_the_slowest_order_in_progress_has_moved_again():
     fault = injected(began=10, back=12)
     lives = {"quick": life(9, 12.5), "slow": life(5, 17), "over": life(1, 8), "later": life(13, 40)}
     measured = recovery.measure(fault, lives, [fault])
@@ -23,7 +23,7 @@ def test_recovery_lasts_until_the_slowest_order_that_was_under_way_has_moved_aga
     assert (measured.first, measured.slowest, measured.slowest_id) == (0.5, 5, "slow")
 
 
-def test_a_dead_worker_counts_from_its_death_and_a_relay_from_when_it_is_back():
+def test_recovery_counts_from_the_death_of_a_worker_and_from_the_return_of_a_relay():
     lives = {"order": life(9, 20)}
     worker = injected("kill-worker", "orders", began=10, back=13)
     relay = injected("kill-relay", "relay", began=10, back=13)
@@ -37,47 +37,47 @@ def test_the_time_of_other_faults_is_not_charged_to_this_one():
         injected(began=12, back=14),
         injected(began=13, back=15),
         injected(began=2, back=10.5),
-        injected(began=16, back=18, problem="did not strike"),
+        injected(began=16, back=18, problem="no effect"),
     ]
     measured = recovery.measure(fault, {"order": life(9, 20)}, [fault, *others])
     assert measured.slowest == 10 - 3 - 0.5
     assert measured.longest == 10
 
 
-def test_what_an_order_waits_for_a_provider_on_purpose_is_no_recovery():
+def test_planned_waits_for_a_provider_do_not_count_as_recovery():
     fault = injected(began=10)
     waiting = Life(moves=(9, 80), is_over=True, waits=[(12, 72)])
     measured = recovery.measure(fault, {"order": waiting}, [fault])
     assert (measured.slowest, measured.longest) == (10, 70)
 
 
-def test_the_time_in_which_a_long_queue_is_worked_off_is_no_recovery():
+def test_the_processing_of_a_long_queue_does_not_count_as_recovery():
     fault = injected(began=10)
     measured = recovery.measure(fault, {"order": life(9, 40)}, [fault], busy=[(12, 30)])
     assert (measured.slowest, measured.longest) == (12, 30)
 
 
-def test_a_queue_explains_a_wait_only_while_it_is_long_and_something_moves():
+def test_a_queue_excuses_a_wait_only_while_it_is_long_and_orders_move():
     samples = [(10, 5), (11, 200), (12, 180), (13, 180), (14, 100), (15, 3), (16, 0)]
     moves = [10.5, 11.5, 12.5, 14.5, 15.5]
     assert backlog.worked_off(samples, moves) == [(11, 12), (12, 13), (14, 15)]
 
 
-def test_a_queue_that_nobody_could_look_at_explains_nothing():
+def test_a_queue_without_samples_excuses_nothing():
     assert backlog.worked_off([(10, 200), (20, 200)], [15]) == []
 
 
-def test_what_a_broker_has_lost_may_be_resumed_within_a_minute_whatever_else_strikes_meanwhile():
+def test_work_lost_by_a_broker_may_be_resumed_within_a_minute_despite_other_faults():
     loss = injected("broker-forgets", began=10)
     beat = injected("kill-beat", began=15, back=16)
     resumed = recovery.measure(beat, {"order": life(9, 60)}, [loss, beat])
     assert (resumed.slowest, resumed.is_too_slow) == (0, False)
     late = recovery.measure(beat, {"order": life(9, 90)}, [loss, beat])
-    assert (late.slowest, late.is_too_slow) == (90 - 71, True)  # a second of it beat was away
+    assert (late.slowest, late.is_too_slow) == (90 - 71, True)  # beat was down in one of these seconds
     assert recovery.measure(loss, {"order": life(9, 90)}, [loss]).is_too_slow
 
 
-def test_what_else_strikes_while_a_loss_is_made_good_gives_it_as_much_more_time():
+def test_other_faults_extend_the_time_in_which_a_loss_is_repaired():
     loss = injected("broker-forgets", began=10)
     network = injected("network-latency", began=20, back=35)
     beat = injected("kill-beat", began=15, back=16)
@@ -85,7 +85,7 @@ def test_what_else_strikes_while_a_loss_is_made_good_gives_it_as_much_more_time(
     assert late.slowest == 90 - (10 + 60 + 15 + 1)
 
 
-def test_the_search_for_what_is_lost_begins_anew_when_nobody_could_look_for_longer():
+def test_a_long_interruption_of_the_sweeps_restarts_the_search_for_lost_work():
     loss = injected("broker-forgets", began=10)
     beat = injected("kill-beat", began=15, back=16)
     relay = injected("kill-relay", began=40, back=55)
@@ -93,13 +93,13 @@ def test_the_search_for_what_is_lost_begins_anew_when_nobody_could_look_for_long
     assert late.slowest == 130 - (55 + 60)
 
 
-def test_the_loss_excuses_nothing_that_has_moved_since():
+def test_a_loss_excuses_no_order_that_has_moved_since():
     loss = injected("broker-forgets", began=10)
     beat = injected("kill-beat", began=15, back=16)
     assert recovery.measure(beat, {"order": life(9, 14, 60)}, [loss, beat]).slowest == 60 - 16
 
 
-def test_what_never_moves_again_is_told():
+def test_work_that_never_moves_again_is_reported():
     fault = injected(began=10)
     measured = recovery.measure(fault, {"stuck": life(9, is_over=False)}, [fault])
     assert measured.stuck == ("stuck",)
@@ -116,7 +116,7 @@ def test_limits_are_judged_and_kinds_without_one_are_not():
         assert recovery.measure(fault, lives, [fault]).is_too_slow == too_slow
 
 
-def test_recoveries_are_summed_up_by_kind():
+def test_recoveries_are_summarised_by_kind():
     faults = [injected(began=10), injected(began=30), injected(began=50)]
     lives = {"a": life(9, 11), "b": life(29, 34), "c": life(49, 51.5)}
     summary = recovery.by_kind([recovery.measure(fault, lives, []) for fault in faults])

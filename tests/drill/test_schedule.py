@@ -21,19 +21,19 @@ def test_another_seed_draws_others():
 
 
 @pytest.mark.parametrize("duration", [10, 60, 900])
-def test_every_kind_strikes_however_short_the_drill_is(duration):
+def test_every_kind_is_injected_however_short_the_drill_is(duration):
     drawn = schedule.draw(KINDS, seed=3, duration=duration)
     assert {fault.kind for fault in drawn} == set(KINDS)
     assert all(0 < fault.start < duration for fault in drawn)
 
 
-def test_a_long_drill_has_more_faults_and_no_kind_twice_before_all_have_struck():
+def test_no_kind_is_injected_twice_before_all_were_injected_once():
     drawn = schedule.draw(KINDS, seed=3, duration=900)
     assert len(drawn) > 3 * len(KINDS)
     assert {fault.kind for fault in drawn[: len(KINDS)]} == set(KINDS)
 
 
-def test_a_fault_keeps_to_what_its_kind_may_do():
+def test_the_parameters_of_a_fault_are_within_the_limits_of_its_kind():
     for fault in schedule.draw(KINDS, seed=5, duration=3600):
         trait = TRAITS[fault.kind]
         assert fault.target in trait.targets
@@ -51,21 +51,21 @@ def test_the_leader_of_a_queue_is_killed_only_where_there_is_a_cluster(nodes):
     assert left_out == ({} if nodes == 3 else {"kill-leader": "needs a cluster: --broker rabbitmq --nodes 3"})
 
 
-def test_leaving_a_kind_out_changes_nothing_about_the_others():
+def test_leaving_a_kind_out_keeps_the_others():
     kinds, _ = schedule.possible(KINDS, own_stack=True, nodes=1)
     without = [kind for kind in KINDS if kind != "kill-leader"]
     assert schedule.draw(kinds, seed=48, duration=20) == schedule.draw(without, seed=48, duration=20)
 
 
-def test_no_faults_is_a_drill_too():
+def test_a_drill_can_have_no_faults():
     assert schedule.draw([], seed=7, duration=60) == []
 
 
-def test_a_fault_that_nobody_knows_is_refused_with_the_list():
+def test_an_unknown_fault_is_refused_with_the_list():
     with pytest.raises(argparse.ArgumentTypeError, match=r"no such fault: kill-cat; there are kill-worker"):
         options.kinds("kill-relay,kill-cat")
 
 
-def test_some_orders_are_bound_to_be_declined_refused_and_cancelled():
+def test_some_orders_are_meant_to_be_declined_refused_and_cancelled():
     kinds = {planned.kind for planned in planned_orders.draw(200, seed=7, run="a")}
     assert kinds == {"good", "declined", "unshippable", "cancelled"}

@@ -1,4 +1,4 @@
-"""What counts as stuck when a drill has settled, against a real database; each time one thing is broken."""
+"""What counts as stuck at the end of a drill, against a real database; each test breaks one thing."""
 
 import datetime as dt
 
@@ -17,7 +17,7 @@ LATER = dt.timedelta(minutes=5)
 
 @pytest.fixture
 def order(world, drain):
-    """An order that is under way: the broker has lost all that was started for it."""
+    """An order in progress: the broker has lost all its messages."""
     order = place()
     relay.drain()
     testing.purge()
@@ -32,29 +32,29 @@ def waits(**condition):
     Delivery.objects.filter(**condition).update(status="waiting", not_before=Now() + LATER)
 
 
-def test_an_order_that_has_come_to_its_end_is_not_stuck(world, drain):
+def test_a_finished_order_is_not_stuck(world, drain):
     order = place()
     drain()
     assert details(order) == []
 
 
-def test_what_a_broker_has_lost_is_stuck(order):
-    told = details(order)
-    assert any("the order is placed, and nothing is planned" in detail for detail in told)
-    assert sum("the delivery of" in detail for detail in told) == Delivery.objects.count() > 1
+def test_work_that_a_broker_has_lost_is_stuck(order):
+    found = details(order)
+    assert any("the order is placed, and nothing is planned" in detail for detail in found)
+    assert sum("the delivery of" in detail for detail in found) == Delivery.objects.count() > 1
 
 
-def test_what_waits_for_a_planned_time_is_not_stuck(order):
+def test_work_with_a_planned_time_is_not_stuck(order):
     waits()
     assert details(order) == []
 
 
-def test_a_wait_that_is_over_is_stuck(order):
+def test_work_whose_planned_time_has_passed_is_stuck(order):
     Delivery.objects.update(status="waiting", not_before=Now() - LATER)
     assert sum("is waiting since" in detail for detail in details(order)) == Delivery.objects.count()
 
 
-def test_what_lies_in_an_open_dead_letter_is_not_stuck_and_the_others_are(order):
+def test_work_in_an_open_dead_letter_is_not_stuck_and_other_work_is(order):
     waits(workflow__startswith="notifications.")
     Delivery.objects.filter(workflow__startswith="orders.").delete()
     assert details(order) == ["the order is placed, and nothing is planned"]
@@ -66,20 +66,20 @@ def test_what_lies_in_an_open_dead_letter_is_not_stuck_and_the_others_are(order)
 
 
 @pytest.mark.parametrize("status", ["pending", "parked"])
-def test_a_message_that_nobody_delivers_is_stuck(order, status):
+def test_a_message_without_a_delivery_is_stuck(order, status):
     waits()
     OutboxMessage.objects.update(status=status, not_before=Now() - LATER)
     assert len(details(order)) == OutboxMessage.objects.filter(key=str(order.pk)).count() > 0
 
 
-def test_a_notification_that_nothing_will_send_is_stuck(world, drain):
+def test_a_notification_without_a_planned_send_is_stuck(world, drain):
     order = place()
     drain()
     Notification.objects.filter(pk=Notification.objects.first().pk).update(status="sending", sent_at=None)
-    [told] = details(order)
-    assert "is sending, and nothing is planned" in told
+    [found] = details(order)
+    assert "is sending, and nothing is planned" in found
 
 
-def test_an_order_that_no_message_moves_is_stuck(order):
+def test_an_order_without_a_message_is_stuck(order):
     Delivery.objects.all().delete()
     assert details(order) == ["the order is placed, and nothing is planned"]

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def wait_until(condition: Callable[[], Any], process: Any = None, seconds: float = 20.0) -> None:
-    """Wait for a condition; fail when the process that should bring it about has ended, or when time is up."""
+    """Wait for a condition; fail if the process that should bring it about has ended, or when time is up."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, f"ended with {process.returncode}"

@@ -1,4 +1,4 @@
-"""Homes for real servers on free ports. Only processes that a test has started are ever signalled."""
+"""Folders for real servers on free ports. Only processes that a test has started are signalled."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,10 @@ PASSWORDS = {"postgres_superuser": "super-secret", "postgres": "secret"}
 
 @contextlib.contextmanager
 def new_folder() -> Iterator[Path]:
-    """Make a folder that other accounts may pass through, unlike pytest's own: servers of root run as one."""
+    """
+    Make a folder that other accounts may traverse, unlike pytest's: servers started by root use another
+    account.
+    """
     path = Path(tempfile.mkdtemp(prefix="orderflow stack "))
     path.chmod(0o711)
     try:
@@ -66,7 +69,7 @@ def describe_postgres(stack_folders: StackFolders, place: ServersFolder) -> Post
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[ServersFolder]:
-    """A folder with a database cluster, made once. Every test leaves it usable, and stopped."""
+    """A folder with a database cluster that is made once. Every test leaves it usable, and stopped."""
     with new_folder() as folder:
         stack_folders = StackFolders(folder)
         stack_folders.prepare()
@@ -77,7 +80,7 @@ def cluster() -> Iterator[ServersFolder]:
 
 @pytest.fixture
 def new_postgres(stack_folders: StackFolders, place: ServersFolder) -> Postgres:
-    """A database whose cluster has yet to be made."""
+    """A database whose cluster has not been created yet."""
     return describe_postgres(stack_folders, place)
 
 
@@ -99,7 +102,7 @@ def valkey(stack_folders: StackFolders, place: ServersFolder) -> Valkey:
 
 @pytest.fixture
 def run_server() -> Iterator[Callable[[Postgres | Valkey], Process]]:
-    """Start a server, wait until it is ready, and see to its end."""
+    """Start a server, wait until it is ready, and stop it at the end."""
     started: list[Process] = []
 
     def start(server: Postgres | Valkey) -> Process:

@@ -27,7 +27,7 @@ from orderflow.stack.supervision import children
 from tests.stack import wait_until
 from tests.stack.conftest import PASSWORDS
 
-# Answers every page; shows its environment; as a worker, beat or Flower says what Celery says.
+# Responds to every request with its environment; as a worker, beat or Flower it prints what Celery prints.
 STAND_IN = """
 import http.server, json, os, re, sys
 
@@ -117,17 +117,17 @@ def read(checkout):
         return None
 
 
-def ask(url):
+def fetch(url):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=5) as answer:
         return json.load(answer)
 
 
 @pytest.mark.slow
-def test_the_life_of_a_stack(checkout):
+def test_a_stack_starts_restarts_a_worker_keeps_its_data_and_stops(checkout):
     web = ports.choose()
     stack = start(checkout, "up", "--port", str(web), HTTP_PROXY="http://127.0.0.1:1", PGSSLMODE="require")
-    seen = ask(f"http://127.0.0.1:{web}/")
+    seen = fetch(f"http://127.0.0.1:{web}/")
     assert run(checkout, "sql", "CREATE TABLE kept AS SELECT 1042 AS number").returncode == 0
 
     again = run(checkout, "up")
@@ -139,7 +139,7 @@ def test_the_life_of_a_stack(checkout):
     assert run(checkout, "reset").returncode == 3
     elsewhere = run(checkout, "sql", "SELECT 1", DATABASE_URL="postgresql://me@127.0.0.1:1/other")
     assert elsewhere.returncode == 1
-    assert elsewhere.stderr.startswith("DATABASE_URL of your environment is not what the stack that runs here")
+    assert elsewhere.stderr.startswith("DATABASE_URL in your environment differs from what the running stack")
     assert run(checkout, "down", "--help").stdout.startswith("python3 run.py")
     assert run(checkout, "down", "--now").returncode == 2
     assert run(checkout, "fail").returncode == 4
@@ -176,7 +176,7 @@ def test_the_life_of_a_stack(checkout):
     assert not [process_id for process_id in processes.values() if children.command_line(process_id)]
     assert run(checkout, "status").returncode == 1
 
-    # With nothing running, a command brings the servers up for itself: the data is still there.
+    # With nothing running, a command starts the servers for itself: the data is still there.
     folder = str(checkout.parent)
     assert (
         run(checkout, "sql", "SELECT number FROM kept", ORDERFLOW_CALLED_FROM=folder).stdout == f"1042 {folder}"
@@ -190,7 +190,7 @@ def test_the_life_of_a_stack(checkout):
     assert "kept" in run(checkout, "sql", "SELECT number FROM kept").stderr
 
 
-def test_once_ends_with_the_exit_code_of_the_demo(checkout):
+def test_once_exits_with_the_exit_code_of_the_demo(checkout):
     (checkout / "demo-exit").write_text("5")
     once = run(checkout, "--once", "--orders", "7")
     assert once.returncode == 5
@@ -201,7 +201,7 @@ def test_once_ends_with_the_exit_code_of_the_demo(checkout):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(checkout):
+def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_reported(checkout):
     stack = start(checkout)
     processes = read(checkout)["processes"]
     os.kill(stack.pid, signal.SIGINT)
@@ -211,14 +211,14 @@ def test_ctrl_c_stops_everything_and_the_death_of_the_database_is_explained(chec
     stack = start(checkout, "up")
     os.kill(read(checkout)["processes"]["postgres"]["pid"], signal.SIGKILL)
     assert stack.wait(5) == 1
-    said = stack.stdout.read()
-    assert "postgres was killed by signal 9 while everything else was running." in said
-    assert "database system is ready to accept connections" in said
-    assert "Traceback" not in said
+    output = stack.stdout.read()
+    assert "postgres was killed by signal 9 while everything else was running." in output
+    assert "database system is ready to accept connections" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
+def test_problems_are_reported_in_a_sentence(checkout):
     def complaint(*words, **extra):
         done = run(checkout, *words, **extra)
         assert done.returncode == 1
@@ -246,13 +246,13 @@ def test_what_is_in_the_way_is_told_in_a_sentence(checkout):
 
 
 @pytest.mark.slow
-def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run_server):
+def test_servers_of_the_user_are_used_and_not_replaced(checkout, postgres, valkey, run_server):
     run_server(postgres)
     run_server(valkey)
     given = {"DATABASE_URL": postgres.url, "BROKER_URL": valkey.url(5)}
     web = ports.choose()
     stack = start(checkout, "up", "--port", str(web), **given)
-    seen = ask(f"http://127.0.0.1:{web}/")
+    seen = fetch(f"http://127.0.0.1:{web}/")
     assert {name: seen[name] for name in ("DATABASE_URL", "BROKER_URL", "REDIS_URL")} == {
         **given,
         "REDIS_URL": given["BROKER_URL"],
@@ -262,7 +262,7 @@ def test_given_servers_are_used_and_not_replaced(checkout, postgres, valkey, run
     assert stack.wait(5) == 0
 
 
-def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(folder):
+def test_migrations_run_before_the_first_order_unless_they_are_known_to_be_current(folder):
     stack_folders = folders.StackFolders(folder)
     stack_folders.servers.mkdir(parents=True)
     migrations = folder / "orders" / "migrations"
@@ -291,7 +291,7 @@ def test_migrations_are_looked_at_before_the_first_order_unless_they_are_known(f
     assert "migrate" in order(migrated=True)["admin"].after
 
 
-def test_the_settings_of_a_stack_log_in_to_its_mail_server_which_takes_no_mail_without(folder):
+def test_the_mail_server_accepts_mail_only_with_the_stacks_own_credentials(folder):
     stack_folders = folders.StackFolders(folder)
     stack_folders.prepare()
     port = {name: ports.choose() for name in ("web", "flower", *stack_environment.SANDBOX)}
@@ -309,7 +309,7 @@ def test_the_settings_of_a_stack_log_in_to_its_mail_server_which_takes_no_mail_w
             assert client.mail("shop@example.com")[0] == 250
 
 
-def test_what_outlived_a_killed_supervisor_is_ended_unless_it_is_a_stranger(folder):
+def test_processes_left_by_a_killed_supervisor_are_ended_but_no_others(folder):
     stack_folders = folders.StackFolders(folder)
     stack_folders.prepare()
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -326,7 +326,7 @@ def test_what_outlived_a_killed_supervisor_is_ended_unless_it_is_a_stranger(fold
     stranger.wait()
 
 
-def test_a_run_file_of_an_older_version_is_still_understood(folder):
+def test_a_run_file_of_an_older_version_is_still_read(folder):
     stack_folders = folders.StackFolders(folder)
     stack_folders.prepare()
     run = state.Run(pid=1, what=state.STACK, started_at=0.0, processes={"web": {"state": "ready", "pid": 2}})

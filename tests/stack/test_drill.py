@@ -21,7 +21,7 @@ from orderflow.stack.processes import Table
 from orderflow.stack.servers import rabbitmq, throwaway
 from tests.stack.test_commands import STAND_IN, environment
 
-# As the command of a drill it kills the database, and sees that its address works again by way of the proxy.
+# As the command of a drill it kills the database, and checks that its address works again through the proxy.
 MANAGE = """
 import json, os, signal, sys, time
 if sys.argv[1] == "chaos":
@@ -63,9 +63,9 @@ def checkout(folder):
 
 
 @pytest.mark.slow
-def test_a_drill_has_a_stack_of_its_own_that_comes_back_when_it_is_broken_and_then_goes(checkout):
+def test_a_drill_has_its_own_stack_that_recovers_and_is_removed_at_the_end(checkout):
     done = subprocess.run(
-        [sys.executable, "-m", "orderflow.stack", "chaos", "--report", str(checkout / "told")],
+        [sys.executable, "-m", "orderflow.stack", "chaos", "--report", str(checkout / "report")],
         cwd=checkout,
         env=environment(DATABASE_URL="postgresql://somebody@example.com/else"),
         capture_output=True,
@@ -74,18 +74,18 @@ def test_a_drill_has_a_stack_of_its_own_that_comes_back_when_it_is_broken_and_th
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    said = {line.partition(" ")[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    assert said["kept"] == ["1042"], done.stdout + done.stderr
-    assert said["routes"] == ["database", "broker", "shared"]
+    output = {line.partition(" ")[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert output["kept"] == ["1042"], done.stdout + done.stderr
+    assert output["routes"] == ["database", "broker", "shared"]
     assert {"postgres", "valkey", "proxy", "orders", "orders-2", "relay", "beat", "web"} <= set(
-        said["processes"]
+        output["processes"]
     )
-    assert not {"flower", "jobs"} & set(said["processes"])
-    assert not Path(" ".join(said["state"])).exists(), "the throwaway folder is removed"
-    assert "database system was not properly shut down" in (checkout / "told/log/postgres.log").read_text()
+    assert not {"flower", "jobs"} & set(output["processes"])
+    assert not Path(" ".join(output["state"])).exists(), "the throwaway folder is removed"
+    assert "database system was not properly shut down" in (checkout / "report/log/postgres.log").read_text()
 
 
-def test_the_state_of_a_stack_can_be_kept_elsewhere(folder):
+def test_the_state_of_a_stack_can_be_in_another_folder(folder):
     stack_folders = StackFolders(root=folder / "checkout", kept_in=folder / "drill")
     stack_folders.prepare()
     assert stack_folders.run == folder / "drill" / "run.json"
@@ -93,7 +93,7 @@ def test_the_state_of_a_stack_can_be_kept_elsewhere(folder):
     assert not (folder / "checkout").exists()
 
 
-def test_more_workers_for_orders_share_the_queue_and_what_it_has_handed_out(folder, monkeypatch):
+def test_several_orders_workers_share_the_queue_and_its_unacknowledged_messages(folder, monkeypatch):
     started = {}
 
     def start(command, *, environment, **_):
@@ -112,19 +112,19 @@ def test_more_workers_for_orders_share_the_queue_and_what_it_has_handed_out(fold
     }
 
 
-def test_without_rabbitmq_it_is_said_what_to_install(monkeypatch):
+def test_missing_rabbitmq_is_reported_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr(rabbitmq, "SCRIPTS", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(Problem, match=r"RabbitMQ is not installed here.*or use --broker redis"):
         rabbitmq.program()
 
 
-def test_an_address_is_changed_in_nothing_but_its_port():
+def test_only_the_port_of_an_address_is_changed():
     url = "redis://:secret@127.0.0.1:6379/1"
     assert drill._by(url, 7000) == "redis://:secret@127.0.0.1:7000/1"
 
 
-def test_the_nodes_of_a_cluster_start_one_after_the_other_and_the_broker_has_all_addresses(folder, monkeypatch):
+def test_cluster_nodes_start_in_turn_and_the_broker_url_names_all_of_them(folder, monkeypatch):
     monkeypatch.setattr(rabbitmq, "program", lambda: rabbitmq.Program(folder / "server", folder / "epmd"))
     port = {name: 7000 + number for number, name in enumerate(throwaway.ports(3))}
     stack_folders = folders.ServersFolder(path=folder, account=Account())

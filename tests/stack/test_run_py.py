@@ -1,4 +1,4 @@
-"""run.py itself, which has to work before anything is installed."""
+"""run.py itself, which must work before anything is installed."""
 
 import ast
 import importlib.util
@@ -18,7 +18,7 @@ RUN_PY = folders.ROOT / "run.py"
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout that needs one package and whose stack prints what it was given."""
+    """A checkout that needs one package and whose stack prints its arguments."""
     shutil.copy(RUN_PY, tmp_path)
     (tmp_path / "requirements.txt").write_text("nothing-of-this-name==1 --hash=sha256:" + "0" * 64 + "\n")
     (tmp_path / "orderflow").mkdir()
@@ -30,7 +30,7 @@ def checkout(tmp_path):
 
 @pytest.fixture
 def module(checkout):
-    """run.py, imported for that checkout, with a `.venv` that is a link to this interpreter."""
+    """run.py, imported for that checkout, with a `.venv` that links to this interpreter."""
     spec = importlib.util.spec_from_file_location("run_of_a_test", checkout / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,7 +52,7 @@ def test_an_old_python_can_parse_it():
     ast.parse(RUN_PY.read_text(), feature_version=(3, 6))
 
 
-def test_an_old_python_without_a_newer_one_gets_a_sentence(checkout):
+def test_an_old_python_prints_a_message_if_there_is_no_newer_one(checkout):
     pretend = (
         f"import sys; sys.version_info = (3, 6, 9, 'final', 0); exec(open({str(checkout / 'run.py')!r}).read())"
     )
@@ -84,7 +84,7 @@ def test_an_old_python_hands_over_to_a_newer_one(checkout, tmp_path):
     assert done.stdout.split()[1:] == [str(checkout), os.getcwd(), "status", "--all"], done.stderr
 
 
-def test_looking_needs_no_packages_and_works_from_any_folder(checkout):
+def test_status_needs_no_packages_and_works_from_any_folder(checkout):
     done = run(checkout, "status", PYTHONPATH="/nowhere")
     assert done.returncode == 0
     assert done.stdout.split()[1:] == [str(checkout), str(checkout.parent), "status"]
@@ -99,7 +99,7 @@ def test_a_warm_start_installs_nothing(checkout, module):
     assert done.stdout.split()[1:] == [str(checkout), str(checkout.parent), "up"]
 
 
-def test_another_lock_or_another_interpreter_means_another_set_up(checkout, module):
+def test_changed_requirements_or_another_interpreter_cause_a_new_setup(checkout, module):
     Path(module.stamp_path("requirements.txt")).write_text(module.stamp("requirements.txt"))
     (checkout / "requirements.txt").write_text("something-else==2\n")
     assert not module.is_installed("requirements.txt")
@@ -112,7 +112,7 @@ def test_another_lock_or_another_interpreter_means_another_set_up(checkout, modu
 
 
 @pytest.mark.slow
-def test_an_unreachable_index_is_told_in_a_sentence(checkout):
+def test_an_unreachable_index_is_reported_in_a_sentence(checkout):
     index = f"http://127.0.0.1:{ports.choose()}/simple"
     with_pip = os.path.realpath(sys.executable)
     done = run(checkout, "up", python=with_pip, PIP_INDEX_URL=index, UV_INDEX_URL=index, UV_HTTP_RETRIES="0")
@@ -121,7 +121,7 @@ def test_an_unreachable_index_is_told_in_a_sentence(checkout):
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_that_is_not_writable_is_told_in_a_sentence(checkout):
+def test_a_folder_that_is_not_writable_is_reported_in_a_sentence(checkout):
     (checkout / ".orderflow").touch()
     done = run(checkout, "up")
     assert done.returncode == 1
@@ -142,7 +142,7 @@ def test_a_folder_that_is_not_writable_is_told_in_a_sentence(checkout):
         ("something else went wrong", "something else went wrong"),
     ],
 )
-def test_the_log_of_a_failed_set_up_is_explained(module, output, sentence):
+def test_a_failed_setup_is_explained_from_its_log(module, output, sentence):
     Path(module.STATE).mkdir()
     Path(module.SETUP_LOG).write_text(f"$ uv pip install\ntimed out\n\n$ pip install\n{output}\n")
     assert sentence in module.explain_failure("Installing failed")
@@ -151,7 +151,7 @@ def test_the_log_of_a_failed_set_up_is_explained(module, output, sentence):
 @pytest.mark.parametrize(
     ("has_apt", "user", "sentence"), [(True, 1000, "apt-get install python3"), (False, 0, "nor the ensurepip")]
 )
-def test_a_python_without_ensurepip_is_told_what_is_missing(module, monkeypatch, has_apt, user, sentence):
+def test_a_python_without_ensurepip_reports_what_is_missing(module, monkeypatch, has_apt, user, sentence):
     monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/apt-get" if has_apt else None)
     monkeypatch.setattr(module.os, "geteuid", lambda: user)
     with pytest.raises(module.Stop, match=sentence):

@@ -1,4 +1,4 @@
-"""What is in the way is said in sentences: which setting, what was tried, what to do."""
+"""Problems are reported in sentences: which setting, what was tried, what to do."""
 
 import contextlib
 import os
@@ -37,39 +37,39 @@ def manage(*words, **settings):
 
 @pytest.fixture
 def deaf():
-    """The port of a server that takes connections and says nothing."""
+    """The port of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.mark.slow
-def test_servers_that_say_nothing_are_named_within_five_seconds(deaf):
+def test_servers_that_do_not_answer_are_named_within_five_seconds(deaf):
     urls = {
         "DATABASE_URL": f"postgresql://me:hidden@localhost:{deaf}/shop",
         "BROKER_URL": f"amqp://me:hidden@localhost:{deaf}//",
         "REDIS_URL": f"redis://:hidden@localhost:{deaf}/1",
     }
     begun = time.monotonic()
-    told = given.complaints_about(urls)
+    message = given.complaints_about(urls)
 
     assert time.monotonic() - begun < 4.5
-    assert [line.split()[0] for line in told] == list(urls)
-    assert all(f"Tried: localhost:{deaf}" in complaint for complaint in told)
-    assert not any("hidden" in complaint for complaint in told)
+    assert [line.split()[0] for line in message] == list(urls)
+    assert all(f"Tried: localhost:{deaf}" in complaint for complaint in message)
+    assert not any("hidden" in complaint for complaint in message)
 
 
-def test_a_command_that_found_a_server_silent_asks_once_more_and_briefly(deaf, monkeypatch):
+def test_a_failed_command_tries_silent_servers_once_more_and_briefly(deaf, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:hidden@localhost:{deaf}/shop")
     monkeypatch.setenv("BROKER_URL", f"redis://:hidden@localhost:{deaf}/0")
     monkeypatch.delenv("REDIS_URL", raising=False)
-    told = program.unusable_servers(OperationalError("timeout expired"))
+    complaints = program.unusable_servers(OperationalError("timeout expired"))
 
-    assert [line.split()[0] for line in told] == ["DATABASE_URL", "BROKER_URL"]
+    assert [line.split()[0] for line in complaints] == ["DATABASE_URL", "BROKER_URL"]
     # Two seconds passed before, and one for the start.
-    assert all("Answer: none within 1.5 s" in line for line in told)
+    assert all("Answer: none within 1.5 s" in line for line in complaints)
 
 
-def test_the_whole_answer_of_libpq_is_shown(postgres, run_server):
+def test_the_complete_message_of_libpq_is_shown(postgres, run_server):
     run_server(postgres)
     free = ports.choose()
 
@@ -83,7 +83,7 @@ def test_the_whole_answer_of_libpq_is_shown(postgres, run_server):
     assert given.complaint("DATABASE_URL", postgres.url) == ""
 
 
-def test_a_broker_says_what_it_refuses(valkey, run_server):
+def test_the_refusal_of_a_broker_is_shown(valkey, run_server):
     run_server(valkey)
 
     assert given.complaint("BROKER_URL", valkey.url(0)) == ""
@@ -102,19 +102,19 @@ def test_a_broker_says_what_it_refuses(valkey, run_server):
         ("dsn user=me password=t host=t", "dsn user=me password=*** host=t"),
     ],
 )
-def test_a_password_is_hidden_where_it_stands_and_its_letters_are_left_elsewhere(text, shown):
+def test_a_password_is_masked_only_where_it_is_used_as_a_password(text, shown):
     assert given.masked(text, "postgresql://me:t@t/t") == shown
 
 
 @pytest.mark.parametrize(
-    ("name", "url", "says"),
+    ("name", "url", "reason"),
     [
         ("DATABASE_URL", "mysql://me:hidden@host/shop", "it begins with mysql://"),
         ("DATABASE_URL", "hidden", "it has no scheme"),
         ("DATABASE_URL", "postgresql://me:hid@den@host/shop", "write @"),
         ("DATABASE_URL", "postgresql://me:hid den@host/shop", "write @"),
         ("DATABASE_URL", "postgresql://me:hid%zz@host/shop", "write @"),
-        ("DATABASE_URL", "postgresql://me:hidden@host:many/shop", "its port is no number"),
+        ("DATABASE_URL", "postgresql://me:hidden@host:many/shop", "its port is not a number"),
         ("DATABASE_URL", "postgresql://me:hidden@[host/shop", "its host cannot be read"),
         ("DATABASE_URL", "postgresql://me:hid%00den@host/shop", "write @"),
         ("DATABASE_URL", "postgresql://me:hid#den@host/shop", "write / # ? as %2F %23 %3F"),
@@ -131,12 +131,12 @@ def test_a_password_is_hidden_where_it_stands_and_its_letters_are_left_elsewhere
         ("REDIS_URL", "amqp://me:hidden@host", "it begins with amqp://"),
     ],
 )
-def test_an_address_that_is_none_is_told_without_its_password(name, url, says):
-    told = given.complaint(name, url)
+def test_a_malformed_url_is_reported_without_its_password(name, url, reason):
+    message = given.complaint(name, url)
 
-    assert told.startswith(f"{name} is not an address that can be used: ")
-    assert says in told
-    assert not [part for part in ("hidden", "den@", "hid%", "hid d") if part in told]
+    assert message.startswith(f"{name} is not an address that can be used: ")
+    assert reason in message
+    assert not [part for part in ("hidden", "den@", "hid%", "hid d") if part in message]
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_an_address_that_is_none_is_told_without_its_password(name, url, says):
         ("DATABASE_URL", "postgresql://me@" + "h" * 70 + "/shop", "Correct the name of the host"),
     ],
 )
-def test_what_to_do_fits_what_is_wrong(name, url, advice):
+def test_the_advice_matches_the_problem(name, url, advice):
     assert advice in given.complaint(name, url.format(port=ports.choose())).splitlines()[-1]
 
 
-def test_another_kind_of_server_is_told_from_one_that_wants_tls():
+def test_another_kind_of_server_is_distinguished_from_one_that_requires_tls():
     def answer(server):
         with contextlib.suppress(OSError):  # the test has ended
             while True:
@@ -167,12 +167,12 @@ def test_another_kind_of_server_is_told_from_one_that_wants_tls():
         database = given.complaint("DATABASE_URL", f"postgresql://me@127.0.0.1:{port}/shop")
         broker = given.complaint("BROKER_URL", f"redis://127.0.0.1:{port}/0")
 
-    for told in (database, broker):
-        assert told.endswith("Something else answers there: correct the host and port.")
+    for message in (database, broker):
+        assert message.endswith("Something else answers there: correct the host and port.")
 
 
 @pytest.mark.slow
-def test_a_command_without_its_servers_ends_in_sentences():
+def test_a_command_without_its_servers_prints_sentences():
     free = ports.choose()
     urls = {
         "DATABASE_URL": f"postgresql://me:hidden@127.0.0.1:{free}/shop",
@@ -201,7 +201,7 @@ def test_a_command_without_its_servers_ends_in_sentences():
     ),
     ids=["manage.py", "celery", "gunicorn"],
 )
-def test_missing_settings_are_one_sentence_whatever_is_started(program):
+def test_missing_settings_are_reported_in_one_sentence_by_every_program(program):
     bind = ["-b", "127.0.0.1:0", "--no-control-socket"] if "gunicorn" in program else []
     done = subprocess.run(
         [sys.executable, *program, *bind],
@@ -220,7 +220,7 @@ def test_missing_settings_are_one_sentence_whatever_is_started(program):
     assert "DATABASE_SESSIONS (not a valid integer)" in sentence
 
 
-def test_another_database_than_postgresql_is_refused_in_a_sentence():
+def test_databases_other_than_postgresql_are_refused_in_a_sentence():
     done = manage("check", SECRET_KEY="x", BROKER_URL="redis://x", DATABASE_URL="mysql://me:hidden@host/shop")
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -228,7 +228,7 @@ def test_another_database_than_postgresql_is_refused_in_a_sentence():
 
 
 @pytest.mark.parametrize("word", but_first(["outbox_status", "demo", "send_test_notification", "chaos"]))
-def test_without_a_stack_a_command_that_looks_at_one_says_so_and_starts_nothing(checkout, word):  # noqa: F811
+def test_a_command_that_needs_a_stack_reports_its_absence_and_starts_nothing(checkout, word):  # noqa: F811
     extra = ("--not-my-own-stack", "--not-my-own-stack") if word == "chaos" else ()
     done = run(checkout, word, *extra)
 
@@ -239,20 +239,20 @@ def test_without_a_stack_a_command_that_looks_at_one_says_so_and_starts_nothing(
     assert deaf_broker.stderr.startswith("Nothing is running here")
 
 
-def test_help_lists_what_there_is_and_starts_nothing(checkout, capsys):  # noqa: F811
+def test_help_lists_all_commands_and_starts_nothing(checkout, capsys):  # noqa: F811
     assert cli.main(["help"]) == 0
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
 
-    assert {line.split()[0] for line in told.splitlines() if line.startswith("  ")} >= COMMANDS
-    assert all(f"python3 run.py {word}" in told or f"| {word}" in told for word in cli.OWN_WORDS)
-    assert not [line for line in told.splitlines() if line.startswith("  ") and len(line.split()) < 3]
+    assert {line.split()[0] for line in message.splitlines() if line.startswith("  ")} >= COMMANDS
+    assert all(f"python3 run.py {word}" in message or f"| {word}" in message for word in cli.OWN_WORDS)
+    assert not [line for line in message.splitlines() if line.startswith("  ") and len(line.split()) < 3]
     assert run(checkout, "help").returncode == 0
     assert run(checkout, "outbox_status", "--help").returncode == 0
     assert not list((checkout / ".orderflow").rglob("*.log"))
 
 
 @pytest.mark.slow
-def test_every_command_explains_itself_without_servers_or_settings():
+def test_every_command_prints_help_without_servers_or_settings():
     assert set(environment.PLACEHOLDERS) == {"ORDERFLOW_COMMAND", "SECRET_KEY", "DATABASE_URL", "BROKER_URL"}
     assert "open dead letters" in manage("help", "replay_failures", **environment.PLACEHOLDERS).stdout
 
@@ -269,7 +269,7 @@ def test_a_full_disk_is_named(folder, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith(f"{folders.StackFolders().state}: No space left on device. Free")
 
 
-def test_a_reader_who_has_read_enough_ends_a_command_without_a_word():
+def test_a_closed_output_ends_a_command_silently():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "run.py", "help"]

@@ -20,7 +20,7 @@ def answers(postgres, query):
         return connection.execute(query).fetchone()[0]
 
 
-def ask(valkey, *commands):
+def send_commands(valkey, *commands):
     return valkey._ask(f"AUTH {valkey.password}", *commands)
 
 
@@ -42,7 +42,7 @@ def test_rows_survive_a_stop_and_a_kill_of_the_database(postgres, run_server):
     assert third.poll() is None
 
 
-def test_the_project_owns_its_database_and_is_no_superuser(postgres, run_server):
+def test_the_project_owns_its_database_and_is_not_a_superuser(postgres, run_server):
     run_server(postgres)
     assert (
         answers(postgres, "SELECT rolsuper::text || rolcreatedb FROM pg_roles WHERE rolname = current_user")
@@ -59,7 +59,7 @@ def test_the_project_owns_its_database_and_is_no_superuser(postgres, run_server)
 
 
 @pytest.mark.slow
-def test_what_killed_starts_left_behind_is_no_obstacle(new_postgres, run_server):
+def test_leftovers_of_killed_starts_do_not_prevent_a_start(new_postgres, run_server):
     postgres = new_postgres
     half = postgres.data.with_name("postgres.init")
     half.mkdir()
@@ -67,7 +67,7 @@ def test_what_killed_starts_left_behind_is_no_obstacle(new_postgres, run_server)
     run_server(postgres).kill()
 
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
-        # After a restart of a container, the number in the file may belong to anyone.
+        # After a container restart, the process id in the file may belong to any process.
         pid_file = postgres.data / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
@@ -76,48 +76,48 @@ def test_what_killed_starts_left_behind_is_no_obstacle(new_postgres, run_server)
         stranger.kill()
 
 
-def test_a_server_that_outlived_its_supervisor_makes_way(postgres, run_server):
+def test_a_server_that_outlived_its_supervisor_is_stopped(postgres, run_server):
     orphan = run_server(postgres)
     successor = run_server(postgres)
     assert orphan.poll() == 0
     assert successor.poll() is None
 
 
-def test_data_of_another_major_version_is_refused_with_the_way_out(new_postgres):
+def test_data_of_another_major_version_is_refused_with_advice(new_postgres):
     new_postgres.data.mkdir()
     (new_postgres.data / "PG_VERSION").write_text("13\n")
     with pytest.raises(Problem, match=r"of PostgreSQL 13, the server here is PostgreSQL .* run.py reset"):
         new_postgres.start()
 
 
-def test_lost_passwords_are_named_instead_of_timing_out(postgres, run_server):
+def test_lost_passwords_are_reported_without_a_timeout(postgres, run_server):
     with pytest.raises(Problem, match=r"secrets\.json"):
         run_server(dataclasses.replace(postgres, superuser_password="another"))
 
 
 def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
     first = run_server(valkey)
-    ask(valkey, "SET order 1042")
+    send_commands(valkey, "SET order 1042")
     first.send_signal(valkey.spec().stop_by)
     assert first.wait(5) == 0
 
     second = run_server(valkey)
-    ask(valkey, "SET mail 7")
+    send_commands(valkey, "SET mail 7")
     time.sleep(1.1)  # it writes to disk once a second
     second.kill()
     second.wait()
 
     run_server(valkey)
-    assert "1042" in ask(valkey, "GET order")
-    assert "7" in ask(valkey, "GET mail")
-    assert "noeviction" in ask(valkey, "CONFIG GET maxmemory-policy")
+    assert "1042" in send_commands(valkey, "GET order")
+    assert "7" in send_commands(valkey, "GET mail")
+    assert "noeviction" in send_commands(valkey, "CONFIG GET maxmemory-policy")
     assert "NOAUTH" in valkey._ask("GET order")
 
 
 @pytest.mark.slow
-def test_a_broker_that_reads_its_data_is_not_ready(valkey, run_server, monkeypatch):
+def test_a_broker_that_loads_its_data_is_not_ready(valkey, run_server, monkeypatch):
     first = run_server(valkey)
-    ask(valkey, *(f"SET order-{number} {'x' * 40}" for number in range(4000)))
+    send_commands(valkey, *(f"SET order-{number} {'x' * 40}" for number in range(4000)))
     first.send_signal(valkey.spec().stop_by)
     assert first.wait(5) == 0
     slowly = valkey._settings() + "key-load-delay 1000\nloading-process-events-interval-bytes 1024\n"
@@ -125,19 +125,19 @@ def test_a_broker_that_reads_its_data_is_not_ready(valkey, run_server, monkeypat
 
     reading, seen = valkey.start(), []
     try:
-        wait_until(lambda: "loading:1" in said(valkey), reading)
+        wait_until(lambda: "loading:1" in persistence_state(valkey), reading)
         wait_until(lambda: seen.append(valkey.is_ready(reading)) or seen[-1], reading)
-        assert "loading:0" in said(valkey), "it was ready before it had read everything"
+        assert "loading:0" in persistence_state(valkey), "it was ready before it had loaded everything"
         assert seen[0] is False
-        assert "x" * 40 in ask(valkey, "GET order-3999")
+        assert "x" * 40 in send_commands(valkey, "GET order-3999")
     finally:
         children.end_group(reading.pid)
         reading.wait()
 
 
-def said(valkey):
+def persistence_state(valkey):
     try:
-        return ask(valkey, "INFO persistence")
+        return send_commands(valkey, "INFO persistence")
     except OSError:
         return ""
 
@@ -149,7 +149,7 @@ def test_no_password_is_visible_to_other_accounts(valkey, postgres, run_server, 
         assert Path(f"/proc/{process.pid}/environ").stat().st_mode & 0o077 == 0
 
 
-def test_another_server_at_our_port_is_recognised(valkey, run_server, stack_folders):
+def test_another_server_on_our_port_is_recognised(valkey, run_server, stack_folders):
     other = dataclasses.replace(valkey, folder=dataclasses.replace(valkey.folder, path=stack_folders.sandbox))
     process = run_server(valkey)
     with pytest.raises(Problem, match="Another server answers"):

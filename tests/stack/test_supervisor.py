@@ -19,7 +19,7 @@ SERVE = "print('up', flush=True); import time; time.sleep(60)"
 
 @pytest.fixture
 def spec(tmp_path):
-    """Make a spec from a line of Python; it is ready once it has printed `up`."""
+    """Make a process description from a line of Python; it is ready once it has printed `up`."""
 
     def make(name, code=SERVE, *, kind=Kind.SERVICE, **options):
         log = tmp_path / f"{name}.log"
@@ -35,19 +35,19 @@ def spec(tmp_path):
     return make
 
 
-class Diary(list):
-    """What the supervisor reports, in order."""
+class States(list):
+    """The reports of the supervisor, in order."""
 
     def __call__(self, watched):
         self.append((watched.spec.name, watched.state.value))
 
 
-def turn_until(running, condition, seconds=10.0):
-    """Let the supervisor work until a condition holds."""
+def run_until(running, condition, seconds=10.0):
+    """Run the supervisor until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        running._turn(rest=0.01)
+        running._tick(rest=0.01)
 
 
 def pid(running, name):
@@ -58,36 +58,36 @@ def is_alive(process_id):
     return bool(children.command_line(process_id))
 
 
-def test_a_unit_starts_when_those_before_it_are_ready(spec):
-    diary = Diary()
+def test_a_process_starts_when_those_before_it_are_ready(spec):
+    states = States()
     specs = [
         spec("web", after=("migrate",)),
         spec("migrate", "pass", kind=Kind.STEP, after=("database",)),
         spec("database", kind=Kind.SERVER),
         spec("flower", after=("web",), early=False),
     ]
-    with Supervisor(specs, report=diary) as running:
+    with Supervisor(specs, report=states) as running:
         running.start()
-        assert [entry for entry in diary if entry[1] != "starting"] == [
+        assert [entry for entry in states if entry[1] != "starting"] == [
             ("database", "ready"), ("migrate", "done"), ("web", "ready"),
         ]  # fmt: skip
-        turn_until(running, lambda: running.watched["flower"].state is State.READY)
+        run_until(running, lambda: running.watched["flower"].state is State.READY)
 
 
-def test_a_killed_service_is_started_again_and_its_orphans_are_not_left_alone(spec):
+def test_a_killed_service_is_restarted_and_its_orphans_are_killed(spec):
     with_pool = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', {SERVE!r}])"
     with Supervisor([spec("worker", f"{with_pool}; print(child.pid, flush=True); {SERVE}")]) as running:
         running.start()
         first = pid(running, "worker")
         orphan = int(running.watched["worker"].spec.log.read_text().split()[0])
         os.kill(first, signal.SIGKILL)
-        turn_until(running, lambda: pid(running, "worker") != first)
-        turn_until(running, lambda: running.watched["worker"].state is State.READY)
+        run_until(running, lambda: pid(running, "worker") != first)
+        run_until(running, lambda: running.watched["worker"].state is State.READY)
         wait_until(lambda: not is_alive(orphan))
     assert not is_alive(pid(running, "worker"))
 
 
-def test_a_service_that_dies_again_and_again_is_given_up_alone(spec, monkeypatch):
+def test_a_service_that_dies_repeatedly_is_given_up_and_the_others_continue(spec, monkeypatch):
     monkeypatch.setattr(supervisor, "RESTARTS", 2)
     broken = spec("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
     specs = [spec("web"), broken, spec("jobs", after=("flower",), early=False)]
@@ -100,7 +100,7 @@ def test_a_service_that_dies_again_and_again_is_given_up_alone(spec, monkeypatch
         assert len(running.watched["flower"].deaths) == 3
 
 
-def test_a_unit_may_die_as_often_as_it_is_told(spec):
+def test_a_process_may_die_as_often_as_configured(spec):
     broken = spec("flower", "import sys; sys.exit('no such page')", early=False, essential=False)
     with Supervisor([spec("web"), broken], restarts=1) as running:
         running.start()
@@ -109,7 +109,7 @@ def test_a_unit_may_die_as_often_as_it_is_told(spec):
         assert len(running.watched["flower"].deaths) == 2
 
 
-def test_the_death_of_a_server_ends_everything_and_shows_its_log(spec):
+def test_the_death_of_a_server_stops_everything_and_shows_its_log(spec):
     def lose_the_database():
         with running:
             running.start()
@@ -124,7 +124,7 @@ def test_the_death_of_a_server_ends_everything_and_shows_its_log(spec):
 
 
 @pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.STEP, Kind.SERVER])
-def test_what_does_not_come_up_ends_the_start_with_its_log(spec, kind):
+def test_a_process_that_does_not_come_up_fails_the_start_with_its_log(spec, kind):
     broken = spec("migrate", "import sys; sys.exit('no such table')", kind=kind)
     with (
         pytest.raises(Problem, match=r"(?s)migrate ended with exit code 1.*no such table"),
@@ -133,7 +133,7 @@ def test_what_does_not_come_up_ends_the_start_with_its_log(spec, kind):
         running.start()
 
 
-def test_what_takes_too_long_is_named(spec, monkeypatch):
+def test_a_process_that_takes_too_long_is_named(spec, monkeypatch):
     monkeypatch.setattr(supervisor, "START_PATIENCE", 0.2)
     silent = spec("web", "import time; time.sleep(60)")
     with pytest.raises(Problem, match="web was not ready"), Supervisor([silent]) as running:
@@ -152,23 +152,23 @@ http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Slow).serve_forever()
 
 
 @pytest.mark.slow
-def test_a_page_that_is_merely_slow_is_waited_for_and_never_started_again(spec, monkeypatch):
-    """Its answer takes longer than the supervisor looks at it, and it would take longer each time."""
+def test_a_slow_page_is_waited_for_and_not_restarted(spec, monkeypatch):
+    """The response takes longer than the probe's interval, and the process would be slower each time."""
     monkeypatch.setattr(supervisor, "START_PATIENCE", 15.0)
     port = ports.choose()
     page = probes.answers(f"http://127.0.0.1:{port}/livez")
-    diary = Diary()
+    states = States()
     web = spec("web", SLOW_PAGE.replace("PORT", str(port)), is_ready=page)
-    with Supervisor([web], report=diary) as running:
+    with Supervisor([web], report=states) as running:
         running.start()
         os.kill(pid(running, "web"), signal.SIGKILL)
-        turn_until(running, lambda: running.watched["web"].state is State.RESTARTING)
-        turn_until(running, lambda: running.watched["web"].state is State.READY)
-    states = [state for _, state in diary]
+        run_until(running, lambda: running.watched["web"].state is State.RESTARTING)
+        run_until(running, lambda: running.watched["web"].state is State.READY)
+    states = [state for _, state in states]
     assert states == ["starting", "ready", "restarting", "starting", "ready", "stopped"]
 
 
-def test_looking_at_a_slow_page_holds_up_no_other_unit(spec):
+def test_probing_a_slow_page_delays_no_other_process(spec):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         page = probes.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/livez")
         began = time.monotonic()
@@ -176,19 +176,19 @@ def test_looking_at_a_slow_page_holds_up_no_other_unit(spec):
         assert time.monotonic() - began < 1
 
 
-def test_the_database_is_stopped_last_and_the_stubborn_by_force(spec, monkeypatch):
+def test_the_database_is_stopped_last_and_processes_that_ignore_signals_are_killed(spec, monkeypatch):
     monkeypatch.setitem(supervisor.STOP_PATIENCE, StopRank.APPLICATION, 0.2)
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    diary = Diary()
+    states = States()
     specs = [
         spec("database", kind=Kind.SERVER, stop_rank=StopRank.DATABASE, stop_by=signal.SIGINT),
         spec("broker", kind=Kind.SERVER, stop_rank=StopRank.BROKER),
         spec("sandbox", stop_rank=StopRank.SANDBOX),
         spec("worker", f"{stubborn}; {SERVE}"),
     ]
-    with Supervisor(specs, report=diary) as running:
+    with Supervisor(specs, report=states) as running:
         running.start()
-    stopped = [name for name, state in diary if state == "stopped"]
+    stopped = [name for name, state in states if state == "stopped"]
     assert stopped == ["worker", "sandbox", "broker", "database"]
     assert running.watched["worker"].process.returncode == -signal.SIGKILL
 
@@ -206,7 +206,7 @@ def test_a_foreground_command_decides_the_exit_code_and_can_be_interrupted(spec,
 
 @pytest.mark.skipif(
     sys.platform != "linux",
-    reason="only Linux ends a child with its parent; elsewhere the next start clears up",
+    reason="only Linux ends a child with its parent; elsewhere the next start cleans up",
 )
 def test_nothing_outlives_a_killed_supervisor(tmp_path):
     code = (

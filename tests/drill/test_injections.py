@@ -1,4 +1,4 @@
-"""A fault strikes when there is something to strike, or is reported as one that has injected nothing."""
+"""A fault is injected when there is a target, or is reported as one without effect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from orderflow.chaos import drill
 from orderflow.chaos.drill import Drill, Plan
-from orderflow.chaos.faults import injections as faults
+from orderflow.chaos.faults import injections
 from orderflow.chaos.faults.providers import ProviderFault
 from orderflow.chaos.faults.schedule import Fault
 from outbox import testing
@@ -20,8 +20,8 @@ REFUSES = Fault(start=0.0, kind="wrong-credentials", target="sms", lasts=0.1)
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """Carry a fault out in a drill; the answer is what was told, and how the fault fared."""
+def run_fault(monkeypatch):
+    """Inject a fault in a drill; return the injected fault, and the lines of the timeline."""
     monkeypatch.setattr(drill, "POLL_INTERVAL", 0.01)
     monkeypatch.setattr(drill, "TARGET_PATIENCE", 0.05)
 
@@ -40,30 +40,30 @@ def told(monkeypatch):
         )
         one = Drill(plan, lines.append)
         one._carry_out(fault, injector)
-        [injected] = one._struck
+        [injected] = one._injected
         return injected, lines
 
     return carry_out
 
 
-def act(fault):
-    return faults.injector_for(fault, stack=None, broker_kind="redis", seed=1)
+def injector(fault):
+    return injections.injector_for(fault, stack=None, broker_kind="redis", seed=1)
 
 
-@pytest.mark.parametrize(("fault", "kind"), [(AGAIN, faults._DeliverAgain), (FORGETS, faults._Forget)])
-def test_a_fault_that_finds_nothing_is_reported(told, drain, fault, kind):
-    made = act(fault) if fault is AGAIN else kind()
-    injected, lines = told(fault, made)
+@pytest.mark.parametrize(("fault", "kind"), [(AGAIN, injections._DeliverAgain), (FORGETS, injections._Forget)])
+def test_a_fault_without_a_target_is_reported(run_fault, drain, fault, kind):
+    made = injector(fault) if fault is AGAIN else kind()
+    injected, lines = run_fault(fault, made)
 
     assert injected.problem
-    assert "did not strike" in lines[0]
+    assert "was not injected" in lines[0]
 
 
-def test_a_fault_waits_until_there_is_something_to_strike(told, drain, world, monkeypatch):
+def test_a_fault_waits_until_there_is_a_target(run_fault, drain, world, monkeypatch):
     monkeypatch.setattr(drill, "TARGET_PATIENCE", 20)
     looks = []
 
-    class Late(faults._DeliverAgain):
+    class Late(injections._DeliverAgain):
         def begin(self):
             looks.append(1)
             if len(looks) == 3:
@@ -71,22 +71,22 @@ def test_a_fault_waits_until_there_is_something_to_strike(told, drain, world, mo
                 relay.drain()
             return super().begin()
 
-    injected, _ = told(AGAIN, Late(60.0))
+    injected, _ = run_fault(AGAIN, Late(60.0))
 
     assert (injected.problem, len(looks)) == ("", 3)
     assert OutboxMessage.objects.get().redeliveries == 1
     assert Delivery.objects.exists()
 
 
-def test_a_fault_of_a_provider_that_nobody_asked_is_reported(told, world):
-    injected, lines = told(REFUSES, ProviderFault(REFUSES, stack=None, seed=1))
+def test_a_provider_fault_without_a_matching_request_is_reported(run_fault, world):
+    injected, lines = run_fault(REFUSES, ProviderFault(REFUSES, stack=None, seed=1))
 
     assert "no request came" in injected.problem
-    assert any("has injected nothing" in line for line in lines)
+    assert any("had no effect" in line for line in lines)
 
 
-def test_a_fault_of_a_provider_that_struck_is_no_problem(told, world, drain):
-    class Asked(ProviderFault):
+def test_a_provider_fault_with_a_matching_request_is_no_problem(run_fault, world, drain):
+    class WithRequest(ProviderFault):
         def begin(self):
             done = super().begin()
             place()
@@ -94,5 +94,5 @@ def test_a_fault_of_a_provider_that_struck_is_no_problem(told, world, drain):
             return done
 
     pays = Fault(start=0.0, kind="wrong-credentials", target="payments", lasts=0.0)
-    injected, _ = told(pays, Asked(pays, stack=None, seed=1))
+    injected, _ = run_fault(pays, WithRequest(pays, stack=None, seed=1))
     assert injected.problem == ""
