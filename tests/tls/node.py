@@ -45,7 +45,7 @@ class CertificateNode(rabbitmq.RabbitMQ):
         return f"amqps://127.0.0.1:{self.tls_port}//?{query}"
 
     def _prepare(self) -> None:
-        if self.folder.exists():
+        if self.node_folder.exists():
             return
         super()._prepare()
         files = {
@@ -62,18 +62,18 @@ class CertificateNode(rabbitmq.RabbitMQ):
             "permissions": [{"user": user, **anything} for user in self.users],
         }
         self._add("definitions.json", json.dumps(definitions))
-        with (self.folder / "rabbitmq.conf").open("a") as settings:
+        with (self.node_folder / "rabbitmq.conf").open("a") as settings:
             settings.write(
-                f"load_definitions = {self.folder}/definitions.json\n"
+                f"load_definitions = {self.node_folder}/definitions.json\n"
                 "auth_mechanisms.1 = EXTERNAL\n"
                 f"listeners.ssl.local = 127.0.0.1:{self.tls_port}\n"
-                f"ssl_options.cacertfile = {self.folder}/clients.pem\n"
-                f"ssl_options.certfile = {self.folder}/server.pem\n"
-                f"ssl_options.keyfile = {self.folder}/server.key\n"
+                f"ssl_options.cacertfile = {self.node_folder}/clients.pem\n"
+                f"ssl_options.certfile = {self.node_folder}/server.pem\n"
+                f"ssl_options.keyfile = {self.node_folder}/server.key\n"
                 "ssl_options.verify = verify_peer\n"
                 "ssl_options.fail_if_no_peer_cert = true\n"
             )
-        (self.folder / "plugins").write_text(f"[{PLUGIN}].\n")
+        (self.node_folder / "plugins").write_text(f"[{PLUGIN}].\n")
 
     def _add(self, name: str, text: str) -> None:
         file = self.node_folder / name
