@@ -19,6 +19,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from notifications.models import Notification
+from orderflow import providers
 from orderflow.chaos.assessment import backlog, copies, promises, recovery, response_times, stuck
 from orderflow.chaos.assessment.promises import Finding, Ledgers
 from orderflow.chaos.assessment.recovery import InjectedFault, Life
@@ -232,7 +233,7 @@ class Drill:
         busy = backlog.worked_off(
             self._watch.samples, sorted(at for life in orders.values() for at in life.moves)
         )
-        lives = {"": orders} | {channel: _notification_lives(channel) for channel in recovery.CHANNELS}
+        lives = {"": orders} | {channel: _notification_lives(channel) for channel in providers.CHANNELS}
         return DrillReport(
             seed=self.plan.seed,
             broker=self.plan.broker,

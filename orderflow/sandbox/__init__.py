@@ -1,7 +1,8 @@
 """
-The pretend outside world: payments, warehouse, SMTP, SMS and push as real servers, and a mailbox to look at.
+The sandbox: simulated providers (payments, warehouse, SMTP, SMS and push) as real servers, and a mailbox to
+view.
 
-Every server is a process of its own (`python -m orderflow.sandbox NAME`), speaks its provider's protocol,
-keeps a ledger of what really happened and can be told to misbehave. Nothing here imports the rest of the
-project, nor Django: a server is up before a person notices.
+Every server is a separate process (`python -m orderflow.sandbox NAME`), speaks its provider's protocol, keeps a
+ledger of what happened, and produces faults on request. It imports neither Django nor the rest of the project,
+so a server starts within a fraction of a second.
 """

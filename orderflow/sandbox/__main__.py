@@ -3,7 +3,7 @@ Start one server of the sandbox.
 
     python -m orderflow.sandbox payments --port 8101 --data DIRECTORY
 
-The modules of the providers are imported by name when they are needed, so that none pays for the others.
+The modules of the providers are imported by name when they are needed, so that no server loads the others.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .server import SandboxServer
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m orderflow.sandbox", description="Start one server of the pretend outside world."
+        prog="python -m orderflow.sandbox", description="Start one server of the sandbox."
     )
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--port", type=int, required=True, help="TCP port of the HTTP side.")
+    common.add_argument("--port", type=int, required=True, help="TCP port for HTTP.")
     common.add_argument(
-        "--data", type=Path, required=True, help="Directory of the ledger and of the password; made if missing."
+        "--data", type=Path, required=True, help="Directory of the ledger and the password; created if missing."
     )
     common.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s).")
     common.add_argument(
@@ -43,12 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="Answer to this name too, besides this machine's own; may be repeated.",
+        help="Also accept this host name, besides this machine's own; may be repeated.",
     )
     common.add_argument(
         "--stop-with-stdin",
         action="store_true",
-        help="Stop when standard input ends, that is with whoever started it.",
+        help="Stop when standard input ends, that is when the starting process ends.",
     )
 
     payments = names.add_parser("payments", parents=[common], help="Stripe-shaped payments.")
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0,
         metavar="SECONDS",
-        help="How long searches miss a new payment; at Stripe up to a minute (default: %(default)s).",
+        help="How long searches do not find a new payment; at Stripe up to a minute (default: %(default)s).",
     )
     warehouse = names.add_parser("warehouse", parents=[common], help="A warehouse that ships orders.")
     warehouse.add_argument("--token", help="Accept only this bearer token (default: any).")
@@ -74,15 +74,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CC",
         help="Refuse shipments to CC; may be repeated.",
     )
-    smtp = names.add_parser("smtp", parents=[common], help="A mail server that keeps what it is given.")
-    smtp.add_argument("--smtp-port", type=int, required=True, help="TCP port of the SMTP side.")
-    smtp.add_argument("--account", type=Path, metavar="FILE", help="Keep its clients' EMAIL_URL in FILE.")
-    smtp.add_argument("--address", metavar="HOST:PORT", help="Where they reach it; needed for --account.")
+    smtp = names.add_parser("smtp", parents=[common], help="A mail server that keeps the mail it receives.")
+    smtp.add_argument("--smtp-port", type=int, required=True, help="TCP port for SMTP.")
+    smtp.add_argument("--account", type=Path, metavar="FILE", help="Write the clients' EMAIL_URL to FILE.")
+    smtp.add_argument("--address", metavar="HOST:PORT", help="The address for clients; needed for --account.")
     names.add_parser("sms", parents=[common], help="Twilio-shaped text messages.")
     push = names.add_parser("push", parents=[common], help="Push notifications in the shape of FCM HTTP v1.")
-    push.add_argument("--account", type=Path, metavar="FILE", help="Keep a service account for it in FILE.")
-    push.add_argument("--address", metavar="URL", help="Where its clients reach it; needed for --account.")
-    mailbox = names.add_parser("mailbox", parents=[common], help="A page with what the customers received.")
+    push.add_argument("--account", type=Path, metavar="FILE", help="Write a service account for it to FILE.")
+    push.add_argument("--address", metavar="URL", help="The URL for clients; needed for --account.")
+    mailbox = names.add_parser("mailbox", parents=[common], help="A page with all that customers received.")
     for source in ("smtp", "sms", "push"):
         mailbox.add_argument(f"--{source}-url", required=True, help=f"HTTP address of the {source} server.")
     return parser
@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Every entry is committed before it is answered, so there is nothing to save. Leaving the usual way would
-    # wait for threads, or make them complain that the interpreter goes away under them.
+    # Every entry is committed before the response, so there is nothing to save. A normal exit would wait for
+    # threads, or make them fail while the interpreter shuts down.
     os._exit(0)
 
 

@@ -1,8 +1,9 @@
 """
-Who may look into a sandbox server, tell it what to do and send mail: whoever has the run's password.
+Access to a sandbox server: its pages, its control API and its mail port require the run's password.
 
-A page in a browser on this machine reaches the server too. It is kept out by the password, which it cannot
-read, and by the `Host` header: a name of its own that it points at this machine (DNS rebinding) is refused.
+A page in a browser on this machine can send requests to the server too. It is kept out by the password, which
+it cannot read, and by the `Host` header: a foreign name that resolves to this machine (DNS rebinding) is
+refused.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 USER = "sandbox"
-"""The name that the servers expect with the password; they accept any."""
+"""The user name that clients send with the password; the servers accept any."""
 
 FILE = "password"
-"""Where the password is, in the directory of the ledgers, readable by its owner."""
+"""The file with the password, in the directory of the ledgers, readable by its owner."""
 
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - names them, listens nowhere
 
 
 def password_in(directory: Path) -> str:
-    """The password of the servers that keep their ledgers here; the first one of them makes it."""
+    """Return the password of the servers with ledgers in this directory; the first server generates it."""
     place = directory / FILE
     directory.mkdir(parents=True, exist_ok=True)
     if not place.exists():
@@ -35,7 +36,7 @@ def password_in(directory: Path) -> str:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(24))
         try:
-            os.link(draft, place)  # whole, and only one of several servers succeeds
+            os.link(draft, place)  # atomic: only one of several servers succeeds
         except FileExistsError:
             pass
         finally:
@@ -44,17 +45,17 @@ def password_in(directory: Path) -> str:
 
 
 def authorization(password: str) -> str:
-    """The header with which a client shows the password."""
+    """Return the HTTP header that carries the password."""
     return "Basic " + base64.b64encode(f"{USER}:{password}".encode()).decode()
 
 
 def email_url(password: str, address: str) -> str:
-    """The `EMAIL_URL` with which a client logs in to the mail server at `address`, `host:port`."""
+    """Return the `EMAIL_URL` for the mail server at `address` (`host:port`), with the login."""
     return f"smtp://{USER}:{quote(password, safe='')}@{address}"
 
 
 def keep_private(place: Path, text: str) -> None:
-    """Write a file that only its owner may read; whoever reads it meanwhile finds the old or the new text."""
+    """Write a file that only its owner may read, atomically."""
     draft = place.with_name(f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
@@ -63,12 +64,12 @@ def keep_private(place: Path, text: str) -> None:
 
 class Access:
     """
-    What one server asks of a request.
+    The access rules of one server.
 
     Args:
-        password: what control pages, all pages for people, and the mail server ask for.
+        password: required by the control API, by pages for people, and by the mail server.
         host: the address that the server listens on.
-        names: more names that it is called by, such as a container's.
+        names: further host names of the server, such as a container's.
     """
 
     def __init__(self, password: str, *, host: str = "127.0.0.1", names: Iterable[str] = ()) -> None:
@@ -77,7 +78,7 @@ class Access:
         self._names = OWN_NAMES | own | {name.lower() for name in names}
 
     def knows_host(self, headers: Message) -> bool:
-        """Whether the request was meant for this server, by the one name that it gives."""
+        """Whether the request has a single Host header, and it names this server."""
         given = headers.get_all("Host") or []
         if len(given) != 1:
             return False
@@ -96,5 +97,5 @@ class Access:
         return kind.lower() == "basic" and self.is_password(shown)
 
     def is_password(self, shown: bytes) -> bool:
-        """Whether this is the password; takes as long whether it is or not."""
+        """Compare with the password in constant time."""
         return hmac.compare_digest(shown, self._expected)

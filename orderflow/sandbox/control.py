@@ -1,8 +1,8 @@
 """
-The side of a server for tests and people, never for the application: `/_health`, `/_ledger`, `/_control`,
-`/_calls`.
+The control API of a server, for tests and people, never for the application: `/_health`, `/_ledger`,
+`/_control`, `/_calls`.
 
-Faults do not strike here.
+Faults do not apply to it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CALLS_KEPT = 5_000
 CALLS_SHOWN = 100
 
 
-class Unclear(Refusal):
-    """The request to the control side makes no sense; the sentence says what would."""
+class InvalidRequest(Refusal):
+    """The request to the control API is invalid; the message says what is valid."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -34,16 +34,16 @@ class Unclear(Refusal):
 
 
 class Calls:
-    """The latest requests, without queries and bodies: those may hold what belongs in no log."""
+    """The latest requests, without queries and bodies, which may contain data that must not be logged."""
 
     def __init__(self) -> None:
         self._calls: collections.deque[dict[str, object]] = collections.deque(maxlen=CALLS_KEPT)
 
-    def note(self, **facts: object) -> None:
-        self._calls.append(facts)
+    def note(self, **fields: object) -> None:
+        self._calls.append(fields)
 
     def latest(self, limit: int) -> list[dict[str, object]]:
-        # Copied in one step: other threads keep appending meanwhile.
+        # Copied in one step: other threads append meanwhile.
         return list(itertools.islice(reversed(self._calls.copy()), limit))
 
     def clear(self) -> None:
@@ -51,7 +51,7 @@ class Calls:
 
 
 class Control:
-    """What is behind every server: its ledger, its faults and the latest calls."""
+    """What every server has: a ledger, faults and the latest calls."""
 
     def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class Control:
         total, repeats = self.ledger.totals(*conditions)
         if after is not None:
             conditions.append(ledgers.older_than(after) if newest_first else ledgers.newer_than(after))
-        # One entry more than asked for tells whether there are more.
+        # One more entry than requested shows whether there are more.
         entries = self.ledger.lines(
             *conditions, limit=None if limit is None else limit + 1, newest_first=newest_first
         )
@@ -116,15 +116,15 @@ class Control:
         return Answer(200, _in_parts(head, entries, limit))
 
     def _change_entry(self, request: Request) -> Answer:
-        """Let something that was made come into another state, as time and banks do."""
+        """Change the state of an entry, as time or a bank would."""
         what = _object(request)
         kind, name, changes = what.get("kind"), what.get("id"), what.get("changes")
         if not (isinstance(kind, str) and isinstance(name, str) and isinstance(changes, dict)):
-            raise Unclear(400, 'Send {"kind": …, "id": …, "changes": {"status": …}}.')
+            raise InvalidRequest(400, 'Send {"kind": …, "id": …, "changes": {"status": …}}.')
         with self.ledger.transaction():
             entry = self.ledger.get(kind, name)
             if entry is None:
-                raise Unclear(404, f"There is no {kind} {name}.")
+                raise InvalidRequest(404, f"There is no {kind} {name}.")
             self.ledger.change(kind, name, entry.document | changes)
         return json_answer(200, entry.document | changes)
 
@@ -132,30 +132,30 @@ class Control:
         try:
             return json_answer(201, self.faults.add(_json(request)))
         except Unusable as unusable:
-            raise Unclear(400, str(unusable)) from None
+            raise InvalidRequest(400, str(unusable)) from None
 
     def _remove_faults(self, fault_id: str) -> Answer:
         if not fault_id:
             return json_answer(200, {"removed": self.faults.remove()})
         if not (fault_id.isascii() and fault_id.isdigit()) or not self.faults.remove(int(fault_id)):
-            raise Unclear(404, f"There is no fault {fault_id}; GET /_control lists them.")
+            raise InvalidRequest(404, f"There is no fault {fault_id}; GET /_control lists them.")
         return json_answer(200, {"removed": 1})
 
 
 def _json(request: Request) -> object:
-    # A form on a foreign web page can post to a server on this machine, but not with this content type.
+    # A form on a foreign web page can post to this server, but not with this content type.
     if request.media_type != "application/json":
-        raise Unclear(415, "Send a fault with Content-Type: application/json.")
+        raise InvalidRequest(415, "Send a fault with Content-Type: application/json.")
     try:
         return request.json()
     except ValueError:
-        raise Unclear(400, "A fault is a JSON object; this is not JSON.") from None
+        raise InvalidRequest(400, "A fault is a JSON object; this is not JSON.") from None
 
 
 def _object(request: Request) -> dict[str, object]:
     body = _json(request)
     if not isinstance(body, dict):
-        raise Unclear(400, "The body must be a JSON object.")
+        raise InvalidRequest(400, "The body must be a JSON object.")
     return body
 
 
@@ -164,7 +164,7 @@ def _count(request: Request, name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Unclear(400, f'"{name}" must be a whole number.')
+        raise InvalidRequest(400, f'"{name}" must be a whole number.')
     return int(text)
 
 

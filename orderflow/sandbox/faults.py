@@ -1,4 +1,4 @@
-"""Faults on demand: what a test or a person has told a server to do wrong, and how often it did."""
+"""Faults on request: what a server does wrong, and how often it did."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ KINDS = {
 DEFAULT_LATENCY_MS = {"slow": 1_000, "hang": 30_000}
 LONGEST_LATENCY_MS = 600_000
 LONGEST_RETRY_AFTER = 200
-# Faults that are used up stay listed, so that a test can read how often they struck; older ones are forgotten.
+# Used-up faults stay listed, so that a test can read how often they struck; the oldest are dropped.
 USED_UP_KEPT = 1_000
 
 
 class Unusable(ValueError):
-    """A fault nobody could mean; the message says what is allowed."""
+    """An invalid fault; the message says what is allowed."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """One order to misbehave."""
+    """One requested fault."""
 
     id: int
     kind: str
     latency_ms: int = 0
-    status: int | None = None  # None: the provider's usual one
+    status: int | None = None  # None: the provider's usual status
     retry_after: int | str | None = None  # None: no Retry-After header
     times: int | None = None  # None: until it is removed
     probability: float = 1.0
-    seed: int | None = None  # None: differently every time
+    seed: int | None = None  # None: random
     match: str | None = None  # None: every request
     state: str | None = None
     struck: int = 0
@@ -76,7 +76,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """What hit one request: at most one fault that decides its outcome, and how long all make it wait."""
+    """The faults that apply to one request: at most one decides its outcome; the latencies add up."""
 
     kind: str | None = None
     latency: float = 0.0
@@ -87,7 +87,7 @@ class Strike:
 
 
 class Faults:
-    """The faults of one server, in the order they were added. Gone when the server restarts."""
+    """The faults of one server, in the order they were added. They are lost when the server restarts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class Faults:
         Add a fault.
 
         Raises:
-            Unusable: if the body is not a fault.
+            Unusable: if the body is not a valid fault.
         """
         fault = _parsed(body, next(self._ids))
         with self._lock:
@@ -123,13 +123,13 @@ class Faults:
 
     def strike(self, *texts: str | None, kinds: Collection[str] = KINDS.keys()) -> Strike:
         """
-        Decide what goes wrong with one request.
+        Select the faults for one request.
 
         Every `slow` that matches adds its latency; of the others the first that matches decides.
 
         Args:
             texts: what `match` is compared with: key, path, body.
-            kinds: the faults that can strike at this point of the conversation.
+            kinds: the kinds that can apply at this point of the exchange.
         """
         if not self._faults:
             return Strike()
@@ -154,7 +154,7 @@ class Faults:
 
 
 def readable(body: bytes) -> tuple[str, str]:
-    """Return a path or body as it is and with its encoding undone: `match` may be written either way."""
+    """Return a path or body both raw and decoded: `match` may be written either way."""
     text = body.decode("utf-8", "replace")
     return text, unquote_plus(text) if "%" in text or "+" in text else ""
 

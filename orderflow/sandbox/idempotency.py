@@ -1,8 +1,8 @@
 """
-The memory of idempotency keys: one key, one effect, however often and however parallel it is asked for.
+Idempotency keys of a provider: one key, one effect, however often and however concurrently it is requested.
 
-What was answered is remembered in the ledger, in the same transaction as the effect. What is in flight is
-remembered in the process alone: a killed server has nothing in flight.
+Responses are stored in the ledger, in the same transaction as the effect. Requests in flight are known only to
+the process: a killed server has none.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from .ledger import Ledger
 from .messages import Answer
 
-# What Stripe documents, and the field follows.
+# As Stripe documents it; other providers follow.
 LONGEST_KEY = 255
 
 
 class KeyInFlight(Exception):
-    """Another request with this key has not been answered yet."""
+    """Another request with this key is still in progress."""
 
 
 class KeyReused(Exception):
-    """This key was used before, for something else."""
+    """This key was used before, for a different request."""
 
     def __init__(self, endpoint: str, *, same_endpoint: bool) -> None:
         super().__init__(endpoint)
@@ -36,7 +36,7 @@ class KeyReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What acting led to: the answer, and the ledger entry it belongs to if there is one."""
+    """The result of an action: the response, and the ledger entry it belongs to, if any."""
 
     answer: Answer
     seq: int | None
@@ -44,10 +44,10 @@ class Effect:
 
 class Keys:
     """
-    The keys one provider has seen.
+    The keys that one provider has seen.
 
     Args:
-        lifetime: seconds until a key is forgotten; None keeps it for ever.
+        lifetime: seconds until a key is dropped; None keeps it forever.
     """
 
     def __init__(self, ledger: Ledger, *, lifetime: float | None) -> None:
@@ -60,14 +60,14 @@ class Keys:
         self, key: str, *, endpoint: str, fingerprint: str, act: Callable[[], Effect], pause: Callable[[], None]
     ) -> tuple[Answer, bool]:
         """
-        Act, unless this key has acted before; return the answer and whether it is the remembered one.
+        Act, unless this key has acted before; return the response, and whether it is the stored one.
 
-        When `act` raises, nothing has happened and nothing is remembered: the key is as good as new. `pause` is
-        where a slow provider spends its time, before it acts.
+        If `act` raises, nothing has happened and nothing is stored: the key can be used again. `pause` is
+        called before acting; a slow provider spends its time there.
 
         Raises:
-            KeyInFlight: if another request is acting under this key right now.
-            KeyReused: if the key belongs to another request.
+            KeyInFlight: if another request with this key is in progress.
+            KeyReused: if the key belongs to a different request.
         """
         with self._flight(key):
             if remembered := self._recall(key, endpoint, fingerprint):

@@ -1,21 +1,21 @@
 """
-Start sandbox servers as real processes, for tests and for whoever else needs the outside world.
+Sandbox servers as real processes, for tests and for other code that needs the providers.
 
 One server:
 
     with Sandbox("payments", tmp_path) as payments:
         payments.url                                      # http://127.0.0.1:20731
         payments.control(fault="error", status=503, times=1, match="order-42")
-        payments.ledger(kind="payment_intent")            # what really happened
-        payments.kill(); payments.start()                 # SIGKILL; the same port and ledger again
+        payments.ledger(kind="payment_intent")            # what happened
+        payments.kill(); payments.start()                 # SIGKILL; then the same port and ledger again
 
-All of them, the mailbox included:
+All of them, with the mailbox:
 
     with World(tmp_path) as world:
         world.payments.url, world.smtp.email_url, world.mailbox.url
 
-In tests that run side by side on the same servers, give every fault a `match` that only your own order has, and
-ask for `ledger(match=...)` instead of clearing it.
+In tests that run in parallel on the same servers, give every fault a `match` that only your own order has, and
+use `ledger(match=...)` instead of clearing it.
 """
 
 from __future__ import annotations
@@ -34,40 +34,42 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 from urllib.parse import urlencode
 
+from orderflow import providers
+
 from .access import authorization, email_url, password_in
 
 HOST = "127.0.0.1"
-# Below the ports that the kernel gives to outgoing connections: nobody is given ours between two starts.
+# Below the ports that the kernel assigns to outgoing connections: none of those takes ours between two starts.
 PORTS = range(20_000, 32_768)
 START_TIMEOUT = 10.0
 PROBE_TIMEOUT = 0.5
 ASK_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
-# Tries to find a port that is still free when the server binds it.
+# Attempts to find a port that is still free when the server binds it.
 START_TRIES = 5
-# Entries fetched at once by `ledger`.
+# Entries that `ledger` fetches at once.
 PAGE = 1_000
 
 PROJECT = Path(__file__).resolve().parents[2]
-PROVIDERS = ("payments", "warehouse", "smtp", "sms", "push")
+PROVIDERS = (*providers.ORDER_SERVERS, *providers.CHANNEL_SERVERS)
 NAMES = (*PROVIDERS, "mailbox")
 
 
 class NotStarted(Exception):
-    """A sandbox server did not come up; the message has what it printed."""
+    """A sandbox server did not come up; the message contains its output."""
 
 
 class ControlRefused(Exception):
-    """The control side of a server answered with an error; the message is its sentence."""
+    """The control API responded with an error; the message is its text."""
 
 
 def free_port() -> int:
-    """Return a port nobody listens on at this moment."""
+    """Return a port that is currently free."""
     while True:
-        # Not from the random module: tests that run side by side start from the same seed.
+        # Not from the random module: parallel tests start from the same seed.
         port = secrets.choice(PORTS)
         with socket.socket() as probe:
-            # As the servers do: a connection of the last run that still lingers is no obstacle.
+            # As the servers do: a lingering connection of the last run is no obstacle.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
@@ -76,12 +78,12 @@ def free_port() -> int:
 
 class Sandbox:
     """
-    One sandbox server in a process of its own, which ends with the process that started it.
+    One sandbox server in its own process, which ends with the process that started it.
 
     Args:
         name: payments, warehouse, smtp, sms, push or mailbox.
-        data_dir: where the ledger is kept; servers of different names may share it.
-        options: more command line options, such as `["--key-hours", "0"]`.
+        data_dir: the folder of the ledger; servers with different names may share it.
+        options: more command-line options, such as `["--key-hours", "0"]`.
         port, smtp_port: fixed ports; by default free ones, kept over `stop` and `start`.
         start: whether to start at once.
     """
@@ -119,22 +121,22 @@ class Sandbox:
 
     @property
     def password(self) -> str:
-        """What the control side and the mail server ask for."""
+        """The password of the control API and the mail server."""
         return password_in(self.data_dir)
 
     @property
     def email_url(self) -> str:
-        """`EMAIL_URL` for clients of the mail server; with the password."""
+        """`EMAIL_URL` for clients of the mail server, with the password."""
         return email_url(self.password, f"{HOST}:{self.smtp_port}")
 
     @property
     def log_file(self) -> Path:
-        """What the server printed, since the first start."""
+        """The output of the server since the first start."""
         return self.data_dir / f"{self.name}.log"
 
     def start(self) -> Self:
         """
-        Start the server and wait until it answers. Without effect when it runs.
+        Start the server and wait until it responds. No effect if it is running.
 
         Raises:
             NotStarted: if it does not come up.
@@ -157,7 +159,7 @@ class Sandbox:
                     raise
 
     def stop(self) -> None:
-        """Stop the server as an operator would (SIGTERM). Its ledger stays."""
+        """Stop the server as an operator would (SIGTERM). Its ledger is kept."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -167,45 +169,45 @@ class Sandbox:
             self._reap()
 
     def kill(self) -> None:
-        """Take the server away without a warning (SIGKILL). Its ledger stays."""
+        """Kill the server without warning (SIGKILL). Its ledger is kept."""
         if self.process is not None:
             self.process.kill()
             self._reap()
 
     def control(self, **fault: object) -> dict[str, Any]:
         """Add a fault, for example `control(fault="drop_after", times=1, match="order-42")`, and return it."""
-        return self._ask("POST", "/_control", fault)
+        return self._request("POST", "/_control", fault)
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the faults with how often each `struck`, those that are used up included."""
-        return list(self._ask("GET", "/_control")["faults"])
+        """Return the faults, also used-up ones, with how often each `struck`."""
+        return list(self._request("GET", "/_control")["faults"])
 
     def clear_faults(self, fault_id: int | None = None) -> None:
         """Remove one fault, or all of them."""
-        self._ask("DELETE", "/_control" if fault_id is None else f"/_control/{fault_id}")
+        self._request("DELETE", "/_control" if fault_id is None else f"/_control/{fault_id}")
 
     @contextlib.contextmanager
     def failing(self, **fault: object) -> Iterator[dict[str, Any]]:
-        """Misbehave inside a `with` block only."""
+        """Have a fault inside a `with` block only."""
         added = self.control(**fault)
         try:
             yield added
         finally:
-            with contextlib.suppress(ControlRefused):  # Somebody has cleared all faults.
+            with contextlib.suppress(ControlRefused):  # all faults have been cleared meanwhile
                 self.clear_faults(added["id"])
 
     def clear(self) -> None:
-        """Make the server as new: no faults, an empty ledger, no idempotency key remembered."""
+        """Reset the server: no faults, an empty ledger, no idempotency keys."""
         self.clear_faults()
-        self._ask("DELETE", "/_ledger")
+        self._request("DELETE", "/_ledger")
 
     def ledger(self, *, kind: str | None = None, match: str | None = None) -> list[dict[str, Any]]:
         """
-        Return what really happened, oldest first.
+        Return what happened, oldest first.
 
         Args:
             kind: only entries of this kind, for example payment_intent or refund.
-            match: only entries in which this text occurs.
+            match: only entries that contain this text.
         """
         entries: list[dict[str, Any]] = []
         after = 0
@@ -217,16 +219,16 @@ class Sandbox:
             after = page["next_after"]
 
     def change(self, kind: str, name: str, **changes: object) -> dict[str, Any]:
-        """Let what was made come into another state: `change("payment_intent", "pi_…", status="succeeded")`."""
-        return self._ask("PATCH", "/_ledger", {"kind": kind, "id": name, "changes": changes})
+        """Change the state of an entry: `change("payment_intent", "pi_…", status="succeeded")`."""
+        return self._request("PATCH", "/_ledger", {"kind": kind, "id": name, "changes": changes})
 
     def count(self, *, kind: str | None = None, match: str | None = None) -> int:
         """Count what `ledger` would return, without fetching it."""
         return int(self._ledger_page(kind, match, limit=0)["total"])
 
     def calls(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the latest requests, newest first, whether they had an effect or not."""
-        return list(self._ask("GET", f"/_calls?limit={limit}")["calls"])
+        """Return the latest requests, newest first, whether or not they had an effect."""
+        return list(self._request("GET", f"/_calls?limit={limit}")["calls"])
 
     def _start_once(self) -> Self:
         command = [sys.executable, "-m", "orderflow.sandbox", self.name]
@@ -239,8 +241,8 @@ class Sandbox:
             )
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
-            # Somebody else may have taken the port a moment ago and answer there; our server has ended then.
-            if self._answers() and self.process.poll() is None:
+            # Another process may have taken the port meanwhile and responds there; our server has ended then.
+            if self._responds() and self.process.poll() is None:
                 return self
             time.sleep(0.005)
         self.kill()
@@ -252,17 +254,17 @@ class Sandbox:
             process.wait()
             _close(process.stdin)
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
-            return bool(self._ask("GET", "/_health", timeout=PROBE_TIMEOUT)["name"] == self.name)
+            return bool(self._request("GET", "/_health", timeout=PROBE_TIMEOUT)["name"] == self.name)
         except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, ControlRefused):
             return False
 
     def _ledger_page(self, kind: str | None, match: str | None, **place: int) -> dict[str, Any]:
         narrowed = {name: value for name, value in (("kind", kind), ("match", match)) if value is not None}
-        return self._ask("GET", f"/_ledger?{urlencode({**narrowed, **place})}")
+        return self._request("GET", f"/_ledger?{urlencode({**narrowed, **place})}")
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: object | None = None, *, timeout: float = ASK_TIMEOUT
     ) -> dict[str, Any]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
@@ -283,11 +285,11 @@ class Sandbox:
 
 class World:
     """
-    The whole outside world: every server, each with its ledger in `data_dir`.
+    All servers of the sandbox, each with its ledger in `data_dir`.
 
     Args:
-        data_dir: where the ledgers are kept.
-        options: more command line options by server, such as `{"payments": ["--key-hours", "1"]}`.
+        data_dir: the folder of the ledgers.
+        options: more command-line options by server, such as `{"payments": ["--key-hours", "1"]}`.
     """
 
     def __init__(self, data_dir: Path | str, *, options: dict[str, list[str]] | None = None) -> None:
@@ -314,7 +316,7 @@ class World:
 
     @property
     def password(self) -> str:
-        """What the control sides, the mail server and the mailbox ask for."""
+        """The password of the control APIs, the mail server and the mailbox."""
         return self.mailbox.password
 
     @property
@@ -342,7 +344,7 @@ class World:
         return self._servers["mailbox"]
 
     def clear(self) -> None:
-        """Make every server as new."""
+        """Reset every server."""
         for name in PROVIDERS:
             self._servers[name].clear()
 

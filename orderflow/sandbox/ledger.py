@@ -1,11 +1,11 @@
 """
-The ledger of one pretend provider: what really happened, in one SQLite file.
+The ledger of one simulated provider: everything that happened, in one SQLite file.
 
-An entry is committed before the client gets its answer, so neither a killed server nor a dropped connection
+An entry is committed before the client gets its response, so neither a killed server nor a dropped connection
 can make the ledger differ from what was done. `NORMAL` synchronisation is enough for that: the operating system
-keeps what a killed process wrote, only a power cut could lose the last commits.
+keeps what a killed process wrote; only a power cut could lose the last commits.
 
-SQL is put together here from the conditions below; whatever a client said is only ever a parameter of it.
+SQL is composed here from the conditions below; values from clients are always parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# A page of the ledger is read under the lock; writers wait no longer than one page takes.
+# A page of the ledger is read under the lock; writers wait for at most one page.
 PAGE = 500
 
 SCHEMA = """
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS keys (
 );
 """
 
-# SQLite's lower() knows the ASCII letters only; what it is compared with must be treated alike.
+# SQLite's lower() handles only ASCII letters; texts that are compared with it must be treated alike.
 SMALL_LETTERS = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 Condition = tuple[str, tuple[object, ...]]
@@ -62,7 +62,7 @@ Condition = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened."""
+    """One event in the ledger."""
 
     seq: int
     kind: str
@@ -74,12 +74,12 @@ class Entry:
 
 
 def labelled(name: str, value: str) -> Condition:
-    """Match the entries that were recorded with this label. Cheap however long the ledger is."""
+    """Match the entries that were recorded with this label. Indexed, so fast in a long ledger."""
     return "seq IN (SELECT seq FROM labels WHERE name = ? AND value = ?)", (name, value)
 
 
 def field(name: str, operator: str, value: object) -> Condition:
-    """Match the entries whose document has this field. Name and operator are the caller's, never a client's."""
+    """Match the entries whose document has this field. Name and operator must not come from a client."""
     return f"json_extract(document, '$.{name}') {operator} ?", (value,)
 
 
@@ -92,15 +92,15 @@ def newer_than(seq: int) -> Condition:
 
 
 def mentions(text: str) -> Condition:
-    """Match the entries in which this text occurs anywhere, in small or capital letters."""
+    """Match the entries that contain this text anywhere, ignoring case."""
     text = text.translate(SMALL_LETTERS)
-    # JSON writes quotes and backslashes with a backslash before them; so must whatever is looked for in it.
+    # JSON escapes quotes and backslashes; so must the text that is searched for.
     escaped = json.dumps(text, ensure_ascii=False)[1:-1]
     return "(instr(lower(document), ?) OR instr(lower(ifnull(key, '')), ?))", (escaped, text)
 
 
 class Ledger:
-    """Entries, their labels, and the memory of idempotency keys. Safe to use from any thread."""
+    """Entries, their labels, and idempotency keys. Safe to use from any thread."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Do several things or none of them. A transaction inside a transaction belongs to the outer one."""
+        """Open a transaction. A nested one belongs to the outer one."""
         with self._lock:
             if self._depth == 0:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -139,7 +139,7 @@ class Ledger:
         key: str | None = None,
         labels: Sequence[tuple[str, str]] = (),
     ) -> int:
-        """Write down that something happened and return its place in the ledger."""
+        """Record an event and return its sequence number."""
         with self.transaction() as connection:
             cursor = connection.execute(
                 "INSERT INTO entries (kind, id, key, recorded_at, document) VALUES (?, ?, ?, ?, ?)",
@@ -154,14 +154,14 @@ class Ledger:
         return seq
 
     def change(self, kind: str, name: str, document: Mapping[str, Any]) -> None:
-        """Replace the document of an entry: the same thing, in a new state."""
+        """Replace the document of an entry: the same object in a new state."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE entries SET document = ? WHERE kind = ? AND id = ?", (_as_text(document), kind, name)
             )
 
     def count_again(self, seq: int) -> None:
-        """Note that an entry's request came once more and changed nothing."""
+        """Record that an entry's request was repeated and changed nothing."""
         with self.transaction() as connection:
             connection.execute("UPDATE entries SET times_seen = times_seen + 1 WHERE seq = ?", (seq,))
 
@@ -172,13 +172,13 @@ class Ledger:
     def find(
         self, kind: str, *conditions: Condition, limit: int = -1, oldest_first: bool = False
     ) -> list[Entry]:
-        """Return the entries of a kind that meet every condition, newest first unless asked otherwise."""
+        """Return the entries of a kind that meet every condition, newest first by default."""
         where = " AND ".join(["kind = ?", *(sql for sql, _ in conditions)])
         parameters = (kind, *(value for _, values in conditions for value in values))
         return self._select(where, parameters, order="seq" if oldest_first else "seq DESC", limit=limit)
 
     def totals(self, *conditions: Condition) -> tuple[int, int]:
-        """Count the entries that meet every condition, and how often their requests came again."""
+        """Count the entries that meet every condition, and the repeats of their requests."""
         where, parameters = _all_of(conditions)
         with self._lock:
             row = self._connection.execute(
@@ -190,7 +190,9 @@ class Ledger:
     def lines(
         self, *conditions: Condition, limit: int | None, newest_first: bool = False
     ) -> Iterator[tuple[int, str]]:
-        """Yield the entries that meet every condition as JSON texts with their places, page by page."""
+        """
+        Yield the entries that meet every condition as JSON texts with their sequence numbers, page by page.
+        """
         beyond = older_than if newest_first else newer_than
         passed: list[Condition] = []
         left = limit
@@ -212,7 +214,7 @@ class Ledger:
                     "times_seen": times_seen,
                     "recorded_at": as_iso(recorded_at),
                 }
-                # Both are JSON objects with something in them: joined as texts, neither is parsed to be shown.
+                # Both are non-empty JSON objects: joined as texts, neither has to be parsed.
                 yield seq, f"{_as_text(facts)[:-1]}, {document[1:]}"
             if len(rows) < size:
                 return
@@ -220,7 +222,7 @@ class Ledger:
             left = None if left is None else left - size
 
     def clear(self) -> int:
-        """Forget everything, the idempotency keys included, and return how many entries there were."""
+        """Delete everything, idempotency keys included, and return the number of entries."""
         with self.transaction() as connection:
             connection.execute("DELETE FROM keys")
             return connection.execute("DELETE FROM entries").rowcount

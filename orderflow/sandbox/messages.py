@@ -1,4 +1,4 @@
-"""HTTP requests and answers as the sandbox sees them. No socket lives here."""
+"""HTTP requests and responses of the sandbox, without sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from urllib.parse import parse_qsl
 
 
 class Refusal(abc.ABC, Exception):
-    """A provider's refusal on its way to the client. Each provider derives its own, with its shape of error."""
+    """
+    A provider's error response, as an exception. Each provider derives its own, with its format of errors.
+    """
 
     @abc.abstractmethod
     def answer(self) -> Answer:
-        """What the client gets."""
+        """The response for the client."""
 
 
 @dataclass(slots=True)
@@ -30,9 +32,9 @@ class Request:
     headers: Message[str, str]
     body: bytes
     path_values: Mapping[str, str] = field(default_factory=dict)
-    # Seconds a fault makes this request wait. See `pause`.
+    # Seconds by which a fault delays this request. See `pause`.
     latency: float = 0.0
-    # The status in which a fault leaves what this request makes.
+    # The status that a fault gives to the object this request creates.
     state: str | None = None
 
     @property
@@ -54,10 +56,10 @@ class Request:
 
     def pause(self) -> None:
         """
-        Wait as long as a fault asks, once.
+        Wait as long as a fault requires, once.
 
-        Whoever holds an idempotency key calls this before acting, so that the request counts as in flight
-        meanwhile; for everything else the server calls it before it answers.
+        A handler that holds an idempotency key calls this before acting, so that the request counts as in
+        flight meanwhile; otherwise the server calls it before it responds.
         """
         latency, self.latency = self.latency, 0.0
         if latency > 0:
@@ -66,7 +68,9 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """One answer. A body in parts is sent as it is produced: no long ledger stands in memory as a whole."""
+    """
+    One response. A body in parts is sent as it is produced, so that a long ledger is never in memory at once.
+    """
 
     status: int
     body: bytes | Iterable[bytes] = b""

@@ -1,4 +1,4 @@
-"""What every pretend provider is: a table of routes, a shape for its failures, and a ledger."""
+"""The base of every simulated provider: a table of routes, a format for failures, and a ledger."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def route(method: str, path: str, handle: Handle) -> Route:
 
 
 class Provider:
-    """Base of the pretend providers."""
+    """Base class of the simulated providers."""
 
     name: ClassVar[str]
     for_people: ClassVar[bool] = False
-    """Whether its own pages ask for the run's password too, not only the control side."""
+    """Whether its own pages require the run's password too, not only the control API."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -36,7 +36,7 @@ class Provider:
             return refusal.answer()
 
     def failure(self, status: int, message: str) -> Answer:
-        """Say in this provider's shape of error that something went wrong."""
+        """Return an error response in this provider's format."""
         return json_answer(status, {"error": message})
 
     def key_of(self, request: Request) -> str | None:

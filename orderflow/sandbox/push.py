@@ -1,4 +1,4 @@
-"""Push notifications in the shape of FCM HTTP v1, and the OAuth token endpoint that lets one in."""
+"""Push notifications compatible with FCM HTTP v1, and the OAuth token endpoint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .provider import Provider, route
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TOKEN_SECONDS = 3600
 LARGEST_PAYLOAD = 4096
-# Names that FCM gives to its statuses: (status, error code of FCM itself).
+# FCM's names for its statuses: (status, FCM's error code).
 STATUSES: dict[int, tuple[str, str | None]] = {
     400: ("INVALID_ARGUMENT", "INVALID_ARGUMENT"),
     401: ("UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"),
-    403: ("PERMISSION_DENIED", None),  # of the account; SENDER_ID_MISMATCH would speak of one device
+    403: ("PERMISSION_DENIED", None),  # concerns the account; SENDER_ID_MISMATCH concerns one device
     404: ("NOT_FOUND", "UNREGISTERED"),
     429: ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
     500: ("INTERNAL", "INTERNAL"),
@@ -35,7 +35,7 @@ def create(_arguments: argparse.Namespace, control: Control) -> PushNotification
 
 
 class FcmError(Refusal):
-    """An error of FCM; `code` is its own name for the reason, None where Google answers before FCM is asked."""
+    """An error of FCM; `code` is its reason, None where Google responds before FCM is involved."""
 
     def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class OAuthError(Refusal):
 
 
 class PushNotifications(Provider):
-    """FCM. It knows no idempotency keys: sent twice is two notifications."""
+    """FCM. It has no idempotency keys: sending twice gives two notifications."""
 
     name = "push"
 
@@ -149,10 +149,10 @@ class PushNotifications(Provider):
 
 def _claims(assertion: str) -> dict[str, Any]:
     """
-    Read what a JWT claims. Its signature is not checked: any key of one's own making will do.
+    Read the claims of a JWT. Its signature is not checked: any self-made key is accepted.
 
     Raises:
-        OAuthError: if it is no JWT.
+        OAuthError: if it is not a JWT.
     """
     parts = assertion.split(".")
     try:

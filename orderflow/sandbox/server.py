@@ -1,4 +1,6 @@
-"""The HTTP server of every sandbox process: keep-alive, one thread per connection, faults where they strike."""
+"""
+The HTTP server of every sandbox process: keep-alive, one thread per connection, faults applied where needed.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,16 @@ from .messages import Answer, Request
 from .provider import Provider
 
 LARGEST_BODY = 1024 * 1024
-# Small parts of a long answer travel together.
+# Small parts of a long response are sent together.
 CHUNK = 64 * 1024
 
 
 class _HungUp(ConnectionError):
-    """The connection is to be closed without an answer."""
+    """The connection must be closed without a response."""
 
 
 class _Unreadable(Exception):
-    """The request has no body that could be read."""
+    """The request body cannot be read."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -52,7 +54,7 @@ class SandboxServer(http.server.ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # The standard library's asks the name service who we are, which can take seconds.
+        # The standard library's version resolves our host name, which can take seconds.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
 
@@ -65,9 +67,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: SandboxServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # Buffered: head and body leave in one piece.
+    # Buffered: head and body are sent in one piece.
     wbufsize = -1
-    # Seconds an idle connection is kept.
+    # Seconds that an idle connection is kept.
     timeout = 120
 
     def handle_request(self) -> None:
@@ -93,7 +95,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._serve(request)
 
     def _refusal(self, path: str) -> Answer | None:
-        """The answer to those who may not ask; None for all others."""
+        """The response to requests without access; None for all others."""
         if not self.server.access.knows_host(self.headers):
             return self.server.provider.failure(421, "The Host header does not name this server.")
         is_closed = self.server.provider.for_people or path.startswith("/_")
@@ -142,7 +144,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _HungUp
         if strike.kind == "malformed":
             body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
-            # Half of what would have been said, as a proxy that gives up in the middle leaves it.
+            # Half of the response, as left by a proxy that aborts in the middle.
             return Answer(200, body[: len(body) // 2] or b"{", answer.media_type, answer.headers)
         return answer
 
@@ -155,7 +157,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _failure(self, strike: Strike) -> Answer:
         status = strike.status or (429 if strike.kind == "rate_limit" else 503)
-        answer = self.server.provider.failure(status, f"The sandbox was told to answer {status}.")
+        answer = self.server.provider.failure(status, f"A sandbox fault requests status {status}.")
         if strike.retry_after is not None:
             answer.headers["Retry-After"] = str(strike.retry_after)
         return answer
@@ -174,7 +176,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return body
 
     def _reset(self) -> None:
-        # Lingering for no time makes the kernel send RST instead of FIN, once nothing holds the socket open.
+        # With a linger time of zero the kernel sends RST instead of FIN, once nothing holds the socket open.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.wfile.close()
@@ -214,4 +216,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return "OrderFlowSandbox"
 
     def log_message(self, *_: object) -> None:
-        """Stay silent: `/_calls` has the requests."""
+        """Do not log: `/_calls` lists the requests."""

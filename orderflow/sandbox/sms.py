@@ -1,4 +1,4 @@
-"""Text messages in the shape of Twilio's API, with the magic numbers of its test credentials."""
+"""Text messages compatible with Twilio's API, with the magic numbers of its test credentials."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TwilioError(Refusal):
 
 
 class TextMessages(Provider):
-    """A Twilio account. It knows no idempotency keys, as Twilio does not: sent twice is two messages."""
+    """A Twilio account. Like Twilio it has no idempotency keys: sending twice gives two messages."""
 
     name = "sms"
 
@@ -110,7 +110,7 @@ class TextMessages(Provider):
             "to": recipient,
             "uri": f"/2010-04-01/Accounts/{account}/Messages/{sid}.json",
         }
-        # Queued is what the sender hears; whoever asks later learns that it has arrived.
+        # The response to the sender says queued; later requests say delivered.
         arrived = message | {"status": request.state or "delivered", "date_sent": now}
         self.ledger.record(
             "sms", sid, arrived, labels=[("account", account), ("to", recipient), ("from", sender)]
@@ -172,7 +172,7 @@ def _check(recipient: str, sender: str, body: str, *, service: str) -> None:
     Refuse what Twilio refuses.
 
     Raises:
-        TwilioError: with Twilio's number for the reason.
+        TwilioError: with Twilio's error code.
     """
     if not recipient:
         raise TwilioError(400, 21604, "A 'To' phone number is required.")
@@ -192,14 +192,14 @@ def _check(recipient: str, sender: str, body: str, *, service: str) -> None:
 
 
 def _segments(body: str) -> int:
-    """Count the parts the networks send: shorter ones once a letter is not in their alphabet of seven bits."""
+    """Count the segments that networks send: shorter ones if a character is not in the 7-bit alphabet."""
     single, part = (160, 153) if GSM_7.fullmatch(body) else (70, 67)
     length = len(body) if single == 160 else len(body.encode("utf-16-le")) // 2
     return 1 if length <= single else -(-length // part)
 
 
 def _dates(request: Request) -> list[Condition]:
-    """Read DateSent, `DateSent>` and `DateSent<`: days, or moments, in UTC."""
+    """Read DateSent, `DateSent>` and `DateSent<`: days or times, in UTC."""
     conditions: list[Condition] = []
     for name, operator in (("DateSent", "on"), ("DateSent>", ">="), ("DateSent<", "<=")):
         text = request.query.get(name)

@@ -1,12 +1,12 @@
 """
-A mail server that keeps what it is given: SMTP on one port, its ledger and faults on the HTTP side.
+A mail server that keeps what it receives: SMTP on one port, its ledger and faults over HTTP.
 
-Faults strike when a message has arrived (so that `match` can be compared with recipients, subject and
-Message-ID), except a `refuse` without `match`, which strikes when a client connects. The same message accepted
-again is no second entry; its `duplicates` says how often that happened.
+Faults apply when a message has arrived (so that `match` can be compared with recipients, subject and
+Message-ID), except a `refuse` without `match`, which applies when a client connects. A message that is accepted
+again does not give a second entry; its `duplicates` counts the repeats.
 
-Mail is taken from clients that have logged in with the run's password (AUTH PLAIN or LOGIN, any name). There is
-no TLS: the server is for this machine, or for a network that leads nowhere.
+Mail is accepted from clients that have logged in with the run's password (AUTH PLAIN or LOGIN, any name). There
+is no TLS: the server is for this machine, or for an isolated network.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from .messages import Request
 from .provider import Provider
 
 LARGEST_MESSAGE = 10 * 1024 * 1024
-# Every mailbox of this name is one that does not exist.
+# Mailboxes of this name do not exist.
 BOUNCING = "bounce"
-# Senders of these names are refused: at once, and in reply to the recipient, as many servers do.
+# Senders of these names are refused: at once, or in response to the recipient, as many servers do.
 FORBIDDEN, FORBIDDEN_LATER = "forbidden", "forbidden-later"
 NOTHING = Strike()
 LOGIN_FIRST = "530 5.7.0 Authentication required"
@@ -54,7 +54,7 @@ def create(arguments: argparse.Namespace, control: Control) -> Provider:
 
 
 class SmtpSide(Provider):
-    """The HTTP side: nothing but what every server has."""
+    """The HTTP interface: only what every server has."""
 
     name = "smtp"
 
@@ -63,14 +63,16 @@ class SmtpSide(Provider):
 
 
 class PostOffice:
-    """Accepts mail of who has logged in, unless told otherwise. Its hooks are named as aiosmtpd calls them."""
+    """
+    Accepts mail from logged-in clients, unless a fault applies. The hooks have the names that aiosmtpd calls.
+    """
 
     def __init__(self, control: Control, access: Access) -> None:
         self._access = access
         self.ledger = control.ledger
         self.faults = control.faults
         self.calls = control.calls
-        # Accepting goes on when its client hangs up; without a reference the loop may drop the task.
+        # Accepting continues when the client hangs up; without a reference the loop may drop the task.
         self._accepting: set[asyncio.Task[None]] = set()
 
     def log_in(
@@ -84,7 +86,7 @@ class PostOffice:
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        # aiosmtpd could ask for it too, and would warn of every connection that there is no TLS.
+        # aiosmtpd could require it too, but would warn about missing TLS for every connection.
         if not session.authenticated:
             self.note("MAIL", address, status=530)
             return LOGIN_FIRST
@@ -145,7 +147,7 @@ class PostOffice:
         )
 
     async def _outcome(self, document: dict[str, Any], strike: Strike) -> str | None:
-        """Do what is to be done and return the reply; None: hang up instead."""
+        """Process the message and return the reply; None: hang up instead."""
         if strike.kind in ("refuse", "drop_before", "hang"):
             await asyncio.sleep(strike.latency)
             return None
@@ -164,8 +166,8 @@ class PostOffice:
 
     async def _accept(self, document: dict[str, Any], latency: float) -> None:
         await asyncio.sleep(latency)
-        # One label for both: looked up for every message, it must stay cheap when all go to one recipient.
-        # A message without an id is like no other.
+        # One label for both: the lookup for every message must be fast even if all go to one recipient.
+        # A message without an id equals no other.
         identity = " ".join((document["message_id"] or secrets.token_hex(12), *sorted(document["recipients"])))
         with self.ledger.transaction():
             known = self.ledger.find("email", ledgers.labelled("identity", identity), limit=1)
@@ -178,14 +180,14 @@ class PostOffice:
 
 
 class _Refusing(asyncio.Protocol):
-    """Takes a connection and resets it."""
+    """Accepts a connection and resets it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         _reset(transport)
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """False for what aiosmtpd says at every login of an old attribute that it sets itself."""
+    """False for aiosmtpd's warning, at every login, about a deprecated attribute that it sets itself."""
     return "login_data is deprecated" not in record.getMessage()
 
 
@@ -200,11 +202,11 @@ def _sender_rejected(address: str) -> str:
 def _failure(strike: Strike) -> str:
     status = strike.status or (452 if strike.kind == "rate_limit" else 451)
     enhanced = f"{status // 100}.7.0" if strike.kind == "rate_limit" else f"{status // 100}.3.0"
-    return f"{status} {enhanced} The sandbox was told to answer {status}"
+    return f"{status} {enhanced} A sandbox fault requests status {status}"
 
 
 async def _hang_up(server: SMTP, *, reset: bool) -> NoReturn:
-    """End the connection. Never returns: aiosmtpd cancels whoever serves a connection that is gone."""
+    """End the connection. Never returns: aiosmtpd cancels the handler of a lost connection."""
     if reset:
         _reset(server.transport)
     else:
@@ -222,7 +224,7 @@ def _reset(transport: asyncio.BaseTransport) -> None:
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, else asyncio does not see that this is TCP and leaves Nagle's algorithm on.
+    # With the protocol given: otherwise asyncio does not detect TCP and leaves Nagle's algorithm on.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -242,12 +244,12 @@ async def _serve(post: PostOffice, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
 
     def protocol() -> asyncio.Protocol:
-        # Before a message is there, only a fault that looks for nothing in it can strike.
+        # Before a message has arrived, only a fault without `match` can apply.
         strike = post.faults.strike(kinds=("refuse",))
         if strike.kind:
             post.note("CONNECT", strike=strike)
             return _Refusing()
-        # The host name is given, else aiosmtpd asks the name service for it, for every connection.
+        # With the host name given: otherwise aiosmtpd resolves it for every connection.
         return SMTP(  # type: ignore[no-any-return]
             post,
             data_size_limit=LARGEST_MESSAGE,

@@ -1,4 +1,4 @@
-"""A warehouse with a small JSON API: ask for a shipment under a key, look it up, list what was shipped."""
+"""A warehouse with a small JSON API: request a shipment under a key, look it up, list what was shipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .messages import Answer, Refusal, Request, json_answer
 from .provider import Provider, route
 
 CARRIER = "Sandbox Post"
-# A SKU with this prefix is in the catalogue but never leaves the warehouse.
+# A SKU with this prefix is in the catalogue but is never shipped.
 UNSHIPPABLE = "NOSHIP-"
 LARGEST_PAGE = 500
 ALPHABET = string.digits + string.ascii_uppercase
@@ -52,7 +52,7 @@ class Warehouse(Provider):
         super().__init__(ledger)
         self._token = token
         self._refused_countries = {country.upper() for country in refused_countries or []}
-        # Kept for ever: an order must not be shipped twice however late it is asked for again.
+        # Kept forever: an order must not be shipped twice, however late the request is repeated.
         self._keys = Keys(ledger, lifetime=None)
         self.routes = [
             route("POST", "/shipments", self.ship),
@@ -123,7 +123,7 @@ class Warehouse(Provider):
         return self._list(request)
 
     def _list(self, request: Request) -> Answer:
-        """All shipments, or those since a time, oldest first and page by page."""
+        """All shipments, or those since a time, oldest first, in pages."""
         conditions: list[Condition] = []
         if since := request.query.get("since"):
             conditions.append(("recorded_at >= ?", (_moment(since),)))

@@ -22,8 +22,8 @@ from interlock import CircuitBreaker, CircuitOpenError, Config, State
 from interlock.integrations.redis import RedisStorage
 from interlock.shared import ProbeLease, SharedState
 
+from orderflow.providers import CONSUMERS
 from orderflow.shared_state import credentials
-from orderflow.shared_state.providers import CONSUMERS
 from outbox import resilience
 from outbox.resilience import Circuit, NotNow, Outage, SettingsRefused, Transient
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import redis
 from django.conf import settings
 
-from orderflow.shared_state.providers import PROVIDERS
+from orderflow import providers as known
 
 VALID_FOR = 60
 """Seconds after which a refusal that was not seen again is forgotten: four probes of an open breaker."""
@@ -36,7 +36,7 @@ def refusal_of(provider: str) -> str:
     return refused([provider]).get(provider, "")
 
 
-def refused(providers: Sequence[str] = PROVIDERS) -> dict[str, str]:
+def refused(providers: Sequence[str] = known.NAMES) -> dict[str, str]:
     """The providers that refuse our credentials or other settings now, and what to correct."""
     found = _read(providers)
     return {provider: because for provider, because in zip(providers, found, strict=True) if because}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from orderflow import providers
 from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.supervision import children, probes
@@ -20,9 +21,9 @@ from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec
 # A pool has the name of its queue. The relay does one thing at a time by design. Steps mostly wait for commits
 # and responses: with two processes, a third of two processors was idle.
 EARLY_POOLS = {"orders": ("-c", "4"), "relay": ("-P", "solo")}
-LATER_POOLS = {"email": ("-c", "1"), "sms": ("-c", "1"), "push": ("-c", "1"), "jobs": ("-c", "1")}
-EARLY_SANDBOX = ("payments", "warehouse")
-LATER_SANDBOX = ("smtp", "sms", "push")
+LATER_POOLS = dict.fromkeys((*providers.CHANNELS, "jobs"), ("-c", "1"))
+EARLY_SANDBOX = providers.ORDER_SERVERS
+LATER_SANDBOX = providers.CHANNEL_SERVERS
 # Flower keeps tasks in memory: 100,000 by default, which took 9 MB a minute at 5 orders/s for an hour.
 FLOWER_TASKS = 5000
 PROCESSORS = os.cpu_count() or 1

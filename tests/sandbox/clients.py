@@ -1,4 +1,4 @@
-"""The providers' own SDKs, pointed at the sandbox, and what the tests send with them."""
+"""The providers' own SDKs, pointed at the sandbox, and the requests that the tests send with them."""
 
 from __future__ import annotations
 

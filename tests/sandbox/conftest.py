@@ -1,4 +1,4 @@
-"""The whole outside world, started once; every test gets its servers as new."""
+"""All sandbox servers, started once and reset before every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page in a browser on the same machine can neither read the sandbox nor tell it what to do."""
+"""A page in a browser on the same machine can neither read nor control the sandbox."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def raw(server: Sandbox, method: str, path: str, *headers: tuple[str, str]) -> h
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_server_asks_for_the_password_before_it_shows_or_does_anything(world: World, name: str) -> None:
+def test_every_server_requires_the_password_before_it_shows_or_does_anything(world: World, name: str) -> None:
     server: Sandbox = getattr(world, name)
     paths = CONTROL + (FOR_PEOPLE if name == "mailbox" else [])
     for method, path in paths:
@@ -73,9 +73,7 @@ HOSTS = [
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("path", ["/_ledger", "/_control", "/_health", "/", "/shipments?key=x", "/api/counts"])
-def test_a_name_that_was_pointed_at_this_machine_is_refused_with_and_without_password(
-    world: World, host: str, path: str
-) -> None:
+def test_a_foreign_host_name_is_refused_with_and_without_password(world: World, host: str, path: str) -> None:
     shown = ("Authorization", access.authorization(world.password))
     for server in (world.warehouse, world.mailbox):
         assert raw(server, "GET", path, ("Host", host), shown).status == 421
@@ -83,7 +81,7 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused_with_and_without_pas
         assert raw(server, "GET", path, ("Host", "localhost"), ("Host", host), shown).status == 421
 
 
-def test_a_refused_request_meets_no_fault_and_leaves_no_call(warehouse: Sandbox) -> None:
+def test_a_refused_request_triggers_no_fault_and_is_not_listed_in_calls(warehouse: Sandbox) -> None:
     warehouse.control(fault="error", times=1)
     raw(warehouse, "POST", "/shipments", ("Host", "evil.example"), ("Content-Length", "0"))
 
@@ -92,17 +90,17 @@ def test_a_refused_request_meets_no_fault_and_leaves_no_call(warehouse: Sandbox)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8101"])
-def test_this_machines_own_names_are_known(warehouse: Sandbox, host: str) -> None:
+def test_this_machines_own_names_are_accepted(warehouse: Sandbox, host: str) -> None:
     assert raw(warehouse, "GET", "/_health", ("Host", host)).status == 200
 
 
-def test_a_server_answers_to_names_it_was_given(tmp_path: Path) -> None:
+def test_a_server_accepts_the_names_it_was_given(tmp_path: Path) -> None:
     with Sandbox("payments", tmp_path, options=["--allow-host", "Payments"]) as payments:
         assert raw(payments, "GET", "/_health", ("Host", "payments:8080")).status == 200
         assert raw(payments, "GET", "/_health", ("Host", "smtp:8080")).status == 421
 
 
-def test_the_password_is_made_once_for_all_servers_of_a_directory_and_kept_private(tmp_path: Path) -> None:
+def test_the_password_is_generated_once_for_all_servers_of_a_directory_and_is_private(tmp_path: Path) -> None:
     found: list[str] = []
     threads = [
         threading.Thread(target=lambda: found.append(access.password_in(tmp_path / "new"))) for _ in range(8)
@@ -125,5 +123,5 @@ def test_the_mailbox_reads_the_other_servers_with_the_password(world: World) -> 
     assert counts.json == {"emails": 0, "sms": 0, "pushes": 0}
 
 
-def test_the_application_side_needs_no_password_of_the_run(warehouse: Sandbox) -> None:
+def test_the_providers_endpoints_do_not_require_the_password_of_the_run(warehouse: Sandbox) -> None:
     assert ship(warehouse).status == 201

@@ -1,4 +1,4 @@
-"""What a server does when it is told to misbehave, and how that is told."""
+"""The faults of a server, and how they are listed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_slow_waits_and_then_acts(warehouse: Sandbox) -> None:
     assert time.perf_counter() - started < 1
 
 
-def test_a_slow_server_acts_even_if_the_client_has_lost_patience(payments: Sandbox) -> None:
+def test_a_slow_server_acts_even_if_the_client_has_timed_out(payments: Sandbox) -> None:
     payments.control(fault="slow", latency_ms=300, times=1)
 
     with pytest.raises(stripe.APIConnectionError):
@@ -48,7 +48,7 @@ def test_refuse_resets_the_connection(warehouse: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("fault", "entries"), [("drop_before", 0), ("drop_after", 1)])
-def test_drop_closes_without_an_answer_before_or_after_acting(
+def test_drop_closes_without_a_response_before_or_after_acting(
     warehouse: Sandbox, fault: str, entries: int
 ) -> None:
     warehouse.control(fault=fault, times=1)
@@ -61,7 +61,7 @@ def test_drop_closes_without_an_answer_before_or_after_acting(
     assert warehouse.count(kind="shipment") == 1
 
 
-def test_a_payment_whose_answer_was_lost_is_found_and_not_made_again(payments: Sandbox) -> None:
+def test_a_payment_whose_response_was_lost_is_found_and_not_repeated(payments: Sandbox) -> None:
     client = stripe_client(payments)
     payments.control(fault="drop_after", times=1, match="order-1-charge")
     with pytest.raises(stripe.APIConnectionError):
@@ -87,7 +87,7 @@ def test_hang_holds_the_connection_and_closes_it(warehouse: Sandbox) -> None:
     assert warehouse.ledger() == []
 
 
-def test_malformed_acts_and_answers_with_a_broken_body(payments: Sandbox) -> None:
+def test_malformed_acts_and_responds_with_a_broken_body(payments: Sandbox) -> None:
     payments.control(fault="malformed", times=1)
 
     with pytest.raises(stripe.APIError, match="Invalid response body"):
@@ -95,7 +95,7 @@ def test_malformed_acts_and_answers_with_a_broken_body(payments: Sandbox) -> Non
     assert payments.count() == 1
 
 
-def test_errors_come_in_the_shape_of_the_provider(payments: Sandbox) -> None:
+def test_errors_have_the_format_of_the_provider(payments: Sandbox) -> None:
     client = stripe_client(payments)
     seen = []
     for fault in (
@@ -117,7 +117,7 @@ def test_errors_come_in_the_shape_of_the_provider(payments: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("match", ["order-7-ship", "OF-7", "/shipments/shp_7"])
-def test_a_fault_hits_only_what_it_matches(warehouse: Sandbox, match: str) -> None:
+def test_a_fault_applies_only_to_matching_requests(warehouse: Sandbox, match: str) -> None:
     warehouse.control(fault="error", match=match)
 
     assert ship(warehouse, "order-6-ship", shipment(order_number="OF-6")).status == 201
@@ -130,14 +130,14 @@ def test_a_fault_hits_only_what_it_matches(warehouse: Sandbox, match: str) -> No
     assert [fault["struck"] for fault in warehouse.faults()] == [1]
 
 
-def test_a_match_is_found_in_a_form_as_well(payments: Sandbox) -> None:
+def test_a_match_is_found_in_a_form_too(payments: Sandbox) -> None:
     payments.control(fault="error", match="ada lovelace <ada@example.com>")
 
     with pytest.raises(stripe.APIError):
         stripe_client(payments).v1.payment_intents.create(payment(description="ada lovelace <ada@example.com>"))
 
 
-def test_a_fault_strikes_as_often_as_it_was_told(warehouse: Sandbox) -> None:
+def test_a_fault_strikes_as_often_as_requested(warehouse: Sandbox) -> None:
     fault = warehouse.control(fault="error", status=500, times=2)
 
     assert [ship(warehouse).status for _ in range(4)] == [500, 500, 201, 200]
@@ -191,7 +191,7 @@ def test_faults_can_be_removed_one_by_one_and_all_at_once(warehouse: Sandbox) ->
         warehouse.clear_faults(999)
 
 
-def test_calls_tell_what_was_asked_and_what_struck(warehouse: Sandbox) -> None:
+def test_calls_list_the_requests_and_the_faults_that_applied(warehouse: Sandbox) -> None:
     ship(warehouse)
     with warehouse.failing(fault="drop_before"), pytest.raises(http.client.RemoteDisconnected):
         ship(warehouse, "other")
@@ -218,7 +218,7 @@ def test_calls_tell_what_was_asked_and_what_struck(warehouse: Sandbox) -> None:
         ({"fault": "error", "time": 1}, "time"),
     ],
 )
-def test_a_fault_nobody_could_mean_is_refused_with_a_sentence(
+def test_an_invalid_fault_is_refused_with_a_sentence(
     warehouse: Sandbox, fault: dict[str, object], about: str
 ) -> None:
     answer = ask(warehouse, "POST", "/_control", fault)

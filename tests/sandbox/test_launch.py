@@ -1,4 +1,4 @@
-"""Starting and stopping: fast, clean, and with a sentence when it cannot be done."""
+"""Starting and stopping: fast, clean, and with a message if it fails."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_server_stops_at_once_and_cleanly(tmp_path: Path, stop: signal.Signals
         waiting.close()
 
 
-def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import sys; from orderflow.sandbox.launch import Sandbox;"
         f" server = Sandbox('warehouse', {str(tmp_path)!r});"

@@ -34,14 +34,14 @@ def long_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         yield warehouse
 
 
-def test_all_of_a_long_ledger_comes_at_once_if_nothing_else_is_asked(long_ledger: Sandbox) -> None:
+def test_a_long_ledger_is_returned_completely_by_default(long_ledger: Sandbox) -> None:
     ledger = ask(long_ledger, "GET", "/_ledger").json
 
     assert (ledger["name"], ledger["total"], ledger["has_more"]) == ("warehouse", MANY, False)
     assert [entry["id"] for entry in ledger["entries"]] == [f"id-{number}" for number in range(MANY)]
 
 
-def test_a_long_ledger_comes_in_pages(long_ledger: Sandbox) -> None:
+def test_a_long_ledger_is_returned_in_pages(long_ledger: Sandbox) -> None:
     seen, after, pages = [], 0, 0
     while True:
         page = ask(long_ledger, "GET", f"/_ledger?limit=600&after={after}").json
@@ -54,14 +54,14 @@ def test_a_long_ledger_comes_in_pages(long_ledger: Sandbox) -> None:
     assert len(long_ledger.ledger()) == MANY
 
 
-def test_a_long_ledger_comes_as_lines(long_ledger: Sandbox) -> None:
+def test_a_long_ledger_is_returned_as_lines(long_ledger: Sandbox) -> None:
     answer = ask(long_ledger, "GET", "/_ledger?format=ndjson&after=100")
 
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     assert [json.loads(line)["seq"] for line in answer.body.splitlines()] == list(range(101, MANY + 1))
 
 
-def test_a_ledger_can_be_read_backwards_narrowed_and_counted(long_ledger: Sandbox) -> None:
+def test_a_ledger_can_be_read_backwards_filtered_and_counted(long_ledger: Sandbox) -> None:
     newest = ask(long_ledger, "GET", "/_ledger?order=newest&limit=2").json
 
     assert [entry["id"] for entry in newest["entries"]] == [f"id-{MANY - 1}", f"id-{MANY - 2}"]
@@ -71,7 +71,7 @@ def test_a_ledger_can_be_read_backwards_narrowed_and_counted(long_ledger: Sandbo
     assert long_ledger.ledger(match="%") == long_ledger.ledger(match='"') == []
 
 
-def test_a_ledger_asked_in_a_wrong_way_says_so(long_ledger: Sandbox) -> None:
+def test_an_invalid_query_of_the_ledger_is_refused(long_ledger: Sandbox) -> None:
     answer = ask(long_ledger, "GET", "/_ledger?limit=many")
 
     assert (answer.status, answer.json) == (400, {"error": '"limit" must be a whole number.'})
@@ -89,7 +89,7 @@ def test_a_ledger_can_be_read_while_it_grows(warehouse: Sandbox) -> None:
     assert warehouse.count() == 200
 
 
-def test_emptying_the_ledger_forgets_the_keys_too(warehouse: Sandbox) -> None:
+def test_clearing_the_ledger_deletes_the_keys_too(warehouse: Sandbox) -> None:
     first = ship(warehouse)
     warehouse.clear()
 
@@ -99,7 +99,7 @@ def test_emptying_the_ledger_forgets_the_keys_too(warehouse: Sandbox) -> None:
     assert again.json["id"] != first.json["id"]
 
 
-def test_a_killed_server_comes_back_with_everything_it_did(tmp_path: Path) -> None:
+def test_a_killed_server_restarts_with_everything_it_did(tmp_path: Path) -> None:
     with Sandbox("payments", tmp_path) as payments:
         client = stripe_client(payments)
         paid = client.v1.payment_intents.create(payment(), {"idempotency_key": "paid"})
@@ -126,7 +126,7 @@ def test_a_killed_server_comes_back_with_everything_it_did(tmp_path: Path) -> No
         assert [entry["amount"] for entry in payments.ledger(kind="refund")] == [100]
 
 
-def test_a_server_killed_at_work_has_written_down_all_it_answered(tmp_path: Path) -> None:
+def test_a_killed_server_has_recorded_everything_it_responded_to(tmp_path: Path) -> None:
     with Sandbox("warehouse", tmp_path) as warehouse:
         answered = []
 

@@ -1,4 +1,4 @@
-"""The page that shows what customers received. Nothing anybody sent can do anything to whoever looks at it."""
+"""The page that shows what customers received. No message can harm its reader."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def send_one_of_each(world: World, about: str = "Order OF-1 is on its way") -> N
     send_push(world.push, push_session(world.push), notification=notification, data={"order": about})
 
 
-def test_an_empty_mailbox_says_so(world: World) -> None:
+def test_an_empty_mailbox_is_shown_as_empty(world: World) -> None:
     assert look(world).text.count("Nothing yet.") == 3
 
 
@@ -110,7 +110,7 @@ def test_a_long_mailbox_shows_the_newest_and_offers_more(world: World) -> None:
     assert "message 4." in look(world, more or "").text
 
 
-def test_an_email_opens_with_its_look_its_text_and_its_headers(world: World) -> None:
+def test_an_email_is_shown_rendered_as_text_and_with_its_headers(world: World) -> None:
     send_email(world.smtp, email())
     [link] = [link["href"] for link in look(world).all("a") if (link["href"] or "").startswith("/email/")]
 
@@ -159,7 +159,7 @@ def test_the_policy_allows_exactly_the_style_of_the_page(world: World, path: str
     assert not [attributes for _, attributes in Page(answer).elements if "style" in attributes]
 
 
-def test_refreshing_is_off_until_asked_for_and_can_be_stopped(world: World) -> None:
+def test_refreshing_is_off_by_default_and_can_be_stopped(world: World) -> None:
     page = look(world, "/?q=OF-1")
     assert [meta for meta in page.all("meta") if "http-equiv" in meta] == []
     [start] = [link["href"] or "" for link in page.all("a") if "refresh=1" in (link["href"] or "")]
@@ -169,7 +169,7 @@ def test_refreshing_is_off_until_asked_for_and_can_be_stopped(world: World) -> N
     assert "/?q=OF-1" in [link["href"] for link in page.all("a")]
 
 
-def test_pages_can_be_used_without_seeing_them(world: World) -> None:
+def test_pages_are_accessible_to_screen_readers(world: World) -> None:
     send_one_of_each(world)
     send_email(world.smtp, email())
 
@@ -202,7 +202,7 @@ def test_a_server_that_is_not_reachable_is_named_and_the_others_are_shown(world:
 
 
 @pytest.mark.parametrize("path", ["/email/999999", "/email/x", "/email/999999/html", "/nothing"])
-def test_what_is_not_there_is_not_found(world: World, path: str) -> None:
+def test_unknown_pages_are_not_found(world: World, path: str) -> None:
     answer = ask(world.mailbox, "GET", path)
 
     assert answer.status == 404

@@ -16,7 +16,7 @@ from orderflow.sandbox.launch import Sandbox
 from .clients import payment, stripe_client
 
 
-def test_the_same_request_again_gets_the_same_answer(payments: Sandbox) -> None:
+def test_a_repeated_request_gets_the_same_response(payments: Sandbox) -> None:
     client = stripe_client(payments)
 
     first, again = (client.v1.payment_intents.create(payment(), {"idempotency_key": "key"}) for _ in range(2))
@@ -64,7 +64,7 @@ def test_a_key_belongs_to_its_endpoint(payments: Sandbox) -> None:
         client.v1.refunds.create({"payment_intent": intent.id}, {"idempotency_key": "key"})
 
 
-def test_a_key_is_as_good_as_new_when_the_parameters_were_refused(payments: Sandbox) -> None:
+def test_a_key_can_be_used_again_when_the_parameters_were_refused(payments: Sandbox) -> None:
     client = stripe_client(payments)
     with pytest.raises(stripe.InvalidRequestError):
         client.v1.payment_intents.create(payment(amount=0), {"idempotency_key": "key"})
@@ -118,7 +118,7 @@ def test_a_hundred_parallel_requests_with_one_key_are_one_payment(payments: Sand
     assert outcomes[entry["id"]] == entry["times_seen"]
 
 
-def test_parallel_payments_with_different_keys_do_not_get_in_each_others_way(payments: Sandbox) -> None:
+def test_parallel_payments_with_different_keys_do_not_block_each_other(payments: Sandbox) -> None:
     client = stripe_client(payments)
 
     def pay(number: int) -> str:

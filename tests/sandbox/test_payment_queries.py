@@ -81,14 +81,14 @@ def test_a_search_pages(payments: Sandbox, ids: list[str]) -> None:
         "amount:'many'",
     ],
 )
-def test_a_query_that_is_none_is_refused(payments: Sandbox, query: str) -> None:
+def test_an_invalid_query_is_refused(payments: Sandbox, query: str) -> None:
     with pytest.raises(stripe.InvalidRequestError) as raised:
         found(stripe_client(payments), query)
 
     assert (raised.value.http_status, raised.value.param) == (400, "query")
 
 
-def test_what_is_searched_for_is_never_sql(payments: Sandbox, ids: list[str]) -> None:
+def test_search_terms_are_never_sql(payments: Sandbox, ids: list[str]) -> None:
     client = stripe_client(payments)
 
     assert found(client, "metadata['order_id']:\"x' OR '1'='1\"") == []

@@ -1,4 +1,4 @@
-"""What paying, confirming, cancelling and refunding lead to, asked by Stripe's own SDK."""
+"""Paying, confirming, cancelling and refunding, with the SDK of Stripe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orderflow.sandbox.launch import Sandbox
 from .clients import ask, payment, stripe_client
 
 
-def test_a_confirmed_payment_succeeds_and_is_written_down(payments: Sandbox) -> None:
+def test_a_confirmed_payment_succeeds_and_is_recorded(payments: Sandbox) -> None:
     client = stripe_client(payments)
 
     intent = client.v1.payment_intents.create(
@@ -70,7 +70,7 @@ def test_redirecting_payment_methods_need_a_return_url(payments: Sandbox) -> Non
         ("pm_card_chargeDeclinedProcessingError", "processing_error", "processing_error"),
     ],
 )
-def test_a_declined_card_is_an_answer_with_the_intent_in_it(
+def test_a_declined_card_gives_an_error_that_contains_the_intent(
     payments: Sandbox, method: str, code: str, decline_code: str
 ) -> None:
     with pytest.raises(stripe.CardError) as raised:
@@ -93,7 +93,7 @@ def test_a_declined_card_is_an_answer_with_the_intent_in_it(
         {"payment_method_data": {"type": "card", "card": {"number": "4242424242424242"}}},
     ],
 )
-def test_real_card_numbers_are_refused_and_kept_nowhere(payments: Sandbox, changed: dict[str, object]) -> None:
+def test_real_card_numbers_are_refused_and_not_stored(payments: Sandbox, changed: dict[str, object]) -> None:
     with pytest.raises(stripe.StripeError, match="generally unsafe") as raised:
         stripe_client(payments).v1.payment_intents.create(payment(**changed))
 
@@ -136,7 +136,7 @@ def test_an_unknown_payment_is_not_found(payments: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk_live_secret", "pk_test_public"])
-def test_only_secret_test_keys_are_let_in(payments: Sandbox, key: str) -> None:
+def test_only_secret_test_keys_are_accepted(payments: Sandbox, key: str) -> None:
     with pytest.raises(stripe.AuthenticationError) as raised:
         stripe_client(payments, key=key).v1.payment_intents.create(payment())
 
@@ -144,7 +144,7 @@ def test_only_secret_test_keys_are_let_in(payments: Sandbox, key: str) -> None:
     assert ask(payments, "GET", "/v1/payment_intents").status == 401
 
 
-def test_basic_authentication_is_good_enough(payments: Sandbox) -> None:
+def test_basic_authentication_is_accepted(payments: Sandbox) -> None:
     credentials = base64.b64encode(b"sk_test_sandbox:").decode()
 
     assert ask(payments, "GET", "/v1/refunds", headers={"Authorization": f"Basic {credentials}"}).status == 200
@@ -169,7 +169,7 @@ def test_a_declined_payment_may_be_tried_with_another_card(payments: Sandbox) ->
     assert (confirmed.id, confirmed.status) == (declined, "succeeded")
 
 
-def test_what_is_not_paid_can_be_cancelled_and_what_is_paid_cannot(payments: Sandbox) -> None:
+def test_only_an_unpaid_payment_can_be_cancelled(payments: Sandbox) -> None:
     client = stripe_client(payments)
     unpaid = client.v1.payment_intents.create(payment(confirm=False))
     paid = client.v1.payment_intents.create(payment())
@@ -220,7 +220,7 @@ def test_refunds_of_a_payment_can_be_listed_and_shown(payments: Sandbox) -> None
     assert client.v1.refunds.retrieve(refund.id).amount == 4200
 
 
-def test_what_was_not_paid_cannot_be_refunded(payments: Sandbox) -> None:
+def test_an_unpaid_payment_cannot_be_refunded(payments: Sandbox) -> None:
     client = stripe_client(payments)
     intent = client.v1.payment_intents.create(payment(confirm=False))
 
@@ -228,7 +228,7 @@ def test_what_was_not_paid_cannot_be_refunded(payments: Sandbox) -> None:
         client.v1.refunds.create({"payment_intent": intent.id})
 
 
-def test_parallel_refunds_give_back_no_more_than_was_paid(payments: Sandbox) -> None:
+def test_parallel_refunds_return_no_more_than_was_paid(payments: Sandbox) -> None:
     client = stripe_client(payments)
     intent = client.v1.payment_intents.create(payment(amount=1_000))
 

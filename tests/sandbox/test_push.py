@@ -19,7 +19,7 @@ def error_code(answer: object) -> tuple[int, str, str]:
     return error["code"], error["status"], error["details"][0]["errorCode"]
 
 
-def test_a_notification_is_sent_and_written_down(push: Sandbox) -> None:
+def test_a_notification_is_sent_and_recorded(push: Sandbox) -> None:
     answer = send_push(push, push_session(push), data={"order": "OF-1"})
 
     assert answer.status_code == 200
@@ -54,7 +54,7 @@ def test_one_access_token_serves_many_notifications(push: Sandbox) -> None:
         ({"notification": "Shipped"}, (400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),
     ],
 )
-def test_what_fcm_refuses_is_refused_in_its_shape(
+def test_what_fcm_refuses_is_refused_in_its_format(
     push: Sandbox, message: dict[str, object], expected: tuple[int, str, str]
 ) -> None:
     answer = send_push(push, push_session(push), **message)
@@ -71,7 +71,7 @@ def test_what_fcm_refuses_is_refused_in_its_shape(
         ({"fault": "error", "status": 500}, (500, "INTERNAL", "INTERNAL"), None),
     ],
 )
-def test_failures_have_fcms_shape(
+def test_failures_have_the_format_of_fcm(
     push: Sandbox, fault: dict[str, object], expected: tuple[int, str, str], retry_after: str | None
 ) -> None:
     session = push_session(push)
@@ -83,7 +83,7 @@ def test_failures_have_fcms_shape(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer made-up"}, {"Authorization": "Basic eDp5"}])
-def test_nobody_sends_without_an_access_token(push: Sandbox, headers: dict[str, str]) -> None:
+def test_sending_requires_an_access_token(push: Sandbox, headers: dict[str, str]) -> None:
     answer = ask(push, "POST", SEND_URL, {"message": {"token": "device-1"}}, headers)
 
     assert (answer.status, answer.json["error"]["status"]) == (401, "UNAUTHENTICATED")
@@ -99,7 +99,7 @@ def test_nobody_sends_without_an_access_token(push: Sandbox, headers: dict[str, 
         (f"grant_type={GRANT}", "invalid_grant"),
     ],
 )
-def test_access_tokens_are_given_for_assertions_only(push: Sandbox, form: str, error: str) -> None:
+def test_access_tokens_are_issued_only_for_assertions(push: Sandbox, form: str, error: str) -> None:
     answer = ask(push, "POST", "/token", form, FORM)
 
     assert (answer.status, answer.json["error"]) == (400, error)

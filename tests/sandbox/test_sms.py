@@ -14,7 +14,7 @@ from .clients import ACCOUNT, SENDER, ask, twilio_client
 ADA = "+447700900001"
 
 
-def test_a_message_is_queued_and_written_down(sms: Sandbox) -> None:
+def test_a_message_is_queued_and_recorded(sms: Sandbox) -> None:
     message = twilio_client(sms).messages.create(to=ADA, from_=SENDER, body="Order OF-1 is on its way ✓")
 
     assert message.sid.startswith("SM")
@@ -42,7 +42,7 @@ def test_a_message_sent_twice_is_two_messages(sms: Sandbox) -> None:
     ("body", "segments"),
     [("x" * 160, "1"), ("x" * 161, "2"), ("✓" * 70, "1"), ("✓" * 71, "2"), ("£" * 307, "3")],
 )
-def test_long_messages_travel_in_parts(sms: Sandbox, body: str, segments: str) -> None:
+def test_long_messages_are_sent_in_segments(sms: Sandbox, body: str, segments: str) -> None:
     assert twilio_client(sms).messages.create(to=ADA, from_=SENDER, body=body).num_segments == segments
 
 
@@ -96,7 +96,7 @@ def test_messages_are_listed_newest_first_by_recipient_and_day(sms: Sandbox) -> 
         ({"body": "x" * 1601}, 21617),
     ],
 )
-def test_what_twilio_refuses_is_refused_with_its_number(
+def test_what_twilio_refuses_is_refused_with_its_error_code(
     sms: Sandbox, changed: dict[str, str], code: int
 ) -> None:
     message = {"to": ADA, "from_": SENDER, "body": "Hello"} | changed
@@ -108,7 +108,7 @@ def test_what_twilio_refuses_is_refused_with_its_number(
     assert sms.ledger() == []
 
 
-def test_errors_have_twilios_shape(sms: Sandbox) -> None:
+def test_errors_have_the_format_of_twilio(sms: Sandbox) -> None:
     sms.control(fault="rate_limit", retry_after=3, times=1)
     with pytest.raises(TwilioRestException) as raised:
         twilio_client(sms).messages.create(to=ADA, from_=SENDER, body="Hello")
@@ -123,7 +123,7 @@ def test_errors_have_twilios_shape(sms: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("credentials", [None, "Bearer x", "Basic eDo=", "Basic ???"])
-def test_nobody_sends_without_an_account(sms: Sandbox, credentials: str | None) -> None:
+def test_sending_requires_an_account(sms: Sandbox, credentials: str | None) -> None:
     headers = {"Authorization": credentials} if credentials else {}
     answer = ask(sms, "GET", f"/2010-04-01/Accounts/{ACCOUNT}/Messages.json", headers=headers)
 

@@ -1,4 +1,4 @@
-"""The mail server: what it keeps, and what it does when it is told to misbehave."""
+"""The mail server: the mail it keeps, and its faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_accepted_email_is_kept_with_all_its_parts(smtp: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_mail_is_taken_from_whoever_logs_in_with_the_password(smtp: Sandbox, mechanism: str) -> None:
+def test_mail_is_accepted_after_a_login_with_the_password(smtp: Sandbox, mechanism: str) -> None:
     with mail_client(smtp, password="") as connection:
         connection.ehlo()
         assert sorted(connection.esmtp_features["auth"].split()) == ["LOGIN", "PLAIN"]
@@ -51,7 +51,7 @@ def test_mail_is_taken_from_whoever_logs_in_with_the_password(smtp: Sandbox, mec
 
 
 @pytest.mark.parametrize("greeting", ["EHLO", "HELO"])
-def test_mail_of_whoever_does_not_log_in_is_refused_at_every_step(smtp: Sandbox, greeting: str) -> None:
+def test_mail_without_a_login_is_refused_at_every_step(smtp: Sandbox, greeting: str) -> None:
     with mail_client(smtp, password="") as connection:
         connection.docmd(greeting, "tests")
         connection.does_esmtp = greeting == "EHLO"
@@ -66,7 +66,7 @@ def test_mail_of_whoever_does_not_log_in_is_refused_at_every_step(smtp: Sandbox,
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_a_wrong_password_is_refused_and_logs_nobody_in(smtp: Sandbox, mechanism: str) -> None:
+def test_a_wrong_password_is_refused(smtp: Sandbox, mechanism: str) -> None:
     half = smtp.password[:-1]
     with mail_client(smtp, password="") as connection:
         connection.ehlo()
@@ -82,7 +82,7 @@ def test_a_wrong_password_is_refused_and_logs_nobody_in(smtp: Sandbox, mechanism
 @pytest.mark.parametrize(
     "words", ["", "PLAIN =", "PLAIN AA==", "PLAIN AAAAAAA=", "XOAUTH2 AA==", "LOGIN ~", "PLAIN a b"]
 )
-def test_a_login_that_cannot_be_read_logs_nobody_in(smtp: Sandbox, words: str) -> None:
+def test_a_malformed_login_is_refused(smtp: Sandbox, words: str) -> None:
     with mail_client(smtp, password="") as connection:
         connection.ehlo()
         assert connection.docmd("AUTH", words)[0] in (501, 504, 535)
@@ -105,7 +105,7 @@ def test_the_password_is_in_no_log_and_in_no_command_line(smtp: Sandbox) -> None
             assert form not in shown
 
 
-def test_logins_leave_no_line_in_the_log(tmp_path: Path) -> None:
+def test_logins_are_not_logged(tmp_path: Path) -> None:
     with Sandbox("smtp", tmp_path) as server:
         send_email(server, email())
         with pytest.raises(smtplib.SMTPAuthenticationError), mail_client(server, password="wrong"):
@@ -134,7 +134,7 @@ def test_the_envelope_decides_who_received_it(smtp: Sandbox) -> None:
     assert (entry["recipients"], entry["to"]) == (["ada@example.com", "hidden@example.com"], "ada@example.com")
 
 
-def test_the_same_message_again_is_counted_and_not_kept_twice(smtp: Sandbox) -> None:
+def test_a_repeated_message_is_counted_and_not_stored_twice(smtp: Sandbox) -> None:
     for _ in range(3):
         send_email(smtp, email())
     send_email(smtp, email(To="charles@example.com"))
@@ -204,7 +204,7 @@ def test_drop_closes_without_a_reply_before_or_after_keeping(smtp: Sandbox, faul
     assert entry["duplicates"] == entries
 
 
-def test_malformed_keeps_and_replies_with_nonsense(smtp: Sandbox) -> None:
+def test_malformed_stores_the_message_and_sends_an_invalid_reply(smtp: Sandbox) -> None:
     smtp.control(fault="malformed", times=1)
 
     with pytest.raises(smtplib.SMTPDataError):
@@ -212,7 +212,7 @@ def test_malformed_keeps_and_replies_with_nonsense(smtp: Sandbox) -> None:
     assert smtp.count() == 1
 
 
-def test_a_slow_server_keeps_the_message_even_if_the_client_has_lost_patience(smtp: Sandbox) -> None:
+def test_a_slow_server_stores_the_message_even_if_the_client_has_timed_out(smtp: Sandbox) -> None:
     smtp.control(fault="slow", latency_ms=300, times=1)
 
     with pytest.raises((TimeoutError, smtplib.SMTPServerDisconnected)), mail_client(smtp) as connection:
@@ -227,7 +227,7 @@ def test_a_slow_server_keeps_the_message_even_if_the_client_has_lost_patience(sm
 
 
 @pytest.mark.parametrize("match", ["ada@example.com", "OF-7", "<order-7@example.com>"])
-def test_a_fault_hits_only_what_it_matches(smtp: Sandbox, match: str) -> None:
+def test_a_fault_applies_only_to_matching_requests(smtp: Sandbox, match: str) -> None:
     smtp.control(fault="error", match=match)
     send_email(smtp, email(To="charles@example.com", Subject="Order OF-6", **{"Message-ID": "<6@example.com>"}))
 
@@ -254,7 +254,7 @@ def test_a_broken_email_is_kept_as_far_as_it_can_be_read(smtp: Sandbox, content:
     assert [entry["subject"] for entry in smtp.ledger()] == [subject]
 
 
-def test_a_killed_mail_server_comes_back_with_its_messages(smtp: Sandbox) -> None:
+def test_a_killed_mail_server_restarts_with_its_messages(smtp: Sandbox) -> None:
     send_email(smtp, email())
     port = smtp.smtp_port
 

@@ -1,4 +1,4 @@
-"""The warehouse ships once per key, or says why not."""
+"""The warehouse ships once per key, or responds with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .clients import ask, ship, shipment
 TOKEN = {"Authorization": "Bearer token"}
 
 
-def test_a_shipment_is_made_and_written_down(warehouse: Sandbox) -> None:
+def test_a_shipment_is_created_and_recorded(warehouse: Sandbox) -> None:
     answer = ship(warehouse)
 
     assert answer.status == 201
@@ -68,7 +68,7 @@ def test_a_key_in_flight_is_a_conflict(warehouse: Sandbox) -> None:
     assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (409, "key_in_use", "1")
 
 
-def test_what_cannot_be_shipped_is_refused_and_stays_refused(warehouse: Sandbox) -> None:
+def test_an_unshippable_order_is_refused_every_time(warehouse: Sandbox) -> None:
     body = shipment(lines=[{"sku": "A", "quantity": 1}, {"sku": "NOSHIP-PIANO", "quantity": 1}])
 
     first, again = ship(warehouse, body=body), ship(warehouse, body=body)
@@ -79,7 +79,7 @@ def test_what_cannot_be_shipped_is_refused_and_stays_refused(warehouse: Sandbox)
     assert ask(warehouse, "GET", "/shipments?key=order-1-ship", headers=TOKEN).json == {"data": []}
 
 
-def test_countries_can_be_refused_and_a_token_can_be_asked_for(tmp_path: Path) -> None:
+def test_countries_can_be_refused_and_a_token_can_be_required(tmp_path: Path) -> None:
     options = ["--refuse-country", "KP", "--refuse-country", "xx", "--token", "token"]
     with Sandbox("warehouse", tmp_path, options=options) as warehouse:
         assert ship(warehouse, "a", shipment(country="KP")).json["code"] == "shipment_refused"
@@ -112,12 +112,12 @@ UNREADABLE = ["limit=0", "limit=501", "limit=x", "since=yesterday", "since=2026-
 
 
 @pytest.mark.parametrize("query", UNREADABLE)
-def test_a_list_that_cannot_be_made_is_refused_with_a_sentence(warehouse: Sandbox, query: str) -> None:
+def test_an_invalid_list_query_is_refused_with_a_sentence(warehouse: Sandbox, query: str) -> None:
     assert ask(warehouse, "GET", f"/shipments?{query}", headers=TOKEN).json["code"] == "bad_request"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": "Basic eDp5"}])
-def test_nobody_ships_without_a_token(warehouse: Sandbox, headers: dict[str, str]) -> None:
+def test_shipping_requires_a_token(warehouse: Sandbox, headers: dict[str, str]) -> None:
     answer = ask(warehouse, "POST", "/shipments", shipment(), headers | {"Idempotency-Key": "key"})
 
     assert (answer.status, answer.json["code"]) == (401, "unauthorized")
@@ -138,7 +138,7 @@ def test_nobody_ships_without_a_token(warehouse: Sandbox, headers: dict[str, str
         (shipment(order_id=1), "order_id"),
     ],
 )
-def test_a_wrong_shipment_is_refused_with_a_sentence(warehouse: Sandbox, body: object, about: str) -> None:
+def test_an_invalid_shipment_is_refused_with_a_sentence(warehouse: Sandbox, body: object, about: str) -> None:
     answer = ship(warehouse, body=body)
 
     assert (answer.status, answer.json["code"]) == (400, "bad_request")

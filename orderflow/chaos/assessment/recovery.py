@@ -25,6 +25,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orderflow import providers
 from orderflow.chaos.faults.schedule import Fault
 
 DEATH, BACK = "death", "back"
@@ -71,7 +72,6 @@ redelivers an unacknowledged message after 32 s. A message that finds a foreign 
 Messages that the broker has lost are found by probes, some 50 s later.
 """
 
-CHANNELS = ("email", "sms", "push")
 AT_PROVIDERS = ("slow-channel", "wrong-credentials", "provider-drop-after")
 AT_A_CHANNEL = ("kill-worker", "kill-child", *AT_PROVIDERS)
 """The faults that may affect the notifications of a single channel."""
@@ -106,7 +106,11 @@ class InjectedFault:
     @property
     def concerns(self) -> str:
         """The channel whose notifications it affected; empty if it affected orders."""
-        return self.fault.target if self.fault.target in CHANNELS and self.fault.kind in AT_A_CHANNEL else ""
+        return (
+            self.fault.target
+            if self.fault.target in providers.CHANNELS and self.fault.kind in AT_A_CHANNEL
+            else ""
+        )
 
     def excuses(self, other: InjectedFault) -> bool:
         """

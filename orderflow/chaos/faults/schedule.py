@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from orderflow import providers
+
 SPACING = 10.0
 """Seconds between two faults if the duration permits: the effects of most are over by then."""
 
@@ -18,7 +20,7 @@ FEWEST_NODES = 3
 """The smallest cluster that continues without one of its nodes."""
 
 ORDER_POOLS = ("orders", "orders-2")
-ALL_POOLS = (*ORDER_POOLS, "email", "sms", "push")
+ALL_POOLS = (*ORDER_POOLS, *providers.CHANNELS)
 """The pools of which a worker or child may be killed."""
 
 
@@ -56,7 +58,7 @@ TRAITS: dict[str, Trait] = {
     "slow-provider": Trait(
         lasts=(4.0, 8.0), targets=("payments", "warehouse"), strength=(0.5, 2.0), needs_own_stack=False
     ),
-    "slow-channel": Trait(lasts=(4.0, 8.0), targets=("email", "sms", "push"), strength=(0.5, 2.0)),
+    "slow-channel": Trait(lasts=(4.0, 8.0), targets=providers.CHANNELS, strength=(0.5, 2.0)),
     "wrong-credentials": Trait(
         lasts=(3.0, 6.0), targets=("payments", "warehouse", "sms", "push"), needs_own_stack=False
     ),

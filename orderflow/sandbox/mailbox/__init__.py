@@ -1,7 +1,7 @@
 """
 The mailbox: pages with the e-mails, text messages and pushes that customers would see.
 
-It reads the ledgers of the servers that took the messages in. It is a server of its own and imports nothing of
+It reads the ledgers of the servers that received the messages. It is a separate server and imports nothing from
 the project.
 """
 

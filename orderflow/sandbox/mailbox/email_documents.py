@@ -1,4 +1,4 @@
-"""What the ledger keeps of an e-mail: the envelope, the headers and both texts a reader may see."""
+"""An e-mail in the ledger: the envelope, the headers, and the text and HTML parts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def document(content: bytes, *, mail_from: str, recipients: list[str]) -> dict[str, Any]:
-    """Take a message apart. Whatever is wrong with it, something readable comes out."""
-    # Parsed the old way: the newer policies take every header apart, at ten times the price.
+    """Parse a message. A malformed one still gives a readable document."""
+    # Parsed with the compat32 policy: newer policies parse every header, which takes ten times as long.
     message = email.message_from_bytes(content)
     headers = [[name, _header(text)] for name, text in message.raw_items()]
     return {
@@ -34,25 +34,25 @@ def _header(text: str) -> str:
     text = "".join(_sound(text).splitlines())
     try:
         return str(make_header(decode_header(text)))
-    except (ValueError, LookupError, HeaderParseError):  # A charset nobody knows, or base64 that is none.
+    except (ValueError, LookupError, HeaderParseError):  # an unknown charset, or invalid base64
         return text
 
 
 def _part(message: Message, media_type: str) -> str | None:
-    """Return the first part of this type that is there to be read; None: there is none."""
+    """Return the first readable part of this type, or None if there is none."""
     for part in message.walk():
         if part.get_content_type() == media_type and part.get_content_disposition() != "attachment":
             content = part.get_payload(decode=True)
             assert isinstance(content, bytes)
             try:
                 return content.decode(part.get_content_charset() or "utf-8", "backslashreplace")
-            except (LookupError, ValueError):  # A charset nobody knows.
+            except (LookupError, ValueError):  # an unknown charset
                 return content.decode("utf-8", "backslashreplace")
     return None
 
 
 def _sound(text: str) -> str:
-    # Bytes that are no ASCII arrive as surrogates: made text where they are, made visible where they are not.
+    # Non-ASCII bytes arrive as surrogates: decode them if they are text, otherwise make them visible.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -1,9 +1,9 @@
 """
 The pages of the mailbox, as HTML.
 
-Whatever came from outside passes through `escape` on its way in; the style is all that the pages' security
-policy allows. The HTML of an e-mail is never part of a page: it is a document of its own, in a frame that may
-do nothing, under a policy of its own. As `srcdoc` it would stand under the page's policy and lose its styles.
+Everything from outside passes through `escape`; the page's security policy allows only its own style. The HTML
+of an e-mail is never part of a page: it is a separate document, in a frame without any permissions, under its
+own policy. As `srcdoc` it would be subject to the page's policy and lose its styles.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAGE_POLICY = (
     f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; img-src data:; frame-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
-# An e-mail has its styles where it needs them. It may run, load and send nothing, and is in no one's origin.
+# An e-mail has inline styles. It may not run, load or send anything, and has an opaque origin.
 EMAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -39,7 +39,7 @@ PREVIEW_LENGTH = 240
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the visitor asked to see."""
+    """What the visitor requested."""
 
     query: str = ""
     show: int = 50
@@ -53,7 +53,7 @@ class View:
 
 
 def overview(view: View, emails: Reading, texts: Reading, pushes: Reading) -> str:
-    """Show everything that was received, newest first, in a column for each channel."""
+    """Show everything that was received, newest first, with one column per channel."""
     if view.refresh:
         refreshing = (
             f'Refreshes every {REFRESH_SECONDS} seconds. <a href="{escape(view.link(refresh=0))}">Stop</a>'
@@ -67,7 +67,7 @@ def overview(view: View, emails: Reading, texts: Reading, pushes: Reading) -> st
             _column(view, "Push notifications", pushes, map(_push, pushes.entries)),
         )
     )
-    # Where the columns stand below each other, the last begins far down.
+    # Where the columns are stacked, the last one begins far down.
     jump = '<nav class="jump" aria-label="Channels"><a href="#e-mails">E-mails</a> <a href="#sms">SMS</a>'
     jump += ' <a href="#push">Push notifications</a></nav>'
     title = f"{view.query} · Sandbox mailbox" if view.query else "Sandbox mailbox"
@@ -75,7 +75,7 @@ def overview(view: View, emails: Reading, texts: Reading, pushes: Reading) -> st
 
 
 def email(entry: dict[str, Any]) -> str:
-    """Show one e-mail: as its reader sees it, as text, and its headers."""
+    """Show one e-mail: rendered, as text, and its headers."""
     facts = "".join(
         f"<dt>{name}</dt><dd>{escape(value)}</dd>"
         for name, value in (

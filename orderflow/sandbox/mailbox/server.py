@@ -1,4 +1,4 @@
-"""The mailbox: a page with the e-mails, text messages and push notifications as the customers see them."""
+"""The mailbox: a page with the e-mails, text messages and push notifications as customers see them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def create(arguments: argparse.Namespace, control: Control) -> Mailbox:
 
 class Mailbox(Provider):
     """
-    Shows what is in the ledgers of three other servers.
+    Shows the ledgers of three other servers.
 
     Args:
-        smtp_url, sms_url, push_url: the HTTP sides of those servers.
-        password: the one that they ask for.
+        smtp_url, sms_url, push_url: the HTTP addresses of those servers.
+        password: their password.
     """
 
     name = "mailbox"
@@ -75,13 +75,13 @@ class Mailbox(Provider):
         return _html(200, entry["html"] or "", policy=pages.EMAIL_POLICY)
 
     def counts(self, request: Request) -> Answer:
-        """Count what was received; null for a server that cannot be asked."""
+        """Count what was received; null for a server that does not respond."""
         readings = newest_of(self._sources, 0, mentioning=_query(request))
         numbers = (None if reading.problem else reading.total for reading in readings)
         return json_answer(200, dict(zip(("emails", "sms", "pushes"), numbers, strict=True)))
 
     def received(self, request: Request) -> Answer:
-        """List what one server received by its senders' ids, oldest first: `?kind=email&after=PLACE`."""
+        """List what one server received by the senders' ids, oldest first: `?kind=email&after=SEQ`."""
         kind, after = request.query.get("kind", ""), request.query.get("after", "0")
         source = next((source for source in self._sources if source.kind == kind), None)
         if source is None or not (after.isdecimal() and len(after) < 19):

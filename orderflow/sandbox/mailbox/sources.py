@@ -1,4 +1,4 @@
-"""Where the mailbox gets its contents: the ledgers of the servers that took them in."""
+"""The sources of the mailbox: the ledgers of the servers that received the messages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import urlencode, urlsplit
 
 from orderflow.sandbox.access import authorization
 
-# A server that does not answer within this time is shown as not reachable.
+# A server that does not respond within this time is shown as not reachable.
 PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a ledger had to show; `problem` is None when it could be read."""
+    """The content of a ledger; `problem` is None if it could be read."""
 
     entries: Sequence[dict[str, Any]] = field(default_factory=list)
     total: int = 0
@@ -28,30 +28,31 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One server, and the kind of entries that are of interest in its ledger."""
+    """One server, and the relevant kind of entries in its ledger."""
 
     url: str
     kind: str
     password: str
 
     def newest(self, limit: int, *, mentioning: str = "") -> Reading:
-        """Read the newest entries in which a text occurs, and count all of them."""
+        """Read the newest entries that contain a text, and count all of them."""
         return self._read(limit=limit, order="newest", **({"match": mentioning} if mentioning else {}))
 
     def one(self, seq: int) -> Reading:
         return self._read(limit=1, after=seq - 1)
 
     def after(self, seq: int, limit: int) -> Reading:
-        """Read the entries behind a place in the ledger, oldest first."""
+        """Read the entries after a sequence number, oldest first."""
         return self._read(limit=limit, after=seq)
 
-    def _read(self, **asked: str | int) -> Reading:
+    def _read(self, **parameters: str | int) -> Reading:
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             try:
                 shown = {"Authorization": authorization(self.password)}
-                connection.request("GET", f"/_ledger?{urlencode({'kind': self.kind, **asked})}", headers=shown)
+                query = urlencode({"kind": self.kind, **parameters})
+                connection.request("GET", f"/_ledger?{query}", headers=shown)
                 answer = json.loads(connection.getresponse().read())
                 return Reading(answer["entries"], answer["total"])
             except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
@@ -59,6 +60,6 @@ class Source:
 
 
 def newest_of(sources: Sequence[Source], limit: int, *, mentioning: str = "") -> list[Reading]:
-    """Read several servers at once, so that one that hangs costs its own time only."""
+    """Read several servers in parallel, so that one that hangs does not delay the others."""
     with concurrent.futures.ThreadPoolExecutor(len(sources)) as pool:
         return list(pool.map(lambda source: source.newest(limit, mentioning=mentioning), sources))

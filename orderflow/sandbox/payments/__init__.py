@@ -1,4 +1,4 @@
-"""Payments in the shape of Stripe's API v1, close enough that Stripe's own SDK cannot tell."""
+"""Payments compatible with Stripe's API v1, closely enough for Stripe's own SDK."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-The payment methods of Stripe's test mode, and what paying with each leads to.
+The payment methods of Stripe's test mode, and the outcome of paying with each.
 
-A real card number never gets further than `refuse_card_numbers`: it is neither kept nor repeated.
+A real card number never gets past `refuse_card_numbers`: it is neither stored nor repeated.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DECLINES = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A payment method, and the decline it leads to; None: it pays."""
+    """A payment method, and the decline it causes; None: the payment succeeds."""
 
     id: str
     brand: str
@@ -67,10 +67,10 @@ class Card:
 
 def refuse_card_numbers(parameters: Parameters) -> None:
     """
-    Refuse a raw card number, as Stripe does unless an account may handle them.
+    Refuse a raw card number, as Stripe does unless the account may handle them.
 
     Raises:
-        StripeError: if there is one, wherever one may be.
+        StripeError: if any parameter contains one.
     """
     method = parameters.get("payment_method")
     data = parameters.get("payment_method_data")
@@ -78,7 +78,7 @@ def refuse_card_numbers(parameters: Parameters) -> None:
     places += [data.get("card")] if isinstance(data, dict) else []
     written = isinstance(method, str) and CARD_NUMBER.fullmatch(method.strip())
     if written or any(isinstance(place, dict) and "number" in place for place in places):
-        # Stripe does say 402 here, with this type.
+        # Stripe really responds with 402 here, and with this type.
         raise StripeError(
             402,
             "Sending credit card numbers directly to the Stripe API is generally unsafe. We suggest you use"

@@ -12,12 +12,12 @@ DOCUMENTATION = "https://docs.stripe.com/error-codes"
 
 class StripeError(Refusal):
     """
-    An error Stripe would answer with.
+    An error in Stripe's format.
 
     Args:
         status: the HTTP status.
         kind: the `type` of the error.
-        details: what else the error has, such as `decline_code` or `payment_intent`.
+        details: further fields of the error, such as `decline_code` or `payment_intent`.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ def invalid(param: str, message: str, code: str = "parameter_invalid_integer") -
 
 
 def not_found(what: str, name: str, *, param: str, status: int = 404) -> StripeError:
-    # Whoever sends a card number where an identifier belongs does not get it back.
+    # A card number that was sent as an identifier is not repeated.
     shown = name if name.startswith(("pi_", "pm_", "re_", "ch_")) else "…"
     return StripeError(status, f"No such {what}: '{shown}'", code="resource_missing", param=param)
 
 
 def of_status(status: int, message: str) -> StripeError:
-    """Return the error Stripe's servers give with this status when something is wrong with them."""
+    """Return the error that Stripe's servers send with this status when they fail."""
     if status == 402:
         return StripeError(
             status,

@@ -1,4 +1,6 @@
-"""Payment intents: made, confirmed, cancelled. A declined card is an answer that is kept, like a paid one."""
+"""
+Payment intents: created, confirmed, cancelled. A declined card is a stored outcome, like a successful one.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ CANCELLATION_REASONS = ("abandoned", "duplicate", "fraudulent", "requested_by_cu
 OPEN = ("requires_payment_method", "requires_confirmation", "requires_action")
 CANCELLABLE = (*OPEN, "requires_capture")
 
-# Kept in the ledger, unknown to Stripe's API.
+# Stored in the ledger, unknown to Stripe's API.
 LEDGER_ONLY = ("amount_refunded",)
 
 
@@ -51,19 +53,19 @@ def new_id(prefix: str) -> str:
 
 
 def public(intent: Intent) -> Intent:
-    """Return what the API shows of an intent."""
+    """Return the fields of an intent that the API shows."""
     return {name: value for name, value in intent.items() if name not in LEDGER_ONLY}
 
 
 def create(params: Parameters, *, state: str | None = None) -> Intent:
     """
-    Make an intent, and pay it if `confirm` asks for that.
+    Create an intent, and pay it if `confirm` is set.
 
     Args:
-        state: the status in which paying is to leave it; None: what its card leads to.
+        state: the status after paying; None: as its card decides.
 
     Raises:
-        StripeError: if the parameters are not those of a payment. Nothing has happened then.
+        StripeError: if the parameters are invalid. Nothing has happened then.
     """
     cards.refuse_card_numbers(params)
     parameters.refuse_unknown(params, CREATE_PARAMETERS)
@@ -119,10 +121,10 @@ def create(params: Parameters, *, state: str | None = None) -> Intent:
 
 def confirm(intent: Intent, params: Parameters) -> Intent:
     """
-    Pay an intent that was made without being paid, or that was declined.
+    Pay an intent that was created without payment, or was declined.
 
     Raises:
-        StripeError: if it cannot be paid any more, or the parameters are wrong.
+        StripeError: if it can no longer be paid, or the parameters are invalid.
     """
     cards.refuse_card_numbers(params)
     parameters.refuse_unknown(params, CONFIRM_PARAMETERS)
@@ -139,7 +141,7 @@ def cancel(intent: Intent, params: Parameters) -> Intent:
     Cancel an intent that has not been paid.
 
     Raises:
-        StripeError: if it has been paid or cancelled already.
+        StripeError: if it has already been paid or cancelled.
     """
     parameters.refuse_unknown(params, CANCEL_PARAMETERS)
     reason = parameters.choice(params, "cancellation_reason", CANCELLATION_REASONS)
@@ -149,7 +151,7 @@ def cancel(intent: Intent, params: Parameters) -> Intent:
 
 
 def declined(intent: Intent) -> StripeError:
-    """Return the error that tells a client its payment was declined, with the intent in it as Stripe has it."""
+    """Return the error for a declined payment, with the intent in it as Stripe has it."""
     error = dict(intent["last_payment_error"])
     return StripeError(
         402,
@@ -203,7 +205,7 @@ def _automatic_payment_methods(params: Parameters) -> dict[str, Any] | None:
     if asked is None:
         if "payment_method_types" in params:
             return None
-        # Since 2023-08-16 this is what an intent has that says nothing.
+        # Since API version 2023-08-16 this is the default of an intent.
         return {"allow_redirects": "always", "enabled": True}
     if not isinstance(asked, dict):
         raise StripeError(400, "Invalid object: automatic_payment_methods", param="automatic_payment_methods")

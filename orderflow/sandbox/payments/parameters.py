@@ -1,5 +1,5 @@
 """
-Parameters of a request: Stripe's bracket notation undone, and the checks that several endpoints share.
+Parameters of a request: decoding of Stripe's bracket notation, and checks that several endpoints share.
 
 `metadata[order_id]=1` becomes `{"metadata": {"order_id": "1"}}`, `expand[]=a` and `expand[0]=a` become a list.
 """
@@ -16,25 +16,25 @@ from .errors import StripeError
 Parameters = dict[str, Any]
 
 LARGEST_AMOUNT = 99_999_999
-# The smallest charges that Stripe documents, in its own units.
+# The smallest charges that Stripe documents, in minor units.
 SMALLEST = {
     "usd": 50, "aed": 200, "ars": 50, "aud": 50, "brl": 50, "cad": 50, "chf": 50, "cop": 50, "czk": 1500,
     "dkk": 250, "eur": 50, "gbp": 30, "hkd": 400, "huf": 17500, "idr": 50, "ils": 50, "inr": 50, "jpy": 50,
     "krw": 50, "mxn": 1000, "myr": 200, "nok": 300, "nzd": 50, "php": 50, "pln": 200, "ron": 200, "rub": 50,
     "sek": 300, "sgd": 50, "thb": 1000, "zar": 50,
 }  # fmt: skip
-# Amounts of these must be whole multiples.
+# Amounts in these currencies must be multiples of these steps.
 STEPS = {"isk": 100, "ugx": 100, "bhd": 10, "jod": 10, "kwd": 10, "omr": 10, "tnd": 10}
 # What Stripe allows in metadata.
 MOST_METADATA, LONGEST_NAME, LONGEST_VALUE = 50, 40, 500
 MOST_LISTED, USUALLY_LISTED = 100, 10
-# Deeper than any parameter Stripe knows.
+# Deeper than any parameter of Stripe.
 DEEPEST = 8
 
 
 def decode(pairs: Iterable[tuple[str, str]]) -> Parameters:
     """
-    Build the nested parameters a form stands for.
+    Build the nested parameters from form fields.
 
     Raises:
         StripeError: if two fields contradict each other.
@@ -52,13 +52,13 @@ def decode(pairs: Iterable[tuple[str, str]]) -> Parameters:
                 raise errors.invalid(head, f"Invalid object: {head}", "parameter_unknown")
         last = steps[-1] or str(len(place))
         place[last] = value
-    # Metadata is the caller's: a name in it may well be a number.
+    # Names in metadata are the caller's and may be numbers.
     return {name: value if name == "metadata" else _listed(value) for name, value in root.items()}
 
 
 def refuse_unknown(parameters: Parameters, known: Collection[str]) -> None:
     """
-    Refuse what the endpoint does not have, as Stripe does: a misspelt parameter must not be lost in silence.
+    Refuse unknown parameters, as Stripe does: a misspelt parameter must not be ignored silently.
 
     Raises:
         StripeError: if there is an unknown parameter.
@@ -85,10 +85,10 @@ def amount(parameters: Parameters) -> int | None:
 
 def refuse_uncharged(amount: int, currency: str) -> None:
     """
-    Refuse amounts that Stripe charges no card with.
+    Refuse amounts that Stripe does not charge.
 
     Raises:
-        StripeError: if it is too small, or not a multiple of the smallest unit.
+        StripeError: if the amount is too small, or not a multiple of the smallest step.
     """
     if amount < (smallest := SMALLEST.get(currency, 1)):
         message = f"Amount must be at least {smallest} {currency}."
@@ -159,7 +159,7 @@ def limit(parameters: Parameters) -> int:
 
 
 def _listed(value: Any) -> Any:
-    """Turn what has only numbers for names into a list."""
+    """Turn a mapping whose keys are all numbers into a list."""
     if not isinstance(value, dict):
         return value
     inner = {name: _listed(item) for name, item in value.items()}

@@ -1,4 +1,4 @@
-"""The endpoints of the payments server: who may call, which key has acted before, and what is written down."""
+"""The endpoints of the payments server: authentication, idempotency keys, and ledger entries."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Payments(Provider):
     A Stripe account in test mode.
 
     Args:
-        key_lifetime: seconds until an idempotency key is forgotten; Stripe's last at least 24 hours.
-        search_lag: seconds until a search finds a new payment; Stripe promises no read-after-write for it.
+        key_lifetime: seconds until an idempotency key is dropped; Stripe keeps them for at least 24 hours.
+        search_lag: seconds until a search finds a new payment; Stripe guarantees no read-after-write for it.
     """
 
     name = "payments"
@@ -75,7 +75,7 @@ class Payments(Provider):
             if intent["customer"]:
                 labels.append(("customer", intent["customer"]))
             seq = self.ledger.record("payment_intent", intent["id"], intent, key=key, labels=labels)
-            return Effect(_told(intent), seq)
+            return Effect(_intent_response(intent), seq)
 
         return self._once(request, act)
 
@@ -84,7 +84,7 @@ class Payments(Provider):
             entry = self._intent(request.path_values["id"])
             intent = intents.confirm(entry.document, params)
             self.ledger.change("payment_intent", intent["id"], intent)
-            return Effect(_told(intent), entry.seq)
+            return Effect(_intent_response(intent), entry.seq)
 
         return self._once(request, act)
 
@@ -240,8 +240,8 @@ class Payments(Provider):
         )
 
 
-def _told(intent: Intent) -> Answer:
-    """Answer with an intent, or with the error that says its card was declined."""
+def _intent_response(intent: Intent) -> Answer:
+    """Respond with an intent, or with the error for its declined card."""
     if intent["last_payment_error"]:
         return intents.declined(intent).answer()
     return json_answer(200, intents.public(intent))

@@ -1,4 +1,4 @@
-"""Refunds: never more than was paid, in as many parts as one likes."""
+"""Refunds: in any number of parts, but never more than was paid."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ REFUND_PARAMETERS = frozenset(
     ("amount", "charge", "expand", "metadata", "payment_intent", "reason", "reverse_transfer")
 )
 UNDONE = ("failed", "canceled")
-"""What has given nothing back; the amount can be refunded again."""
+"""Refunds that returned nothing; the amount can be refunded again."""
 REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 
 
 def create(intent: Intent, params: Parameters, *, state: str | None = None) -> dict[str, Any]:
     """
-    Give back what is left of a payment, or a part of it, and note that in the intent.
+    Refund the rest of a payment, or a part of it, and record that in the intent.
 
     Args:
-        state: the status the refund is to have; None: it succeeds.
+        state: the status of the refund; None: it succeeds.
 
     Raises:
-        StripeError: if nothing was paid, or there is not that much left.
+        StripeError: if nothing was paid, or less than the amount is left.
     """
     reason = parameters.choice(params, "reason", REASONS)
     if intent["status"] != "succeeded":

@@ -26,7 +26,7 @@ def parsed(query: str) -> Condition:
     Turn a query into a condition on the ledger.
 
     Raises:
-        StripeError: if it is no query of this language.
+        StripeError: if it is not a valid query.
     """
     clauses: list[Condition] = []
     joints: set[str] = set()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from orderflow import push_account
+from orderflow import providers, push_account
 from orderflow.stack import ports
 from orderflow.stack.checkout import state
 from orderflow.stack.checkout.folders import StackFolders
@@ -19,7 +19,7 @@ from orderflow.stack.problem import Problem
 WEB_PORT = 8000
 # Names of listening processes. `smtp` is the mail server, `smtp-control` its control API.
 SERVERS = ("postgres", "valkey")
-SANDBOX = ("payments", "warehouse", "smtp", "smtp-control", "sms", "push", "mailbox")
+SANDBOX = (*providers.ORDER_SERVERS, *providers.CHANNEL_SERVERS, "smtp-control", "mailbox")
 # The caller's settings for Python, Gunicorn, Celery (whose command line reads the last two) and Flower, which
 # are meant for other projects.
 UNWANTED = {"PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "DJANGO_SETTINGS_MODULE"}
