@@ -1,6 +1,6 @@
 """
-The project: wires outbox, orders and notifications together, and runs them.
+The project: connects outbox, orders and notifications, and runs them.
 
-This package imports nothing by itself: the stack and the sandbox start without Django and Celery. Settings
-read the environment; no other file does.
+This package imports nothing by itself: the stack and the sandbox start without Django and Celery. Only the
+settings read the environment.
 """

@@ -1,7 +1,7 @@
 """
-What the admin does not show: the keys of second factors.
+Models that the admin hides: the keys of second factors.
 
-Whoever could add a device there could log in as its owner; `second_factor` needs a shell.
+A user who can add a device could log in as its owner; `second_factor` requires a shell.
 """
 
 from django.contrib import admin

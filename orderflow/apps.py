@@ -1,4 +1,4 @@
-"""The project's own app: wires what the other three leave open."""
+"""The project's own app: connects what the other three apps leave open."""
 
 from django.apps import AppConfig
 

@@ -1,4 +1,4 @@
-"""The address of the shared breakers in environments made before they moved: `BREAKER_FACTORY`."""
+"""The former import path of the shared breakers, for environments that still have it in `BREAKER_FACTORY`."""
 
 from orderflow.shared_state.breakers import shared_breaker
 

@@ -23,9 +23,9 @@ os.environ.setdefault("CELERY_SKIP_CHECKS", "1")  # see `refuse_bad_settings`
 
 class Application(Celery):
     """
-    Celery with a beat that ends at any moment, and prints nothing beside logs that are for machines.
+    Celery with a beat that can be stopped at any moment, and that prints nothing besides logs in JSON.
 
-    Its logical clocks are such that nobody can set them to a time after which nothing can be said.
+    Its logical clocks cannot be set by others to a time after which no event can be sent.
     """
 
     control_cls = "outbox.worker.control:Control"
@@ -47,7 +47,7 @@ class Application(Celery):
                 self.quiet: bool = settings.LOG_FORMAT == "json" or self.quiet
 
             def install_sync_handler(self, service: Any) -> None:
-                beat.end_surely(service)  # before its scheduler is made, which `beat_init` comes after
+                beat.end_surely(service)  # before its scheduler is created; `beat_init` is sent after that
 
         return Beat
 
@@ -62,7 +62,7 @@ app.autodiscover_tasks()
 
 @signals.setup_logging.connect
 def configure_logging(**_: object) -> None:
-    """Keep Celery from installing its own handlers: the project's redact and format."""
+    """Keep Celery from installing its own handlers: the project's handlers redact and format."""
     from orderflow.observability import logs
 
     logs.configure_logging()
@@ -70,14 +70,14 @@ def configure_logging(**_: object) -> None:
 
 @signals.celeryd_init.connect
 def log_only(instance: Any, **_: object) -> None:
-    """Have a worker print nothing beside its logs where these are for machines."""
+    """Keep a worker from printing besides its logs when these are in JSON."""
     configure_logging()
     if settings.LOG_FORMAT == "json":
         from celery.apps import worker
 
         instance.quiet = True
         program: Any = worker
-        program.safe_say = _say_in_json  # what its handlers of signals say, which must not use `logging`
+        program.safe_say = _say_in_json  # the output of its signal handlers, which must not use `logging`
 
 
 def _say_in_json(text: str, f: Any = sys.__stderr__) -> None:
@@ -88,7 +88,7 @@ def _say_in_json(text: str, f: Any = sys.__stderr__) -> None:
 @signals.celeryd_init.connect
 @signals.beat_init.connect
 def refuse_bad_settings(**_: object) -> None:
-    """Celery's own fix-up runs Django's checks too, and looks at no result of theirs."""
+    """Celery's own fix-up runs Django's checks too, but ignores their results."""
     from orderflow.configuration import startup
 
     startup.check_or_exit()
@@ -96,13 +96,13 @@ def refuse_bad_settings(**_: object) -> None:
 
 @signals.task_prerun.connect
 def check_connections(task: Task, **_: object) -> None:
-    """Kept sessions are looked at before each delivery, so a database restart harms none of them."""
+    """Check kept sessions before each delivery, so that a database restart breaks none of them."""
     if inline.is_inline(task):
-        return  # the step before it has just used the session
+        return  # the previous step has just used the session
     close_old_connections()
     for kept in connections.all(initialized_only=True):
-        # Django would ask the server. One that has ended a session has said so: there is something to read.
-        # Then Django asks all the same, as it may be no more than news of a setting.
+        # Django would query the server. If the server has ended a session, data can be read from it. Then
+        # Django's query still runs, because the data may only report a changed setting.
         if kept.connection is not None and not _has_something_to_say(kept.connection):
             kept.health_check_done = True  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What `manage.py check` says about settings that would hurt later."""
+"""The findings of `manage.py check` about settings that would cause trouble later."""
 
 from __future__ import annotations
 
@@ -36,42 +36,42 @@ PROVIDERS = {
     "FCM_PROJECT_ID": "no push can be sent",
 }
 RATES = ("API_RATE_LIMIT", "LOGIN_RATE_PER_ADDRESS", "LOGIN_RATE_PER_USER")
-"""How often somebody may ask. A misspelt one would fail each request instead of the start."""
+"""Rate limits. A misspelt one would fail each request instead of the start."""
 
 ADDRESSES = {
     "STRIPE_API_KEY": ("STRIPE_API_BASE", stripe.LIVE),
     "TWILIO_ACCOUNT_SID": ("TWILIO_API_BASE", "https://api.twilio.com"),
     "FCM_PROJECT_ID": ("FCM_API_BASE", "https://fcm.googleapis.com"),
 }
-"""Providers that a sandbox may stand in for. Which of them is called is said, never guessed."""
+"""Providers that a sandbox may replace. The address must be set explicitly; it is never guessed."""
 
 PAYING = ("orders.tasks.charge", "orders.tasks.refund", "orders.tasks.refund_stranded")
-"""Tasks whose calls the payment provider tells apart by a key that it forgets."""
+"""Tasks whose calls the payment provider identifies by a key that it drops after a time."""
 
 CONNECTING = dt.timedelta(seconds=2)
-"""How long adapters wait for a connection, besides the time for the answer."""
+"""How long adapters wait for a connection, in addition to the time for the response."""
 
 TOLERATED_SKEW = dt.timedelta(seconds=2)
-"""By how much a clock may differ from the database's before somebody is told: NTP keeps it far below."""
+"""The difference between a clock and the database's that is not reported: NTP keeps it far below."""
 
 MOST_SESSIONS = 0.8
-"""Of those that the server allows: the rest is for people, backups, deployments with twice the processes."""
+"""The part of the server's limit that may be used: the rest is for people, backups and rolling deployments."""
 
 SHORTEST_KEY = 50
-"""Characters of a SECRET_KEY, as `get_random_secret_key` makes them: it signs sessions and reset links."""
+"""Minimum length of SECRET_KEY, as `get_random_secret_key` makes it: it signs sessions and reset links."""
 
 FEWEST_CHARACTERS = 5
-"""How many different ones it has, so that nobody types the same one fifty times."""
+"""Minimum number of different characters in it, so that one character fifty times is refused."""
 
 EXPIRES_SOON = dt.timedelta(days=30)
-"""How long before a token in use expires somebody is told: deploying a new secret takes a client days."""
+"""How long before a used token expires a warning appears: clients need days to deploy a new secret."""
 
 REPLAYABLE_FOR = dt.timedelta(days=2)
-"""How long people have at least to replay what was given up before anything that makes it safe may go."""
+"""The minimum time for people to replay a dead letter before the records that make that safe may be pruned."""
 
 
 def connect() -> None:
-    """Let Django run the checks."""
+    """Register the checks with Django."""
     checks.register(check_settings)
     checks.register(check_encryption, checks.Tags.security, deploy=True)
     checks.register(check_logins, checks.Tags.security, deploy=True)
@@ -82,12 +82,12 @@ def connect() -> None:
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """All findings at once."""
+    """All findings about settings."""
     return [*_servers(), *_encryption(), *_adapters(), *_providers(), *_times(), *_rates(), *_production()]
 
 
 def check_encryption(**_: Any) -> list[checks.CheckMessage]:
-    """Which servers elsewhere are reached without TLS. Only `check --deploy` asks: the network may be ours."""
+    """Servers on other machines without TLS. Runs only in `check --deploy`: the network may be private."""
     plain = [
         name for name in ("BROKER_URL", "REDIS_URL", "WAREHOUSE_URL") if tls.is_plain(getattr(settings, name))
     ]
@@ -98,8 +98,8 @@ def check_encryption(**_: Any) -> list[checks.CheckMessage]:
     return [
         checks.Warning(
             f"{name} leads to another machine without TLS.",
-            hint="Who is on that network reads and alters what passes: see docs/deployment.md, or silence this "
-            "where the network is yours alone.",
+            hint="Everybody on that network can read and alter the traffic: see docs/deployment.md, or silence "
+            "this if the network is private.",
             id="orderflow.W007",
         )
         for name in plain
@@ -107,21 +107,23 @@ def check_encryption(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_logins(**_: Any) -> list[checks.CheckMessage]:
-    """Whether a password alone opens the admin. Only `check --deploy` asks: it is optional elsewhere."""
+    """Whether a password alone opens the admin. Runs only in `check --deploy`: elsewhere it is optional."""
     if settings.ADMIN_SECOND_FACTOR:
         return []
     return [
         checks.Warning(
             "ADMIN_SECOND_FACTOR is off: a password alone opens the admin.",
             hint="Give every user a device (`manage.py second_factor NAME`), then switch it on; silence this "
-            "where something in front asks for a second factor.",
+            "if a proxy in front requires a second factor.",
             id="orderflow.W009",
         )
     ]
 
 
 def check_sessions(*, databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Whether the server allows what all processes together open. Asks it, so only when told to."""
+    """
+    Whether the server allows the sessions of all processes together. Queries it, so it runs only on request.
+    """
     if "default" not in (databases or ()):
         return []
     with connections["default"].cursor() as cursor:
@@ -137,15 +139,15 @@ def check_sessions(*, databases: Collection[str] | None = None, **_: Any) -> lis
     return [
         checks.Warning(
             f"The processes open {wanted} database sessions, and the server allows {allowed}.",
-            hint="Put PgBouncer in front of it, for all but the relay, or raise max_connections; see "
-            "docs/scaling.md. DATABASE_SESSIONS says how many there are.",
+            hint="Put PgBouncer in front of it, for all processes except the relay, or raise max_connections; "
+            "see docs/scaling.md. DATABASE_SESSIONS sets the number of sessions.",
             id="orderflow.W003",
         )
     ]
 
 
 def check_clock(*, databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Whether this machine's clock is near the database's. Nothing depends on it but what people read."""
+    """Whether this machine's clock is close to the database's. Only logs and the like depend on it."""
     if "default" not in (databases or ()):
         return []
     ahead = clock.ahead()
@@ -155,15 +157,15 @@ def check_clock(*, databases: Collection[str] | None = None, **_: Any) -> list[c
     return [
         checks.Warning(
             f"This machine's clock is {abs(ahead).total_seconds():.0f} s {direction} the database's.",
-            hint="Synchronise it (NTP). Nothing is lost, as times that decide are the database's; logs, Flower "
-            "and certificates go by this clock.",
+            hint="Synchronise it (NTP). Nothing is lost, because decisions use the database's clock; logs, "
+            "Flower and certificates use this clock.",
             id="orderflow.W004",
         )
     ]
 
 
 def check_periodic_tasks(*, databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Whether drains and sweeps were done in time. Warns only: after an error, beat would not start them."""
+    """Whether drains and sweeps ran in time. Only a warning: after an error, beat would not start them."""
     if "default" not in (databases or ()) or not _has_table(PeriodicRun):
         return []
     return [
@@ -178,13 +180,13 @@ def check_periodic_tasks(*, databases: Collection[str] | None = None, **_: Any) 
 
 
 def check_tokens(*, databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Whether a client is about to be locked out because nobody has rotated its token."""
+    """Whether a client is about to be locked out because its token has not been rotated."""
     if "default" not in (databases or ()) or not _has_table(ApiToken):
         return []
     return [
         checks.Warning(
             f"The API token {name} is in use and expires at {ends_at:%Y-%m-%d %H:%M} UTC.",
-            hint=f"`api_token rotate {name} --overlap 72` makes a new secret; the old one works meanwhile.",
+            hint=f"`api_token rotate {name} --overlap 72` creates a new secret; the old one works meanwhile.",
             id="orderflow.W008",
         )
         for name, ends_at in tokens.expiring(within=EXPIRES_SOON)
@@ -221,7 +223,7 @@ def _servers() -> Iterator[checks.CheckMessage]:
     if not settings.REDIS_URL:
         yield checks.Warning(
             "REDIS_URL is not set.",
-            hint="Without it every process has breakers and rate limits of its own.",
+            hint="Without it every process has its own breakers and rate limits.",
             id="orderflow.W001",
         )
 
@@ -240,13 +242,13 @@ def _encryption() -> Iterator[checks.CheckMessage]:
     for complaint in tls.database_complaints(database, default_mode=_default_sslmode(), strict=strict):
         yield checks.Error(
             f"DATABASE_URL: {complaint}.",
-            hint=f"{hint} On a network that is yours alone, say so with sslmode=disable.",
+            hint=f"{hint} On a private network, declare that with sslmode=disable.",
             id="orderflow.E011",
         )
 
 
 def _default_sslmode() -> str:
-    """What libpq does when an address says nothing: PGSSLMODE, or its own default."""
+    """libpq's behaviour if the address does not set it: PGSSLMODE, or its own default."""
     defaults = {option.keyword: option.val for option in pq.Conninfo.get_defaults()}
     return (defaults[b"sslmode"] or b"prefer").decode()
 
@@ -268,13 +270,13 @@ def _providers() -> Iterator[checks.CheckMessage]:
     for name, (base, live) in ADDRESSES.items():
         if getattr(settings, name) and not getattr(settings, base):
             yield checks.Error(
-                f"{name} is set and {base} is not: whom to call is not clear.",
+                f"{name} is set and {base} is not: the address of the provider is unknown.",
                 hint=f"Write {base}={live}, or the address of a sandbox.",
                 id="orderflow.E012",
             )
     credentials = settings.FCM_CREDENTIALS_FILE
     if credentials and not Path(credentials).is_file():
-        yield checks.Error(f"FCM_CREDENTIALS_FILE {credentials} is not there.", id="orderflow.E005")
+        yield checks.Error(f"FCM_CREDENTIALS_FILE {credentials} does not exist.", id="orderflow.E005")
 
 
 def _times() -> Iterator[checks.CheckMessage]:
@@ -283,8 +285,8 @@ def _times() -> Iterator[checks.CheckMessage]:
     needed = spans[slowest] + REPLAYABLE_FOR
     if dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS) < needed:
         yield checks.Error(
-            f"OUTBOX_RETENTION_DAYS is {settings.OUTBOX_RETENTION_DAYS}: the memory of duplicates would not "
-            "outlive what can still be replayed.",
+            f"OUTBOX_RETENTION_DAYS is {settings.OUTBOX_RETENTION_DAYS}: the records of duplicates would be "
+            "pruned while messages can still be replayed.",
             hint=f"{slowest} is tried for {_hours(spans[slowest])}, and people need time: keep messages for at "
             f"least {_hours(needed)}.",
             id="orderflow.E006",
@@ -292,11 +294,11 @@ def _times() -> Iterator[checks.CheckMessage]:
     for name in PAYING:
         if spans[name] > claims.KEY_WINDOW:
             yield checks.Error(
-                f"{name} is tried for {_hours(spans[name])}, longer than the payment provider remembers a key.",
+                f"{name} is tried for {_hours(spans[name])}, longer than the payment provider keeps a key.",
                 hint=f"Let the waits of its policy end within {_hours(claims.KEY_WINDOW)}.",
                 id="orderflow.E008",
             )
-    # Connecting may take 2 seconds more; see orders.transitions.LEASE.
+    # Connecting may take 2 more seconds; see orders.transitions.LEASE.
     if settings.PROVIDER_TIMEOUT + CONNECTING >= transitions.LEASE:
         yield checks.Error(
             f"PROVIDER_TIMEOUT_SECONDS is {settings.PROVIDER_TIMEOUT / dt.timedelta(seconds=1):g}.",
@@ -312,8 +314,8 @@ def _rates() -> Iterator[checks.CheckMessage]:
             limits.parse_many(getattr(settings, name))
         except ValueError:
             yield checks.Error(
-                f"{name} is {getattr(settings, name)!r}, which is no rate.",
-                hint="Write it as 10/minute; several are separated by semicolons.",
+                f"{name} is {getattr(settings, name)!r}, which is not a rate.",
+                hint="Write it as 10/minute; separate several rates by semicolons.",
                 id="orderflow.E013",
             )
 
@@ -331,15 +333,15 @@ def _production() -> Iterator[checks.CheckMessage]:
         )
     if settings.SECURE_SSL_REDIRECT and not settings.TRUSTED_PROXIES:
         yield checks.Warning(
-            "TRUSTED_PROXIES is 0, so X-Forwarded-Proto is not believed.",
-            hint="Behind a proxy that ends TLS every request would be redirected to itself: say how many "
-            "proxies there are. Ignore this if gunicorn ends TLS itself.",
+            "TRUSTED_PROXIES is 0, so X-Forwarded-Proto is not trusted.",
+            hint="Behind a proxy that ends TLS every request would be redirected to itself: set the number of "
+            "proxies. Ignore this if gunicorn itself ends TLS.",
             id="orderflow.W006",
         )
 
 
 def span_of_tries(task: ConsumerTask) -> dt.timedelta:
-    """How long after its first failure a consumer may still be trying by itself, outages not counted."""
+    """The time after its first failure in which a consumer may still retry by itself, outages not counted."""
     policy = task.policy
     quick = policy.longest_wait * (policy.attempts - 1) * (1 + len(policy.redelivery_waits))
     spread = resilience.LONGEST_SPREAD * len(policy.redelivery_waits)

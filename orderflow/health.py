@@ -1,9 +1,9 @@
 """
-Is the process alive, can it take requests, and how is the rest?
+Health checks: is the process alive, can it serve requests, and what is the state of the rest?
 
-`/livez` asks nobody; an orchestrator that restarted processes because a server behind them is away
-would add harm. `/readyz` asks what every request needs: the database, migrated. The broker is not part
-of it, since orders are taken without it. `/healthz` tells people everything.
+`/livez` queries nothing: if an orchestrator restarted processes because a server behind them is down, it would
+only add damage. `/readyz` checks what every request needs: the database, migrated. The broker is not part of
+it, because orders are accepted without it. `/healthz` reports everything to people.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from outbox.models import DeadLetter, OutboxMessage
 OK, DEGRADED, FAILING = "ok", "degraded", "failing"
 
 LATE = 60.0
-"""Seconds that the oldest due message may have waited before the relay counts as lagging."""
+"""The relay counts as lagging if the oldest due message has waited for more seconds than this."""
 
 MOST_COUNTED = 10_000
-"""Counting stops here: the answer must come quickly when there are many."""
+"""Counting stops here, so that the response is fast even if there are many."""
 
 _migrated = False
 _logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """How one part is, with what was measured."""
+    """The state of one component, with measured values."""
 
     state: str
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,15 +52,15 @@ class Component:
 
 @never_cache
 def livez(request: HttpRequest) -> HttpResponse:
-    """The process answers."""
+    """The process responds."""
     return JsonResponse({"status": OK})
 
 
 @never_cache
 def readyz(request: HttpRequest) -> HttpResponse:
-    """The database answers and has all migrations."""
+    """The database responds and has all migrations."""
     try:
-        _ask_database()
+        _query_database()
         if not _is_migrated():
             raise Problem("unavailable", "there are unapplied migrations", retry_after=5)
     except DatabaseError:
@@ -74,8 +74,8 @@ def readyz(request: HttpRequest) -> HttpResponse:
 @never_cache
 @guard.guarded
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Every component; 503 only when orders cannot be taken or nothing moves."""
-    if not (_database().state == FAILING or _may_look(request)):
+    """Every component; 503 only if orders cannot be accepted or no work makes progress."""
+    if not (_database().state == FAILING or _may_see_details(request)):
         token_of(request)
     components = {name: check() for name, check in CHECKS.items()}
     states = {component.state for component in components.values()}
@@ -87,17 +87,17 @@ def healthz(request: HttpRequest) -> HttpResponse:
     return JsonResponse(body, status=503 if worst == FAILING else 200)
 
 
-def _may_look(request: HttpRequest) -> bool:
+def _may_see_details(request: HttpRequest) -> bool:
     return hasattr(request, "user") and admin.site.has_permission(request)
 
 
-def _ask_database() -> None:
+def _query_database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
 def _is_migrated() -> bool:
-    """Asked until it is so; this process's migrations do not become more."""
+    """Query until it is true; after that this process needs no more migrations."""
     global _migrated
     if not _migrated:
         executor = MigrationExecutor(connection)
@@ -108,14 +108,14 @@ def _is_migrated() -> bool:
 def _database() -> Component:
     began = time.perf_counter()
     try:
-        _ask_database()
+        _query_database()
     except DatabaseError:
         return Component(FAILING)
     return Component(OK, {"milliseconds": round(1000 * (time.perf_counter() - began), 1)})
 
 
 def _broker() -> Component:
-    """Away, it makes the system late, not unable: orders are taken and wait."""
+    """An outage delays work but does not make the system unable: orders are accepted and wait."""
     began = time.perf_counter()
     try:
         with current_app.connection_for_read() as link:
@@ -146,26 +146,26 @@ def _dead_letters() -> Component:
 
 
 def _breakers() -> Component:
-    found = breakers.standings()
+    found = breakers.states()
     closed = all(standing["state"] == "closed" for standing in found.values())
     return Component(OK if closed else DEGRADED, found)
 
 
 def _periodic_tasks() -> Component:
-    """Drains and sweeps are the safety net: without them what a broker or a worker loses stays lost."""
+    """Drains and sweeps are the safety net: without them, work lost by a broker or worker stays lost."""
     found = periodic.standings()
     late = any(standing.is_late for standing in found)
     return Component(DEGRADED if late else OK, {standing.name: str(standing) for standing in found})
 
 
 def _credentials() -> Component:
-    """Refused, a whole channel waits until somebody corrects them; nothing is lost meanwhile."""
+    """If they are refused, a whole channel waits until they are corrected; nothing is lost meanwhile."""
     refused = credentials.refused()
     return Component(DEGRADED if refused else OK, dict(refused))
 
 
 def _restore() -> Component:
-    """What the database has forgotten is only known to the providers, until it is compared with theirs."""
+    """After a restore, only the providers know what the database has lost, until both are compared."""
     restore = status.restore()
     if restore is None:
         return Component(OK)

@@ -1,4 +1,4 @@
-"""Around every request: its correlation id, the content security policy, and the links of the admin."""
+"""Middleware for every request: correlation id, content security policy, and the links of the admin."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 class CorrelationIdMiddleware:
     """
-    Give every request a correlation id, its own `X-Request-ID` if that is well formed, and echo it.
+    Give every request a correlation id, which is its `X-Request-ID` if that is well formed, and echo it.
 
-    One that looks like a card number is not: it would be kept with the order.
+    An id that looks like a card number is not accepted, because it would be stored with the order.
 
-    What the request publishes carries the id, and the trace context of `traceparent`, to every step.
+    Messages that the request publishes carry the id, and the trace context of `traceparent`, to every step.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -57,7 +57,9 @@ class CorrelationIdMiddleware:
 
 
 class ReadableTextMiddleware:
-    """Refuse requests with a NUL in their address or a cookie: the database takes none, and no text has one."""
+    """
+    Refuse requests with a NUL in the URL or a cookie: the database cannot store it, and no valid text has one.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -69,7 +71,7 @@ class ReadableTextMiddleware:
 
 
 def _refused(request: HttpRequest, reason: str) -> HttpResponse:
-    """The page or problem for a bad request, in debug mode too."""
+    """The page or problem document for a bad request, in debug mode too."""
     refuse: Any = get_resolver(get_urlconf()).resolve_error_handler(400)
     return cast(HttpResponse, refuse(request, BadRequest(reason)))
 
@@ -83,10 +85,10 @@ def _texts(request: HttpRequest) -> Iterator[str]:
 
 class AdminLookupsMiddleware:
     """
-    Refuse what no filter of an admin list asks for: Django would hand it to the database as it is.
+    Refuse lookups that no filter of an admin list uses: Django would pass them on to the database.
 
-    Such as `status__regex=…`, which keeps the database busy, or `id__range=1`, which is no range. The keys of
-    rows that an action is for are not looked at by Django either.
+    For example `status__regex=…`, which keeps the database busy, or `id__range=1`, which is not a range. Django
+    does not validate the keys of rows that an action is for, either.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -98,12 +100,12 @@ class AdminLookupsMiddleware:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], arguments: Any, named: Any
     ) -> HttpResponse | None:
-        """Called before the view, which for a page of the admin says whose it is."""
+        """Called before the view, which for a page of the admin identifies its model."""
         shown = getattr(view, "model_admin", None)
         if shown is None:
             return None
         if not all(_is_asked_by_filters(*given) for given in request.GET.lists()):
-            return _refused(request, "no filter asks so")
+            return _refused(request, "no filter uses this lookup")
         if not all(_is_key(shown.model, key) for key in request.POST.getlist(ACTION_CHECKBOX_NAME)):
             return _refused(request, "no row has such a key")
         return None
@@ -131,8 +133,8 @@ DATE_PART = re.compile(r"[1-9]\d{0,3}", re.ASCII)
 
 class ProbesMiddleware:
     """
-    Answer probes before anything asks for the host: an orchestrator asks by an address, which is none of
-    `ALLOWED_HOSTS`. What they answer says nothing of the host.
+    Respond to probes before the host is checked: an orchestrator uses an IP address, which is not in
+    `ALLOWED_HOSTS`. The responses do not contain the host.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -144,7 +146,7 @@ class ProbesMiddleware:
 
 
 class ContentSecurityPolicyMiddleware:
-    """Send a strict policy with every page that does not bring its own."""
+    """Send a strict policy with every page that does not set its own."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -156,12 +158,12 @@ class ContentSecurityPolicyMiddleware:
 
 
 def links(request: HttpRequest) -> dict[str, Any]:
-    """Template context: where the other windows are, and what holds a whole channel up."""
+    """Template context: links to the other pages, and what holds up a whole channel."""
     return {
         "flower_url": settings.FLOWER_URL,
         "sandbox_url": settings.SANDBOX_URL,
         "environment": settings.ENVIRONMENT,
-        # Called by the pages that show them.
+        # Evaluated only by the pages that show them.
         "credentials_refused": credentials.refused,
         "database_restore": status.restore,
     }

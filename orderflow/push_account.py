@@ -1,4 +1,4 @@
-"""A service account for the push sandbox, in the form of Google's key files."""
+"""A service account for the push sandbox, in the format of Google's key files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write(path: Path, *, token_uri: str) -> None:
-    """Write the account, readable by its owner alone, with a key that is made once."""
+    """Write the account, readable only by its owner, with a key that is generated once."""
     try:
         account = json.loads(path.read_text())
     except (OSError, ValueError):

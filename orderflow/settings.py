@@ -1,9 +1,9 @@
 """
 Settings, and the only place that reads the environment.
 
-Everything that differs between machines comes from environment variables; wrong or missing ones are
-all reported at once at start. `run.py` sets them for the embedded servers and the sandbox. What a variable
-holds can lie in a file that `NAME_FILE` names: secrets do not belong in an environment that children inherit.
+Everything that differs between machines comes from environment variables; all wrong or missing ones are
+reported together at start. `run.py` sets them for the embedded servers and the sandbox. The value of a variable
+can be in a file that `NAME_FILE` names: secrets do not belong in an environment that children inherit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ env.read_env(recurse=False)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 OUTBOX_PROJECT_PACKAGES = ("orderflow", "outbox", "orders", "notifications")
-"""Frames of these packages are ours, in fingerprints and folded tracebacks."""
+"""Frames of these packages are our own, in fingerprints and folded tracebacks."""
 
 ENVIRONMENT: str = env.str(
     "ORDERFLOW_ENV",
@@ -33,7 +33,9 @@ ENVIRONMENT: str = env.str(
         error="must be production, development or test, in lower case; a staging system is production",
     ),
 )
-"""Only `production` asks for TLS, secure cookies and a long SECRET_KEY; a misspelt name must not do without."""
+"""
+Only `production` requires TLS, secure cookies and a long SECRET_KEY; a misspelt name must not disable them.
+"""
 
 DEBUG: bool = env.bool("DEBUG", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY")
@@ -50,16 +52,16 @@ REDIS_URL: str = tls.verifying(env.str("REDIS_URL", "") or "") or (
 
 _database: dict[str, Any] = env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
 DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
-"""How many sessions all processes together open on PostgreSQL; unless told, those of docker-compose.yml."""
+"""The number of sessions that all processes together open on PostgreSQL; by default for docker-compose.yml."""
 DATABASE_PREPARE_AFTER: int = env.int("DATABASE_PREPARE_AFTER", 5, validate=validate.Range(min=0))
-"""How often a session sends a statement before it has the server prepare it: most of what PostgreSQL does
-for a step is planning. 0: never, for poolers that cannot (see docs/scaling.md)."""
+"""After how many executions a session has the server prepare a statement: planning is most of what PostgreSQL
+does for a step. 0: never, for poolers that cannot (see docs/scaling.md)."""
 
 # Providers -------------------------------------------------------------------------------------------
 
 STRIPE_API_KEY: str = env.str("STRIPE_API_KEY", "")
 STRIPE_API_BASE: str = env.str("STRIPE_API_BASE", "")
-"""https://api.stripe.com, or a sandbox. Empty: nowhere, so that nobody is charged by accident."""
+"""https://api.stripe.com, or a sandbox. Empty: none, so that no card is charged by accident."""
 
 WAREHOUSE_URL: str = env.str("WAREHOUSE_URL", "")
 WAREHOUSE_TOKEN: str = env.str("WAREHOUSE_TOKEN", "")
@@ -71,43 +73,43 @@ TWILIO_ACCOUNT_SID: str = env.str("TWILIO_ACCOUNT_SID", "")
 TWILIO_AUTH_TOKEN: str = env.str("TWILIO_AUTH_TOKEN", "")
 TWILIO_FROM: str = env.str("TWILIO_FROM", "")
 TWILIO_API_BASE: str = env.str("TWILIO_API_BASE", "")
-"""https://api.twilio.com, or a sandbox. Empty: nowhere."""
+"""https://api.twilio.com, or a sandbox. Empty: none."""
 
 FCM_PROJECT_ID: str = env.str("FCM_PROJECT_ID", "")
 FCM_CREDENTIALS_FILE: str = env.str("FCM_CREDENTIALS_FILE", "")
 FCM_API_BASE: str = env.str("FCM_API_BASE", "")
-"""https://fcm.googleapis.com, or a sandbox. Empty: nowhere."""
+"""https://fcm.googleapis.com, or a sandbox. Empty: none."""
 
 PAYMENT_GATEWAY: str = env.str("PAYMENT_GATEWAY", "orders.adapters.stripe.StripeGateway")
 WAREHOUSE: str = env.str("WAREHOUSE", "orders.adapters.http_warehouse.HttpWarehouse")
 OUTBOX_BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.shared_state.breakers.shared_breaker")
 
 PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.0))
-"""How long one call to a provider may take. The step's lease and the task's time limit are longer."""
+"""The timeout of a call to a provider. The step's lease and the task's time limit are longer."""
 
 OUTBOX_CHAIN_INLINE_SECONDS: float = env.float(
     "CHAIN_INLINE_SECONDS", 1.0, validate=validate.Range(min=0, max=5)
 )
-"""How long after its delivery a chain may go on in the same process, while its next link belongs to the same
-pool; later it goes by way of the broker. With the longest step after it, it stays below the soft time
-limit. 0: always by way of the broker."""
+"""How long after its delivery a chain may continue in the same process, while its next step belongs to the same
+pool; later it continues through the broker. Together with the longest step after it, it stays below the soft
+time limit. 0: always through the broker."""
 
-# Windows ---------------------------------------------------------------------------------------------
+# Pages and addresses ---------------------------------------------------------------------------------
 
 OUTBOX_COMMAND: str = env.str("ORDERFLOW_COMMAND", "python manage.py")
-"""How commands are begun here, in what pages and commands tell people to type."""
+"""How commands start here, in the texts of pages and commands."""
 
 WEB_URL: str = env.str("ORDERFLOW_WEB_URL", "http://127.0.0.1:8000")
 ADMIN_USER: str = env.str("ORDERFLOW_ADMIN_USER", "")
 ADMIN_PASSWORD: str = env.str("ORDERFLOW_ADMIN_PASSWORD", "")
-"""Who `ensure_admin` makes an administrator; run.py draws the password at its first start."""
+"""The user that `ensure_admin` makes an administrator; run.py generates the password at its first start."""
 STARTED_AT: float = env.float("ORDERFLOW_STARTED_AT", 0.0)
-"""When run.py began, in Unix seconds, so that the demo can say how long everything took. 0: not known."""
+"""When run.py was started, in Unix seconds, so that the demo can show the total time. 0: unknown."""
 
 FLOWER_URL: str = env.str("FLOWER_URL", "")
 SANDBOX_URL: str = env.str("SANDBOX_URL", "")
 SANDBOX_PASSWORD: str = env.str("SANDBOX_PASSWORD", "")
-"""What the sandbox's pages and switches ask for; it is in the file `password` beside its ledgers."""
+"""The password of the sandbox's pages and control API; it is in the file `password` beside its ledgers."""
 SENTRY_DSN: str = env.str("SENTRY_DSN", "")
 RELEASE: str = env.str("ORDERFLOW_RELEASE", "")
 LOG_FORMAT: str = env.str("LOG_FORMAT", "json")
@@ -118,34 +120,34 @@ LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO")
 OUTBOX_RETENTION_DAYS: int = env.int("OUTBOX_RETENTION_DAYS", 30)
 RESULT_RETENTION_DAYS: int = env.int("RESULT_RETENTION_DAYS", 3)
 NOTIFICATION_RETENTION_DAYS: int = env.int("NOTIFICATION_RETENTION_DAYS", 180, validate=validate.Range(min=1))
-"""How long what customers were told is kept, with their addresses; never shorter than its message."""
+"""How long notifications are kept, with their addresses; never shorter than their messages."""
 LARGEST_ORDER_MINOR: int = env.int("LARGEST_ORDER_MINOR", 10_000_000)
-"""The largest total that is taken without a person's approval, in minor units of the order's currency."""
+"""The largest total that is accepted without a person's approval, in minor units of the order's currency."""
 
 NOTIFICATIONS_AFTER_RESTORE: str = env.str(
     "NOTIFICATIONS_AFTER_RESTORE", "hold", validate=validate.OneOf(["hold", "send"])
 )
-"""What becomes of e-mails and pushes that may have been sent before a restore: hold (a dead letter each, for a
-person to replay or discard) or send, perhaps again."""
+"""What happens to e-mails and pushes that may have been sent before a restore: hold (a dead letter each, for a
+person to replay or discard) or send, perhaps a second time."""
 
 API_RATE_LIMIT: str = env.str("API_RATE_LIMIT", "600/minute")
 API_TOKEN_LIFETIME_DAYS: int = env.int(
     "API_TOKEN_LIFETIME_DAYS", 365, validate=validate.Range(min=1, max=36_500)
 )
-"""How long the secret of an API token is valid, unless its maker says otherwise."""
+"""How long the secret of an API token is valid by default."""
 TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=validate.Range(min=0))
-"""How many proxies of ours a request passes; the last ones of X-Forwarded-For are theirs. Too many let
-clients name any address they like."""
+"""The number of our own proxies in front; they add the last entries of X-Forwarded-For. If it is too high,
+clients can claim any address."""
 
 LOGIN_RATE_PER_ADDRESS: str = env.str("LOGIN_RATE_PER_ADDRESS", "10/minute;60/hour")
 """How often a password may be tried from one address (IPv6: from one /64), several rates separated by `;`."""
 LOGIN_RATE_PER_USER: str = env.str("LOGIN_RATE_PER_USER", "20/minute")
-"""How often for one user, from wherever. More than from one address, so that one address locks nobody out."""
+"""How often for one user, from any address. Higher than per address, so that one address locks nobody out."""
 SESSION_IDLE_MINUTES: int = env.int("SESSION_IDLE_MINUTES", 30, validate=validate.Range(min=1))
 SESSION_HOURS: int = env.int("SESSION_HOURS", 12, validate=validate.Range(min=1))
 """After how long without a request, and at the latest, staff must log in again."""
 ADMIN_SECOND_FACTOR: bool = env.bool("ADMIN_SECOND_FACTOR", default=False)
-"""Whether the admin asks for a code as well; `second_factor USER` gives a user the means."""
+"""Whether the admin also requires a code; `second_factor USER` sets one up for a user."""
 
 _redirect_to_tls: bool = env.bool("SECURE_SSL_REDIRECT", default=True)
 _preload: bool = env.bool("SECURE_HSTS_PRELOAD", default=False)
@@ -153,7 +155,7 @@ _preload: bool = env.bool("SECURE_HSTS_PRELOAD", default=False)
 try:
     env.seal()
 except EnvValidationError as wrong:
-    # Whatever program this is, it ends with this sentence instead of a traceback.
+    # Every program ends with this sentence instead of a traceback.
     _complaints = ", ".join(
         f"{name} ({texts[0].removeprefix('Environment variable ').rstrip('.').lower()})"
         for name, texts in cast("dict[str, list[str]]", wrong.error_messages).items()
@@ -225,8 +227,8 @@ TEMPLATES = [
     },
 ]
 
-# A statement that runs away must not outlive the task that sent it; a server that is gone must be
-# noticed within seconds. No pool in workers: Celery's fix-up would close it around every task.
+# A runaway statement must not outlive the task that sent it; the loss of a server must be noticed within
+# seconds. No pool in workers: Celery's fix-up would close it around every task.
 DATABASES = {"default": _database}
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     {
@@ -282,18 +284,18 @@ STORAGES = {
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-SESSION_COOKIE_AGE = SESSION_HOURS * 3600  # orderflow.login.middleware ends sessions; this only tidies up
+SESSION_COOKIE_AGE = SESSION_HOURS * 3600  # only for cookies: orderflow.login.middleware ends sessions
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 _behind_tls = ENVIRONMENT == "production" and not DEBUG
 SESSION_COOKIE_SECURE = _behind_tls
 CSRF_COOKIE_SECURE = _behind_tls
 SECURE_SSL_REDIRECT = _behind_tls and _redirect_to_tls
-# Without a proxy of ours in front, this header is whatever the client likes; see gunicorn.conf.py, too.
+# Without our own proxy in front, this header is under the client's control; see gunicorn.conf.py, too.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_HSTS_SECONDS = 31_536_000 if _behind_tls else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _behind_tls
-SECURE_HSTS_PRELOAD = _behind_tls and _preload  # hard to take back: browsers are shipped with the list
+SECURE_HSTS_PRELOAD = _behind_tls and _preload  # hard to revoke: browsers are shipped with the list
 # Where tokens are sent, plain HTTP is refused and not redirected; pages for people are redirected.
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^healthz$", r"^api(?!/v1/(?:docs|problems/[^/]*)$)(?:/|$)"]
 

@@ -1,4 +1,4 @@
-"""Where requests go, and how those end that lead nowhere."""
+"""URLs, and the responses to requests that no view handles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ urlpatterns = [
 
 
 def _or_problem(code: str, page: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Django's own page, but a problem under /api: for what fails before a view is reached."""
+    """Django's own error page, but a problem document under /api: for failures before a view is reached."""
 
     def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.path.startswith("/api"):

@@ -11,7 +11,7 @@ from orderflow.web import requests
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
 
 DO_NOT_TRY_AGAIN = 3
-"""The exit code of a worker after which Gunicorn ends too; after any other it starts the next one at once."""
+"""The exit code of a worker after which Gunicorn ends too; after any other it starts a new worker at once."""
 
 try:
     application = requests.ReadableContentType(get_wsgi_application())

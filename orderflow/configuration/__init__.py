@@ -1,6 +1,6 @@
 """
-Reading and checking settings before anything starts.
+Parsing and checking of settings before anything starts.
 
-URLs for e-mail and TLS become settings here; `startup` refuses what `manage.py check` calls an error. The
-settings themselves are in `orderflow.settings`.
+URLs for e-mail and TLS are turned into settings here; `startup` refuses to start with errors of `manage.py
+check`. The settings are in `orderflow.settings`.
 """

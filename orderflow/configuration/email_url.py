@@ -1,5 +1,5 @@
 """
-`EMAIL_URL` as Django's settings. A scheme that asks for TLS gives it; one that is not known is refused.
+`EMAIL_URL` as Django's settings. A scheme that stands for TLS enables it; an unknown scheme is refused.
 
 | Scheme | TLS | Usual port |
 |---|---|---|
@@ -31,11 +31,12 @@ SCHEMES = {
 
 def parse(url: str, **_: Any) -> dict[str, Any]:
     """
-    Read the URL.
+    Parse the URL.
 
     Raises:
-        EnvError: if its scheme is none of `SCHEMES`, its query asks for another TLS than its scheme,
-            or its port is no number. What else is in it is not repeated.
+        EnvError: if its scheme is not in `SCHEMES`, its query contradicts the TLS of its scheme, or its port is
+        not
+            a number. The message does not repeat the rest of the URL.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in SCHEMES:
@@ -49,5 +50,5 @@ def parse(url: str, **_: Any) -> dict[str, Any]:
         raise EnvError("it has no valid host and port") from malformed
     asked = {name: found[name] for name in STARTTLS}
     if tls and any(asked.values()) and asked != tls:
-        raise EnvError(f"it begins with {scheme}:// and asks for another TLS in its query")
+        raise EnvError(f"it begins with {scheme}:// and its query requests another TLS mode")
     return found | tls | ({} if has_port else {"EMAIL_PORT": port})

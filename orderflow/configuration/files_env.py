@@ -9,7 +9,7 @@ from environs import Env
 
 
 class EnvOfFiles(Env):
-    """Reads a variable, or the file that `NAME_FILE` names. Both at once are refused: one would be ignored."""
+    """Reads a variable, or the file that `NAME_FILE` names. Setting both is refused: one would be ignored."""
 
     def _get_value(self, env_key: str, default: Any) -> Any:
         file_key = f"{env_key}_FILE"
@@ -20,7 +20,7 @@ class EnvOfFiles(Env):
             self._errors[env_key].append(f"{env_key} and {file_key} are both set")
             return default
         try:
-            # An editor ends the last line; no secret of ours begins or ends with white space.
+            # Editors end the last line with a newline; our secrets neither begin nor end with white space.
             return Path(path).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             self._errors[env_key].append(f"{file_key} names {path}, which cannot be read")

@@ -1,9 +1,9 @@
 """
-Refusing to start with settings that would hurt later: what `manage.py check` calls an error.
+Refusal to start with settings that would cause trouble later: the errors of `manage.py check`.
 
-Each process that serves or works comes by here: the web server by `orderflow.wsgi`; workers, among them the
-relay, and beat by Celery's signals. Commands are checked by Django. No server is asked, so a database that is
-down keeps nothing from starting, and a warning never does.
+Every long-running process runs this: the web server in `orderflow.wsgi`; workers (including the relay) and beat
+through Celery's signals. Commands are checked by Django. No server is queried, so a database that is down
+prevents no start, and warnings never do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 def check() -> None:
     """
     Raises:
-        ImproperlyConfigured: naming every error that the checks find.
+        ImproperlyConfigured: with every error that the checks find.
     """
     errors = [found for found in checks.run_checks() if found.is_serious() and not found.is_silenced()]
     if errors:
@@ -24,7 +24,7 @@ def check() -> None:
 
 def check_or_exit(**_: object) -> None:
     """
-    The same for Celery, which logs what its signals raise and goes on; this ends the process.
+    The same for Celery, which only logs exceptions of signal handlers; this ends the process.
 
     Raises:
         SystemExit: with the errors as its message.

@@ -1,10 +1,10 @@
 """
-TLS of the servers that settings name: what their URLs may say of it, and what is refused.
+TLS of the servers that settings name: which options their URLs may have, and which are refused.
 
-`rediss://` and `amqps://` verify the server's certificate and its name. Both take a private authority
-(`ssl_ca_certs`) and a client's certificate (`ssl_certfile`, `ssl_keyfile`) in the URL; nothing in it turns
-verification off. PostgreSQL takes libpq's options: `sslmode=verify-full`, `sslrootcert`, `sslcert`, `sslkey`.
-Standard library only: `orderflow.stack` reads the same before there are any settings.
+`rediss://` and `amqps://` verify the server's certificate and its name. Both accept a private authority
+(`ssl_ca_certs`) and a client's certificate (`ssl_certfile`, `ssl_keyfile`) in the URL; no option turns
+verification off. PostgreSQL uses libpq's options: `sslmode=verify-full`, `sslrootcert`, `sslcert`, `sslkey`.
+Standard library only: `orderflow.stack` uses it before there are any settings.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VERIFIES = {
     "ssl_cert_reqs": ("required", "CERT_REQUIRED"),
     "ssl_check_hostname": ("true", "True", "1", "yes"),
 }
-"""The options that could turn verification off, and the values that do not."""
+"""The options that could turn verification off, and the values that leave it on."""
 
 BROKER_OPTIONS = ("login_method",)
-"""What a broker's URL may ask for besides TLS. kombu takes any option for an argument of its own: `ssl=1`
-encrypts and verifies nothing."""
+"""The options of a broker's URL besides TLS. kombu takes any option as one of its own arguments: `ssl=1`
+encrypts but verifies nothing."""
 
 DATABASE_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 SYSTEM = "system"
-"""libpq's name for the authorities that the system trusts, instead of a file."""
+"""libpq's name for the authorities that the system trusts, used instead of a file."""
 
 VERIFYING_MODES = ("verify-full",)
 PLAIN_MODES = ("disable",)
@@ -38,16 +38,16 @@ PLAIN_MODES = ("disable",)
 
 def verifying(url: str) -> str:
     """
-    Return the URL with verification spelled out, as kombu and redis-py both read it.
+    Return the URL with explicit verification options, as kombu and redis-py both understand them.
 
-    kombu verifies nothing for `rediss://` unless told to. What cannot be read is left as it is, for
-    `complaints` to name.
+    By default kombu verifies nothing for `rediss://`. A malformed URL is returned unchanged; `complaints`
+    reports it.
     """
     return ";".join(map(_verifying, url.split(";")))
 
 
 def options(url: str) -> dict[str, Any]:
-    """Return what Celery calls `broker_use_ssl`, of the first host that the URL names; empty without TLS."""
+    """Return Celery's `broker_use_ssl` for the first host in the URL; empty without TLS."""
     parts = _read(url.split(";")[0])
     if parts is None or parts.scheme not in SECURE:
         return {}
@@ -56,7 +56,7 @@ def options(url: str) -> dict[str, Any]:
 
 
 def for_amqp(url: str) -> tuple[str, dict[str, Any]]:
-    """Return the URL without what it says of TLS, and the same as `kombu.Connection(…, ssl=…)` wants it."""
+    """Return the URL without TLS options, and those options in the form of `kombu.Connection(…, ssl=…)`."""
     parts = urlsplit(url)
     if parts.scheme not in SECURE:
         return url, {}
@@ -66,15 +66,15 @@ def for_amqp(url: str) -> tuple[str, dict[str, Any]]:
 
 
 def complaints(url: str, *, broker: bool) -> Iterator[str]:
-    """What is wrong with what the URL of a broker or of Redis says of TLS. Contains no password."""
+    """Return what is wrong with the TLS options in the URL of a broker or of Redis. Contains no password."""
     for one in url.split(";"):
         parts = _read(one)
         if parts is None:
-            continue  # not a question of TLS
+            continue  # not a TLS option
         asked = parse_qsl(parts.query, keep_blank_values=True)
         about = [(name, value) for name, value in asked if name.startswith("ssl")]
         if about and parts.scheme not in SECURE:
-            yield f"{about[0][0]} has no place in {parts.scheme}://: TLS begins with {parts.scheme}s://"
+            yield f"{about[0][0]} is not allowed in {parts.scheme}://: for TLS use {parts.scheme}s://"
             continue
         for name, value in about:
             if name in VERIFIES:
@@ -94,8 +94,8 @@ def complaints(url: str, *, broker: bool) -> Iterator[str]:
 
 def database_complaints(database: Mapping[str, Any], *, default_mode: str, strict: bool) -> Iterator[str]:
     """
-    What is wrong with the TLS of Django's `DATABASES` entry. `strict`: a server elsewhere is either verified or
-    declared to be without TLS. `default_mode` is what libpq does when the address says nothing.
+    Return what is wrong with the TLS of a Django `DATABASES` entry. `strict`: a server elsewhere must either be
+    verified or be declared to be without TLS. `default_mode` is libpq's mode if the address sets none.
     """
     chosen = database.get("OPTIONS") or {}
     for name in DATABASE_FILES:
@@ -108,19 +108,21 @@ def database_complaints(database: Mapping[str, Any], *, default_mode: str, stric
         default_mode = "verify-full"
     mode = str(chosen.get("sslmode") or default_mode)
     if mode not in (*VERIFYING_MODES, *PLAIN_MODES):
-        said = "sslmode" in chosen
-        yield f"sslmode={mode}{'' if said else ', which is the default,'} does not verify the server"
+        is_explicit = "sslmode" in chosen
+        yield f"sslmode={mode}{'' if is_explicit else ', which is the default,'} does not verify the server"
 
 
 def is_elsewhere(database: Mapping[str, Any]) -> bool:
-    """Whether Django's `DATABASES` entry leads to another machine. A service's host is not known here."""
+    """
+    Whether a Django `DATABASES` entry leads to another machine. The host of a libpq service is unknown here.
+    """
     chosen = database.get("OPTIONS") or {}
     hosts = [database.get("HOST"), chosen.get("host"), chosen.get("hostaddr")]
     return bool(chosen.get("service")) or not is_local(",".join(str(host) for host in hosts if host))
 
 
 def is_plain(url: str) -> bool:
-    """Whether some of this URL's traffic leaves the machine without TLS."""
+    """Whether any traffic for this URL leaves the machine without TLS."""
     found = filter(None, map(_read, url.split(";")))
     return any(parts.scheme not in (*SECURE, "https") and not is_local(parts.hostname or "") for parts in found)
 
@@ -147,7 +149,7 @@ def _verifying(url: str) -> str:
     spelled = [(name, VERIFIES[name][0] if value in VERIFIES.get(name, ()) else value) for name, value in asked]
     if parts.scheme == "rediss" and not any(name == "ssl_cert_reqs" for name, _ in asked):
         spelled.append(("ssl_cert_reqs", "required"))
-    # Paths stay readable: what reads them decodes either form.
+    # Paths stay readable: both libraries decode either form.
     return urlunsplit(parts._replace(query=urlencode(spelled, safe="/:")))
 
 

@@ -1,4 +1,4 @@
-"""Django's authentication by password, counted and bounded before it hashes."""
+"""Django's authentication by password, rate-limited before it hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orderflow.login import limits
 
 
 class LimitedBackend(ModelBackend):
-    """The backend of every login by password, whichever page or command asks."""
+    """The backend of every login by password, on every page and in every command."""
 
     def authenticate(  # type: ignore[override]
         self,
@@ -23,7 +23,7 @@ class LimitedBackend(ModelBackend):
     ) -> AbstractBaseUser | None:
         """
         Raises:
-            TooManyLogins: if this address or user has had its tries; nothing is hashed then.
+            TooManyLogins: if this address or user has used up its attempts; nothing is hashed then.
         """
         if username is None or password is None:
             return None
@@ -35,7 +35,7 @@ class LimitedBackend(ModelBackend):
 
 
 def can_be_a_name(typed: str) -> bool:
-    """Whether the database can be asked for it at all: no NUL, no half of a character."""
+    """Whether the database accepts it as a parameter: no NUL, no lone surrogate."""
     try:
         return b"\x00" not in typed.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Who may do what in the admin: two groups that every installation has."""
+"""Permissions in the admin: two groups that every installation has."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GROUPS = {"Support": SUPPORT, "On-call": ON_CALL}
 
 
 def connect() -> None:
-    """Make the groups after migrations, once: sessions is the last app whose permissions are made."""
+    """Create the groups once after migrations: the permissions of `sessions` are created last."""
     post_migrate.connect(
         ensure, sender=installed.get_app_config("sessions"), dispatch_uid="orderflow.login.groups"
     )
 
 
 def ensure(sender: Any = None, *, apps: Any = installed, using: str = "default", **_: Any) -> None:
-    """Make sure that the groups exist and may do at least this; what they may do beyond stays."""
+    """Ensure that the groups exist and have at least these permissions; additional ones are kept."""
     try:
         group_model, permission_model = apps.get_model("auth", "Group"), apps.get_model("auth", "Permission")
     except LookupError:  # not all apps are migrated yet

@@ -1,8 +1,8 @@
 """
 Password hashing that leaves the processor to orders.
 
-Hashing a password takes a core for a quarter of a second, and anonymous clients can ask for it. All hashing of
-a process is done by one thread, of a lower priority than those that take orders.
+Hashing a password takes a core for a quarter of a second, and anonymous clients can trigger it. One thread of a
+process does all hashing, with a lower priority than those that accept orders.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from django.contrib.auth import hashers
 
 NICENESS = 10
-"""How much less of a busy processor the hashing thread gets: about a tenth of what others do."""
+"""The niceness of the hashing thread: on a busy processor it gets about a tenth of what others get."""
 
 
 class QuietPBKDF2PasswordHasher(hashers.PBKDF2PasswordHasher):
-    """Django's default, in one thread of low priority; its hashes are Django's."""
+    """Django's default hasher, in one thread of low priority; the hashes are the same."""
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
         if threading.current_thread().name.startswith(_NAME):
@@ -37,12 +37,12 @@ def _lane() -> ThreadPoolExecutor:
 
 
 def _step_back() -> None:
-    # Linux has a priority for each thread; elsewhere it would be the whole process's.
+    # Linux has a priority per thread; elsewhere it would be that of the whole process.
     if sys.platform == "linux":
-        # Nobody but root may raise it again, so a process that is as nice already stays as it is.
+        # Only root may lower the value again, so a process with this niceness keeps it.
         niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0))
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-# Threads do not survive a fork, as of gunicorn's workers.
+# Threads do not survive a fork, such as that of gunicorn's workers.
 os.register_at_fork(after_in_child=_lane.cache_clear)

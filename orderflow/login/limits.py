@@ -1,8 +1,8 @@
 """
-How often a password may be tried: from one address, and for one user; counted before anything is hashed.
+Rate limits for passwords, per address and per user, counted before anything is hashed.
 
-The counts are those of the API's limits, shared through Redis. When it does not answer, each process counts
-for itself, so that guessing stays limited and staff can still log in.
+The counts are shared through Redis, like those of the API's limits. When Redis does not respond, each process
+counts on its own, so that guessing stays limited and staff can still log in.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from orders.api.addresses import client_address
 from outbox import telemetry
 
 MOST_AT_ONCE = 1
-"""Logins of a process that may be hashing: fewer than its threads for pages, which are half of four."""
+"""Logins of a process that may be hashing at once: fewer than its threads for pages, which are half of four."""
 
 _NETWORK = 64
-"""Bits of an IPv6 address that one customer of a provider has for themselves (RFC 6177)."""
+"""The bits of an IPv6 address that identify one customer of a network provider (RFC 6177)."""
 
 _places = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 class TooManyLogins(Exception):
-    """A password was not looked at; `retry_after` is in how many seconds it will be."""
+    """The password was not checked; `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"too many logins: try again in {retry_after:.0f} s")
@@ -44,7 +44,7 @@ class TooManyLogins(Exception):
 
 def count(request: HttpRequest | None, username: str) -> None:
     """
-    Count one try, whether it will succeed or not.
+    Count one attempt, whether or not it will succeed.
 
     Raises:
         TooManyLogins: if the address or the user has had too many.
@@ -57,10 +57,10 @@ def count(request: HttpRequest | None, username: str) -> None:
 @contextlib.contextmanager
 def place() -> Iterator[None]:
     """
-    One of the places for logins at work.
+    Hold one of the places for concurrent logins.
 
     Raises:
-        TooManyLogins: if all are taken. Waiting would keep a thread from taking orders.
+        TooManyLogins: if all are taken. Waiting would keep a thread from accepting orders.
     """
     if not _places.acquire(blocking=False):
         telemetry.emit("user.login_throttled", by="place")
@@ -72,13 +72,16 @@ def place() -> Iterator[None]:
 
 
 def alias_of(username: str) -> str:
-    """What a name is counted and logged by. People type passwords into the wrong field, so it is never kept."""
+    """
+    The pseudonym of a name in counts and logs. People type passwords into the wrong field, so names are not
+    kept.
+    """
     name = unicodedata.normalize("NFKC", username).strip().casefold().encode("utf-8", "replace")
     return salted_hmac("orderflow.login", name, algorithm="sha256").hexdigest()[:24]
 
 
 def network_of(address: str) -> str:
-    """The address, or the network that its owner can choose addresses from."""
+    """The address, or the network from which its owner can choose addresses."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -106,7 +109,7 @@ def _own() -> SlidingWindowCounterRateLimiter:
 
 
 def forget(**_: object) -> None:
-    """Begin to count anew in this process: settings have changed."""
+    """Reset the counts of this process, because settings have changed."""
     _own.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Around every request of staff: logins that are too many, and sessions that have lasted long enough."""
+"""Login limits and session expiry, around every request of staff."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from outbox import telemetry
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 BEGAN, SEEN = "login_began_at", "login_seen_at"
-"""Keys of a session: when its user logged in, and when they were last here, in Unix seconds."""
+"""Session keys: when its user logged in, and when they were last seen, in Unix seconds."""
 
 PRECISION = 60
-"""Seconds that `SEEN` may be behind, so that not every page writes the session."""
+"""Seconds that `SEEN` may be outdated, so that not every page writes the session."""
 
 
 class LoginMiddleware:
-    """Answer 429 when a login is refused; end sessions that are idle or old."""
+    """Respond with 429 when a login is refused; end sessions that are idle or old."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        # Requests without the cookie have no session; the API's are never made to look for one.
+        # Requests without the cookie have no session, and requests to the API never load one.
         if settings.SESSION_COOKIE_NAME in request.COOKIES and request.user.is_authenticated:
             _end_or_touch(request)
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer what the backend refused."""
+        """Turn the backend's refusal into a response."""
         if not isinstance(error, TooManyLogins):
             return None
         seconds = max(1, math.ceil(error.retry_after))
@@ -49,7 +49,7 @@ class LoginMiddleware:
 
 
 def begin(request: HttpRequest) -> None:
-    """Note in the session that its user has just logged in."""
+    """Record in the session that its user has just logged in."""
     request.session[BEGAN] = request.session[SEEN] = int(time.time())
 
 
@@ -57,7 +57,7 @@ def _end_or_touch(request: HttpRequest) -> None:
     now = int(time.time())
     began, seen = (request.session.get(name) for name in (BEGAN, SEEN))
     if not (isinstance(began, int) and isinstance(seen, int)):
-        reason = "unknown age"  # from before there were limits
+        reason = "unknown age"  # created before there were limits
     elif now - began > settings.SESSION_HOURS * 3600:
         reason = "too old"
     elif now - seen > settings.SESSION_IDLE_MINUTES * 60:

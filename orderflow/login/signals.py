@@ -1,7 +1,8 @@
 """
-States who logged in, who failed to, and who left.
+Signals for logins, failed logins and logouts.
 
-No name that was typed is stated: it may be a password in the wrong field. An account that exists has its id.
+Typed names are never included: they may be passwords in the wrong field. Existing accounts appear with their
+id.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from outbox import registry, telemetry
 
 
 def connect() -> None:
-    """Listen to Django's signals. Called once by `apps.ready()`."""
+    """Connect to Django's signals. Called once by `apps.ready()`."""
     signals.user_logged_in.connect(_logged_in, dispatch_uid="orderflow.login")
     signals.user_login_failed.connect(_failed, dispatch_uid="orderflow.login")
     signals.user_logged_out.connect(_logged_out, dispatch_uid="orderflow.login")

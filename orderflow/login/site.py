@@ -1,4 +1,4 @@
-"""The admin's site, which asks for a second factor when `ADMIN_SECOND_FACTOR` is on."""
+"""The admin site, which requires a second factor if `ADMIN_SECOND_FACTOR` is on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django_otp.plugins.otp_static.models import StaticDevice
 
 
 class SecondFactorForm(AdminAuthenticationForm):
-    """Name, password and code together; the answer does not say which of them was wrong."""
+    """Name, password and code together; the error does not say which of them was wrong."""
 
     otp_token = forms.CharField(
         label="Code",
@@ -39,9 +39,9 @@ class SecondFactorForm(AdminAuthenticationForm):
 
     @staticmethod
     def _device(user: Any, token: str) -> Any:
-        """The device that the code is of. Only those it can be of are asked: each counts its failures."""
+        """The device of the code. Only possible devices are checked: each of them counts its failures."""
         is_single_use = not token.isdecimal()
-        with transaction.atomic():  # two requests with the same code: the second one waits, and fails
+        with transaction.atomic():  # of two requests with the same code, the second waits and fails
             for device in devices_for_user(user, for_verify=True):
                 if isinstance(device, StaticDevice) != is_single_use:
                     continue
@@ -54,10 +54,10 @@ class SecondFactorForm(AdminAuthenticationForm):
 
 
 class Site(admin.AdminSite):
-    """Stock, but for the second factor."""
+    """Django's admin site with a second factor."""
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Whether the request may see pages: active staff, with their second factor if it is asked for."""
+        """Whether the request may see pages: active staff, with a second factor if it is required."""
         if not super().has_permission(request):
             return False
         return not settings.ADMIN_SECOND_FACTOR or bool(request.user.is_verified())  # type: ignore[union-attr]

@@ -1,5 +1,5 @@
 """
-What happens to the signals that `outbox.telemetry` emits.
+Receivers of the signals that `outbox.telemetry` emits.
 
-This package alone names vendors: structlog in `logs`, Sentry in `errors`. Both pass the redaction.
+Only this package names vendors: structlog in `logs`, Sentry in `errors`. Both apply the redaction.
 """

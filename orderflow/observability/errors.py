@@ -1,7 +1,7 @@
 """
-Errors: what Sentry learns of requests, commands and tasks that fail, without personal data.
+Error reports of requests, commands and tasks to Sentry, without personal data.
 
-Sentry is named here and nowhere else.
+Only this module imports Sentry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sentry_sdk.transport import Transport
 from orderflow.observability import redaction
 
 TOLD_OF_REQUESTS = ("method", "url", "headers")
-"""What Sentry learns of a request."""
+"""The request data that is sent to Sentry."""
 
 
 def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = None) -> None:
@@ -28,13 +28,13 @@ def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = 
         environment=settings.ENVIRONMENT,
         release=settings.RELEASE or None,
         max_request_body_size="never",
-        include_local_variables=False,  # they hold customers' addresses
+        include_local_variables=False,  # they contain customers' addresses
         integrations=[
             DjangoIntegration(),
-            # The frequent entries would be check-ins by the thousand; the sweep and the drain have
+            # Check-ins of the frequent entries would number thousands; the sweep and the drain emit
             # signals of their own.
             CeleryIntegration(
-                # Messages carry the trace of what published them; the relay's own would take its place.
+                # Messages carry the trace context of their publisher; the relay's own would replace it.
                 propagate_traces=False,
                 monitor_beat_tasks=True,
                 exclude_beat_tasks=["drain.*", "resume.*", "read what.*", "settle.*", "notice a.*"],
@@ -46,7 +46,7 @@ def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = 
 
 
 def _redact_event(event: Any, _: Any) -> Any:
-    """An event for Sentry, without the query strings, cookies and bodies of requests."""
+    """An event for Sentry, without query strings, cookies and request bodies."""
     request = event.get("request")
     if isinstance(request, dict):
         event = {**event, "request": {name: request[name] for name in TOLD_OF_REQUESTS if name in request}}

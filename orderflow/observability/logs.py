@@ -1,8 +1,8 @@
 """
-Logs: what happens to the signals that `outbox.telemetry` states.
+Logs: the signals of `outbox.telemetry` as log lines.
 
-structlog is named here and nowhere else. Logs are structured, carry the ids of the work at hand
-and pass a redaction that knows the shapes personal data come in.
+Only this module imports structlog. Logs are structured, carry the ids of the current work and pass a redaction
+that recognises personal data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WARNINGS = frozenset(
     }
 )
 _QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
-"""Signals of the daily work: at debug level, or they would drown the others."""
+"""Signals of routine work: at debug level, because they would hide the others."""
 
 
 EventDict = MutableMapping[str, Any]
@@ -50,7 +50,7 @@ _logger = structlog.stdlib.get_logger("orderflow")
 
 
 def connect() -> None:
-    """Receive signals, and report errors to Sentry when `SENTRY_DSN` is set. Called once by `apps.ready()`."""
+    """Receive signals, and report errors to Sentry if `SENTRY_DSN` is set. Called once by `apps.ready()`."""
     _hand_over_to_logging()
     telemetry.register(log_signal)
     if settings.SENTRY_DSN:
@@ -93,24 +93,24 @@ def configure_logging() -> None:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Make a line like all others of what ends a process or a thread; Python would print a traceback."""
+    """Log the exception that ends a process or a thread; Python would print a traceback."""
     if error is not None and not isinstance(error, SystemExit):
         logging.getLogger("orderflow").critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 class NoTicks(logging.Filter):
-    """Keeps beat from saying every second that it ticks."""
+    """Drops beat's log line for every tick."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("Scheduler: Sending due task")
 
 
 class OwnResults(logging.Filter):
-    """Has Celery tell a task's own result, not what followed it inline: those links have lines of their own."""
+    """Removes from Celery's log line the results of steps that ran inline: those have their own lines."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, dict) and isinstance(told := record.args.get("return_value"), str):
-            own, seconds, _ = inline.read(told)
+        if isinstance(record.args, dict) and isinstance(result := record.args.get("return_value"), str):
+            own, seconds, _ = inline.read(result)
             if seconds is not None:
                 record.args = {**record.args, "return_value": own, "runtime": seconds}
         return True
@@ -129,9 +129,9 @@ def _processors() -> list[Any]:
 
 
 def _hand_over_to_logging() -> None:
-    """Let structlog write through the standard library, or it would print to a command's output."""
+    """Let structlog write through the standard library; otherwise it would print to a command's output."""
     structlog.configure(
-        # What nobody will read is not made ready first: most signals are quiet ones.
+        # Signals below the level are dropped before they are formatted: most of them are at debug level.
         processors=[
             structlog.stdlib.filter_by_level,
             *_processors(),
@@ -150,7 +150,7 @@ def log_signal(signal: str, fields: dict[str, Any]) -> None:
 
 
 def add_context(_: Any, __: str, event: EventDict) -> EventDict:
-    """Name the request, the message and the task that a line belongs to."""
+    """Add the request, the message and the task that a line belongs to."""
     work = context.current_or_none()
     if work is not None:
         event.setdefault("correlation_id", work.correlation_id)
@@ -162,9 +162,9 @@ def add_context(_: Any, __: str, event: EventDict) -> EventDict:
 
 
 def redact(_: Any, __: str, event: EventDict) -> EventDict:
-    """Replace what looks like an address, a card, a phone number or a secret, however deep it lies."""
+    """Replace what looks like an address, a card, a phone number or a secret, at any depth."""
     return {
-        # Those that begin so are the formatter's own, and are gone before anything is written.
+        # Keys with this prefix belong to the formatter, which removes them before writing.
         key: value if key.startswith("_") else redaction.redacted({key: value})[key]
         for key, value in event.items()
     }

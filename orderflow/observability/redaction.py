@@ -1,9 +1,9 @@
 """
-What logs and reports of errors leave out: addresses, phone numbers, cards, secrets and query strings.
+Redaction of logs and error reports: addresses, phone numbers, cards, secrets and query strings.
 
-A text is cut before anything is searched in it, every quantifier has an end, and no pattern begins again in
-the middle of what it has read: the time grows with the length of the text and with nothing else. When in
-doubt, more is left out than has to be. Ids stay.
+A text is truncated before it is searched, every quantifier is bounded, and no pattern restarts inside what it
+has matched: the time depends only on the length of the text, linearly. In doubt, more is removed than
+necessary. Ids stay.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from django.core.signals import setting_changed
 REDACTED = "[redacted]"
 
 LONGEST_TEXT = 12_000
-"""Characters of one text that are kept, the first and the last ones; some tracebacks are this long."""
+"""Characters of a text that are kept, from its beginning and its end; some tracebacks are this long."""
 
 FIRST = LONGEST_TEXT // 3
-"""How many of them are from its beginning. A traceback says the most at its end."""
+"""The part of them from its beginning. The end of a traceback is the most informative."""
 
 DEEPEST = 32
-"""Levels of a value that are read; what lies deeper is left out."""
+"""The levels of a nested value that are read; deeper ones are left out."""
 
 SHORTEST_SECRET = 8
-"""Characters of a setting that is left out wherever it stands; a shorter one may be a word of its own."""
+"""Minimum length of a setting that is removed wherever it occurs; a shorter one may be an ordinary word."""
 
 _MOST = 5 * LONGEST_TEXT
-"""The end of every repetition that needs none: a text is never as long, also not with `REDACTED` in it."""
+"""The bound of quantifiers without a natural one: no text is that long, even with `REDACTED` in it."""
 
 _LOCAL = r"[^\s\"(),:;<>@＠\[\]\\]"
 _ENCODED = r"[^\s\"(),:;<>@\[\]\\&=?/#]"
@@ -48,16 +48,16 @@ _NAMES = (
     r"|cookie|session_?id|csrf|signature|credentials?|dsn"
 )
 _KEY = re.compile(rf"(?i)(?:{_NAMES})(?:_?hash|_?token|\d)?$|query_?string$|http\.query$")
-"""Keys of a mapping whose values are left out, whatever they are."""
+"""Keys of a mapping whose values are always removed."""
 
 
 def _quoted(mark: str) -> str:
-    """A quoted text, which may have no end, perhaps within another quoted text."""
+    """A quoted text, possibly unterminated, possibly inside another quoted text."""
     return rf"[bru]{{0,2}}\\{{0,4}}{mark}(?:[^{mark}\\]|\\.){{0,{_MOST}}}+"
 
 
 def _shape(signs: str, pattern: str) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    """A pattern, and of what a text has something in it that matches, in lower case: nearly no text has any."""
+    """A pattern, and the lower-case texts of which one must occur for it to match: nearly no text has any."""
     kept = "" if "(?P<kept>" in pattern else "(?P<kept>)"
     return tuple(signs.split("|")), re.compile(kept + pattern, re.IGNORECASE | re.DOTALL)
 
@@ -99,7 +99,7 @@ _IDS = re.compile(
 
 
 def redacted(value: Any, *, level: int = 0) -> Any:
-    """`value` without what looks like personal data or a secret; ids, numbers and times stay."""
+    """Return `value` without what looks like personal data or a secret; ids, numbers and times stay."""
     if value is None or isinstance(
         value, bool | int | float | decimal.Decimal | uuid.UUID | dt.date | dt.timedelta
     ):
@@ -127,12 +127,12 @@ def _redacted_items(mapping: Mapping[Any, Any], *, level: int) -> Iterator[tuple
 def _described(value: object) -> str:
     try:
         return repr(value)
-    except Exception as failure:  # a line of the log is no reason to fail
+    except Exception as failure:  # a log line must not cause a failure
         return f"<{type(value).__name__}, which cannot be shown: {type(failure).__name__}>"
 
 
 def redacted_text(text: str) -> str:
-    """The text, cut, without what looks like personal data or a secret."""
+    """Return the text, truncated, without what looks like personal data or a secret."""
     text = _cut(text)
     for secret in _configured():
         if secret in text:
@@ -151,7 +151,7 @@ def redacted_text(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    """The beginning and the end of a long text, without the words and numbers that the cut goes through."""
+    """Return the beginning and the end of a long text, without the words at the cuts."""
     if len(text) <= LONGEST_TEXT:
         return text
     first = _whole(text[:FIRST][::-1])[::-1]
@@ -160,13 +160,13 @@ def _cut(text: str) -> str:
 
 
 def _whole(text: str) -> str:
-    """A text that begins in the middle of something, from the first word on that is there as a whole."""
+    """Return a text from its first complete word on."""
     words = text.lstrip(string.digits + " -+().").split(maxsplit=1)
     return words[1] if len(words) > 1 else ""
 
 
 def _without_credentials(word: re.Match[str]) -> str:
-    """A URL without its user and password, which may have any character in them, and without its query."""
+    """Return a URL without its user and password, which may contain any character, and without its query."""
     url = word[0]
     begin, end = url.find("://"), url.rfind("@")
     if 0 <= begin < end:
@@ -178,7 +178,7 @@ def _without_credentials(word: re.Match[str]) -> str:
 
 @functools.cache
 def _configured() -> tuple[str, ...]:
-    """The secrets among the settings, the longest first."""
+    """The secrets in the settings, longest first."""
     found = {secret for name in dir(settings) if name.isupper() for secret in _secrets_in(name)}
     return tuple(sorted((secret for secret in found if len(secret) >= SHORTEST_SECRET), key=len, reverse=True))
 
@@ -197,7 +197,7 @@ def _secrets_in(name: str) -> Iterator[str]:
 
 
 def _forget(**_: object) -> None:
-    """Look at the settings anew: they have changed."""
+    """Read the settings again: they have changed."""
     _configured.cache_clear()
 
 

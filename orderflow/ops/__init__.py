@@ -1,5 +1,5 @@
 """
-What sees all apps at once: an order's whole story, capacity, the demo.
+Views over all apps at once: an order's history, capacity, the demo.
 
-Commands and pages show what is computed here. Nothing here changes an order except the demo, which places some.
+Commands and pages show what is computed here. Nothing here changes an order, except that the demo places some.
 """

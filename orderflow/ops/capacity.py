@@ -1,9 +1,9 @@
 """
-How much a rate of orders takes: processors, processes, database sessions, broker messages, disk.
+The resources for a rate of orders: processors, processes, database sessions, broker messages, disk.
 
-A small model, linear in the rate. Each figure it is fed with was measured, by `run.py bench` or as told beside
-it; a report of the benchmark replaces those of the processors. It knows no queueing: it leaves every role
-idle for a part of the time (`BUSY`) instead.
+A small model, linear in the rate. Every input was measured, by `run.py bench` or as noted beside it; a report
+of the benchmark replaces the values for processors. It does not model queueing: instead it leaves every role
+idle for a part of the time (`BUSY`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from typing import Any
 
 BUSY = 0.7
-"""How much of their time processors and processes may be at work: above, waiting grows faster than the rate."""
+"""The maximum utilisation of processors and processes: above, waiting grows faster than the rate."""
 
 DAY = dt.timedelta(days=1)
 STEP_MESSAGES = 1
-"""Broker messages that carry an order through its steps: its chain goes on in the process that began it, while
-providers answer within `CHAIN_INLINE_SECONDS`."""
+"""Broker messages for an order's steps: its chain continues in the process that began it, while providers
+respond within `CHAIN_INLINE_SECONDS`."""
 CALLS = 2
-"""Calls of an order to providers: the payment and the warehouse. One more for each notification."""
+"""Provider calls of an order: payment and warehouse. One more for each notification."""
 WEB_THREADS = 4
-"""Of one web process, each with a database session; see `docker-compose.yml`."""
+"""Threads of one web process, each with a database session; see `docker-compose.yml`."""
 RELAY_SESSIONS = 2
-"""One drains, one listens."""
+"""One for draining, one for listening."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Costs:
 
     @property
     def all_in(self) -> float:
-        """All roles together."""
+        """The sum over all roles."""
         return float(sum(dataclasses.asdict(self).values()))
 
 
@@ -50,8 +50,8 @@ MEASURED = {
     "redis": Costs(web=4.97, relay=1.18, orders=6.62, notifications=3.26, database=4.48, broker=0.52),
     "rabbitmq": Costs(web=4.97, relay=2.45, orders=8.95, notifications=4.2, database=6.9, broker=4.1),
 }
-"""`run.py bench pipeline intake` on two processors of an AMD EPYC; tests/commands/capacity_points.json has the
-runs. The relay's is that of small batches, and falls when it has more to do at a time."""
+"""`run.py bench pipeline intake` on two processors of an AMD EPYC; tests/commands/capacity_points.json contains
+the runs. The relay's value is for small batches, and falls with larger ones."""
 
 ROLES_OF_BENCHMARK = {
     "relay": "relay",
@@ -60,7 +60,7 @@ ROLES_OF_BENCHMARK = {
     "database": "postgres",
     "broker": "broker",
 }
-"""The roles, and what the benchmark calls their processes."""
+"""The roles, and the names of their processes in the benchmark."""
 
 BYTES_OF_ORDER = {
     "orders_order": 737,
@@ -70,33 +70,33 @@ BYTES_OF_ORDER = {
     "orders_shipment": 492,
     "orders_idempotencyrecord": 328,
 }
-"""On disk with indexes and room for updates, of an order with one line; kept for good. 400 orders in four
-batches on PostgreSQL 18, a vacuum after each."""
+"""Bytes on disk for an order with one line, with indexes and room for updates; kept permanently. 400 orders in
+four batches on PostgreSQL 18, a vacuum after each."""
 
 BYTES_OF_MESSAGES = 1_372
-"""The two messages of an order, measured likewise; kept for `OUTBOX_RETENTION_DAYS`."""
+"""The two messages of an order, measured the same way; kept for `OUTBOX_RETENTION_DAYS`."""
 
 BYTES_OF_NOTIFICATION = 2_314
-"""One e-mail, measured likewise; kept for good."""
+"""One e-mail, measured the same way; kept permanently."""
 
 WAL_OF_ORDER, WAL_OF_NOTIFICATION = 19_006, 5_088
-"""Bytes that are written ahead, shipped to replicas and archived; measured likewise, full pages included."""
+"""Bytes of WAL, which replicas receive and archives store; measured the same way, including full pages."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the system is to bear."""
+    """The load on the system."""
 
     orders_per_second: float
     notifications_per_order: float = 1.0
     broker: str = "redis"
     provider: dt.timedelta = dt.timedelta(milliseconds=200)
-    """How long a provider takes to answer; a process of a pool waits that long."""
+    """The response time of a provider; a process of a pool waits that long."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Role:
-    """What one role takes. `busy` is in processors at work, `cores` in processors to have for it."""
+    """The needs of one role. `busy` is in processors at work, `cores` in processors to provide."""
 
     name: str
     busy: float
@@ -105,23 +105,23 @@ class Role:
 
     @property
     def cores(self) -> int:
-        """Processors to have, of which it leaves a part idle."""
+        """Processors to provide, which are idle for a part of the time."""
         return math.ceil(self.busy / BUSY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Disk that one kind of row takes, in bytes."""
+    """The disk space for one kind of row, in bytes."""
 
     name: str
     a_day: float
     kept: dt.timedelta | None
-    """None: for good."""
+    """None: permanently."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """The model's answer."""
+    """The result of the model."""
 
     load: Load
     roles: list[Role]
@@ -131,21 +131,21 @@ class Capacity:
 
     @property
     def cores(self) -> int:
-        """Processors of all roles."""
+        """The processors of all roles."""
         return sum(role.cores for role in self.roles)
 
     @property
     def sessions(self) -> int:
-        """Database sessions of all roles."""
+        """The database sessions of all roles."""
         return sum(role.sessions for role in self.roles)
 
     @property
     def bytes_a_day(self) -> float:
-        """Disk that the tables take each day, before anything is pruned."""
+        """The growth of the tables per day, before pruning."""
         return sum(table.a_day for table in self.tables)
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as plain data."""
+        """The result as plain data."""
         return {
             "orders_per_second": self.load.orders_per_second,
             "notifications_per_order": self.load.notifications_per_order,
@@ -165,27 +165,27 @@ class Unusable(Exception):
 
 
 def needed(load: Load, *, costs: Costs | None = None, retention: dt.timedelta) -> Capacity:
-    """What `load` takes, with the measured costs or others."""
+    """Return what `load` needs, with the measured costs or with others."""
     costs = costs or MEASURED[load.broker]
-    rate, news = load.orders_per_second, load.notifications_per_order
-    # The measured order has one notification: what grows with the broker's messages grows by its share.
-    messages = STEP_MESSAGES + news
+    rate, notifications = load.orders_per_second, load.notifications_per_order
+    # The measured order has one notification: costs that depend on broker messages are scaled accordingly.
+    messages = STEP_MESSAGES + notifications
     share = messages / (STEP_MESSAGES + 1)
     waits = load.provider.total_seconds()
     busy = {
         "web": costs.web,
-        "relay": costs.relay * (1 + news) / 2,
+        "relay": costs.relay * (1 + notifications) / 2,
         "orders": costs.orders,
-        "notifications": costs.notifications * news,
+        "notifications": costs.notifications * notifications,
         "database": costs.database * share,
         "broker": costs.broker * share,
     }
     at_work = {name: rate * milliseconds / 1000 for name, milliseconds in busy.items()}
     web = _enough(at_work["web"])
     relays = _enough(at_work["relay"])
-    # A process of a pool does one thing at a time, and most of it is waiting for a provider.
+    # A process of a pool does one thing at a time, and mostly waits for a provider.
     orders = _enough(at_work["orders"] + rate * CALLS * waits)
-    pools = _enough(at_work["notifications"] + rate * news * waits)
+    pools = _enough(at_work["notifications"] + rate * notifications * waits)
     sizes = {
         "web": (web, web * WEB_THREADS),
         "relay": (relays, relays * RELAY_SESSIONS),
@@ -197,7 +197,9 @@ def needed(load: Load, *, costs: Costs | None = None, retention: dt.timedelta) -
     a_day = rate * DAY.total_seconds()
     tables = [
         *(Table(name=name, a_day=size * a_day, kept=None) for name, size in BYTES_OF_ORDER.items()),
-        Table(name="notifications_notification", a_day=BYTES_OF_NOTIFICATION * news * a_day, kept=None),
+        Table(
+            name="notifications_notification", a_day=BYTES_OF_NOTIFICATION * notifications * a_day, kept=None
+        ),
         Table(name="outbox_outboxmessage", a_day=BYTES_OF_MESSAGES * a_day, kept=retention),
     ]
     return Capacity(
@@ -208,21 +210,21 @@ def needed(load: Load, *, costs: Costs | None = None, retention: dt.timedelta) -
         ],
         broker_messages_per_second=rate * messages,
         tables=tables,
-        wal_bytes_a_day=(WAL_OF_ORDER + WAL_OF_NOTIFICATION * news) * a_day,
+        wal_bytes_a_day=(WAL_OF_ORDER + WAL_OF_NOTIFICATION * notifications) * a_day,
     )
 
 
 def most(*, cores: float, costs: Costs) -> float:
-    """Orders per second at which `cores` processors are busy all the time, if they carry all roles."""
+    """The rate of orders at which `cores` processors, shared by all roles, are always busy."""
     return 1000 * cores / costs.all_in
 
 
 def costs_of(report: Mapping[str, Any]) -> Costs:
     """
-    The costs that a report of `run.py bench pipeline` has measured; with `intake`, those of the web too.
+    The costs measured in a report of `run.py bench pipeline`; with `intake`, also those of the web server.
 
     Raises:
-        Unusable: if it has no pipeline, or that of another shape.
+        Unusable: if the report has no pipeline, or has another format.
     """
     rows = {
         (result["scenario"], row["name"]): row["cpu"] for result in report["results"] for row in result["rows"]
@@ -242,9 +244,11 @@ def costs_of(report: Mapping[str, Any]) -> Costs:
             **{role: pipeline[process] for role, process in ROLES_OF_BENCHMARK.items()},
         )
     except KeyError as missing:
-        raise Unusable(f"its pipeline tells nothing of the process {missing}") from missing
+        raise Unusable(f"its pipeline has no process {missing}") from missing
 
 
 def _enough(at_work: float) -> int:
-    """Processes of which so many are at work all the time, when each may be for a part of it."""
+    """
+    The number of processes so that this many are at work, given that each may be busy for a part of the time.
+    """
     return max(1, math.ceil(at_work / BUSY))

@@ -1,9 +1,9 @@
 """
-A stream of orders that shows what can happen to one, each in front of a real provider of the sandbox.
+A stream of orders that shows what can happen to an order, with the providers of the sandbox.
 
-Most go well; some cards are declined, one product is out of stock, one cannot be shipped, one customer's
-mailbox does not exist, the payment provider fails a few times and once drops its answer after
-charging, and one message on the broker is garbage.
+Most succeed. Some cards are declined, one product is out of stock, one cannot be shipped, one customer's
+mailbox does not exist, the payment provider fails a few times and once drops its response after charging, and
+one message on the broker is garbage.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ PRODUCTS = {
 }
 SOLD_OUT = "CLOCK-WALL"
 UNSHIPPABLE = "NOSHIP-PIANO"
-"""The sandbox's warehouse refuses what starts with NOSHIP-."""
+"""The sandbox's warehouse refuses SKUs that start with NOSHIP-."""
 
 FLAKY_CARD = "pm_card_mastercard"
-"""The payment provider's faults strike this card only, so that the others show the usual pace."""
+"""The payment provider's faults apply to this card only, so that the other orders show the usual speed."""
 
 FAULTS: list[dict[str, Any]] = [
     {"fault": "error", "status": 500, "times": 2, "match": FLAKY_CARD},
@@ -58,12 +58,12 @@ NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald", "Radia", "Leslie", "Fran
 
 
 class SandboxMissing(Exception):
-    """The demo needs the sandbox's pretend providers and the broker, and one of them does not answer."""
+    """The demo needs the sandbox and the broker, and one of them does not respond."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One sort of order: what is bought, with which card, by whom."""
+    """A kind of order: products, card and customer."""
 
     sku: str = ""
     card: str = "pm_card_visa"
@@ -80,12 +80,12 @@ SPECIAL = [
     Kind(card=FLAKY_CARD),
     Kind(card=FLAKY_CARD),
 ]
-"""Placed among the good ones, one after every second."""
+"""One of these is placed after every second good order."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """One demo: its orders, and since when its dead letters count."""
+    """One demo: its orders, and the time since which dead letters belong to it."""
 
     name: str
     began_at: dt.datetime
@@ -96,15 +96,15 @@ class Run:
         return Order.objects.filter(pk__in=self.order_ids)
 
     def statuses(self) -> collections.Counter[str]:
-        """How many orders are where."""
+        """The number of orders in each status."""
         return collections.Counter(self.orders().values_list("status", flat=True))
 
     def open_orders(self) -> list[Order]:
-        """Those that are not final yet."""
+        """The orders that are not final yet."""
         return list(self.orders().unfinished().order_by("number"))
 
     def notifications(self) -> tuple[int, int]:
-        """How many notifications of its orders have ended, sent or given up, and how many there will be."""
+        """The numbers of finished notifications (sent or given up) and of all notifications of its orders."""
         ended = Notification.objects.filter(order_id__in=self.order_ids).exclude(
             status__in=[Notification.Status.PENDING, Notification.Status.SENDING]
         )
@@ -115,26 +115,26 @@ class Run:
         """The dead letters since it began."""
         return DeadLetter.objects.open().filter(buried_at__gte=self.began_at)
 
-    def unexplained_letters(self) -> list[DeadLetter]:
-        """Dead letters that the demo did not provoke."""
-        return [dead_letter for dead_letter in self.dead_letters() if not _provoked(dead_letter)]
+    def unexpected_dead_letters(self) -> list[DeadLetter]:
+        """The dead letters that the demo did not cause."""
+        return [dead_letter for dead_letter in self.dead_letters() if not _is_expected(dead_letter)]
 
-    def has_provoked_letters(self) -> bool:
-        """Whether the garbage and the mailbox that does not exist have both ended as dead letters."""
+    def has_expected_dead_letters(self) -> bool:
+        """Whether the garbage and the unknown mailbox have both become dead letters."""
         sources = {
             dead_letter.source == DeadLetter.Source.TASK
             for dead_letter in self.dead_letters()
-            if _provoked(dead_letter)
+            if _is_expected(dead_letter)
         }
         return sources == {True, False}
 
     def first_fulfilled_at(self) -> dt.datetime | None:
-        """When the first order reached its customer's parcel."""
+        """When the first order was shipped."""
         return self.orders().filter(status=Order.Status.FULFILLED).aggregate(at=Min("finished_at"))["at"]
 
 
 def begin() -> Run:
-    """Make sure of the products."""
+    """Ensure that the products exist."""
     names = {**PRODUCTS, SOLD_OUT: ("Wall clock", 5200), UNSHIPPABLE: ("Upright piano", 189_900)}
     for sku, (name, price) in names.items():
         stock = 0 if sku == SOLD_OUT else STOCK
@@ -149,7 +149,7 @@ def begin() -> Run:
 
 
 def place(run: Run, count: int) -> Iterator[Order]:
-    """Place `count` orders, at least one of each kind when there is room for them."""
+    """Place `count` orders, at least one of each kind if the count allows it."""
     special = iter(SPECIAL)
     for number in range(count):
         kind = next(special, GOOD) if number % 2 or count - number <= len(SPECIAL) else GOOD
@@ -159,7 +159,7 @@ def place(run: Run, count: int) -> Iterator[Order]:
 
 
 def poison(run: Run) -> None:
-    """Put garbage into the orders queue, as a broken program might: the worker must survive and tell."""
+    """Put garbage into the orders queue, as a faulty program might: the worker must survive and report it."""
     queue = current_app.amqp.queues["orders"]
     try:
         with current_app.connection_for_write() as link:
@@ -177,7 +177,7 @@ def poison(run: Run) -> None:
 
 
 def delivered() -> dict[str, int | None]:
-    """How many e-mails, SMS and pushes the sandbox has taken; None where one does not answer."""
+    """The numbers of e-mails, SMS and pushes that the sandbox received; None if a server does not respond."""
     if not settings.SANDBOX_URL:
         return {}
     try:
@@ -187,7 +187,7 @@ def delivered() -> dict[str, int | None]:
 
 
 def why_open(order: Order) -> str:
-    """What keeps an order from its end, in a line."""
+    """Why an order is not final, in one line."""
     attempt = Attempt.objects.filter(message_id=order.message_id).order_by("-pk").first()
     because = f"; {attempt.consumer}: {attempt.error_class}: {attempt.error}" if attempt else ""
     return f"{order.number} is {order.status}{because}"
@@ -216,14 +216,14 @@ def _place(run: Run, number: int, kind: Kind) -> Order:
 
 
 def _notifications_of(row: OutboxMessage) -> int:
-    """How many notifications a message leads to: as many as the tasks its workflows start."""
+    """The number of notifications that a message causes: one per task that its workflows start."""
     message = row.message(registry.load(row.event_name, row.event_version, row.payload))
     handlers = registry.workflows_for(message.event, only=["notifications."]).values()
     canvases = [canvas for handler in handlers if (canvas := handler(message)) is not None]
     return sum(len(list(dispatch.signatures_in(canvas))) for canvas in canvases)
 
 
-def _provoked(dead_letter: DeadLetter) -> bool:
+def _is_expected(dead_letter: DeadLetter) -> bool:
     if dead_letter.source in (DeadLetter.Source.WORKER, DeadLetter.Source.BROKER):
         return dead_letter.message_id is None
     return (
@@ -235,23 +235,23 @@ def _provoked(dead_letter: DeadLetter) -> bool:
 @contextlib.contextmanager
 def faults() -> Iterator[None]:
     """
-    Let the payment provider fail as the demo wants it; at the end, whatever it was, only these faults go.
+    Make the payment provider fail inside the block; afterwards only these faults are removed.
 
     Raises:
-        SandboxMissing: if the sandbox does not answer.
+        SandboxMissing: if the sandbox does not respond.
     """
     ours: list[int] = []
     try:
         for fault in FAULTS:
-            ours.append(_ask("POST", "/_control", **fault)["id"])
+            ours.append(_request("POST", "/_control", **fault)["id"])
         yield
     finally:
         for fault_id in ours:
-            with contextlib.suppress(SandboxMissing):  # it went down, or somebody has cleared all faults
-                _ask("DELETE", f"/_control/{fault_id}")
+            with contextlib.suppress(SandboxMissing):  # it was stopped, or all faults have been cleared
+                _request("DELETE", f"/_control/{fault_id}")
 
 
-def _ask(method: str, path: str, **body: Any) -> dict[str, Any]:
+def _request(method: str, path: str, **body: Any) -> dict[str, Any]:
     if settings.STRIPE_API_BASE.rstrip("/") in ("", stripe.LIVE):
         raise SandboxMissing("STRIPE_API_BASE names no sandbox: the demo never talks to a real provider")
     try:

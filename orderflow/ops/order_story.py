@@ -1,4 +1,4 @@
-"""An order's whole story, over all apps, in one list: for `order_trace` and the admin's timeline."""
+"""An order's history over all apps, in one list: for `order_trace` and the admin's timeline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage, Replay
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One thing that happened; `trouble` marks what somebody may have to look at."""
+    """One event; `trouble` marks what may need attention."""
 
     at: dt.datetime
     kind: str
@@ -33,12 +33,12 @@ class Entry:
 
 
 def connect() -> None:
-    """Show the story on the order's page of the admin. Called once by `apps.ready()`."""
+    """Show the history on the order's page of the admin. Called once by `apps.ready()`."""
     page.register(page.Story(entries=story, outlook=outlook, way_out=way_out))
 
 
 def story(order: Order) -> list[Entry]:
-    """All that happened to the order, in the order of time."""
+    """Return everything that happened to the order, in order of time."""
     messages = list(OutboxMessage.objects.filter(key=str(order.pk)))
     moves, notifications = list(order.transitions.order_by("id")), list(_notifications_of(order))
     tries = list(Attempt.objects.filter(message_id__in=[message.pk for message in messages]).order_by("pk"))
@@ -55,7 +55,7 @@ def story(order: Order) -> list[Entry]:
 
 
 def outlook(order: Order) -> str:
-    """Why nothing is happening right now, or what happens next, in a sentence."""
+    """Return why nothing happens right now, or what happens next, as a sentence."""
     if dead_letter := _in_the_way(order):
         if dead_letter.resolution == DeadLetter.Resolution.DISCARDED:
             return (
@@ -64,9 +64,8 @@ def outlook(order: Order) -> str:
                 "without the order. Nothing starts it again: cancel it."
             )
         return (
-            f"{dead_letter.consumer} gave up: {dead_letter.error_class}. Dead letter {dead_letter.pk} "
-            "waits for somebody "
-            "to replay or discard it."
+            f"{dead_letter.consumer} gave up: {dead_letter.error_class}. "
+            f"Dead letter {dead_letter.pk} must be replayed or discarded."
         )
     if order.is_final:
         return f"The order is {order.status}; nothing more is due."
@@ -92,23 +91,23 @@ def _next(order: Order) -> str:
         because = f" after {why}" if why else ""
         return f"Its message is delivered {_moment(waiting.not_before)}{because}."
     if order.lease_until and order.lease_until > clock.now():
-        return f"A step is at work, until {order.lease_until:%H:%M:%S} UTC at the latest."
+        return f"A step is running, until {order.lease_until:%H:%M:%S} UTC at the latest."
     if sent := own.first():
-        return f"Its next step waits in the queue {sent.queue}, or is at work."
+        return f"Its next step is waiting in the queue {sent.queue}, or running."
     assert order.due_at is not None
     return f"The next step is due {_moment(order.due_at)}; then the sweep starts the rest of the chain again."
 
 
 def way_out(order: Order) -> str:
-    """The command with which somebody who may replay dead letters lets the order go on; empty if none does."""
+    """The command with which an operator can let the order continue; empty if there is none."""
     dead_letter = _in_the_way(order)
     if dead_letter is None or dead_letter.resolution == DeadLetter.Resolution.DISCARDED:
         return ""
-    return command_line("replay_failures", "--id", dead_letter.pk, reason="its cause is mended")
+    return command_line("replay_failures", "--id", dead_letter.pk, reason="the cause is fixed")
 
 
 def _in_the_way(order: Order) -> DeadLetter | None:
-    """The open dead letter because of which the order stands still."""
+    """The open dead letter that blocks the order."""
     return attention.dead_letters_of(order).first()
 
 
@@ -156,7 +155,7 @@ def _attempts(
 
 
 def _wait(checks: list[Attempt], ended_at: dt.datetime | None) -> Entry:
-    """Nobody has to look at a wait: it ends by itself, and spends no attempt."""
+    """A wait needs no attention: it ends by itself, and spends no attempt."""
     last = checks[-1]
     return Entry(
         at=checks[0].failed_at,
@@ -170,7 +169,7 @@ def _wait(checks: list[Attempt], ended_at: dt.datetime | None) -> Entry:
 def _ended_at(
     last: Attempt, tries: list[Attempt], moves: list[OrderTransition], notifications: list[Notification]
 ) -> dt.datetime | None:
-    """When a wait was over: with another failure, the next move of the order, or the notification sent."""
+    """When a wait ended: with another failure, the next move of the order, or the notification being sent."""
     times = [
         other.failed_at
         for other in tries
@@ -201,7 +200,7 @@ def _payments(order: Order) -> Iterator[Entry]:
         yield Entry(
             at=payment.requested_at,
             kind="payment",
-            what=f"charge asked for, {money.format_amount(payment.amount_minor, payment.currency)}",
+            what=f"charge requested, {money.format_amount(payment.amount_minor, payment.currency)}",
             detail=f"key {payment.idempotency_key}",
         )
         if payment.resolved_at:
@@ -218,7 +217,7 @@ def _payments(order: Order) -> Iterator[Entry]:
 
 
 def _refund(refund: Refund) -> Entry:
-    said = {Refund.Status.SUCCEEDED: "refunded", Refund.Status.FAILED: "refund failed,"}
+    descriptions = {Refund.Status.SUCCEEDED: "refunded", Refund.Status.FAILED: "refund failed,"}
     amount = money.format_amount(refund.amount_minor, refund.currency)
     if refund.given_back_by:
         return Entry(
@@ -230,7 +229,7 @@ def _refund(refund: Refund) -> Entry:
     return Entry(
         at=refund.resolved_at or refund.requested_at,
         kind="payment",
-        what=f"{said.get(Refund.Status(refund.status), 'refund asked for,')} {amount}",
+        what=f"{descriptions.get(Refund.Status(refund.status), 'refund requested,')} {amount}",
         detail=refund.error,
         reference=refund.provider_id,
         trouble=refund.status == Refund.Status.FAILED,

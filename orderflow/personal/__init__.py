@@ -1,5 +1,5 @@
 """
-Customers' contact data: finding it, masking it on pages, replacing it for good.
+Customers' contact data: finding it, masking it on pages, replacing it permanently.
 
-What logs leave out is said by `orderflow.observability.redaction`.
+The redaction of logs is in `orderflow.observability.redaction`.
 """

@@ -1,4 +1,4 @@
-"""One customer's contact data, and texts and JSON without it."""
+"""One customer's contact data, and its removal from texts and JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.parse import quote
 ERASED = "[erased]"
 
 FIELDS = ("customer_name", "customer_email", "customer_phone", "customer_push_token")
-"""Fields of an order and of its events that hold contact data."""
+"""Fields of an order and of its events that contain contact data."""
 
 SHORTEST = 6
-"""Characters of an address, number or token that is looked for inside of texts; a shorter one may be a word."""
+"""Minimum length of a value that is searched for inside texts; a shorter one may be an ordinary word."""
 
 SHORTEST_NAME = 3
 
 NATIONAL = 9
-"""Last digits of a telephone number that are enough to know it by."""
+"""The number of last digits that identify a telephone number."""
 
 _KEYS = re.compile(
     r"(?i)(?:customer|recipient|contact|full|first|last|given|family)_?name$|^name$"
@@ -31,14 +31,14 @@ _KEYS = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Contact:
-    """What is known of how to reach one customer: names, and what else is theirs alone."""
+    """The contact data of one customer: names, and values that identify the customer."""
 
     names: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, known: Iterable[Mapping[str, Any]]) -> Contact:
-        """From the `FIELDS` of orders and of events."""
+        """Create it from the `FIELDS` of orders and of events."""
         rows = list(known)
         return cls(
             names=_texts(row.get(FIELDS[0]) for row in rows),
@@ -49,18 +49,20 @@ class Contact:
         return bool(self.names or self.others)
 
     def without(self, text: str, *, with_names: bool = True, by: str = ERASED) -> str:
-        """The text without this customer's data, as it stands, percent-encoded or escaped as in JSON."""
+        """
+        Return the text without this customer's data, whether plain, percent-encoded or escaped as in JSON.
+        """
         return self.pattern(with_names=with_names).sub(lambda _: by, text) if self else text
 
     def pattern(self, *, with_names: bool) -> re.Pattern[str]:
-        """What `without` replaces."""
+        """The pattern that `without` replaces."""
         found = [_spelled(value) for value in self.others if len(value) >= SHORTEST]
         if with_names:
             found += [rf"\b{_spelled(name)}\b" for name in self.names if len(name) >= SHORTEST_NAME]
         return re.compile("|".join(sorted(found, key=len, reverse=True)) or r"(?!)", re.IGNORECASE)
 
     def without_in(self, value: Any, *, by: str = ERASED) -> Any:
-        """JSON without this customer's data, and without whatever stands under a key of contact data."""
+        """Return JSON without this customer's data, and without all values of keys for contact data."""
         if isinstance(value, str):
             return by if value in self.names else self.without(value, by=by, with_names=" " in value)
         if isinstance(value, Mapping):
@@ -76,7 +78,7 @@ class Contact:
 
 
 def _nothing_of(value: Any, by: str) -> Any:
-    """What stands under a key of contact data, with its shape only."""
+    """The value of a key for contact data, reduced to its structure."""
     if isinstance(value, Mapping):
         return {key: _nothing_of(item, by) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -91,7 +93,7 @@ def _texts(values: Iterable[Any]) -> frozenset[str]:
 
 
 def _spelled(value: str) -> str:
-    """A pattern for the value in every spelling that it may have been written in."""
+    """A pattern for the value in every notation in which it may have been written."""
     spellings = {
         value,
         quote(value, safe=""),
@@ -100,7 +102,7 @@ def _spelled(value: str) -> str:
         repr(value)[1:-1],
     }
     patterns = [re.escape(spelling) for spelling in sorted(spellings)]
-    if re.fullmatch(r"\+?\d{7,}", value):  # a number may be written with spaces, and as in its own country
+    if re.fullmatch(r"\+?\d{7,}", value):  # a number may be written with spaces, and in its national format
         gap = r"[\s().-]{0,2}"
         digits = value.lstrip("+")
         patterns.append(r"(?:\+|%2b)?" + gap.join(digits))

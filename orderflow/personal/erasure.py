@@ -1,9 +1,9 @@
 """
-Replacing a customer's contact data in all that the database keeps of their orders.
+Replacing a customer's contact data in everything that the database keeps about their orders.
 
-Amounts, products, times, statuses, providers' ids and keys stay: the books can still be proved. What must
-still happen needs the contact, so an order is erased once nothing of it is under way. Erasing again, as
-after a restore, changes nothing more.
+Amounts, products, times, statuses, providers' ids and keys stay, so that the books can still be verified.
+Pending work needs the contact, so an order is erased only when none of its work is in progress. Erasing again,
+as after a restore, is harmless.
 """
 
 from __future__ import annotations
@@ -27,36 +27,38 @@ from outbox import telemetry
 from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage, Replay, ReplayCampaign
 
 FREE_TEXTS = (models.TextField, models.JSONField)
-"""Fields in which names are looked for, too; in others, such as a consumer's, a name may be a word of ours."""
+"""
+Fields that are searched for names, too; in others, such as a consumer's, a name may be one of our own words.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Erased:
-    """What became of one order."""
+    """The result for one order."""
 
     number: str
     waits_for: str = ""
-    """Why its data stays for now; empty when it was replaced."""
+    """Why its data stays for now; empty if it was replaced."""
     history: int = 0
-    """Moves in its history, which nothing can change, whose note names the customer."""
+    """History entries, which are immutable, whose note names the customer."""
 
 
 def orders_of(*, email: str = "", number: str = "") -> list[uuid.UUID]:
-    """The orders of an e-mail address, in any case of letters, or the one with this number."""
+    """The orders of an e-mail address, ignoring case, or the one with this number."""
     wanted = Q(number=number.upper()) if number else Q(address=email.strip().lower())
     found = Order.objects.annotate(address=Lower("customer_email")).filter(wanted)
     return list(found.order_by("placed_at", "id").values_list("pk", flat=True))
 
 
 def erase(order_id: uuid.UUID, *, by: str) -> Erased:
-    """Replace the contact data of one order, in one transaction, or say what has to happen before."""
+    """Replace the contact data of one order, in one transaction, or return what must happen first."""
     with transaction.atomic(durable=True):
         order = Order.objects.select_for_update().get(pk=order_id)
         messages = OutboxMessage.objects.select_for_update().filter(key=str(order_id))
         ids = [*messages.values_list("pk", flat=True), order.message_id]
         if waits_for := _under_way(order, ids):
             return Erased(order.number, waits_for)
-        contact = Contact.of([{name: getattr(order, name) for name in FIELDS}, *_said_in(messages)])
+        contact = Contact.of([{name: getattr(order, name) for name in FIELDS}, *_payloads_of(messages)])
         for rows in _rows(order, ids, contact):
             scrub(rows, contact)
         _replace(order, messages, contact)
@@ -69,13 +71,15 @@ def erase(order_id: uuid.UUID, *, by: str) -> Erased:
 
 
 def forget_address(email: str) -> None:
-    """Delete what an address wanted to hear, once no order has it any more."""
+    """Delete the notification preferences of an address that no order has any more."""
     if email and not Order.objects.annotate(address=Lower("customer_email")).filter(address=email.lower()):
         Preference.objects.annotate(address=Lower("email")).filter(address=email.lower()).delete()
 
 
 def scrub(rows: QuerySet[Any], contact: Contact) -> int:
-    """Take the contact out of every text and JSON of these rows, but of ids; return how many rows had it."""
+    """
+    Remove the contact from all texts and JSON of these rows, except ids; return the number of changed rows.
+    """
     fields = [field for field in rows.model._meta.concrete_fields if _may_hold(field)]
     changed = 0
     for row in rows.select_for_update(of=("self",)):
@@ -96,18 +100,18 @@ def _under_way(order: Order, ids: list[uuid.UUID]) -> str:
     if dead_letter := dead_letters.order_by("pk").first():
         return f"dead letter {dead_letter.pk} is {dead_letter.get_resolution_display()}; replay or discard it"
     if undelivered.exists() or Delivery.objects.filter(message_id__in=ids).exists() or unfinished.exists():
-        return "messages of it are under way; try again in a minute"
+        return "some of its messages are in progress; try again in a minute"
     return ""
 
 
-def _said_in(messages: QuerySet[OutboxMessage]) -> Iterator[dict[str, Any]]:
+def _payloads_of(messages: QuerySet[OutboxMessage]) -> Iterator[dict[str, Any]]:
     for payload in messages.values_list("payload", flat=True):
         if isinstance(payload, dict):
             yield payload
 
 
 def _rows(order: Order, ids: list[uuid.UUID], contact: Contact) -> Iterator[QuerySet[Any]]:
-    """All rows that may hold the contact in a text, an error or a traceback."""
+    """All rows whose texts, errors or tracebacks may contain the contact."""
     dead_letters = DeadLetter.objects.filter(
         Q(message_id__in=ids) | Q(key=str(order.pk)) | Q(pk__in=_naming(contact))
     )
@@ -130,7 +134,7 @@ def _rows(order: Order, ids: list[uuid.UUID], contact: Contact) -> Iterator[Quer
 
 
 def _naming(contact: Contact) -> list[int]:
-    """Dead letters of what never became a message that could be read: nothing but their text says whose."""
+    """Dead letters of unreadable messages: only their text shows whose they are."""
     unread = DeadLetter.objects.filter(message_id=None).annotate(
         body=Cast("payload", models.TextField()), head=Cast("headers", models.TextField())
     )
@@ -148,7 +152,7 @@ def _mention(contact: Contact, *fields: str) -> Q:
 
 
 def _replace(order: Order, messages: QuerySet[OutboxMessage], contact: Contact) -> None:
-    """Replace what is contact data by its place, whatever it looks like."""
+    """Replace the fields for contact data, whatever they contain."""
     nothing = {name: ERASED if name == FIELDS[0] else "" for name in FIELDS}
     Order.objects.filter(pk=order.pk).update(**nothing, version=models.F("version") + 1)
     for message in messages:
@@ -158,7 +162,7 @@ def _replace(order: Order, messages: QuerySet[OutboxMessage], contact: Contact) 
         Notification.objects.filter(pk=notification.pk).update(
             recipient=f"erased-{notification.pk}", subject="", text="", html="", error=""
         )
-    # Of a hash of a request the address can be guessed. The key stays: its request is refused from now on.
+    # The address can be guessed from the hash of a request. The key stays: its request is refused from now on.
     for record in IdempotencyRecord.objects.filter(order=order).only("pk"):
         IdempotencyRecord.objects.filter(pk=record.pk).update(fingerprint=secrets.token_hex(32), answer={})
 

@@ -1,7 +1,7 @@
 """
-What the machinery's pages show of texts and JSON that may name customers.
+Masking on the outbox's pages, of texts and JSON that may name customers.
 
-Everything passes the redaction of the logs, and the contact of the message at hand is known by name.
+Everything passes the redaction of the logs; the contact of the message at hand is masked exactly.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ HIDDEN = "[hidden]"
 
 
 def connect() -> None:
-    """Let the outbox's pages mask by what is known here. Called once by `apps.ready()`."""
+    """Let the outbox's pages use this masking. Called once by `apps.ready()`."""
     parts.mask_with(mask)
 
 
 def mask(value: Any, said: Any) -> Any:
     """
-    A text or JSON without contact data and secrets; ids, names of tasks and numbers stay.
+    Return a text or JSON without contact data and secrets; ids, names of tasks and numbers stay.
 
-    `said` is the payload of the message that it is about, whose customer is known by it; None if there is none.
+    `said` is the payload of the message that it belongs to, which contains the customer's contact; None if
+    there is no message.
     """
     contact = Contact.of([said] if isinstance(said, dict) else [])
     if isinstance(value, str):

@@ -1,6 +1,6 @@
 """
-What all processes share through Redis, and what remains without it.
+State that all processes share through Redis, and the fallback without it.
 
-Circuit breakers, refused credentials and the witness of the database's age live here. Without Redis each
-process keeps its own.
+Circuit breakers, refused credentials and the record of the database's age are here. Without Redis each process
+keeps its own.
 """

@@ -1,9 +1,9 @@
 """
 Circuit breakers whose state all workers share through Redis, behind `outbox.resilience.Breaker`.
 
-Breakers are made per process: one that was made before a fork has lost the thread that writes the
-shared state. With Redis away a breaker goes on with what its own process sees. How a breaker stands for
-everybody is read from Redis, where it is true: a process that has made no call knows nothing of it.
+Breakers are created per process: one that was created before a fork has lost the thread that writes the shared
+state. Without Redis a breaker uses what its own process observes. The overall state of a breaker is read from
+Redis: a process that has made no call does not know it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from outbox import resilience
 from outbox.resilience import Circuit, NotNow, Outage, SettingsRefused, Transient
 
 CONFIG = Config(
-    # Three failed calls in a row open it: as many as one message's quick tries, so that a message that
-    # meets a dead provider alone is waiting for the breaker before it has spent its attempts.
+    # Three failed calls in a row open it: as many as one message's quick retries, so that a message that meets
+    # a dead provider alone waits for the breaker before it has used up its attempts.
     minimum_number_of_calls=3,
     failure_rate_threshold=0.6,
     window_size=10,
@@ -40,10 +40,10 @@ CONFIG = Config(
 )
 
 MOST_COUNTED = 10_000
-"""Waiting messages that are looked at; counting ends there."""
+"""Waiting messages are counted up to this number."""
 
 PROBE_ENDS_WITHIN = dt.timedelta(seconds=40)
-"""A probe that has not ended by then never will: its worker died. Above the time limit of tasks."""
+"""A probe that has not ended by then never will: its worker died. Longer than the time limit of tasks."""
 
 _made: dict[tuple[int, str], SharedBreaker] = {}
 
@@ -57,7 +57,7 @@ def shared_breaker(name: str) -> SharedBreaker:
 
 
 class _CountsTransient:
-    """Only technical failures count: a declined card is an answer, and so is "not now" about one order."""
+    """Only technical failures count: a declined card is a response, and so is "not now" for one order."""
 
     def is_failure(self, *, result: object, exception: Exception | None) -> bool:
         if isinstance(exception, NotNow):
@@ -77,12 +77,12 @@ elseif now - since >= tonumber(ARGV[1]) then
   redis.call('HSET', key, 'state', 'open', 'version', version + 1)
 end
 """
-"""A round of probes in which nothing has happened for so long is over. The next one begins at once, as
+"""A round of probes without any activity for this long is over. The next one begins at once, because
 `opened_at` is long ago."""
 
 
 class Storage(RedisStorage):
-    """The shared state, which also knows since when a breaker is open, and when its probes were abandoned."""
+    """The shared state, including when a breaker was opened, and when its probes were abandoned."""
 
     _client: redis.Redis
 
@@ -95,9 +95,9 @@ class Storage(RedisStorage):
 
     def lease_probe(self, *, name: str, ttl: float) -> ProbeLease:
         """
-        Lease a probe; when all are taken, and nothing has been heard of them for long, let a new round begin.
+        Lease a probe; if all are taken and none has reported for long, start a new round.
 
-        A worker that is killed within its probe never reports it, and no other call would be let through again.
+        A worker that is killed during its probe never reports it, and no other call would ever be let through.
         """
         lease = super().lease_probe(name=name, ttl=ttl)
         if not lease.granted:
@@ -107,10 +107,10 @@ class Storage(RedisStorage):
 
     def circuit(self, name: str, *, wait: float) -> Circuit:
         """
-        How the breaker stands, `wait` being the seconds between its opening and its next probe.
+        Return the state of the breaker; `wait` is the number of seconds between its opening and its next probe.
 
         Raises:
-            redis.RedisError: if Redis does not answer.
+            redis.RedisError: if Redis does not respond.
         """
         shared = self.read(name)
         if shared is None or shared.state is State.CLOSED:
@@ -119,14 +119,14 @@ class Storage(RedisStorage):
         now = seconds + microseconds / 1_000_000
         since = float(self._client.hget(self._key(name), "open_since") or shared.opened_at)
         return Circuit(
-            state=_spelled(shared.state),
+            state=_name_of(shared.state),
             open_seconds=round(max(0.0, now - since), 1),
             next_probe_seconds=round(max(0.0, shared.opened_at + wait - now), 1),
         )
 
 
 class SharedBreaker:
-    """A breaker of interlock-cb that speaks the project's errors."""
+    """A breaker of interlock-cb that raises the project's errors."""
 
     def __init__(self, name: str, *, config: Config = CONFIG, url: str | None = None) -> None:
         url = settings.REDIS_URL if url is None else url
@@ -170,11 +170,11 @@ class SharedBreaker:
             raise
 
     def state(self) -> str:
-        """`closed`, `open` or `half-open`, as far as this process knows."""
-        return _spelled(self._breaker.state)
+        """`closed`, `open` or `half-open`, as known to this process."""
+        return _name_of(self._breaker.state)
 
     def circuit(self) -> Circuit:
-        """See `outbox.resilience.Breaker.circuit`. Without Redis there is this process alone."""
+        """See `outbox.resilience.Breaker.circuit`. Without Redis it describes only this process."""
         if self._storage is None:
             return Circuit(state=self.state())
         try:
@@ -183,15 +183,15 @@ class SharedBreaker:
             return Circuit(state="unknown")
 
 
-def _spelled(state: State) -> str:
+def _name_of(state: State) -> str:
     return state.name.lower().replace("_", "-")
 
 
-def standings() -> dict[str, dict[str, Any]]:
-    """How all breakers stand, and how many messages wait because of each that is not closed."""
+def states() -> dict[str, dict[str, Any]]:
+    """Return the state of all breakers, and the number of messages that wait for each that is not closed."""
     found: dict[str, Circuit] = {}
     for name in CONSUMERS:
-        # All are kept by one server; asking it again takes as long as the first time.
+        # One server stores all of them; a second query would only wait for the timeout again.
         silent = next((one for one in found.values() if one.state == "unknown"), None)
         found[name] = silent or resilience.breaker(name).circuit()
     return {
@@ -204,9 +204,9 @@ def standings() -> dict[str, dict[str, Any]]:
 
 def _waiting(consumers: list[str]) -> int:
     """
-    How many messages are not done because one of the consumers waits for its provider.
+    Return the number of messages that are unfinished because one of the consumers waits for its provider.
 
-    One that is just being tried again, or is in the queue for it, waits as well as one whose time has not come.
+    A message counts while it is retried or queued for it, as well as while it waits.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,8 +1,8 @@
 """
-Which providers do not take our credentials or other settings, as all processes tell each other through Redis.
+The providers that refuse our credentials or other settings, shared by all processes through Redis.
 
-While a provider refuses them its breaker is open, and probes are refused again: a note that is not renewed is
-out of date. Without Redis each process knows what it has seen itself.
+While a provider refuses them its breaker is open, and probes are refused again: a record that is not renewed is
+outdated. Without Redis each process only knows its own calls.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from django.conf import settings
 from orderflow import providers as known
 
 VALID_FOR = 60
-"""Seconds after which a refusal that was not seen again is forgotten: four probes of an open breaker."""
+"""Seconds after which a refusal that was not repeated expires: four probes of an open breaker."""
 
 _seen: dict[str, tuple[float, str]] = {}
 
 
 def note_refused(provider: str, because: str) -> None:
-    """Note that the provider has refused our credentials, or another setting, just now."""
+    """Record that the provider has just refused our credentials, or another setting."""
     _seen[provider] = (time.monotonic(), because)
     if settings.REDIS_URL:
-        with contextlib.suppress(redis.RedisError):  # this process knows; the others find out for themselves
+        with contextlib.suppress(redis.RedisError):  # this process knows; the others find out on their own
             _shared(settings.REDIS_URL).set(_key(provider), because, ex=VALID_FOR)
 
 
 def refusal_of(provider: str) -> str:
-    """Why the provider does nothing for us, if it is because of our settings; otherwise empty."""
+    """Return why the provider refuses our settings; empty if it does not."""
     return refused([provider]).get(provider, "")
 
 
 def refused(providers: Sequence[str] = known.NAMES) -> dict[str, str]:
-    """The providers that refuse our credentials or other settings now, and what to correct."""
+    """Return the providers that currently refuse our credentials or settings, and what to correct."""
     found = _read(providers)
     return {provider: because for provider, because in zip(providers, found, strict=True) if because}
 
@@ -53,7 +53,7 @@ def _read(providers: Sequence[str]) -> list[str]:
 
 
 def forget_refusal(provider: str) -> None:
-    """Forget it: the provider has just worked for us."""
+    """Delete the record, because the provider has just accepted a call."""
     _seen.pop(provider, None)
     if settings.REDIS_URL:
         with contextlib.suppress(redis.RedisError):

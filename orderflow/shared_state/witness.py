@@ -1,4 +1,4 @@
-"""What Redis remembers of the database, so that a copy of the server's old files in their place is noticed."""
+"""A record of the database in Redis, which reveals when an old copy of the database takes its place."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from outbox.verification import restores
 
 KEY = "orderflow:database"
 KEPT_FOR = dt.timedelta(days=90)
-"""A database that nobody has used for longer is not remembered; what is left in Redis has an end."""
+"""How long the record of an unused database is kept, so that Redis is cleaned up eventually."""
 
 
 class RedisWitness:
     """
-    `outbox.verification.restores.Witness` in one key. With Redis away there is no witness, and nothing waits
-    for it.
+    `outbox.verification.restores.Witness` in one Redis key. Without Redis there is no witness, and nothing
+    waits for it.
     """
 
     def recall(self) -> str:
         """See `outbox.verification.restores.Witness.recall`."""
         with _client() as client:
-            said = client.get(KEY)
-            return said.decode() if isinstance(said, bytes) else ""
+            record = client.get(KEY)
+            return record.decode() if isinstance(record, bytes) else ""
         return ""
 
-    def remember(self, said: str) -> None:
+    def remember(self, record: str) -> None:
         """See `outbox.verification.restores.Witness.remember`."""
         with _client() as client:
-            client.set(KEY, said, ex=KEPT_FOR)
+            client.set(KEY, record, ex=KEPT_FOR)
 
 
 def connect() -> None:
-    """Let the outbox ask Redis. Called once by `apps.ready()`."""
+    """Give the outbox access to Redis. Called once by `apps.ready()`."""
     restores.use_witness(lambda: RedisWitness() if settings.REDIS_URL else None)
 
 
 @contextlib.contextmanager
 def _client() -> Iterator[redis.Redis]:
-    """A connection for one question; its failure is stated, and ends the block."""
+    """A client for one command; its failure is emitted as a signal and ends the block."""
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
     with contextlib.closing(client):
         try:

@@ -1,5 +1,5 @@
 """
-Gunicorn, adapted: its worker, its logs, its error pages, and requests Django cannot take.
+Adaptations of Gunicorn: its worker, its logs, its error responses, and requests that Django cannot handle.
 
-A thread is given whole requests only. What Gunicorn refuses is answered as the API answers.
+Threads only work on complete requests. Requests that Gunicorn refuses get the API's error format.
 """

@@ -1,8 +1,8 @@
 """
-A connection of the web server: what has been received of its next request, and whether that is all of it.
+A connection of the web server: the part of its next request that has been received, and whether it is complete.
 
-How the loop receives and when a thread takes over is in `orderflow.web.worker`; how answers leave is in
-`orderflow.web.unsent`.
+`orderflow.web.worker` receives in its loop and hands complete requests to threads; `orderflow.web.unsent` sends
+responses.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ from gunicorn.http.body import ChunkedReader  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 HEAD_WITHIN = 10.0
-"""Seconds from the first byte, or from the connection, until the headers are there."""
+"""Seconds from the first byte, or from the connection, until the headers are complete."""
 
 BODY_WITHIN = 20.0
-"""Seconds from then on until the body is there."""
+"""Seconds from then on until the body is complete."""
 
 LARGEST_HEAD = 64 * 1024
 LARGEST_LINE = 4094
-"""Bytes of the first line, as `gunicorn.conf.py` says."""
+"""Bytes of the first line, as in `gunicorn.conf.py`."""
 
 LARGEST_BODY = 3 * 1024 * 1024
-"""More than Django reads into memory (`DATA_UPLOAD_MAX_MEMORY_SIZE`), which is more than the API takes."""
+"""More than Django reads into memory (`DATA_UPLOAD_MAX_MEMORY_SIZE`), which is more than the API accepts."""
 
 LARGEST_CHUNK_LINE = 8190
 CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]+(?:[ \t]*;.*)?", re.DOTALL)
-"""Digits only: `int()` takes signs as well, and after a chunk of a negative size the same one comes again."""
+"""
+Digits only: `int()` accepts signs, and after a chunk with a negative size the same chunk would be read again.
+"""
 
 FOR_PROGRAMS = ("/api/", "/livez", "/readyz", "/healthz")
-"""Where addresses begin that are no pages for people."""
+"""The prefixes of paths that are not pages for people."""
 
 
 class Refused(Exception):
-    """The request ends here, with this problem of the API's catalogue."""
+    """The request ends here, with this problem from the API's catalogue."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
@@ -46,7 +48,7 @@ class Refused(Exception):
 
 
 class Connection(gthread.TConn):  # type: ignore[misc]
-    """A connection, what it has sent of its next request, and how far that has been read."""
+    """A connection, the received part of its next request, and how far that has been parsed."""
 
     def __init__(self, *args: Any, linger: Callable[[Connection], None]) -> None:
         super().__init__(*args)
@@ -57,7 +59,7 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         self.start_over()
 
     def start_over(self) -> None:
-        """Wait for another request. What came with the last one is the beginning of this."""
+        """Wait for another request. Data after the end of the last one is the beginning of this one."""
         if self.parser is not None:
             self.received = bytearray(self.parser.unreader.take_buffered())
         self.timeout = time.monotonic() + HEAD_WITHIN
@@ -71,7 +73,7 @@ class Connection(gthread.TConn):  # type: ignore[misc]
 
     def is_complete(self) -> bool:
         """
-        Whether a thread can work on what has been received without waiting for the client.
+        Return whether a thread can process what has been received without waiting for the client.
 
         Raises:
             Refused: if it is too large.
@@ -83,11 +85,11 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return self._find_last_chunk()
 
     def wants_to_continue(self) -> bool:
-        """Whether the client waits to be asked for the body."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         return self._expects
 
     def close(self, graceful: bool = False) -> None:
-        """Close it; gracefully: once the client has, or a moment later."""
+        """Close it; gracefully: after the client has closed it, or a moment later."""
         if graceful:
             self._linger(self)
         else:
@@ -109,16 +111,18 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return True
 
     def _read_head(self, head: bytes) -> None:
-        """Have Gunicorn's own parser say how the body is framed: with two opinions requests are smuggled."""
+        """
+        Let Gunicorn's own parser determine the framing: two different parsers would allow request smuggling.
+        """
         try:
             request = next(http.get_parser(self.cfg, iter([head]), self.client))
         except (http.errors.NoMoreData, StopIteration):
             raise Refused("malformed-request") from None
-        except Exception:  # whatever it is, the thread's parser meets it again, and answers
+        except Exception:  # the thread's parser meets the same error and responds to it
             self._length = len(head)
             return
-        if not _says_one_thing(request):
-            raise Refused("malformed-request", "the address or the host can be understood in two ways")
+        if not _is_unambiguous(request):
+            raise Refused("malformed-request", "the address or the host is ambiguous")
         self.is_page = not request.path.startswith(FOR_PROGRAMS)
         self._expects = ("EXPECT", "100-continue") in [
             (name, value.lower()) for name, value in request.headers if name == "EXPECT"
@@ -159,11 +163,11 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         return end >= 0
 
 
-def _says_one_thing(request: Any) -> bool:
+def _is_unambiguous(request: Any) -> bool:
     """
     Whether a proxy and the application understand the same host and path (RFC 9112, sections 3.2 and 3.2.2).
 
-    Other readers give an absolute address precedence over `Host`, and differ in what they do with a fragment.
+    Other parsers prefer an absolute URL to `Host`, and differ in how they treat a fragment.
     """
     hosts = [value.strip().lower() for name, value in request.headers if name == "HOST"]
     if "#" in request.uri or len(hosts) > 1 or (not hosts and request.version >= (1, 1)):

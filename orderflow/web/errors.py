@@ -1,9 +1,9 @@
 """
-What the web server refuses before OrderFlow sees it, as the API's clients expect it: a problem document.
+Problem documents, as the API's clients expect them, for requests that the web server refuses before Django.
 
-Such as an address or a header that is too long, a request that is none, or one that does not come to its end.
-What Gunicorn refuses it logs as well; only its answer, which would be HTML, is replaced. Nothing of the request
-is in a document.
+Examples are a URL or header that is too long, a malformed request, and one that is never completed. Gunicorn
+logs its refusals; only its response, which would be HTML, is replaced. A document contains nothing of the
+request.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CODES = {
     431: "headers-too-large",
     501: "unsupported-transfer-coding",
 }
-"""By the status that Gunicorn chose; every other is an error on our side."""
+"""By the status that Gunicorn chose; every other status is an error on our side."""
 
 
 def answer_with_problems(worker: Any) -> None:
-    """Let this worker of Gunicorn, of whatever class, answer so."""
+    """Make this Gunicorn worker, of any class, respond with problem documents."""
     worker.handle_error = functools.partial(_answer, worker)
 
 
@@ -40,13 +40,13 @@ def _answer(worker: Any, request: Any, client: Any, address: Any, error: BaseExc
 
 
 class _Written:
-    """Stands in for the connection, to see how Gunicorn would answer."""
+    """Replaces the connection, to record Gunicorn's response."""
 
     def __init__(self) -> None:
         self.data = b""
 
     def gettimeout(self) -> float:
-        """Gunicorn would change that of a connection that blocks."""
+        """Gunicorn would change the timeout of a blocking connection."""
         return 0.0
 
     def sendall(self, data: bytes) -> None:
@@ -57,12 +57,12 @@ class _Written:
 
 
 RETRY_AFTER = {"unavailable": 1}
-"""Seconds, for problems that go away by themselves."""
+"""Seconds, for problems that disappear by themselves."""
 
 
 def response(code: str, detail: str = "") -> bytes:
-    """The whole response, with which the connection ends: where the next request begins is not known."""
-    from orders.api import problems  # Django's settings are there once the worker has loaded the project
+    """Return the complete response. The connection ends with it: the start of the next request is unknown."""
+    from orders.api import problems  # Django's settings exist once the worker has loaded the project
 
     request_id = str(uuid.uuid4())
     problem = problems.Problem(code, detail, retry_after=RETRY_AFTER.get(code))

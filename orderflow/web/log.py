@@ -1,4 +1,6 @@
-"""Gunicorn's logs, by the project's redaction and format: what it says of itself, and a line per request."""
+"""
+Gunicorn's logs, in the project's format and with its redaction: its own messages, and one line per request.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ LONGEST_AGENT = 200
 
 
 class Logger(glogging.Logger):
-    """Gunicorn's logger, which hands everything over to `orderflow.observability.logs`."""
+    """Gunicorn's logger, which passes everything to `orderflow.observability.logs`."""
 
     def setup(self, cfg: Any) -> None:
-        """Called when Gunicorn starts and when it reads its configuration again."""
+        """Called when Gunicorn starts and when it reloads its configuration."""
         super().setup(cfg)
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
         from orderflow.observability import logs
@@ -28,7 +30,7 @@ class Logger(glogging.Logger):
         logs.configure_logging()
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: dt.timedelta) -> None:
-        """Write a line about a request, if access logs are wanted. Neither query nor referrer is in it."""
+        """Log a request, if access logs are enabled. The line contains neither query nor referrer."""
         if self.access_log_enabled:
             _logger.info("request.answered", **_line(resp, environ, seconds=request_time.total_seconds()))
 

@@ -1,4 +1,4 @@
-"""Around Django: requests that it cannot even take, and that no middleware of its own therefore sees."""
+"""A wrapper around Django for requests that it cannot handle, and that no middleware therefore sees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.http import parse_header_parameters
 
 UNREADABLE = "application/octet-stream"
-"""What a body is of which nobody can say what it is: the API answers it with 415, and to forms it is empty."""
+"""The content type of a body of unknown type: the API responds with 415, and for forms it is empty."""
 
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -18,10 +18,10 @@ Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 class ReadableContentType:
     """
-    Hand requests on with a `Content-Type` that can be read.
+    Pass requests on with a `Content-Type` that can be parsed.
 
-    Django fails on some that cannot, before it can answer; and decodes addresses, too, by the `charset` that a
-    client names, which may be none for texts, such as `hex`. All of our pages and the API are in UTF-8.
+    Django fails on some malformed ones before it can respond. It also decodes URLs by the client's `charset`,
+    which may not be an encoding of text, such as `hex`. All our pages and the API use UTF-8.
     """
 
     def __init__(self, application: Application) -> None:

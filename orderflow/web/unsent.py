@@ -1,7 +1,7 @@
 """
-Answers on their way to clients: what a client has not taken yet is kept, so that no thread waits for it.
+Responses on their way to clients: data that a client has not read yet is buffered, so that no thread waits.
 
-A thread writes an answer and goes on to another request; the loop of `orderflow.web.worker` sends the rest,
+A thread writes a response and continues with another request; the loop of `orderflow.web.worker` sends the rest
 as the client reads.
 """
 
@@ -12,13 +12,15 @@ import socket
 from typing import Any
 
 LARGEST_UNSENT = 4 * 1024 * 1024
-"""Bytes of one answer that are kept. A thread waits with what is beyond; no page of ours is that large."""
+"""
+Bytes of a response that are buffered. A thread waits with more than that; none of our pages is that large.
+"""
 
 READ_AT_ONCE = 64 * 1024
 
 
 class BufferedSocket:
-    """A client's socket whose `sendall` does not wait. It belongs to a thread or to the loop, never to both."""
+    """A client's socket whose `sendall` does not wait. Only one of thread and loop uses it at a time."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -28,26 +30,26 @@ class BufferedSocket:
         return getattr(self._socket, name)
 
     def __len__(self) -> int:
-        """Bytes that the client has not taken."""
+        """The number of bytes that the client has not read."""
         return len(self._unsent)
 
     def sendall(self, data: bytes) -> None:
         """
-        Send what the client takes at once, and keep the rest for `send_on`.
+        Send what the client accepts at once, and buffer the rest for `send_on`.
 
         Raises:
-            OSError: if the client is gone, or has taken nothing for the socket's time while too much is kept.
+            OSError: if the client is gone, or has read nothing within the timeout while too much is buffered.
         """
         sent = 0 if self._unsent else self._send(data)
         self._unsent += memoryview(data)[sent:]
         while len(self._unsent) > LARGEST_UNSENT:
             try:
                 del self._unsent[: self._socket.send(self._unsent)]
-            except BlockingIOError:  # the time is over
-                raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
+            except BlockingIOError:  # timed out
+                raise BrokenPipeError(errno.EPIPE, "the client does not read its response") from None
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """Send a file as `sendall` does. Static files are small."""
+        """Send a file with `sendall`. Static files are small."""
         file.seek(offset)
         left = count
         while part := file.read(READ_AT_ONCE if left is None else min(READ_AT_ONCE, left)):
@@ -57,7 +59,7 @@ class BufferedSocket:
 
     def send_on(self) -> bool:
         """
-        Send what the client takes; return whether it takes anything.
+        Send what the client accepts; return whether it accepts anything.
 
         Raises:
             OSError: if the client is gone.

@@ -1,15 +1,15 @@
 """
-Gunicorn's threaded worker, with threads for work only: never for waiting until a client has sent or read.
+Gunicorn's threaded worker, whose threads only process requests and never wait for a client to send or read.
 
 Gunicorn gives a thread to every connection that has sent a byte, and the thread waits for the rest: forty
-clients that send half a request stop the web server, and so do those that do not read their answers. Here the
-worker's own loop receives, without waiting, until a request is complete; it must be within deadlines and
-limits. A thread works on it, and the loop sends what the client has not taken of the answer. The loop waits for
-the client's end of a connection that it closes, too, which Gunicorn does with the loop standing still.
+clients that send half a request stop the web server, and so do clients that do not read their responses. Here
+the worker's loop receives, without blocking, until a request is complete; deadlines and limits apply. A thread
+processes it, and the loop sends what the client has not read of the response. The loop also waits for the
+client's side of a connection that it closes; Gunicorn blocks its loop for that.
 
-Pages for people take half of the threads at most: however many are asked for, the API has the others.
+Pages for people use at most half of the threads, so that however many are requested, the API has the others.
 
-TLS that Gunicorn ends itself is not received or sent here: the threads do that, as ever. That is a reason for a
+With TLS that Gunicorn itself ends, the threads receive and send as in stock Gunicorn. That is a reason for a
 proxy in front; see docs/deployment.md.
 """
 
@@ -34,16 +34,18 @@ from orderflow.web.connection import Connection, Refused
 from orderflow.web.unsent import BufferedSocket
 
 STALLS = 5
-"""Seconds for which one read or write may stand still."""
+"""Seconds without progress after which a read or write fails."""
 
 SENT_WITHIN = 60.0
-"""Seconds until a client has to have read an answer, however it reads."""
+"""Seconds until a client must have read a response, at any speed."""
 
 LINGER = 2.0
-"""Seconds for which the client may still send what nobody reads, so that it sees the answer before the end."""
+"""
+Seconds in which the client may still send data that is discarded, so that it sees the response before the end.
+"""
 
 MOST_BUFFERED = 64 * 1024 * 1024
-"""Bytes of incomplete requests in one process, and of answers that are not read yet."""
+"""Bytes of incomplete requests in one process, and of unread responses."""
 
 MOST_LINGERING = 500
 SWEPT_EVERY = 0.5
@@ -51,21 +53,21 @@ READ_AT_ONCE = 65_536
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
-    """See the module."""
+    """See the module's docstring."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._receiving: dict[Connection, None] = {}  # the oldest first
-        self._sending: dict[Connection, Future[Any]] = {}  # the oldest first
+        self._receiving: dict[Connection, None] = {}  # oldest first
+        self._sending: dict[Connection, Future[Any]] = {}  # oldest first
         self._lingering: dict[Connection, float] = {}
-        self._pages: deque[Connection] = deque()  # that wait for a thread
+        self._pages: deque[Connection] = deque()  # they wait for a thread
         self._pages_at_work = 0
         self._buffered = 0
         self._unsent = 0
         self._swept_at = 0.0
 
     def accept(self, listener: Any) -> None:
-        """Take a connection; when there are too many, one that has kept us waiting longest makes room."""
+        """Accept a connection; if there are too many, close the one that has been incomplete for longest."""
         try:
             sock, client = listener.accept()
         except OSError as error:
@@ -86,7 +88,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 self._give_up(next(iter(self._sending)))
 
     def enqueue_req(self, conn: Connection) -> None:
-        """Wait for the connection's next request, and give that to a thread."""
+        """Wait for the connection's next request, and pass it to a thread."""
         if self.cfg.is_ssl:
             super().enqueue_req(conn)
             return
@@ -98,10 +100,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if conn.received:
             self._go_on(conn)
         else:
-            self._receive(conn)  # most clients have sent by now
+            self._receive(conn)  # most clients have already sent their request
 
     def handle(self, conn: Connection) -> Any:
-        """Work on a request that has been received, in a thread."""
+        """Process a received request, in a thread."""
         if conn.received:
             conn.sock.setblocking(True)
             conn.init()
@@ -111,7 +113,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return super().handle(conn)
 
     def finish_request(self, conn: Connection, future: Future[Any]) -> None:
-        """Called by the loop when a thread is done: let the client read its answer, and then go on."""
+        """Called by the loop when a thread is done: let the client read its response, then continue."""
         if conn.is_page:
             self._leave_to_the_next_page()
         if not isinstance(conn.sock, BufferedSocket) or not len(conn.sock):
@@ -126,7 +128,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self._give_up(max(self._sending, key=lambda other: len(other.sock)))
 
     def murder_pending(self) -> None:
-        """Close what is late. Called by the loop after everything that happens."""
+        """Close connections past their deadline. Called by the loop after every event."""
         now = time.monotonic()
         if now - self._swept_at < SWEPT_EVERY:
             return
@@ -191,7 +193,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._buffered += received
 
     def _refuse(self, conn: Connection, refused: Refused) -> None:
-        """End a request that is not complete with a problem document."""
+        """End an incomplete request with a problem document."""
         self.log.debug("Refused an incomplete request: %s", refused)
         with contextlib.suppress(OSError):
             conn.sock.send(errors.response(refused.code, refused.detail))
@@ -235,12 +237,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         conn.close()
 
     def _linger(self, conn: Connection) -> None:
-        """Say that this is the end, and let the client go first."""
+        """Close our side, and wait for the client to close its own."""
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             conn.sock.setblocking(False)
             if len(self._lingering) >= MOST_LINGERING:
-                raise OSError("too many wait already")
+                raise OSError("too many connections are closing")
             self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(self._hear_out, conn))
         except (OSError, ValueError):
             util.close(conn.sock)
@@ -263,7 +265,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         util.close(conn.sock)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Stopping: nobody waits for those who have sent nothing, and not long for the others."""
+        """At shutdown: close idle connections at once, and give the others little time."""
         super()._cap_keepalive(deadline)
         for conn in list(self._receiving):
             if conn.received:

@@ -19,17 +19,17 @@ GIGABYTE = 1e9
 
 
 class Command(RichCommand):
-    help = "Says what a rate of orders takes: processors, processes, database sessions, broker messages, disk."
+    help = "Calculates the resources for a rate of orders: processors, processes, database sessions, disk."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--orders-per-second", type=float, required=True, metavar="N")
         parser.add_argument(
-            "--notifications-per-order", type=float, default=2.0, metavar="M", help="2 unless told."
+            "--notifications-per-order", type=float, default=2.0, metavar="M", help="Default: 2."
         )
         parser.add_argument("--broker", choices=list(capacity.MEASURED), default="redis")
         parser.add_argument(
-            "--provider-ms", type=float, default=200.0, help="How long a provider takes to answer (200)."
+            "--provider-ms", type=float, default=200.0, help="How long a provider takes to respond (200)."
         )
         parser.add_argument(
             "--from",
@@ -64,7 +64,7 @@ def _costs(path: Path) -> Costs:
     try:
         return capacity.costs_of(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, capacity.Unusable) as problem:
-        raise CommandError(f"{path} is no report that can be used: {problem}") from problem
+        raise CommandError(f"{path} is not a usable report: {problem}") from problem
 
 
 def _roles(answer: Capacity) -> Table:
@@ -76,7 +76,7 @@ def _roles(answer: Capacity) -> Table:
         "processes",
         "sessions",
         title=f"{load.orders_per_second:g} orders/s, {load.notifications_per_order:g} notifications each",
-        caption=f"{answer.broker_messages_per_second:,.0f} broker messages/s by way of {load.broker}",
+        caption=f"{answer.broker_messages_per_second:,.0f} broker messages/s through {load.broker}",
     )
     for role in answer.roles:
         processes = f"{role.processes:,}" if role.processes else ""

@@ -17,15 +17,15 @@ from orders.models import Order
 from outbox.command_lines import command_line, counted
 
 AT_MOST_EVERY, AT_LEAST_EVERY = 1.0, 3.0
-"""Seconds between two lines of progress: while something changes, and while nothing does."""
+"""Seconds between two progress lines: while something changes, and while nothing does."""
 
 
 class Command(RichCommand):
-    help = "Places a stream of orders, shows them being worked off, and tells what to try next."
+    help = "Places a stream of orders, shows how they are processed, and lists what to try next."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--orders", type=int, default=30, help="How many (30).")
-        parser.add_argument("--timeout", type=float, default=90, help="Seconds until it gives up (90).")
+        parser.add_argument("--orders", type=int, default=30, help="Number of orders (30).")
+        parser.add_argument("--timeout", type=float, default=90, help="Seconds after which it gives up (90).")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["orders"] < 1:
@@ -36,18 +36,18 @@ class Command(RichCommand):
                 self._work(run, options["orders"], options["timeout"])
         except demo.SandboxMissing as missing:
             raise CommandError(f"{missing}. Start everything with: python3 run.py") from missing
-        self._tell(run)
+        self._show_result(run)
         if left := run.open_orders():
             reasons = "\n".join(demo.why_open(order) for order in left)
             raise CommandError(
                 f"{counted(len(left), 'order')} not final after {options['timeout']:g} s:\n{reasons}"
             )
-        if unexplained := run.unexplained_letters():
+        if unexplained := run.unexpected_dead_letters():
             reasons = "\n".join(
                 f"{dead_letter.pk} {dead_letter}: {dead_letter.error}"[:300] for dead_letter in unexplained
             )
             raise CommandError(
-                f"{counted(len(unexplained), 'dead letter')} that the demo did not provoke:\n{reasons}"
+                f"{counted(len(unexplained), 'dead letter')} that the demo did not cause:\n{reasons}"
             )
 
     def _work(self, run: demo.Run, count: int, timeout: float) -> None:
@@ -65,7 +65,7 @@ class Command(RichCommand):
         with Progress(*columns, console=self.console, disable=not on_terminal) as progress:
             placed = progress.add_task("orders placed", total=count)
             final = progress.add_task("orders final", total=count)
-            told = progress.add_task("notifications", total=None)
+            bar = progress.add_task("notifications", total=None)
             for number, _ in enumerate(demo.place(run, count)):
                 progress.update(placed, advance=1)
                 progress.update(final, completed=self._final(run))
@@ -77,7 +77,7 @@ class Command(RichCommand):
                 sent, all_of_them = run.notifications()
                 waits_for = _waits_for(run, orders=count - done, notifications=all_of_them - sent)
                 progress.update(final, completed=done)
-                progress.update(told, completed=sent, total=all_of_them, description=_titled(waits_for))
+                progress.update(bar, completed=sent, total=all_of_them, description=_titled(waits_for))
                 if not on_terminal:
                     log.write(
                         f"{done} of {count} orders final, {sent} of {all_of_them} notifications", waits_for
@@ -89,14 +89,14 @@ class Command(RichCommand):
     def _final(self, run: demo.Run) -> int:
         return len(run.order_ids) - run.orders().unfinished().count()
 
-    def _tell(self, run: demo.Run) -> None:
+    def _show_result(self, run: demo.Run) -> None:
         self.console.print(_summary(run))
         self.console.print(_windows())
-        self.console.print(_next_steps(), soft_wrap=True)  # lines that are cut cannot be copied
+        self.console.print(_next_steps(), soft_wrap=True)  # truncated lines could not be copied
 
 
 class _Log:
-    """Progress where no terminal shows a bar: a line for every change, and some while nothing changes."""
+    """Progress without a terminal: a line for every change, and one from time to time without changes."""
 
     def __init__(self, write: Callable[[str], Any]) -> None:
         self._write, self._last, self._at = write, "", 0.0
@@ -110,12 +110,12 @@ class _Log:
 
 
 def _waits_for(run: demo.Run, *, orders: int, notifications: int) -> str:
-    """What the demo has still to see; empty when it has seen everything."""
+    """What the demo still waits for; empty if nothing."""
     if orders:
         return "the last order" if orders == 1 else f"{orders} orders"
     if notifications:
         return "the last notification" if notifications == 1 else f"{notifications} notifications"
-    if len(run.order_ids) >= 2 * len(demo.SPECIAL) and not run.has_provoked_letters():
+    if len(run.order_ids) >= 2 * len(demo.SPECIAL) and not run.has_expected_dead_letters():
         return "the dead letters of the garbage and of the mailbox that does not exist"
     return ""
 
@@ -132,7 +132,7 @@ def _summary(run: demo.Run) -> Table:
     table.add_row("rejected (declined card, out of stock)", str(statuses[Order.Status.REJECTED]))
     table.add_row("cancelled and refunded (cannot be shipped)", str(statuses[Order.Status.CANCELLED]))
     table.add_row("not final", str(len(run.open_orders())))
-    table.add_row("open dead letters (garbage, a mailbox that is not)", str(run.dead_letters().count()))
+    table.add_row("open dead letters (garbage, an unknown mailbox)", str(run.dead_letters().count()))
     for name, title in (("emails", "e-mails"), ("sms", "SMS"), ("pushes", "pushes")):
         count = counts.get(name)
         table.add_row(f"{title} in the sandbox", "?" if count is None else str(count))
@@ -143,7 +143,7 @@ def _summary(run: demo.Run) -> Table:
 
 
 def _windows() -> Table:
-    table = Table(title="Where to look", show_header=False)
+    table = Table(title="Addresses", show_header=False)
     table.add_row("admin", f"{settings.WEB_URL}/admin/")
     table.add_row("API documentation", f"{settings.WEB_URL}/api/v1/docs")
     table.add_row("Flower", settings.FLOWER_URL or "not started")
@@ -159,13 +159,13 @@ def _next_steps() -> str:
         "replay_failures", "--consumer", "notifications.tasks.send_email", reason="the mailbox exists now"
     )
     return (
-        "\n[bold]Break it and watch[/]: the order waits, spends no attempts, and goes on by itself\n"
+        "\n[bold]Break it and watch[/]: the order waits, spends no attempts, and continues by itself\n"
         f"  curl {shown} -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"fault": "error"}}\' {payments}/_control\n'
         f"  {command_line('place_order', '--sku', 'MUG-BLUE', '--email', 'you@example.com')}\n"
         f"  {command_line('outbox_status', '--watch')}\n"
         f"  curl {shown} -X DELETE {payments}/_control\n"
-        "[bold]Replay it[/]: what could not be finished is kept, and can be delivered again\n"
+        "[bold]Replay it[/]: work that could not be finished is kept, and can be delivered again\n"
         f"  {command_line('replay_failures', '--all', '--dry-run')}\n"
         f"  {retry}\n"
     )

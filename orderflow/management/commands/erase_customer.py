@@ -16,9 +16,9 @@ SOME_LEFT = 3
 
 class Command(BaseCommand):
     help = (
-        "Replaces a customer's contact data for good: in orders, messages, notifications, attempts, dead "
-        "letters and idempotency records. Amounts and the providers' ids stay. An order is erased once nothing "
-        "of it is under way. Run it again after restoring a backup."
+        "Replaces a customer's contact data permanently: in orders, messages, notifications, attempts, dead "
+        "letters and idempotency records. Amounts and the providers' ids stay. An order is erased once none "
+        "of its work is in progress. Run it again after restoring a backup."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -10,8 +10,9 @@ from django.core.management.commands import migrate
 from django.db import connections
 
 UNHURRIED = "-c statement_timeout=0 -c lock_timeout=30000"
-"""An index on a large table takes minutes, during which everybody goes on. A lock that a migration waits for is
-different: everybody else waits behind it, and so it gives up after as long as any other statement does."""
+"""An index on a large table takes minutes, during which all other work continues. Waiting for a lock is
+different: all other statements wait behind it, so a migration gives up after the same time as any other
+statement."""
 
 
 class Command(migrate.Command):
@@ -24,7 +25,7 @@ class Command(migrate.Command):
 
 @contextlib.contextmanager
 def _unhurried(connection: Any) -> Iterator[None]:
-    """Connect without a limit on statements, and as before afterwards; within a transaction, as ever."""
+    """Connect without a statement timeout, and restore it afterwards; inside a transaction nothing changes."""
     if connection.in_atomic_block or "options" not in connection.settings_dict.get("OPTIONS", {}):
         yield
         return

@@ -17,7 +17,7 @@ from orders.models import Order
 
 
 class Command(RichCommand):
-    help = "Tells an order's whole story: moves, messages, attempts, payments, notifications, dead letters."
+    help = "Shows an order's whole history: moves, messages, attempts, payments, notifications, dead letters."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("number", help="The order's number, e.g. OF-1042, or its id.")
@@ -34,18 +34,18 @@ class Command(RichCommand):
             order_story.way_out(order),
         )
         if options["format"] == "json":
-            told = {"order": order.number, "status": order.status, "outlook": outlook, "command": command}
+            summary = {"order": order.number, "status": order.status, "outlook": outlook, "command": command}
             entries = [dataclasses.asdict(entry) for entry in story]
-            self.stdout.write(json.dumps({**told, "story": entries}, default=str, indent=2))
+            self.stdout.write(json.dumps({**summary, "story": entries}, default=str, indent=2))
             return
         self.console.print(_table(order, story))
         self.console.print(Text(outlook))
         if command:
-            self.console.print(Text(command), soft_wrap=True)  # a line that is cut cannot be copied
+            self.console.print(Text(command), soft_wrap=True)  # a truncated line could not be copied
 
 
 def _table(order: Order, story: list[order_story.Entry]) -> Table:
-    """Time and what happened; ids stand whole, below what they belong to, so that they can be copied."""
+    """Time and event; ids are in full, on lines of their own, so that they can be copied."""
     table = Table("time (UTC)", "what happened", title=f"{order.number}: {order.status}")
     for entry in story:
         what = Text(f"{'! ' if entry.trouble else ''}{entry.kind}: {entry.what}")

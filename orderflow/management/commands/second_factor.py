@@ -11,18 +11,18 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 CODES = 8
-"""Single-use codes for a lost telephone, on paper."""
+"""Single-use codes on paper, for a lost telephone."""
 
 
 class Command(BaseCommand):
     help = (
-        "Gives a user a second factor: a key for an app that shows codes, and single-use codes. They are shown "
-        "once; run again, the command replaces both."
+        "Gives a user a second factor: a key for an authenticator app, and single-use codes. They are shown "
+        "once; running the command again replaces both."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("user", help="The user's name.")
-        parser.add_argument("--remove", action="store_true", help="Take the second factor away instead.")
+        parser.add_argument("--remove", action="store_true", help="Remove the second factor instead.")
 
     def handle(self, *args: Any, user: str, remove: bool, **options: Any) -> None:
         found = get_user_model().objects.filter(username=user).first()
@@ -38,12 +38,12 @@ class Command(BaseCommand):
             paper = StaticDevice.objects.create(user=found, name="single-use codes")
             codes = [_code() for _ in range(CODES)]
             StaticToken.objects.bulk_create([StaticToken(device=paper, token=code) for code in codes])
-        self.stdout.write(f"Enter this in the app that shows codes:\n{app.config_url}")
+        self.stdout.write(f"Enter this in the authenticator app:\n{app.config_url}")
         self.stdout.write("Single-use codes, for when the app is lost:\n" + "\n".join(codes))
 
 
 def _code() -> str:
-    """One that cannot be taken for the app's, which has digits only."""
+    """A code that cannot be mistaken for the app's, which has only digits."""
     while (code := StaticToken.random_token()).isdecimal():
         pass
     return str(code)
