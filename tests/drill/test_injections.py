@@ -81,7 +81,7 @@ def test_a_fault_waits_until_there_is_a_target(run_fault, drain, world, monkeypa
 def test_a_provider_fault_without_a_matching_request_is_reported(run_fault, world):
     injected, lines = run_fault(REFUSES, ProviderFault(REFUSES, stack=None, seed=1))
 
-    assert "no request came" in injected.problem
+    assert "no matching request came" in injected.problem
     assert any("had no effect" in line for line in lines)
 
 

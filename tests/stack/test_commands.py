@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from orderflow import push_account
+from orderflow import providers, push_account
 from orderflow.configuration import email_url, tls
 from orderflow.sandbox.launch import Sandbox
 from orderflow.stack import ports
@@ -69,7 +69,8 @@ def checkout(folder, cluster):
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
     shutil.copytree(folders.ROOT / "orderflow" / "stack", folder / "orderflow" / "stack")
-    shutil.copy(push_account.__file__, folder / "orderflow")
+    for module in (providers, push_account):
+        shutil.copy(module.__file__, folder / "orderflow")
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
     for module in ("celery", "gunicorn"):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from orderflow import chaos, push_account
+from orderflow import chaos, providers, push_account
 from orderflow.configuration import tls
 from orderflow.stack.checkout import environment as stack_environment
 from orderflow.stack.checkout import folders
@@ -52,7 +52,8 @@ def checkout(folder):
     (folder / "orderflow").mkdir()
     (folder / "orderflow" / "__init__.py").touch()
     shutil.copytree(folders.ROOT / "orderflow" / "stack", folder / "orderflow" / "stack")
-    shutil.copy(push_account.__file__, folder / "orderflow")
+    for module in (providers, push_account):
+        shutil.copy(module.__file__, folder / "orderflow")
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     shutil.copytree(Path(chaos.__file__).parent, folder / "orderflow" / "chaos")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)

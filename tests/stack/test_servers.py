@@ -21,7 +21,7 @@ def answers(postgres, query):
 
 
 def send_commands(valkey, *commands):
-    return valkey._ask(f"AUTH {valkey.password}", *commands)
+    return valkey._send_commands(f"AUTH {valkey.password}", *commands)
 
 
 def test_rows_survive_a_stop_and_a_kill_of_the_database(postgres, run_server):
@@ -111,7 +111,7 @@ def test_messages_survive_a_stop_and_a_kill_of_the_broker(valkey, run_server):
     assert "1042" in send_commands(valkey, "GET order")
     assert "7" in send_commands(valkey, "GET mail")
     assert "noeviction" in send_commands(valkey, "CONFIG GET maxmemory-policy")
-    assert "NOAUTH" in valkey._ask("GET order")
+    assert "NOAUTH" in valkey._send_commands("GET order")
 
 
 @pytest.mark.slow

@@ -23,13 +23,13 @@ def spec(tmp_path):
 
     def make(name, code=SERVE, *, kind=Kind.SERVICE, **options):
         log = tmp_path / f"{name}.log"
-        says = probes.LogContains("up\n", log)
+        probe = probes.LogContains("up\n", log)
 
         def start():
-            says.listen()
+            probe.skip_existing()
             return children.start([sys.executable, "-c", code], environment={}, log=log, cwd=tmp_path)
 
-        options.setdefault("is_ready", probes.has_ended if kind is Kind.STEP else says)
+        options.setdefault("is_ready", probes.has_ended if kind is Kind.STEP else probe)
         return ProcessSpec(name=name, kind=kind, start=start, log=log, **options)
 
     return make

@@ -150,8 +150,8 @@ def _misspelled(name: str, url: str) -> str:
     except ValueError as error:
         port_is_wrong = "ort" in str(error)
         if port_is_wrong:
-            return "its port is no number from 0 to 65535; in a password, write / # ? as %2F %23 %3F"
             return "its port is not a number from 0 to 65535; in a password, write / # ? as %2F %23 %3F"
+        return "its host cannot be read"
     if url != url.strip(" \t\r\n'\""):
         return "there are spaces or quotes around it"
     if parts.scheme not in kinds:
