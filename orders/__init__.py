@@ -1,6 +1,6 @@
 """
-Orders: placed in one transaction, worked off by steps that may be repeated.
+Orders: placed in one transaction, then processed by steps that may be repeated.
 
-The root holds the life of an order: models, moves, steps, compensation. Other apps see `orders.contracts` and
-nothing else.
+The root contains the life of an order: models, moves, steps, compensation. Other apps import only
+`orders.contracts`.
 """

@@ -1,4 +1,4 @@
-"""The orders app: hands its events, workflows, holds and invariants over to the outbox."""
+"""The orders app: registers its events, workflows, stock holds and invariants with the outbox."""
 
 from django.apps import AppConfig
 

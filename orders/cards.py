@@ -1,9 +1,9 @@
 """
-Card numbers in what people write: never ours to read, so no text that has one is taken.
+Detection of card numbers in text from people: we must never store any, so such texts are refused.
 
-References of several numbers, as `48536-014439-12`, are none: cards are divided otherwise. One in ten long
-numbers looks like one, and is refused: its sender sees that and sends another, while a card
-number that is kept may be seen by anybody.
+References with several numbers, such as `48536-014439-12`, are not cards, which are grouped differently. One in
+ten long numbers looks like a card number and is refused: its sender notices and sends another one, while a
+stored card number could be read by anybody.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ MOST_BETWEEN = 3
 """Separators between two groups of one number."""
 
 AMEX_AND_DINERS = ([4, 6, 5], [4, 6, 4])
-"""Digits of the groups on their cards."""
+"""The sizes of the groups on these cards."""
 
 _IDS = re.compile(
     r"(?<![0-9a-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[0-9]*[a-f])[0-9a-f]{32,1000})(?![0-9a-z])",
     re.IGNORECASE | re.ASCII,
 )
-"""UUIDs, digests and tokens in hexadecimal: some of them have as many digits in a row."""
+"""UUIDs, digests and tokens in hexadecimal: some of them contain as many digits in a row."""
 
 _TIME = re.compile(
     r"1[5-9]\d{11}(?:\d{3}){0,2}"  # milli-, micro- or nanoseconds since 1970, until 2033
-    r"|20[0-4]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{5,11}",  # a date and a number: no cards begin so
+    r"|20[0-4]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{5,11}",  # a date and a number: no card starts so
     re.ASCII,
 )
 _PHONE = re.compile(r"\+?3[47]\d{13}|\+?3(?:0[0-5]|[689]\d)\d{11}", re.ASCII)
@@ -39,7 +39,7 @@ INVISIBLE = "Cf"
 
 
 def are_in(text: str) -> bool:
-    """Whether there are 13 to 19 digits, of any script and grouped or not, with the check digit of cards."""
+    """Return whether there are 13 to 19 digits, in any script, grouped or not, with a valid check digit."""
     if sum(map(str.isdigit, text)) < SHORTEST:
         return False
     text = _IDS.sub("x", text.replace("%20", " "))
@@ -47,12 +47,12 @@ def are_in(text: str) -> bool:
 
 
 def is_phone(text: str) -> bool:
-    """Whether a phone number in international form can only be a card number."""
+    """Return whether a phone number in international format can only be a card number."""
     return bool(_PHONE.fullmatch(text)) and _has_check_digit(text.lstrip("+"))
 
 
 def _grouped(text: str) -> Iterator[list[str]]:
-    """The groups of digits that only separators stand between."""
+    """The groups of digits with nothing but separators between them."""
     groups: list[str] = []
     between = MOST_BETWEEN + 1
     for character in text:
@@ -68,7 +68,7 @@ def _grouped(text: str) -> Iterator[list[str]]:
                 groups = [str(digit)]
             between = 0
         elif (category := unicodedata.category(character)) == INVISIBLE:
-            continue  # nobody sees it between two digits
+            continue  # invisible between two digits
         elif character in _SEPARATORS or category in _SEPARATING:
             between += 1
         else:
@@ -78,7 +78,7 @@ def _grouped(text: str) -> Iterator[list[str]]:
 
 
 def _numbers(groups: Sequence[str]) -> Iterator[str]:
-    """What groups next to each other are as one number, if they are as long and divided as a card's."""
+    """Adjacent groups as one number, if its length and grouping are those of a card."""
     for first in range(len(groups)):
         number, sizes = "", []
         for group in groups[first:]:
@@ -91,7 +91,7 @@ def _numbers(groups: Sequence[str]) -> Iterator[str]:
 
 
 def _is_divided_as_cards_are(sizes: Sequence[int]) -> bool:
-    """In groups of one size, but for a shorter last one, or as American Express and Diners Club do."""
+    """Groups of one size, except for a shorter last one, or those of American Express and Diners Club."""
     whole = sizes[0]
     return sizes in AMEX_AND_DINERS or (sizes[-1] <= whole and all(size == whole for size in sizes[:-1]))
 

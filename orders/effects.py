@@ -1,7 +1,7 @@
 """
-Writing down what the outside did for an order: a captured charge, a parcel that left.
+Recording what providers did for an order: a captured charge, a shipped parcel.
 
-Whatever found it out: the step that asked, a cancellation that looked it up, or a look after a restore.
+The information comes from the step that made the call, from a cancellation, or from a lookup after a restore.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from outbox import publisher
 
 
 def charge_key(order_id: object) -> str:
-    """The reference under which the payment provider knows the order's charge."""
+    """Return the reference of the order's charge at the payment provider."""
     return f"order-{order_id}-charge"
 
 
 def refund_key(order_id: object) -> str:
-    """The reference under which the payment provider knows the refund of the order's charge."""
+    """Return the reference of the refund of the order's charge at the payment provider."""
     return f"order-{order_id}-refund"
 
 
 def shipment_key(order_id: object) -> str:
-    """The reference under which the warehouse knows the order's shipment."""
+    """Return the reference of the order's shipment at the warehouse."""
     return f"order-{order_id}-shipment"
 
 
 def check_amount(order: Order, done: ports.Charge) -> None:
     """
     Raises:
-        orders.ports.ChargeDiffers: if the provider has captured another amount than the order's.
+        orders.ports.ChargeDiffers: if the provider has captured an amount other than the order's.
     """
     if done.succeeded and (done.amount_minor, done.currency) != (order.total_minor, order.currency):
         was, wanted = written(done.amount_minor, done.currency), written(order.total_minor, order.currency)
         raise ports.ChargeDiffers(
-            f"{done.id} has captured {was} in place of {wanted}: cancel {order.number}, which gives it back, "
+            f"{done.id} has captured {was} instead of {wanted}: cancel {order.number}, which refunds it, "
             "or correct the charge at the provider and replay"
         )
 
 
 def captured(payment: Payment, done: ports.Charge) -> Also:
-    """That the provider has captured the charge, and how much, to be noted with the order's move."""
+    """The statement that records the captured charge and its amount together with the order's move."""
     return Also(
         f"{CAPTURE} AND EXISTS (SELECT FROM moved)",
         {
@@ -57,7 +57,7 @@ def captured(payment: Payment, done: ports.Charge) -> Also:
 
 
 def capture(payment: Payment, done: ports.Charge) -> None:
-    """Note that the provider has captured the charge, and how much: that is what can be given back."""
+    """Record the captured charge and its amount: that is what can be refunded."""
     with connection.cursor() as cursor:
         cursor.execute(CAPTURE, captured(payment, done).values)
 
@@ -71,7 +71,7 @@ WHERE id = %(payment_id)s
 
 
 def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool:
-    """Note that the warehouse has shipped the order; return False if somebody else moved it on."""
+    """Record that the warehouse has shipped the order; return False if the order has been moved meanwhile."""
     with fence("fulfill"), transaction.atomic(durable=True):
         ship(order, shipment, parcel)
         return True
@@ -80,10 +80,10 @@ def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool
 
 def ship(order: Order, shipment: Shipment, parcel: ports.Parcel) -> None:
     """
-    Note, in the caller's transaction, that the warehouse has shipped the order.
+    Record, in the caller's transaction, that the warehouse has shipped the order.
 
     Raises:
-        orders.transitions.Fenced: if somebody else moved it on.
+        orders.transitions.Fenced: if the order has been moved meanwhile.
     """
     stock.lock(order)
     move(

@@ -1,8 +1,8 @@
 """
-Products and orders, and what happened to them: transitions, payments, refunds, shipments.
+Products and orders, and what happens to them: transitions, payments, refunds, shipments.
 
-Statuses move through `orders.services` only. The database itself refuses illegal moves, negative
-stock, a second captured charge, and any change to the past (see the migrations).
+Statuses change only through `orders.services`. The database itself refuses illegal moves, negative stock, a
+second captured charge, and any change of the history (see the migrations).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from outbox.database.storable import LONGEST_ID
 
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7: it also names the order at the providers, so it must be unique across databases."""
+    """Return a UUIDv7: it also identifies the order at the providers, so it must be unique across databases."""
     return uuid7.new()
 
 
 class Product(models.Model):
-    """Something that is sold, and how much of it is where: all that came in is on hand, reserved or shipped."""
+    """A product and its stock: everything that was received is on hand, reserved or shipped."""
 
     sku = models.CharField(max_length=64, unique=True)
     name = models.CharField(max_length=200)
@@ -51,7 +51,7 @@ class OrderQuerySet(models.QuerySet["Order"]):
     """Selections of orders."""
 
     def unfinished(self) -> OrderQuerySet:
-        """Orders that something must still happen to."""
+        """Orders with work left to do."""
         return self.exclude(status__in=FINAL)
 
     def overdue(self) -> OrderQuerySet:
@@ -59,12 +59,12 @@ class OrderQuerySet(models.QuerySet["Order"]):
         return self.unfinished().filter(due_at__lt=Now())
 
     def of_client(self, client_id: int) -> OrderQuerySet:
-        """Orders that this API client has placed."""
+        """Orders that this API client placed."""
         return self.filter(client_id=client_id)
 
 
 class Order(models.Model):
-    """An order, its customer's contact, and where it stands."""
+    """An order, its customer's contact, and its state."""
 
     Status = Status
 
@@ -110,7 +110,7 @@ class Order(models.Model):
     objects = OrderQuerySet.as_manager()
 
     is_from_before = False
-    """Whether providers may know more of it than the database. Set by `claims` only."""
+    """Whether providers may know more about it than the database. Set only by `claims`."""
 
     class Meta:
         constraints: ClassVar = [
@@ -148,7 +148,7 @@ class Order(models.Model):
 
 
 class OrderLine(models.Model):
-    """So many of one product, at the price of the day it was ordered."""
+    """A quantity of one product, at the price when it was ordered."""
 
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="lines")
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
@@ -192,10 +192,10 @@ class OrderTransition(models.Model):
 
 class Payment(models.Model):
     """
-    The intent to charge an order, written before the provider is asked, and what came of it.
+    The intent to charge an order, written before the provider is called, and its result.
 
-    `requested` means that a call may be on its way; `unknown` that one was made and its answer lost;
-    `abandoned` that the provider knows nothing of it and nobody will ask again.
+    `requested` means that a call may be in progress; `unknown` that a call was made and its response lost;
+    `abandoned` that the provider has no such charge and no further call will be made.
     """
 
     class Status(models.TextChoices):
@@ -251,12 +251,12 @@ class Payment(models.Model):
 
     @property
     def is_held(self) -> bool:
-        """Whether a person has to capture or cancel it at the provider."""
+        """Whether a person must capture or cancel it at the provider."""
         return self.held_since is not None and self.resolved_at is None
 
 
 class Refund(models.Model):
-    """The intent to give a charge back, written before the provider is asked, and what came of it."""
+    """The intent to refund a charge, written before the provider is called, and its result."""
 
     class Status(models.TextChoices):
         REQUESTED = "requested", "requested"
@@ -291,7 +291,7 @@ class Refund(models.Model):
 
 
 class Shipment(models.Model):
-    """The intent to ship an order, written before the warehouse is asked, and what came of it."""
+    """The intent to ship an order, written before the warehouse is called, and its result."""
 
     class Status(models.TextChoices):
         REQUESTED = "requested", "requested"
@@ -314,9 +314,9 @@ class Shipment(models.Model):
 
 class IdempotencyRecord(models.Model):
     """
-    What a client's key did, written with the order it placed; a repeated request gets the same answer.
+    The effect of a client's key, written with the order it placed; a repeated request gets the same response.
 
-    Kept as long as the order: a key that were forgotten earlier could place the order again.
+    Kept as long as the order: if it were deleted earlier, the key could place the order again.
     """
 
     scope = models.CharField(max_length=100, help_text="Whose key: the API client, the import, the CLI.")
@@ -337,7 +337,7 @@ class IdempotencyRecord(models.Model):
 
 
 class ApiClient(models.Model):
-    """Who uses the API. Orders, idempotency keys and the rate are the client's, whichever token it sends."""
+    """A user of the API. Orders, idempotency keys and the rate belong to the client, not to one of its tokens."""
 
     name = models.CharField(max_length=100, unique=True)
     created_at = models.DateTimeField(db_default=Now())
@@ -350,7 +350,7 @@ class ApiClient(models.Model):
 
 
 class ApiToken(models.Model):
-    """A client's bearer token, of whose secret only the hash and the last characters are kept."""
+    """A client's bearer token; of its secret only the hash and the last characters are stored."""
 
     client = models.ForeignKey(ApiClient, on_delete=models.PROTECT, related_name="tokens")
     name = models.CharField(max_length=100, unique=True)
@@ -387,7 +387,7 @@ class SupersededSecret(models.Model):
     """
     A secret that a token had before it was rotated.
 
-    It opens the token until `valid_until`, and is kept afterwards: a secret that leaks is identified by it.
+    It is valid until `valid_until`, and is kept afterwards, so that a leaked secret can be identified.
     """
 
     token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="superseded")

@@ -1,7 +1,8 @@
 """
-The two statements that place orders, one or many: what must be known first, and all that is written.
+The two statements that place orders, one or many: the first reads what must be known, the second writes all
+rows.
 
-What an order is allowed to be is decided in `services`; here is only how it is asked for and stored.
+`services` decides which orders are allowed; this module only queries and stores.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from outbox.models import OutboxMessage
 
 
 class KeyTaken(Exception):
-    """A request with the same key was committed between our look and our lock. Look again: it is there now."""
+    """A request with the same key was committed between our query and our lock. Query again to find it."""
 
 
 class Record(NamedTuple):
@@ -32,21 +33,21 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Key:
-    """An idempotency key: whether we hold it, what it did before, and the number for its order if nothing."""
+    """An idempotency key: whether we hold it, its earlier effect, and otherwise the number for its order."""
 
     held: bool
     record: Record | None
     number: int | None
-    """None as well if a product is missing: numbers are not to be wasted on what cannot be ordered."""
+    """None also if a product is missing: no number is used up by an order that cannot be placed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Known:
-    """What the database says before orders are placed."""
+    """What the database contains before orders are placed."""
 
     now: dt.datetime
     products: dict[str, Product]
-    """By SKU; without their stock, which other transactions move."""
+    """By SKU; without their stock, which other transactions change."""
     keys: list[Key]
 
 
@@ -99,10 +100,10 @@ WITH messages AS ({MESSAGES.insert("messages")}),
 
 def ask(keys: Sequence[tuple[str, str]], skus: Iterable[str]) -> Known:
     """
-    Try to hold the keys, pairs of scope and key, until the transaction ends, and look up what they stand for.
+    Try to hold the keys, pairs of scope and key, until the transaction ends, and read their records.
 
-    Locks, not rows, so that a crash leaves nothing behind. The look is as old as the statement, so somebody
-    else may have used and let go of a key that we then hold; `write` finds that out.
+    Advisory locks instead of rows, so that a crash leaves nothing behind. The records are as old as the
+    statement, so another request may have used and released a key that we then hold; `write` detects that.
     """
     wanted = sorted(set(skus))
     values: dict[str, Any] = {
@@ -130,7 +131,7 @@ def write(drafts: Sequence[Draft]) -> None:
     Write all rows of all orders.
 
     Raises:
-        KeyTaken: if a key was used since it was asked for; the transaction is lost.
+        KeyTaken: if a key was used since it was queried; the transaction is lost.
     """
     values = {
         "messages": MESSAGES.as_json(draft.message for draft in drafts),
@@ -151,6 +152,6 @@ def write(drafts: Sequence[Draft]) -> None:
 
 
 def _constraint(error: IntegrityError) -> str | None:
-    """The name of the constraint that a statement broke."""
+    """The name of the violated constraint."""
     name: str | None = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
     return name

@@ -1,8 +1,8 @@
 """
-What orders needs from the outside, and how the outside may fail.
+The interfaces that orders needs of providers, and their failures.
 
-Every call takes the key under which the outside recognises it. The errors say what may be done next:
-a `Transient` call did nothing and may be repeated; after `OutcomeUnknown` nobody knows.
+Every call has a key by which the provider recognises it. The exceptions define what may be done next: after a
+`Transient` failure nothing was done and the call may be repeated; after `OutcomeUnknown` the result is unknown.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from outbox.database import storable
 from outbox.resilience import NotNow, Permanent, Transient
 
 LONGEST_NAME = 100
-"""Characters of a name, a code or a number of the provider's; see the models."""
+"""Maximum length of a provider's name, code or number; see the models."""
 
 LONGEST_REASON = 300
-"""Characters of a reason that customers read, in text messages too."""
+"""Maximum length of a reason that customers read, also in text messages."""
 
 
 def reason(value: object) -> str:
-    """A provider's reason as it can be stored and sent on; empty if there is none."""
+    """Return a provider's reason in a form that can be stored and sent on; empty if there is none."""
     return storable.text(value, longest=LONGEST_REASON)
 
 
 def name(value: object) -> str:
-    """A provider's name, code or number as it can be stored; empty if there is none."""
+    """Return a provider's name, code or number in a form that can be stored; empty if there is none."""
     return storable.text(value, longest=LONGEST_NAME)
 
 
 class PaymentDeclined(Exception):
-    """The bank said no. An answer, not a failure; `code` is the provider's, the text fit for the customer."""
+    """The bank refused. A result, not a failure; `code` is the provider's, the text is fit for the customer."""
 
     def __init__(self, message: object, *, code: object = "") -> None:
         super().__init__(reason(message))
@@ -46,30 +46,30 @@ class OutcomeUnknown(Transient):
 
 
 class CallInFlight(NotNow):
-    """An earlier call with this key is not over yet, so what it will have done is not known."""
+    """An earlier call with this key is still in progress, so its result is unknown."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after=dt.timedelta(seconds=2))
 
 
 class ChargeUndecided(NotNow):
-    """The provider has the charge and may still capture it; only time will tell. No attempt is spent."""
+    """The provider has the charge and may still capture it. The step waits, and spends no attempt."""
 
 
 class ChargeHeld(ChargeUndecided):
-    """The money is reserved, and the provider waits for a person to capture or cancel the charge there."""
+    """The money is reserved, and a person must capture or cancel the charge at the provider."""
 
 
 class ChargeDiffers(Permanent):
-    """The provider has captured another amount than the order's: somebody has to decide what becomes of it."""
+    """The provider has captured an amount other than the order's: a person must decide what to do."""
 
 
 class RefundUndecided(NotNow):
-    """The provider has the refund and has not carried it out yet."""
+    """The provider has accepted the refund and has not carried it out yet."""
 
 
 class RefundFailed(Permanent):
-    """The provider has given nothing back, and will not: somebody has to find another way, or try again."""
+    """The provider has refused the refund for good: a person must find another way, or try again."""
 
 
 class RefundDiffers(Permanent):
@@ -77,9 +77,9 @@ class RefundDiffers(Permanent):
 
 
 def may_have_acted(failure: BaseException) -> bool:
-    """Whether the outside may have done what was asked although the call failed."""
+    """Return whether the provider may have acted although the call failed."""
     if isinstance(failure.__cause__, OutcomeUnknown):
-        return True  # the breaker wraps what opened it
+        return True  # the breaker wraps the failure that opened it
     if isinstance(failure, OutcomeUnknown | CallInFlight | ChargeUndecided):
         return True
     return not isinstance(failure, Permanent | Transient)
@@ -87,8 +87,8 @@ def may_have_acted(failure: BaseException) -> bool:
 
 class ShipmentRefused(Exception):
     """
-    The warehouse will not ship this order, or cannot by what it says. An answer, not a failure; the text is fit
-    for the customer.
+    The warehouse refuses to ship this order, or cannot. A result, not a failure; the text is fit for the
+    customer.
     """
 
     def __init__(self, message: object) -> None:
@@ -104,13 +104,13 @@ class ChargeState(enum.StrEnum):
     PENDING = "pending"
     """It may, and cannot be stopped: only time decides."""
     HELD = "held"
-    """It may, as soon as somebody says so; it can be cancelled."""
+    """It may, as soon as somebody captures it; it can be cancelled."""
     UNFINISHED = "unfinished"
     """It may, but not without the customer; it can be cancelled."""
 
 
 class RefundState(enum.StrEnum):
-    """Whether a refund has given the money back."""
+    """Whether a refund has returned the money."""
 
     DONE = "done"
     PENDING = "pending"
@@ -119,8 +119,8 @@ class RefundState(enum.StrEnum):
 
 class Answer:
     """
-    What a provider did. That it was done is never lost because of how it is described: texts are made
-    storable, by the metadata of their field or else as ids.
+    The result of a provider's action. A malformed description must never hide that it was done: texts are made
+    storable, by the metadata of their field or otherwise as ids.
     """
 
     def __post_init__(self) -> None:
@@ -132,13 +132,13 @@ class Answer:
 
 
 def described(kept: Callable[[object], str], **options: Any) -> Any:
-    """A field for a text that is no id, and how it is made storable."""
+    """A field for a text that is not an id, and the function that makes it storable."""
     return dataclasses.field(metadata={"kept": kept}, **options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Charge(Answer):
-    """A charge as the provider keeps it; the message is fit for the customer."""
+    """A charge at the provider; the message is fit for the customer."""
 
     id: str
     amount_minor: int
@@ -159,7 +159,7 @@ class Charge(Answer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefundReceipt(Answer):
-    """A refund as the provider keeps it."""
+    """A refund at the provider."""
 
     id: str
     amount_minor: int
@@ -169,7 +169,7 @@ class RefundReceipt(Answer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parcel(Answer):
-    """A shipment as the warehouse keeps it."""
+    """A shipment at the warehouse."""
 
     id: str
     carrier: str = described(name)
@@ -182,7 +182,7 @@ class Parcel(Answer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListedCharge(Charge):
-    """A charge as the provider lists it; key and order are empty where somebody else made it."""
+    """A charge in the provider's list; key and order are empty if it is not ours."""
 
     idempotency_key: str
     order_id: str
@@ -191,7 +191,7 @@ class ListedCharge(Charge):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListedRefund(RefundReceipt):
-    """A refund as the provider lists it; the key is empty where somebody made it by hand."""
+    """A refund in the provider's list; the key is empty if somebody made it by hand."""
 
     charge_id: str
     currency: str
@@ -201,7 +201,7 @@ class ListedRefund(RefundReceipt):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListedParcel(Parcel):
-    """A shipment as the warehouse lists it."""
+    """A shipment in the warehouse's list."""
 
     order_id: str
     idempotency_key: str
@@ -215,55 +215,55 @@ class PaymentGateway(Protocol):
         self, *, amount_minor: int, currency: str, payment_method: str, order_id: str, idempotency_key: str
     ) -> Charge:
         """
-        Charge, once per key. What comes back need not be decided: see `ChargeState`.
+        Charge, once per key. The result may still be undecided: see `ChargeState`.
 
         Raises:
             PaymentDeclined: the bank refused, or the amount cannot be charged.
-            OutcomeUnknown: the answer was lost.
+            OutcomeUnknown: the response was lost.
             outbox.resilience.Transient: nothing happened; the same call may be repeated.
             outbox.resilience.Permanent: the request itself is refused.
         """
         ...
 
     def look_up(self, *, idempotency_key: str) -> Charge | None:
-        """The charge made under this key, as it is now, or None if the provider knows of none."""
+        """Return the current state of the charge made under this key, or None if the provider has none."""
         ...
 
     def cancel(self, *, charge_id: str) -> Charge:
-        """Cancel a charge that has not been captured, and return it as it then is: it may have been faster."""
+        """Cancel an uncaptured charge and return its state afterwards: it may have been captured meanwhile."""
         ...
 
     def refusal_of(self, amount_minor: int, currency: str) -> str:
-        """Why this amount can certainly not be charged, as customers may read it; empty if it may be."""
+        """Return why this amount can certainly not be charged, in words for customers; empty if it may be."""
         ...
 
     def refund(
         self, *, charge_id: str, amount_minor: int, currency: str, idempotency_key: str
     ) -> RefundReceipt:
         """
-        Give a charge back, once per key, and return the refund as it now is: it need not be done.
+        Refund a charge, once per key, and return the current state of the refund: it may not be done yet.
 
-        Raises as `charge` does, but for the decline.
+        Raises as `charge` does, except for the decline.
         """
         ...
 
     def look_up_refund(self, *, charge_id: str, idempotency_key: str) -> RefundReceipt | None:
         """
-        The refund of this charge under this key, or one that begins with it; None if all of them failed.
+        Return the refund of this charge whose key is this one or begins with it; None if all of them failed.
         """
         ...
 
     def charges(self, *, since: dt.datetime | None) -> Iterator[ListedCharge]:
         """
-        All charges made since then, or ever, declined ones included, fetched page by page.
+        Yield all charges made since then, or ever, including declined ones, page by page.
 
         Raises:
-            outbox.resilience.Transient: the provider does not answer.
+            outbox.resilience.Transient: the provider does not respond.
         """
         ...
 
     def refunds(self, *, since: dt.datetime | None) -> Iterator[ListedRefund]:
-        """All refunds made since then, or ever, but for those that failed; raises as `charges` does."""
+        """Yield all refunds made since then, or ever, except failed ones; raises as `charges` does."""
         ...
 
 
@@ -283,21 +283,21 @@ class Warehouse(Protocol):
         Ship `lines` (SKU, quantity), once per key.
 
         Raises:
-            ShipmentRefused: the warehouse will not.
-            OutcomeUnknown: the answer was lost; the same call is safe, the warehouse honours keys.
+            ShipmentRefused: the warehouse refuses.
+            OutcomeUnknown: the response was lost; the same call is safe, because the warehouse honours keys.
             outbox.resilience.Transient: nothing happened; the same call may be repeated.
         """
         ...
 
     def look_up(self, *, idempotency_key: str) -> Parcel | None:
-        """The parcel shipped under this key, or None if the warehouse knows of none that leaves."""
+        """Return the parcel shipped under this key, or None if there is none that leaves."""
         ...
 
     def shipments(self, *, since: dt.datetime | None) -> Iterator[ListedParcel]:
         """
-        All shipments made since then, or ever, fetched page by page.
+        Yield all shipments made since then, or ever, page by page.
 
         Raises:
-            outbox.resilience.Transient: the warehouse does not answer.
+            outbox.resilience.Transient: the warehouse does not respond.
         """
         ...

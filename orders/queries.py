@@ -1,4 +1,4 @@
-"""What is read of orders, for the API and for whoever shows them. Nothing here writes."""
+"""Queries of orders, for the API and for pages. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 
 
 class BadCursor(ValueError):
-    """The cursor is none that a page has given out."""
+    """The cursor was not issued by a page."""
 
 
 def find_order(reference: str, *, among: QuerySet[Order] | None = None) -> Order:
     """
-    The order of this id or number; `among` those that may be seen, else among all.
+    Return the order with this id or number, among those that may be seen; by default among all.
 
     Raises:
         Order.DoesNotExist: if there is none, or the reference is neither an id nor a number.
@@ -40,8 +40,8 @@ def find_order(reference: str, *, among: QuerySet[Order] | None = None) -> Order
 
 def order_for_api(reference: str, *, among: QuerySet[Order]) -> Any:
     """
-    The order of this id or number among those that may be seen, with all that the API shows of it fetched
-    along, and as `read_at` when.
+    Return the order with this id or number among those that may be seen, with all data that the API shows, and
+    the time of the query as `read_at`.
 
     Raises:
         Order.DoesNotExist: if there is none.
@@ -69,10 +69,10 @@ def orders_page(
     placed_before: dt.datetime | None = None,
 ) -> tuple[list[Order], str]:
     """
-    One page of the orders that may be seen, newest first, and the cursor of the next; an empty one after the
-    last page.
+    Return one page of the orders that may be seen, newest first, and the cursor of the next page, empty after
+    the last one.
 
-    A cursor names the last order of its page, so orders placed meanwhile shift nothing.
+    A cursor identifies the last order of its page, so orders placed meanwhile shift nothing.
 
     Raises:
         BadCursor: if the cursor cannot be read.
@@ -86,7 +86,7 @@ def orders_page(
         chosen = chosen.filter(placed_at__lt=placed_before)
     if cursor:
         at, last = _read_cursor(cursor)
-        # Both halves say `placed_at <= at`, so that the index is entered where the page begins.
+        # Both conditions include `placed_at <= at`, so that the index scan starts where the page begins.
         chosen = chosen.filter(Q(placed_at__lt=at) | Q(id__gt=last), placed_at__lte=at)
     found = list(chosen[: limit + 1])
     page = found[:limit]
@@ -112,4 +112,4 @@ def _read_cursor(cursor: str) -> tuple[dt.datetime, uuid.UUID]:
             raise BadCursor(cursor)
         return moment.astimezone(dt.UTC), uuid.UUID(last)
     except (UnicodeError, binascii.Error, ValueError, OverflowError) as unreadable:
-        raise BadCursor("the cursor is none that a page has given out") from unreadable
+        raise BadCursor("the cursor was not issued by a page") from unreadable

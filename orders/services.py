@@ -1,7 +1,7 @@
 """
-What the outside may ask of orders: place one, cancel one.
+The operations on orders that others may request: place one, cancel one.
 
-The steps that follow a placed order are in `steps`, what takes up late ones in `sweep`.
+The steps that follow are in `steps`; `sweep` resumes late orders.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from orders.transitions import STEP_DEADLINE, placed
 from outbox import context, crash_points, publisher, telemetry
 
 COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
-"""ISO 3166-1 alpha-2, as warehouses ask for it."""
+"""ISO 3166-1 alpha-2, as warehouses require it."""
 
 
 class UnknownProduct(Exception):
-    """The order names products that do not exist; `skus` lists them."""
+    """The order contains unknown products; `skus` lists them."""
 
     def __init__(self, skus: Sequence[str]) -> None:
         super().__init__(f"there is no product {', '.join(skus)}")
@@ -41,15 +41,15 @@ class MixedCurrencies(Exception):
 
 
 class NotShippable(Exception):
-    """The order says nothing that the warehouse could ship it by; says what is missing."""
+    """The order lacks what the warehouse needs to ship it; the message says what."""
 
 
 class NotChargeable(Exception):
-    """The payment provider cannot charge the order's total; says why."""
+    """The payment provider cannot charge the order's total; the message says why."""
 
 
 class KeyInUse(Exception):
-    """Another request with this idempotency key is being worked on right now."""
+    """Another request with this idempotency key is in progress."""
 
 
 class KeyReused(Exception):
@@ -57,12 +57,12 @@ class KeyReused(Exception):
 
 
 class NotCancellable(Exception):
-    """The order has been shipped or has ended; it cannot be cancelled any more."""
+    """The order has been shipped or has ended; it can no longer be cancelled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contact:
-    """How to reach the customer; an empty address means: not that way."""
+    """The customer's contact; an empty address disables that channel."""
 
     name: str = ""
     email: str = ""
@@ -72,7 +72,7 @@ class Contact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """So many of one product; `unit_price_minor` overrides today's price, for orders taken elsewhere."""
+    """A quantity of one product; `unit_price_minor` overrides the current price, for orders taken elsewhere."""
 
     sku: str
     quantity: int
@@ -81,7 +81,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IdempotencyKey:
-    """A client's key: whose it is, and what the request it belongs to says."""
+    """A client's key: its scope, and the fingerprint of its request."""
 
     scope: str
     key: str
@@ -96,7 +96,7 @@ class IdempotencyKey:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderRequest:
-    """An order as somebody asks for it, under a key."""
+    """A request for an order, with its key."""
 
     items: Sequence[Item]
     currency: str
@@ -104,18 +104,18 @@ class OrderRequest:
     contact: Contact
     idempotency: IdempotencyKey
     country: str
-    """ISO 3166-1 alpha-2. No parcel leaves without it."""
+    """ISO 3166-1 alpha-2. Required for shipping."""
     source: str = "api"
     client_id: int | None = None
-    """The API client whose order it is; None when there is none."""
+    """The API client that owns the order; None if there is none."""
     client_reference: str = ""
     placed_at: dt.datetime | None = None
-    """None: now. Said for orders that were taken elsewhere."""
+    """None: now. Set for orders that were taken elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The order a key stands for, the answer it got, and whether this call only repeated it."""
+    """The order of a key, the response to its request, and whether this call only repeated it."""
 
     order: Order
     answer: dict[str, Any]
@@ -123,11 +123,11 @@ class Placement:
 
 
 Answer: TypeAlias = Callable[[Order, Sequence[OrderLine]], dict[str, Any]]
-"""What the client of an order that is about to be written will be told; it has no lines in the database yet."""
+"""The client's response for an order that is about to be written; its lines are not in the database yet."""
 
 
 def no_answer(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
-    """For those who need none."""
+    """For callers that need no response."""
     return {}
 
 
@@ -136,7 +136,7 @@ Refusal: TypeAlias = Callable[[int, str], str]
 
 
 def no_refusal(amount_minor: int, currency: str) -> str:
-    """For those who leave that to validation."""
+    """For callers that leave it to the validation step."""
     return ""
 
 
@@ -156,16 +156,16 @@ def place_order(
     refusal: Refusal = no_refusal,
 ) -> Placement:
     """
-    Place an order, or return the one this key placed before.
+    Place an order, or return the one that this key placed before.
 
-    The order, its lines, its history, the idempotency record with what `answer` says and `OrderPlaced`
-    are written in one transaction. Items of the same product at the same price merge.
+    The order, its lines, its history, the idempotency record with the result of `answer`, and `OrderPlaced` are
+    written in one transaction. Items of the same product at the same price are merged.
 
     Raises:
-        KeyInUse: if a request with the same key is in flight; trying again shortly is safe.
+        KeyInUse: if a request with the same key is in progress; trying again shortly is safe.
         KeyReused: if the key was used for a different request.
         UnknownProduct, MixedCurrencies: if the items cannot be ordered; nothing was written.
-        NotShippable: if the country is none that a parcel can be sent to; nothing was written.
+        NotShippable: if the country is invalid; nothing was written.
         NotChargeable: if there is a `refusal` of the total; nothing was written.
     """
     order_request = OrderRequest(
@@ -194,7 +194,7 @@ def place_orders(
     """
     Place orders as `place_order` does, all of them within the caller's transaction, or none.
 
-    Their keys must differ. What is refused loses the transaction.
+    Their keys must differ. A refusal aborts the transaction.
 
     Raises:
         orders.placing.KeyTaken: if a key was used at this very moment; in a new transaction it is found.
@@ -227,12 +227,12 @@ def place_orders(
 
 def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
     """
-    Ask for an order to be cancelled; asking again changes nothing. The workflow does the rest.
+    Request the cancellation of an order; repeating it changes nothing. The workflow does the rest.
 
-    A step that is at work is not interrupted: if it ships the order first, the order stays shipped.
+    A running step is not interrupted: if it ships the order first, the order stays shipped.
 
     Raises:
-        NotCancellable: if the order is shipped or has ended otherwise.
+        NotCancellable: if the order is shipped or has ended in another way.
         Order.DoesNotExist: if there is no such order.
     """
     with transaction.atomic(durable=True):
@@ -249,7 +249,7 @@ def request_cancellation(*, order_id: Any, requested_by: str) -> Order:
 def ask_to_cancel(order: Order, *, requested_by: str) -> None:
     """Request the cancellation of an order that the caller has locked and that can be cancelled."""
     message_id = publisher.publish(contracts.CancellationRequested.of(order, requested_by=requested_by))
-    # The version stays: a charge on its way must still be able to say how it ended.
+    # The version stays: a charge in progress must still be able to record its result.
     Order.objects.filter(pk=order.pk).update(
         cancel_requested_at=Now(), message_id=message_id, due_at=Now() + Value(STEP_DEADLINE)
     )

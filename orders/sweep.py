@@ -1,4 +1,4 @@
-"""Taking up late orders whose workflow has ended without them."""
+"""Resuming late orders whose workflow ended without finishing them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from outbox import crash_points, redelivery, telemetry
 from outbox.models import Delivery
 
 LONGEST_PAUSE = dt.timedelta(minutes=5)
-"""The patience with an order doubles each time it is taken up, to this at the most."""
+"""The interval for an order doubles each time it is resumed, up to this maximum."""
 
 PAUSE = dt.timedelta(minutes=1)
-"""After how long a late order is looked at again whose workflow is outstanding. A step that begins puts the
-time of the next look nearer."""
+"""The interval for checking a late order whose workflow is outstanding. A step that starts makes the next check
+earlier."""
 
 WORKFLOWS = "orders.workflows."
-"""What is started again: the workflows of this app, not those that only listen."""
+"""The workflows that are started again: those of this app, not those that only observe."""
 
 
 def resume_overdue(*, limit: int = 500) -> int:
     """
     Deliver the messages of late orders again, so that the rest of their chain starts; return how many.
 
-    The net under the outbox's own sweep, which finds what a broker or a worker has lost of any message: an
-    order may be late though its workflow has ended, when a step found the order held by a worker that died.
-    Left alone are orders whose own workflow is outstanding or waits, however long, or lies in an open dead
-    letter. What other workflows of the message do does not count.
+    This complements the outbox's own sweep, which finds messages that a broker or a worker has lost: an order
+    may be late although its workflow has ended, if a step found the order leased by a worker that then died.
+    Orders are skipped while their own workflow is outstanding or waits, however long, or is in an open dead
+    letter. Other workflows of the message do not count.
     """
     values: dict[str, Any] = {
         "limit": limit,

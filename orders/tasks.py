@@ -1,4 +1,6 @@
-"""The steps as tasks: ids in, one call into `steps`, a named policy. `**_` lets old workers take new ones."""
+"""
+The steps as tasks: ids in, one call into `steps`, a named policy. With `**_` old workers accept new arguments.
+"""
 
 from __future__ import annotations
 
@@ -53,5 +55,5 @@ def refund_stranded(*, message_id: str, order_id: str, **_: Any) -> bool:
 
 @periodic.task(every=dt.timedelta(seconds=1))
 def sweep(**_: Any) -> None:
-    """Take up orders that are late and on whose message nobody is at work."""
+    """Resume orders that are late and not being processed."""
     late_orders.resume_overdue()

@@ -1,7 +1,7 @@
 """
-Charges that the provider has and has not decided on: which are waited for, and which are called off.
+Charges that the provider has not decided yet: which of them to wait for, and which to cancel.
 
-A charge is called off at the provider, and that is confirmed, before anybody hears that it was not made.
+A charge is cancelled at the provider, and that is confirmed, before anything reports that it was not made.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from orders.transitions import LEASE, extend
 from outbox import crash_points
 
 SHORTEST_WAIT, LONGEST_WAIT = dt.timedelta(seconds=5), dt.timedelta(minutes=15)
-"""How long to wait before looking again at a charge that the provider has not decided on. A card takes
-seconds; what takes longer may take days."""
+"""
+How long to wait before checking an undecided charge again. Cards take seconds; anything longer may take days.
+"""
 
 
 def decide(gateway: ports.PaymentGateway, order: Order, payment: Payment, found: ports.Charge) -> ports.Charge:
     """
-    What has certainly become of a charge. One that needs its customer is cancelled first, and then refused.
+    Return the final state of a charge. One that needs its customer is cancelled first, and then refused.
 
     Raises:
-        ChargeUndecided: while it may still be captured; `ChargeHeld` where that takes a person.
-        orders.transitions.Fenced: if somebody else has taken the order, who may want the charge.
+        ChargeUndecided: while it may still be captured; `ChargeHeld` if that takes a person.
+        orders.transitions.Fenced: if another worker has claimed the order, which may want the charge.
     """
     if found.state is ports.ChargeState.UNFINISHED:
         return call_off(gateway, order, payment, found)
@@ -38,11 +39,11 @@ def call_off(
     gateway: ports.PaymentGateway, order: Order, payment: Payment, found: ports.Charge
 ) -> ports.Charge:
     """
-    Cancel a charge that was not captured, and return it once that is confirmed, with what it waited for.
+    Cancel an uncaptured charge, and return it once that is confirmed, with what it waited for.
 
     Raises:
-        ChargeUndecided: if it may still be captured all the same.
-        orders.transitions.Fenced: if somebody else has taken the order.
+        ChargeUndecided: if it may still be captured.
+        orders.transitions.Fenced: if another worker has claimed the order.
     """
     crash_points.reached("charge.unfinished")
     extend(order)
@@ -56,7 +57,7 @@ def call_off(
 
 
 def waiting(order: Order, payment: Payment, found: ports.Charge) -> ports.ChargeUndecided:
-    """That the charge has to be waited for: seconds at first, and a quarter of an hour at most."""
+    """Return the exception for a charge to wait for: seconds at first, at most a quarter of an hour."""
     assert order.lease_until is not None
     claimed_at = order.lease_until - LEASE
     age = claimed_at - (payment.first_asked_at or claimed_at)

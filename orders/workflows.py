@@ -1,5 +1,5 @@
 """
-Which work follows an event: a message in, a Celery canvas out. Only the relay starts them.
+The workflows of orders: a message in, a Celery canvas out. Only the relay starts them.
 """
 
 from __future__ import annotations

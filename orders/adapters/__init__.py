@@ -1,4 +1,4 @@
-"""The outside as settings name it: one instance of each adapter per process."""
+"""The adapters that the settings name: one instance of each per process."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from orders import ports
 
 @functools.cache
 def payment_gateway() -> ports.PaymentGateway:
-    """The adapter that `PAYMENT_GATEWAY` names."""
+    """The adapter named by `PAYMENT_GATEWAY`."""
     gateway: ports.PaymentGateway = import_string(settings.PAYMENT_GATEWAY)()
     return gateway
 
 
 @functools.cache
 def warehouse() -> ports.Warehouse:
-    """The adapter that `WAREHOUSE` names."""
+    """The adapter named by `WAREHOUSE`."""
     made: ports.Warehouse = import_string(settings.WAREHOUSE)()
     return made
 
 
 def forget(**_: object) -> None:
-    """Build the adapters anew at their next use: settings have changed."""
+    """Create the adapters again at their next use, because settings have changed."""
     payment_gateway.cache_clear()
     warehouse.cache_clear()
 

@@ -20,10 +20,10 @@ PAGE = 500
 
 
 SHIPPED = frozenset({"created", "packed", "shipped", "delivered"})
-"""Statuses of a shipment that leaves, or has left; a warehouse that gives none means the first."""
+"""Statuses of a shipment that leaves, or has left; a missing status counts as the first one."""
 
 NOT_THERE = (404, 405, 410)
-"""Answers of a server that has no such interface; one that has it gives a reason."""
+"""Responses of a server that does not have this API; a server that has it includes a reason."""
 
 NO_ADDRESS = (
     requests.exceptions.InvalidSchema,
@@ -35,17 +35,17 @@ UNSHIPPED = frozenset({"cancelled", "refused"})
 """Statuses of a shipment that never leaves. Every other status is an unknown outcome."""
 
 REFUSED_DATA = frozenset({400, 422})
-"""Statuses by which the warehouse says that it cannot ship what the order says, once it names a code."""
+"""Statuses with which the warehouse, if it also sends a code, refuses to ship the order as described."""
 
 KEY_CODES = frozenset({"key_missing", "key_too_long", "key_reused"})
-"""Codes that are about the call: nothing is known of the shipment, and a parcel may be on its way."""
+"""Codes that concern the call: the state of the shipment is unknown, and a parcel may be on its way."""
 
 LONGEST_STATUS = 50
-"""Characters of an unknown status that an error quotes."""
+"""Length of an unknown status that an error quotes."""
 
 
 class WarehouseRequestRefused(Permanent):
-    """The warehouse, or something in between, refuses the call and says nothing of the shipment."""
+    """The warehouse, or something in between, refuses the call without mentioning the shipment."""
 
 
 class HttpWarehouse:
@@ -110,19 +110,19 @@ class HttpWarehouse:
         except requests.exceptions.TooManyRedirects as failure:
             raise _elsewhere("it leads elsewhere") from failure
         except NO_ADDRESS as failure:
-            raise _elsewhere("it has no address that can be asked") from failure
+            raise _elsewhere("it has no valid address") from failure
         except requests.exceptions.ConnectionError as failure:
             if invalid := sending.invalid_certificate(failure):
                 raise Outage(f"the warehouse's certificate is not valid: {invalid}") from failure
             if sending.was_never_sent(failure):
-                raise Outage("the warehouse does not answer") from failure
-            raise OutcomeUnknown("the connection to the warehouse broke before its answer") from failure
+                raise Outage("the warehouse does not respond") from failure
+            raise OutcomeUnknown("the connection to the warehouse broke before its response") from failure
         except requests.exceptions.RequestException as failure:
-            raise OutcomeUnknown("the warehouse did not answer in time") from failure
+            raise OutcomeUnknown("the warehouse did not respond in time") from failure
         _check_able(response)
         if response.status_code not in (200, 201):
             refusal = _refusal(response)
-            if method == "POST":  # what is said of a question says nothing of the parcel that it is about
+            if method == "POST":  # the failure of a query says nothing about the parcel
                 _check_shipment(response.status_code, refusal)
             raise _call_refused(response.status_code, refusal)
         return response
@@ -134,11 +134,11 @@ def _reading() -> contextlib.AbstractContextManager[None]:
 
 def _parcel(answer: Any) -> Parcel:
     """
-    The shipment that an answer describes. Without carrier or contents it is one all the same.
+    Return the shipment that a response describes. Carrier and contents may be missing.
 
     Raises:
         ShipmentRefused: if it never leaves.
-        OutcomeUnknown: if nobody can say which it is, or whether it leaves.
+        OutcomeUnknown: if it cannot be identified, or it is unknown whether it leaves.
     """
     with _reading():
         status = answer.get("status", "created")
@@ -147,7 +147,7 @@ def _parcel(answer: Any) -> Parcel:
         if status not in SHIPPED:
             raise OutcomeUnknown(
                 f"the warehouse's shipment is {storable.text(status, longest=LONGEST_STATUS)!r},"
-                " and nobody here knows what that means"
+                " which is an unknown status"
             )
         return Parcel(
             id=answers.identifier(answer.get("id")),
@@ -171,7 +171,7 @@ def _listed(shipment: Any) -> ListedParcel:
 
 
 def _lines(lines: Any) -> tuple[tuple[str, int], ...]:
-    """What is in a parcel; nothing if that cannot be read, which only a restore needs."""
+    """The contents of a parcel; empty if they cannot be read. Only a restore needs them."""
     with contextlib.suppress(*answers.UNREADABLE):
         found = [(answers.identifier(line["sku"]), answers.amount(line["quantity"])) for line in lines]
         if all(quantity > 0 for _, quantity in found):
@@ -204,9 +204,9 @@ def _check_shipment(status: int, refusal: dict[str, Any]) -> None:
     if refusal.get("code") == "shipment_refused":
         raise ShipmentRefused(refusal.get("reason") or "no reason given")
     if status in REFUSED_DATA and (code := storable.identifier(refusal.get("code"))) and code not in KEY_CODES:
-        # The same call will be refused however often it is repeated: the customer gets the money back.
+        # Repeating the call would not help: the customer gets the money back.
         why = storable.note(refusal.get("reason")) or code
-        raise ShipmentRefused(f"the warehouse does not take the order: {why}")
+        raise ShipmentRefused(f"the warehouse does not accept the order: {why}")
 
 
 def _call_refused(status: int, refusal: dict[str, Any]) -> Exception:
@@ -218,11 +218,13 @@ def _call_refused(status: int, refusal: dict[str, Any]) -> Exception:
 
 
 def _elsewhere(why: str) -> SettingsRefused:
-    return SettingsRefused(f"the warehouse's interface is not where we ask, {why}", settings="WAREHOUSE_URL")
+    return SettingsRefused(
+        f"WAREHOUSE_URL is not the address of the warehouse's API: {why}", settings="WAREHOUSE_URL"
+    )
 
 
 def _refusal(response: requests.Response) -> dict[str, Any]:
-    """What a refusal says; nothing where something in between has refused, which knows no JSON."""
+    """The content of a refusal; empty if something in between has refused without JSON."""
     try:
         return _json(response)
     except OutcomeUnknown:

@@ -1,9 +1,9 @@
 """
 Payments through Stripe's official SDK.
 
-A charge carries its key as the request's idempotency key and as metadata, so that it can be found
-again after the provider has forgotten the key. Searching follows Stripe's writes within a minute; until
-then asking again under the same key is what Stripe recommends, and that is what the step does.
+A charge carries its key as the request's idempotency key and as metadata, so that it can be found after the
+provider has dropped the key. Stripe's search is up to a minute behind its writes; until then Stripe recommends
+repeating the request with the same key, and that is what the step does.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from outbox.http import answers, bounded, retry_after, sending
 from outbox.resilience import CredentialsRefused, Outage, Permanent, SettingsRefused, Transient, breaker
 
 PAGE = 100
-"""Records in one page of a list; Stripe gives no more."""
+"""Records per page of a list; Stripe's maximum."""
 
 LIKELIEST = (
     ChargeState.CAPTURED, ChargeState.PENDING, ChargeState.HELD, ChargeState.UNFINISHED, ChargeState.REFUSED,
 )  # fmt: skip
-"""Of several charges under one key, the one that may take money counts before the one that cannot."""
+"""Of several charges under one key, one that may capture money takes precedence over one that cannot."""
 
 REFUSED_AMOUNTS = ("amount_too_small", "amount_too_large")
-"""Stripe's codes for amounts that no card is charged with: an answer about the order, not a mistake of ours."""
+"""Stripe's codes for amounts that cannot be charged: a result for this order, not an error of ours."""
 
 
 REFUSED_ACCOUNTS = frozenset(
@@ -53,19 +53,19 @@ REFUSED_ACCOUNTS = frozenset(
     tls_version_unsupported
     """.split()  # noqa: SIM905
 )
-"""Stripe's codes that speak of our account or key, whatever is asked for (docs.stripe.com/error-codes)."""
+"""Stripe's codes that concern our account or key, whatever the request is (docs.stripe.com/error-codes)."""
 
 OF_ANOTHER_MODE = "exists in live mode, but a test mode key was used"
-"""What Stripe says of live cards when our key is for tests. The other way round it speaks of one client, who
-has sent us the card of a test."""
+"""Stripe's message for live cards if our key is a test key. The opposite case concerns one client, who has sent
+us a test card."""
 
 LIVE = "https://api.stripe.com"
 NOWHERE = "http://not-configured.invalid"
-"""What is called when no address is set: never Stripe by accident."""
+"""The address that is called if none is set: never Stripe by accident."""
 
 
 class PaymentRequestRefused(Permanent):
-    """Stripe refuses the request itself: an unknown card token, a key of another request."""
+    """Stripe refuses the request itself: an unknown card token, or a key of another request."""
 
 
 class StripeGateway:
@@ -75,7 +75,7 @@ class StripeGateway:
         timeout = settings.PROVIDER_TIMEOUT.total_seconds()
         self._client = stripe.StripeClient(
             settings.STRIPE_API_KEY or "unset",
-            max_network_retries=0,  # our policy retries, and it knows an unknown outcome when it sees one
+            max_network_retries=0,  # our own policy retries, and it distinguishes unknown outcomes
             http_client=stripe.RequestsClient(
                 timeout=(min(2.0, timeout), timeout),
                 session=bounded.bound(requests.Session(), seconds=timeout),
@@ -87,7 +87,7 @@ class StripeGateway:
         self, *, amount_minor: int, currency: str, payment_method: str, order_id: str, idempotency_key: str
     ) -> Charge:
         """See `orders.ports.PaymentGateway.charge`."""
-        # Typed as Any: Stripe requires this list with `confirm`, and its own types do not know it.
+        # Typed as Any: Stripe requires this list with `confirm`, but its types do not include it.
         parameters: Any = {
             "amount": _amount(amount_minor, currency),
             "currency": currency.lower(),
@@ -104,7 +104,7 @@ class StripeGateway:
         """
         See `orders.ports.PaymentGateway.look_up`.
 
-        The search shows what an intent was up to a minute ago. So nothing but a capture is concluded from it.
+        The search shows the state of an intent up to a minute ago. So only a capture is concluded from it.
         """
         with _calling(acts=False):
             found = self._client.v1.payment_intents.search({"query": f"metadata['key']:'{idempotency_key}'"})
@@ -139,7 +139,7 @@ class StripeGateway:
     def refund(
         self, *, charge_id: str, amount_minor: int, currency: str, idempotency_key: str
     ) -> RefundReceipt:
-        """See `orders.ports.PaymentGateway.refund`. A charge that is refunded already is an answer too."""
+        """See `orders.ports.PaymentGateway.refund`. An already refunded charge is a valid result too."""
         try:
             with _calling(acts=True):
                 made = self._client.v1.refunds.create(
@@ -157,13 +157,13 @@ class StripeGateway:
         receipt = _receipt(made)
         if receipt.state is RefundState.DONE:
             return receipt
-        # What is answered again under a key is what was answered first, not what has become of it.
+        # A repeated request gets the stored first response, not the current state.
         with _calling(acts=False):
             made = self._client.v1.refunds.retrieve(receipt.id)
         return _receipt(made)
 
     def _refunded(self, charge_id: str) -> RefundReceipt:
-        """The refund of a charge that was given back before, the one that has come furthest of several."""
+        """The existing refund of a charge; of several, the one that has progressed furthest."""
         receipts = [_receipt(refund) for refund in self._refunds_of(charge_id)]
         if not receipts:
             raise OutcomeUnknown(f"Stripe says that {charge_id} was refunded, and lists no refund of it")
@@ -214,7 +214,7 @@ class StripeGateway:
 
 
 def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[Any]:
-    """The records of a list, newest first. Each page is a call of its own to the breaker."""
+    """The records of a list, newest first. Each page is a separate call for the breaker."""
     parameters: dict[str, Any] = {"limit": PAGE}
     if since:
         parameters["created"] = {"gte": int(since.timestamp())}
@@ -231,12 +231,12 @@ def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[An
 
 
 def _said(record: Any, name: str) -> str:
-    """What we said about a record when we made it; empty when somebody else did."""
+    """The metadata that we set on a record; empty if the record is not ours."""
     return storable.identifier(getattr(_field(record, "metadata"), name, ""))
 
 
 def _field(record: Any, name: str) -> Any:
-    """What describes a record; None where it is missing, which makes the record no other one."""
+    """A descriptive field of a record; None if it is missing, which does not invalidate the record."""
     return getattr(record, name, None)
 
 
@@ -252,7 +252,7 @@ def _amount(amount_minor: int, currency: str) -> int:
 
 
 def _charge(intent: Any, *, listed: bool = False) -> Charge:
-    """An intent as we read it. A list has others' records too: there an unknown status may capture."""
+    """An intent as a `Charge`. Lists contain others' records too: there an unknown status may still capture."""
     with _reading():
         error, status = _field(intent, "last_payment_error"), intent.status
         state = (
@@ -275,7 +275,7 @@ def _charge(intent: Any, *, listed: bool = False) -> Charge:
 
 
 def _asked_or_captured(intent: Any, state: ChargeState) -> Any:
-    """Somebody may have captured a part of what was asked for."""
+    """The captured amount may be only a part of the requested one."""
     received = _field(intent, "amount_received") if state is ChargeState.CAPTURED else None
     return intent.amount if received is None else received
 
@@ -305,7 +305,7 @@ def _code_of(refused: BaseException) -> str:
 
 @contextlib.contextmanager
 def _calling(*, acts: bool) -> Iterator[None]:
-    """Guard a call by the breaker and say what its failure means; `acts` is false for mere questions."""
+    """Guard a call by the breaker and classify its failure; `acts` is false for queries."""
     unreadable = OutcomeUnknown if acts else Transient
     with breaker("payments").guard(), answers.reading("Stripe's", unreadable):
         try:
@@ -319,11 +319,12 @@ def _calling(*, acts: bool) -> Iterator[None]:
             cause = failure.__cause__ or failure.__context__
             if isinstance(cause, requests.exceptions.TooManyRedirects):
                 raise SettingsRefused(
-                    "Stripe's interface is not where we ask, it leads elsewhere", settings="STRIPE_API_BASE"
+                    "STRIPE_API_BASE is not the address of Stripe's API: it redirects",
+                    settings="STRIPE_API_BASE",
                 ) from failure
             if not acts or sending.was_never_sent(cause):
-                raise Outage(f"Stripe does not answer: {failure.user_message}") from failure
-            raise OutcomeUnknown("the connection to Stripe broke before its answer") from failure
+                raise Outage(f"Stripe does not respond: {failure.user_message}") from failure
+            raise OutcomeUnknown("the connection to Stripe broke before its response") from failure
         except stripe.InvalidRequestError as refused:
             if refused.code in REFUSED_AMOUNTS and acts:
                 raise PaymentDeclined(refused.user_message or str(refused), code=refused.code) from refused
@@ -332,7 +333,7 @@ def _calling(*, acts: bool) -> Iterator[None]:
                 raise CredentialsRefused("Stripe", settings="STRIPE_API_KEY", answer=answer) from refused
             if refused.http_status == 404 and "Unrecognized request URL" in str(refused):
                 raise SettingsRefused(
-                    "Stripe's interface is not where we ask", settings="STRIPE_API_BASE"
+                    "STRIPE_API_BASE is not the address of Stripe's API", settings="STRIPE_API_BASE"
                 ) from refused
             raise PaymentRequestRefused(str(refused)) from refused
         except (stripe.AuthenticationError, stripe.PermissionError) as refused:

@@ -1,11 +1,11 @@
 """
-What Stripe charges: its currencies, its units and its smallest amounts, where they differ from ISO 4217.
+Stripe's currencies, units and smallest amounts, where they differ from ISO 4217.
 
 Source: docs.stripe.com/currencies, "Supported presentment currencies", "Zero-decimal currencies", "Special
 cases" and "Minimum and maximum charge amounts", as of 2026; "Three-decimal currencies" as of 2023
-(web.archive.org/web/20221231002856/https://stripe.com/docs/currencies), a section that the page has lost since
-without saying what holds instead. A currency that is not listed here is refused: charging it would mean
-guessing its unit. Largest amounts depend on the account and the card; Stripe's answer decides on them.
+(web.archive.org/web/20221231002856/https://stripe.com/docs/currencies), a section that was removed from the
+page without a replacement. A currency that is not listed here is refused: charging it would mean guessing its
+unit. Largest amounts depend on the account and the card, so Stripe's response decides on them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CURRENCIES = frozenset(
 )
 
 DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
-"""Stripe's decimals where they are not those of ISO 4217. ISK and UGX have two for the sake of old clients,
-which must be zeros (Stripe lists UGX among those without decimals as well; its special case counts). An ariary
+"""Stripe's decimals where they differ from ISO 4217. ISK and UGX have two for backward compatibility, which
+must be zeros (Stripe also lists UGX among the currencies without decimals; its special case applies). An ariary
 is not divided. HUF and TWD are special in payouts only."""
 
 STEPS = dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 10)
-"""What amounts must be multiples of, in Stripe's units: the last of three decimals must be a zero."""
+"""The steps of amounts, in Stripe's units: the last of three decimals must be zero."""
 
 SMALLEST = {
     "AED": 200, "ARS": 50, "AUD": 50, "BRL": 50, "CAD": 50, "CHF": 50, "COP": 50, "CZK": 1500, "DKK": 250,
@@ -37,13 +37,13 @@ SMALLEST = {
     "MXN": 1000, "MYR": 200, "NOK": 300, "NZD": 50, "PHP": 50, "PLN": 200, "RON": 200, "RUB": 50, "SEK": 300,
     "SGD": 50, "THB": 1000, "USD": 50, "ZAR": 50,
 }  # fmt: skip
-"""The smallest amounts that are charged, in minor units, to an account that is paid out in the same currency.
-In other cases it is what the account's own currency makes of its smallest amount, at the rate of that moment:
-Stripe's answer decides, which rejects the order as well."""
+"""The smallest amounts that are charged, in minor units, for an account with payouts in the same currency. In
+other cases the minimum of the account's currency applies, converted at the current rate: Stripe's response
+decides, and also rejects the order."""
 
 
 def refusal_of(amount_minor: int, currency: str) -> str:
-    """Why this amount is not charged, as customers may read it; empty if Stripe may be asked."""
+    """Return why this amount cannot be charged, in words for customers; empty if Stripe may accept it."""
     if currency not in CURRENCIES:
         return f"payments in {currency} are not possible"
     if amount_minor <= 0:
@@ -61,10 +61,10 @@ def refusal_of(amount_minor: int, currency: str) -> str:
 
 def to_stripe(amount_minor: int, currency: str) -> int:
     """
-    An amount in Stripe's units.
+    Return an amount in Stripe's units.
 
     Raises:
-        ValueError: if it has none in them, or the currency is not known; see `refusal_of`.
+        ValueError: if it has no exact amount there, or the currency is unknown; see `refusal_of`.
     """
     if currency not in CURRENCIES or amount_minor % _step(currency):
         raise ValueError(f"{written(amount_minor, currency)} has no amount at Stripe")
@@ -73,17 +73,17 @@ def to_stripe(amount_minor: int, currency: str) -> int:
 
 
 def from_stripe(amount: int, currency: str) -> int:
-    """An amount of Stripe's in minor units; of currencies that we do not charge, its own number."""
+    """Return one of Stripe's amounts in minor units; unchanged for currencies that we do not charge."""
     shift = _shift(currency.upper())
     return amount // 10**shift if shift >= 0 else amount * 10**-shift
 
 
 def _shift(currency: str) -> int:
-    """How many more decimals an amount has at Stripe."""
+    """The number of additional decimals of an amount at Stripe."""
     ours = decimals_of(currency)
     return DECIMALS.get(currency, ours) - ours
 
 
 def _step(currency: str) -> int:
-    """What amounts in minor units must be multiples of."""
+    """The step of amounts, in minor units."""
     return STEPS.get(currency, int(10 ** max(0, -_shift(currency))))

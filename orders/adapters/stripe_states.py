@@ -1,9 +1,9 @@
 """
-What every status of Stripe's objects that we read means for us, in one table per object.
+The meaning of the statuses of Stripe's objects that we read, one table per object.
 
-A status that is in no table is an outcome nobody knows, and is treated as one.
+A status that is in no table is an unknown outcome.
 Sources: docs.stripe.com/payments/paymentintents/lifecycle, docs.stripe.com/api/payment_intents/cancel,
-docs.stripe.com/refunds. Charges and disputes are not read: a PaymentIntent says what became of its charge.
+docs.stripe.com/refunds. Charges and disputes are not read: a PaymentIntent contains the result of its charge.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from orders.ports import ChargeState, OutcomeUnknown, RefundState
 from outbox.database import storable
 
 LONGEST_STATUS = 50
-"""Characters of an unknown status that an error quotes."""
+"""Length of an unknown status that an error quotes."""
 
 State = TypeVar("State", ChargeState, RefundState)
 
 INTENTS = {
     "succeeded": ChargeState.CAPTURED,
-    # Nothing is captured without another confirmation, and only we could give it.
+    # Nothing is captured without another confirmation, and only we could send one.
     "requires_payment_method": ChargeState.REFUSED,
     "canceled": ChargeState.REFUSED,
-    # The bank decides. Stripe lets such an intent be cancelled in rare cases only.
+    # The bank decides. Stripe can cancel such an intent only in rare cases.
     "processing": ChargeState.PENDING,
-    # The money is reserved and waits for somebody to capture it; after seven days Stripe cancels by itself.
+    # The money is reserved and must be captured by hand; after seven days Stripe cancels it automatically.
     "requires_capture": ChargeState.HELD,
-    # Without the customer there is no way on, and our customers have gone by now.
+    # It needs the customer, who is no longer present.
     "requires_action": ChargeState.UNFINISHED,
     "requires_confirmation": ChargeState.UNFINISHED,
 }
@@ -37,7 +37,7 @@ REFUNDS = {
     "succeeded": RefundState.DONE,
     # Stripe waits for the bank, or for our own balance.
     "pending": RefundState.PENDING,
-    # Stripe waits for the customer, to whom it has written.
+    # Stripe waits for the customer, whom it has e-mailed.
     "requires_action": RefundState.PENDING,
     "failed": RefundState.FAILED,
     "canceled": RefundState.FAILED,
@@ -51,7 +51,7 @@ WORDS = {
     "requires_action": "the bank wants its customer to confirm the payment",
     "requires_confirmation": "the payment was never confirmed",
 }
-"""What a status is called in texts; those of refusals are read by customers."""
+"""The descriptions of statuses; customers read those of refusals."""
 
 
 def of_intent(status: str) -> ChargeState:
@@ -75,6 +75,5 @@ def _of(table: Mapping[str, State], what: str, status: str) -> State:
         return table[status]
     except (KeyError, TypeError) as unknown:
         raise OutcomeUnknown(
-            f"Stripe's {what} is {storable.text(status, longest=LONGEST_STATUS)!r}, and nobody here knows what"
-            " that means"
+            f"Stripe's {what} is {storable.text(status, longest=LONGEST_STATUS)!r}, which is an unknown status"
         ) from unknown

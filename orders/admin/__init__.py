@@ -1,8 +1,8 @@
 """
-The pages of orders in the admin. Django looks for them here; importing the files registers them.
+The admin pages of orders. Django imports this package; importing its files registers them.
 
-Orders are read-only, with actions to cancel; products take prices and deliveries. No logic is here: pages call
-services.
+Orders are read-only, with an action to cancel; prices of products can be changed and deliveries received. Pages
+contain no logic: they call services.
 """
 
 from orders.admin import orders

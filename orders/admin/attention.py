@@ -1,4 +1,4 @@
-"""How the order admin shows orders that wait for a person: a chip, a filter, a banner with the cause."""
+"""Orders that need attention, in the order admin: a chip, a filter, a banner with the cause."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from outbox.models import DeadLetter
 
 LOOKS = {"attention": ("bad", "!")}
 MOST_SHOWN = 5
-"""Dead letters that a banner names."""
+"""The number of dead letters in a banner."""
 
 
 class AttentionFilter(admin.SimpleListFilter):
-    """Orders that wait for a person, and nothing else."""
+    """Only orders that need attention."""
 
     title = "needs attention"
     parameter_name = "attention"
@@ -36,7 +36,7 @@ class AttentionFilter(admin.SimpleListFilter):
 
 
 class OrderList(KeysetChangeList):
-    """Asks once for a whole page which of its orders wait for a person."""
+    """Queries once per page which of its orders need attention."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -46,14 +46,14 @@ class OrderList(KeysetChangeList):
 
 
 def with_chip(order: Any, shown: SafeString) -> SafeString:
-    """The order's status, and that it waits for a person, where that was asked before."""
+    """The order's status, with a chip if it needs attention and that was queried before."""
     if not getattr(order, "needs_attention", False):
         return shown
     return format_html("{} {}", shown, chip("attention", "needs attention", LOOKS))
 
 
 def causes(request: HttpRequest, order: Any) -> list[tuple[DeadLetter, str]]:
-    """The dead letters that the order waits for, with where they can be looked at, if the user may."""
+    """The dead letters that the order waits for, with their URLs if the user may see them."""
     found = list(attention.dead_letters_of(order).defer("payload", "headers", "traceback")[:MOST_SHOWN])
     order.waits_for = attention.why(order)
     order.needs_attention = bool(found or order.waits_for)

@@ -1,6 +1,6 @@
 """
 Admin of API clients and their tokens, and the filter of orders by client. All of it is read-only: tokens are
-made and ended by `manage.py api_token`.
+created and revoked by `manage.py api_token`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from outbox.database import clock
 CHIPS = {"valid": ("good", "✓"), "expired": ("warn", "!"), "revoked": ("quiet", "–")}
 
 MOST_LISTED = 20
-"""Clients that the filter names. Every client's own page leads to its orders, too."""
+"""The number of clients in the filter. Every client's own page links to its orders, too."""
 
 LARGEST_ID = 2**63 - 1
 
 
 class ClientFilter(admin.SimpleListFilter):
-    """The orders of one API client. `orders_by_client` has them in the order of the list."""
+    """The orders of one API client. The index `orders_by_client` supports it."""
 
     title = "API client"
     parameter_name = "client"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The first clients by name, and the one that is chosen."""
+        """The first clients by name, and the selected one."""
         named = list(ApiClient.objects.order_by("name")[:MOST_LISTED])
         chosen = _id(request.GET.get(self.parameter_name, ""))
         if chosen is not None and chosen not in {client.pk for client in named}:
@@ -42,7 +42,7 @@ class ClientFilter(admin.SimpleListFilter):
         return [(str(client.pk), client.name) for client in named]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
-        """All orders when no client is chosen; none for what is no client."""
+        """All orders if no client is selected; none for an invalid id."""
         if self.value() is None:
             return queryset
         chosen = _id(self.value() or "")
@@ -50,13 +50,13 @@ class ClientFilter(admin.SimpleListFilter):
 
 
 def _id(text: str) -> int | None:
-    """The id that a parameter of an address is, or None."""
+    """Parse an id from a URL parameter; None if it is invalid."""
     is_id = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_ID))
     return found if is_id and (found := int(text)) <= LARGEST_ID else None
 
 
 class ApiClientAdmin(ReadOnlyAdmin):
-    """Whose orders, idempotency keys and rates there are."""
+    """API clients, with links to their tokens and orders."""
 
     list_display = ("name", "tokens_in_use", "created_at")
     search_fields = ("name",)
@@ -79,7 +79,7 @@ class ApiClientAdmin(ReadOnlyAdmin):
 
 
 class ApiTokenAdmin(ReadOnlyAdmin):
-    """Who may use the API, and for what. Hashes of secrets are not shown, only how the secrets end."""
+    """API tokens and their scopes. Hashes of secrets are not shown, only the last characters of the secrets."""
 
     list_display = ("name", "client", "state", "ends_with", "scopes", "expires_at", "last_used_at")
     list_select_related = ("client",)
@@ -129,6 +129,6 @@ class ApiTokenAdmin(ReadOnlyAdmin):
 
 
 def register(site: admin.AdminSite) -> None:
-    """Show them on the site."""
+    """Register these classes with the site."""
     site.register(ApiClient, ApiClientAdmin)
     site.register(ApiToken, ApiTokenAdmin)

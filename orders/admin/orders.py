@@ -1,5 +1,6 @@
 """
-Order admin: one order's whole story on one page, with actions to cancel; product admin: prices and deliveries.
+Order admin: an order's whole history on one page, with an action to cancel; product admin: prices and
+deliveries.
 
 API clients and their tokens are in `clients`.
 """
@@ -50,11 +51,11 @@ CHIPS = {
     "refused": ("bad", "✕"),
 }
 MOST_AT_ONCE = 500
-"""Orders that one confirmation page takes; each is asked for in a transaction of its own."""
+"""Maximum number of orders on a confirmation page; each is cancelled in its own transaction."""
 
 
 def order_links(keys: Iterable[str]) -> dict[str, SafeString]:
-    """The keys that are orders, as links that show the order's number."""
+    """Return links for the keys that are orders, with the order's number as text."""
     ids = [found for key in keys if (found := as_uuid(key))]
     numbers = Order.objects.filter(pk__in=ids).values_list("pk", "number")
     return {
@@ -71,13 +72,13 @@ clients.register(admin.site)
 
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
-    """Orders move through their workflow only; staff may ask for a cancellation."""
+    """Orders are changed only by their workflow; staff may request a cancellation."""
 
     list_display = ("number", "state", "total", "customer_email", "placed", "due")
     list_filter = (attention.AttentionFilter, "status", "placed_at", clients.ClientFilter)
     search_fields = ("number", "customer_email", "client_reference", "id")
     search_help_text = (
-        "A number, an e-mail address, a client's reference, an order's or a message's id, exactly."
+        "An order number, e-mail address, client's reference, order id or message id (exact match)."
     )
     ordering = ("-placed_at", "id")
     actions = ("cancel",)
@@ -171,7 +172,7 @@ class OrderAdmin(ReadOnlyAdmin):
         ids = list(queryset.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         if len(ids) > MOST_AT_ONCE:
             self.message_user(
-                request, f"More than {MOST_AT_ONCE} at once: narrow the selection.", messages.ERROR
+                request, f"More than {MOST_AT_ONCE} orders at once: narrow the selection.", messages.ERROR
             )
             return None
         return self._confirmation(request, ids)
@@ -181,7 +182,7 @@ class OrderAdmin(ReadOnlyAdmin):
         return [path("cancel/", view, name="orders_order_cancel"), *super().get_urls()]
 
     def request_cancellation(self, request: HttpRequest) -> HttpResponse:
-        """Ask about the orders named in `ids`; once that is confirmed, ask for their cancellation."""
+        """Show a confirmation for the orders in `ids`; once it is confirmed, request their cancellation."""
         if not (self.has_view_permission(request) and self.has_cancel_permission(request)):
             raise PermissionDenied
         ids = [found for part in request.POST.get("ids", "").split(",") if (found := as_uuid(part))]
@@ -205,7 +206,7 @@ class OrderAdmin(ReadOnlyAdmin):
         if refused:
             self.message_user(request, f"Too late to cancel: {', '.join(refused)}.", messages.WARNING)
         if not asked and not refused:
-            self.message_user(request, "Nothing to do: that was asked for before.", messages.WARNING)
+            self.message_user(request, "Nothing to do: it was requested before.", messages.WARNING)
         return HttpResponseRedirect(back_to(request, Order, ids))
 
     def render_change_form(
@@ -263,7 +264,7 @@ class OrderAdmin(ReadOnlyAdmin):
 
 
 def _link(request: HttpRequest, entry: Any) -> str:
-    """Where an entry of the story can be looked at closer, if the user may."""
+    """The URL of an entry's details, if the user may see them."""
     if entry.kind == "dead letter" and may_view(request, DeadLetter):
         return reverse("admin:outbox_deadletter_change", args=[entry.reference.rpartition(" ")[2]])
     if entry.kind == "message" and may_view(request, OutboxMessage):
@@ -272,7 +273,7 @@ def _link(request: HttpRequest, entry: Any) -> str:
 
 
 class ReceiveStockForm(forms.Form):
-    """How much came in. `seen` is what had ever come in when the page was made, so it counts once."""
+    """A delivered quantity. `seen` is the total received when the page was made, so that it counts once."""
 
     quantity = forms.IntegerField(min_value=1, max_value=10_000_000)
     seen = forms.IntegerField(widget=forms.HiddenInput)
@@ -280,11 +281,11 @@ class ReceiveStockForm(forms.Form):
 
 @admin.register(Product)
 class ProductAdmin(LongListAdmin):
-    """Names and prices can be edited. Stock moves with orders, and with deliveries that come in."""
+    """Names and prices can be edited. Stock changes through orders and received deliveries."""
 
     list_display = ("sku", "name", "price", "on_hand", "reserved", "shipped", "received")
     search_fields = ("sku",)
-    search_help_text = "How a SKU begins."
+    search_help_text = "The beginning of a SKU."
     ordering = ("sku",)
     fieldsets = (
         (None, {"fields": ("sku", "name", "price_minor", "currency")}),
@@ -303,7 +304,7 @@ class ProductAdmin(LongListAdmin):
         return (*stock, "sku", "currency") if obj else stock
 
     def save_model(self, request: HttpRequest, obj: Product, form: Any, change: bool) -> None:
-        # Only these two: the form is minutes old, and orders have moved the stock since.
+        # Only these two fields: the form may be minutes old, and orders have changed the stock since.
         obj.save(update_fields=["name", "price_minor"] if change else None)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -314,7 +315,7 @@ class ProductAdmin(LongListAdmin):
         return [path("<int:pk>/receive/", view, name="orders_product_receive"), *super().get_urls()]
 
     def receive(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Take a delivery in."""
+        """Receive a delivery."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         product = self.get_object(request, str(pk))
@@ -331,7 +332,7 @@ class ProductAdmin(LongListAdmin):
             else:
                 self.message_user(
                     request,
-                    "Not counted: stock was received since the page was opened. Look whether it was this.",
+                    "Not counted: stock was received since the page was opened. Was it this delivery?",
                     messages.WARNING,
                 )
             return HttpResponseRedirect(reverse("admin:orders_product_change", args=[pk]))

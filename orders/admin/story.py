@@ -1,8 +1,8 @@
 """
-The story of an order, as its page shows it.
+The history of an order, as its page shows it.
 
-A story spans all apps, so it is written above this one and registered here when the project starts. Without
-one, the page shows the order alone.
+It covers all apps, so it is implemented above this app and registered here when the project starts. Without it,
+the page shows only the order itself.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from orders.models import Order
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Story:
     """
-    What is known of an order over all apps.
+    Provides the history of an order over all apps.
 
-    `entries` lists what happened, oldest first; `outlook` says in a sentence what comes next; `way_out` is the
-    command that helps an order which does not go on, empty when it needs none.
+    `entries` lists what happened, oldest first; `outlook` is a sentence about what comes next; `way_out` is the
+    command that helps an order which is blocked, empty if it needs none.
     """
 
     entries: Callable[[Order], Sequence[Any]] = lambda order: ()
@@ -32,7 +32,7 @@ _story = [Story()]
 
 
 def register(story: Story) -> None:
-    """Show this story on every order's page. Called by `apps.ready()`."""
+    """Use this history on every order's page. Called by `apps.ready()`."""
     _story[0] = story
 
 

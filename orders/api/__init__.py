@@ -1,6 +1,6 @@
 """
-The HTTP API: a window without logic of its own.
+The HTTP API: an interface without logic of its own.
 
-Requests are guarded and validated here, services act, and representations answer. Every error is a problem
-document (RFC 9457).
+Requests are checked and validated here, services act, and representations are returned. Every error is a
+problem document (RFC 9457).
 """

@@ -1,4 +1,4 @@
-"""Where a request comes from, as far as that can be known."""
+"""The address of the client, as far as it can be known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from django.http import HttpRequest
 
 def client_address(request: HttpRequest) -> str:
     """
-    The address of the client, as the outermost of `TRUSTED_PROXIES` saw it.
+    Return the client's address as seen by the outermost of `TRUSTED_PROXIES`.
 
-    Every proxy appends whom it was asked by to `X-Forwarded-For`; what stands further to the left came
-    from the client, who may write anything there. Without trusted proxies, and when the header does
-    not name an address at that place, it is the other end of the connection.
+    Every proxy appends the address of its client to `X-Forwarded-For`; entries further to the left come from
+    the client, which can send anything. Without trusted proxies, and if the header has no valid address at that
+    place, the result is the address of the connection.
     """
     connected: str = request.META.get("REMOTE_ADDR", "")
     proxies = settings.TRUSTED_PROXIES

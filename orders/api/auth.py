@@ -1,4 +1,4 @@
-"""Who is asking, whether they may, and how often."""
+"""Authentication, scopes and rate limits of API requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox import telemetry
 
 
 class BearerToken(HttpBearer):
-    """A client's token with one of the scopes that the operation needs; the client's rate is counted."""
+    """Requires a token with one of the operation's scopes; counts the request for the client's rate."""
 
     def __init__(self, *scopes: str) -> None:
         super().__init__()
@@ -36,17 +36,18 @@ class BearerToken(HttpBearer):
 
 def token_of(request: HttpRequest) -> ApiToken:
     """
-    The token of the request; counts it for its client.
+    Return the token of the request, and count the request for its client.
 
     Raises:
-        Problem: if there is no valid one, it may not be used from here, or the client's rate is used up.
+        Problem: if there is no valid one, it may not be used from this address, or the client's rate is used
+        up.
     """
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     is_bearer, address = kind.lower() == "bearer" and secret.strip(), client_address(request)
     try:
         token = tokens.find(secret.strip(), address=address) if is_bearer else None
     except tokens.AddressRefused as refused:
-        # Whoever has stolen a token does not use up the rate of its client.
+        # A stolen token must not use up the rate of its client.
         count("address", address)
         telemetry.emit("api_token.address_refused", name=refused.token.name)
         raise Problem("address-not-allowed", str(refused)) from refused

@@ -1,8 +1,8 @@
 """
-Bodies: how they are framed, encoded and written down, before anything in them is validated.
+Request bodies: framing, encoding and JSON syntax, before their content is validated.
 
-What two readers could understand in two ways is refused: a member that an object names twice, a number that
-JSON does not have, an encoding or character set that is not read here. A body is read once, up to a limit.
+Ambiguous bodies are refused: an object with a duplicate name, a number that is not valid JSON, an unsupported
+encoding or character set. A body is read once, up to a limit.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from orders.api.problems import Problem
 LARGEST_BODY = 64 * 1024
 JSON = "application/json"
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-"""What may be named: JSON is UTF-8 (RFC 8259, section 8.1), and ASCII is part of it."""
+"""The accepted charsets: JSON is UTF-8 (RFC 8259, section 8.1), and ASCII is a subset of it."""
 
 LONGEST_NUMBER = 40
-"""Digits of a number that is read exactly. No field takes a longer one; as a float it is too large for all."""
+"""
+Maximum digits of a number that is parsed exactly. No field accepts a longer one; as a float it is too large.
+"""
 
 
 class StrictJson(Parser):
-    """Ninja's parser of bodies, for JSON that says one thing only."""
+    """Ninja's parser of bodies, for unambiguous JSON."""
 
     def parse_body(self, request: HttpRequest) -> Any:
         """
         Raises:
-            Problem: if the body is no JSON, or can be understood in two ways.
+            Problem: if the body is not JSON, or is ambiguous.
         """
         return parse(request.body)
 
 
 def refuse_unreadable(request: HttpRequest) -> None:
     """
-    For operations that need no body: one that comes is JSON all the same.
+    Check the body of an operation that needs none: if there is one, it must be valid JSON.
 
     Raises:
         Problem: if it is not.
@@ -52,10 +54,10 @@ def refuse_unreadable(request: HttpRequest) -> None:
 
 def check(request: HttpRequest) -> None:
     """
-    Let only bodies through that are small enough and in a form that is read here; read a chunked one.
+    Check size and media type of a body, and read a chunked one.
 
     Raises:
-        Problem: saying what is wrong with the body.
+        Problem: with what is wrong with the body.
     """
     is_chunked = "HTTP_TRANSFER_ENCODING" in request.META
     length = _read_chunks(request) if is_chunked else _length(request)
@@ -67,13 +69,13 @@ def check(request: HttpRequest) -> None:
 
 def parse(body: bytes) -> Any:
     """
-    The JSON value that a body is.
+    Parse a body as JSON.
 
     Raises:
-        Problem: if it is no JSON, or can be understood in two ways.
+        Problem: if it is not JSON, or is ambiguous.
     """
     try:
-        # A byte order mark says nothing about UTF-8, and may be ignored.
+        # A byte order mark is meaningless in UTF-8, and may be ignored.
         text = body.decode("utf-8-sig")
         return json.loads(
             text,
@@ -89,17 +91,17 @@ def parse(body: bytes) -> Any:
 def _length(request: HttpRequest) -> int:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit()):
-        raise Problem("malformed-request", "Content-Length is no number")
+        raise Problem("malformed-request", "Content-Length is not a number")
     return int(length) if len(length) < LONGEST_NUMBER else LARGEST_BODY + 1
 
 
 def _read_chunks(request: HttpRequest) -> int:
     """
-    Read a body that comes in chunks, and let Django have it: Django reads as much as Content-Length says, which
-    is nothing. A server that does not take the chunks apart, or cannot say where they end, makes this unsafe.
+    Read a chunked body and pass it to Django, which reads only Content-Length bytes, that is none. This is
+    unsafe with a server that does not decode the chunks, or does not report their end.
     """
     if request.META.get("CONTENT_LENGTH"):
-        raise Problem("malformed-request", "a body has a Content-Length or comes in chunks, not both")
+        raise Problem("malformed-request", "a body has either a Content-Length or chunks, not both")
     if request.META["HTTP_TRANSFER_ENCODING"].strip().lower() != "chunked":
         raise Problem("unsupported-transfer-coding")
     if not request.META.get("wsgi.input_terminated"):
@@ -117,27 +119,27 @@ def _check_form(request: HttpRequest) -> None:
     if encodings - {"", "identity"}:
         raise Problem(
             "unsupported-media-type",
-            "Content-Encoding is not understood",
+            "Content-Encoding is not supported",
             headers={"Accept-Encoding": "identity"},
         )
     if request.content_type != JSON:
         raise Problem("unsupported-media-type")
     charset = (request.content_params or {}).get("charset", "utf-8")
     if charset.lower() not in CHARSETS:
-        raise Problem("unsupported-media-type", "JSON is encoded in UTF-8")
+        raise Problem("unsupported-media-type", "JSON must be encoded in UTF-8")
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, whose members have different names: of two values nobody can say which one is meant."""
+    """An object without duplicate names: of two values it is unknown which one is meant."""
     found = dict(members)
     if len(found) < len(members):
-        raise Problem("malformed-request", "an object of the body names a member twice")
+        raise Problem("malformed-request", "an object in the body has a duplicate name")
     return found
 
 
 def _no_number(name: str) -> float:
-    """NaN and Infinity, which Python writes and JSON does not have."""
-    raise Problem("malformed-request", "a number of the body is none that JSON has")
+    """Refuse NaN and Infinity, which Python's parser accepts but JSON does not have."""
+    raise Problem("malformed-request", "a number in the body is not valid JSON")
 
 
 def _integer(digits: str) -> int | float:
@@ -145,7 +147,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _fraction(text: str) -> float:
-    """A number with a point or an exponent. One that only rounding makes whole is no whole number."""
+    """A number with a fraction or exponent. A number that only rounding makes whole is not a whole number."""
     value = float(text)
     return math.nan if value.is_integer() and not _is_exactly(value, text) else value
 
@@ -153,5 +155,5 @@ def _fraction(text: str) -> float:
 def _is_exactly(value: float, text: str) -> bool:
     try:
         return decimal.Decimal(text) == value
-    except decimal.InvalidOperation:  # an exponent beyond those that decimals have
+    except decimal.InvalidOperation:  # an exponent out of range
         return False

@@ -1,4 +1,4 @@
-"""The API with its OpenAPI document, and the pages that show it."""
+"""The API, its OpenAPI document, and the pages that show it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Place orders, follow them, cancel them.
 
 * Requests carry `Authorization: Bearer …`, over HTTPS. The token's scopes are `orders:read`, `orders:write` and
   `orders:cancel`, for the orders of the client that the token belongs to; `orders:read:all` shows those of all.
-  Another client's order is answered like one that does not exist.
+  Another client's order gives the same response as one that does not exist.
 * Money is in minor units; times are RFC 3339 with their offset.
-* Every error is an `application/problem+json` document; decide by its `code`.
-* `X-Request-ID` is taken over from the request, or made, and is part of every answer.
+* Every error is an `application/problem+json` document; use its `code` to distinguish errors.
+* `X-Request-ID` is taken from the request, or generated, and is part of every response.
 """
 
 
@@ -38,16 +38,16 @@ def _header(description: str, kind: str = "string", **rules: Any) -> dict[str, A
 
 HEADERS: dict[tuple[str, int], dict[str, Any]] = {
     ("place_order", 201): {
-        "Location": _header("Where the order is."),
-        "Idempotent-Replayed": _header("`true` when a repeated request got the first one's answer."),
+        "Location": _header("The URL of the order."),
+        "Idempotent-Replayed": _header("`true` if a repeated request got the first one's response."),
     },
     ("get_order", 200): {
-        "ETag": _header("Changes whenever the answer does."),
-        "Retry-After": _header("Seconds after which to look again, while the order is not final."),
+        "ETag": _header("Changes whenever the response changes."),
+        "Retry-After": _header("Seconds after which to poll again, while the order is not final."),
     },
     ("place_order", 409): {"Retry-After": _header("Seconds to wait.")},
-    ("get_order", 304): {"ETag": _header("The answer that the client has.")},
-    ("cancel_order", 202): {"Location": _header("Where the order is.")},
+    ("get_order", 304): {"ETag": _header("The version that the client has.")},
+    ("cancel_order", 202): {"Location": _header("The URL of the order.")},
 }
 ERROR_HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": _header("How to authenticate.")},
@@ -57,7 +57,7 @@ ERROR_HEADERS: dict[int, dict[str, Any]] = {
 
 
 class ExactJson(BaseRenderer):
-    """JSON with all digits of a time: ninja's own cuts them to milliseconds, which no filter finds again."""
+    """JSON with the microseconds of times: ninja's own renderer truncates them, so filters would not match."""
 
     media_type = "application/json"
 
@@ -66,18 +66,18 @@ class ExactJson(BaseRenderer):
 
 
 class OrdersApi(NinjaAPI):
-    """Ninja's API, every error a problem, described as it is."""
+    """Ninja's API, with every error as a problem document, also in the OpenAPI document."""
 
     def set_default_exception_handlers(self) -> None:
-        """Let nothing of ninja's own out: in debug mode it would answer with a traceback."""
+        """Replace ninja's own handlers: in debug mode they would respond with a traceback."""
         self.add_exception_handler(Exception, guard.answer)
 
     def get_openapi_schema(self, **options: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Ninja's document, with the media type of problems and the headers of answers."""
+        """Ninja's document, with the media type of problems and the headers of responses."""
         document = copy.deepcopy(dict(super().get_openapi_schema(**options)))
         for operation in (each for path in document["paths"].values() for each in path.values()):
             for parameter in operation["parameters"]:
-                parameter.pop("examples", None)  # a list, which OpenAPI knows within the schema only
+                parameter.pop("examples", None)  # a list, which OpenAPI allows only inside the schema
             for status, answer in operation["responses"].items():
                 headers = HEADERS.get((operation["operationId"], int(status)))
                 if int(status) >= 400:
@@ -116,13 +116,15 @@ def openapi(request: HttpRequest) -> HttpResponse:
 
 @admin.site.admin_view
 def docs(request: HttpRequest) -> HttpResponse:
-    """Swagger UI from ninja's own files; nothing on the page is inline but data, so the strict policy holds."""
+    """
+    Swagger UI with ninja's own files; the page has no inline script or style, so the strict policy applies.
+    """
     settings = {"url": reverse("api-openapi"), "layout": "BaseLayout", "deepLinking": True}
     return render(request, "ninja/swagger.html", {"api": api, "swagger_settings": json.dumps(settings)})
 
 
 def problem_type(request: HttpRequest, code: str) -> HttpResponse:
-    """What a problem means: the page that its `type` leads to."""
+    """The description of a problem, at the URL of its `type`."""
     if code not in problems.CATALOGUE:
         raise Problem("not-found", "there is no such problem")
     kind = problems.CATALOGUE[code]

@@ -1,4 +1,4 @@
-"""The fields of what the API takes: strict, without control characters, and never with a card number."""
+"""Field types of the API's input: strict, without control characters, and never with a card number."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ IDEMPOTENCY_KEY = r'^(?:[!#-+\--~][!-+\--~]{0,254}|"(?:[!#-\[\]-~]|\\["\\]){1,25
 """
 1 to 255 visible ASCII characters, bare or as the quoted string of a structured field (RFC 9651).
 
-A bare key has no comma: a header that is sent twice arrives as one, joined by a comma, and stands for no key.
+A bare key has no comma: a header that is sent twice arrives as one value, joined by a comma, and is not a valid
+key.
 """
 
 PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]*$"
-"""No control characters, nothing invisible and nothing that turns the direction of text: see `_plain`."""
+"""No control characters, no invisible characters and none that change the direction of text: see `_plain`."""
 
 JOINERS = "\u200c\u200d"
-"""Invisible, and part of how names are written in Persian or in Hindi."""
+"""Invisible, but used in names written in Persian or Hindi."""
 
 VISIBLE = r"^[!-~]*$"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 
 
 def card_number() -> PydanticCustomError:
-    """The error of a field that has a card number in it."""
+    """The error of a field that contains a card number."""
     return PydanticCustomError(
         "card_number", "this looks like a card number; send the token that the payment provider gave you"
     )
@@ -51,11 +52,11 @@ def _phone(value: Any) -> Any:
 
 
 def _plain(value: str) -> str:
-    """What the pattern says, also of characters beyond the first plane, which not all patterns can name."""
+    """Apply the pattern also to characters beyond the first plane, which not all patterns can express."""
     if any(
         unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in value.translate(_WITHOUT_JOINERS)
     ):
-        raise PydanticCustomError("text", "this has characters that nobody sees")
+        raise PydanticCustomError("text", "this contains invisible characters")
     return value
 
 
@@ -75,12 +76,12 @@ def _rfc3339(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """JSON knows numbers only, and JSON Schema calls 2.0 an integer."""
+    """JSON has only numbers, and JSON Schema calls 2.0 an integer."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _utc(value: dt.datetime) -> dt.datetime:
-    """PostgreSQL takes fewer offsets than Python."""
+    """PostgreSQL accepts fewer offsets than Python."""
     try:
         return value.astimezone(dt.UTC)
     except OverflowError as beyond:
@@ -89,7 +90,7 @@ def _utc(value: dt.datetime) -> dt.datetime:
 
 _WITHOUT_JOINERS = str.maketrans("", "", JOINERS)
 
-# A pattern stands before the validators: after one, it would not be in the OpenAPI document.
+# A pattern is before the validators: after one, it would be missing in the OpenAPI document.
 Plain = Annotated[str, Field(pattern=PLAIN), AfterValidator(_plain), BeforeValidator(_no_card_number)]
 Name = Annotated[Plain, Field(max_length=200)]
 Text100 = Annotated[Plain, Field(max_length=100)]
@@ -111,7 +112,7 @@ Sku = Annotated[
     Field(min_length=1, max_length=64, pattern=PLAIN, examples=["MUG-BLUE"]),
     AfterValidator(_plain),
 ]
-"""May have as many digits as a card number: bar codes do. It is stored only if there is such a product."""
+"""May have as many digits as a card number, like bar codes. It is stored only if such a product exists."""
 
 Quantity = Annotated[int, BeforeValidator(_whole)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2.", examples=["GB"])]

@@ -1,7 +1,7 @@
 """
-The front door: what holds for every address under /api, also for those that lead nowhere.
+The guard of every URL under /api, also of those that do not exist.
 
-Bodies are limited before they are read, and whatever goes wrong leaves as a problem, in debug mode too.
+Bodies are limited before they are read, and every error becomes a problem document, in debug mode too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 def guarded(view: View) -> View:
-    """`view`, behind the door."""
+    """Return `view` with the guard around it."""
 
     @functools.wraps(view)
     def guard(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -42,12 +42,12 @@ def guarded(view: View) -> View:
             return answer(request, Problem("method-not-allowed", headers={"Allow": allowed}))
         return response
 
-    guard.csrf_exempt = True  # type: ignore[attr-defined]  # no cookie lets anybody in here
+    guard.csrf_exempt = True  # type: ignore[attr-defined]  # cookies do not authenticate here
     return guard
 
 
 def answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
-    """The problem that `error` is; one that nobody foresaw is logged and reported."""
+    """Return the problem document for `error`; an unexpected one is logged and reported."""
     problem = error if isinstance(error, Problem) else _problem(error)
     if problem.code == "internal-error":
         _logger.error("%s %s failed", request.method, request.path, exc_info=error)  # type: ignore[arg-type]
@@ -56,13 +56,13 @@ def answer(request: HttpRequest, error: Exception | type[Exception]) -> HttpResp
 
 
 def nowhere(request: HttpRequest, **_: Any) -> HttpResponse:
-    """Every address under /api that is none."""
-    raise Problem("not-found", "this address leads nowhere")
+    """Every unknown URL under /api."""
+    raise Problem("not-found", "there is nothing at this address")
 
 
 def _refuse_plain_http(request: HttpRequest) -> None:
     """
-    A redirect would hide that a token has crossed the network unencrypted, and it would do so again.
+    Refuse plain HTTP. A redirect would hide that a token was sent unencrypted, and the client would repeat it.
 
     Raises:
         Problem: if the request came without TLS where TLS is required.
@@ -94,7 +94,7 @@ def _problem(error: Exception | type[Exception]) -> Problem:
 
 
 def _invalid(error: ValidationError) -> Problem:
-    """What ninja and pydantic found, as pointers; the values themselves are not repeated."""
+    """The errors of ninja and pydantic, as pointers; the values themselves are not repeated."""
     wrong = [(found["loc"], found["type"], found["msg"]) for found in error.errors]
     for loc, kind, _ in wrong:
         if loc[0] == "header" and "idempotency" in str(loc[-1]).lower():

@@ -1,9 +1,8 @@
 """
-How often a client may ask: a sliding window per client, and per address for those without a valid token.
+Rate limits: a sliding window per client, and per address for requests without a valid token.
 
-The counts are shared through Redis. When it does not answer, everybody passes: an API that takes
-orders is worth more than its limit. Logins of staff have the same counts and another rule, see
-`orderflow.login.limits`.
+The counts are shared through Redis. When it does not respond, all requests pass: accepting orders is worth more
+than the limit. Logins of staff use the same counts with another rule, see `orderflow.login.limits`.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from redis.retry import Retry
 from outbox import telemetry
 
 TIMEOUT = 0.25
-"""Seconds a request may wait for the counts."""
+"""Seconds a request may wait for Redis."""
 
 PAUSE = 5.0
-"""Seconds for which counts that did not answer are not asked again, so that requests do not all wait."""
+"""Seconds in which Redis is not queried after it did not respond, so that not every request waits."""
 
 _not_before = 0.0
 
 
 class Unavailable(Exception):
-    """The counts do not answer, or did not a moment ago."""
+    """Redis does not respond, or did not a moment ago."""
 
 
 def wait_for_turn(*client: str) -> float:
-    """Count one request of `client`; return 0 when it may pass, else the seconds it has to wait."""
+    """Count one request of `client`; return 0 if it may pass, otherwise the seconds it has to wait."""
     try:
         wait = hit(settings.API_RATE_LIMIT, *client)
     except Unavailable:
@@ -48,10 +47,11 @@ def wait_for_turn(*client: str) -> float:
 
 def hit(rate: str, *key: str) -> float:
     """
-    Count one; return 0 if it is within `rate`, else the seconds to wait. Several rates are separated by `;`.
+    Count one; return 0 if it is within `rate`, otherwise the seconds to wait. Several rates are separated by
+    `;`.
 
     Raises:
-        Unavailable: if the counts do not answer.
+        Unavailable: if Redis does not respond.
     """
     global _not_before
     if time.monotonic() < _not_before:
@@ -65,7 +65,7 @@ def hit(rate: str, *key: str) -> float:
 
 
 def hit_with(limiter: SlidingWindowCounterRateLimiter, rate: str, *key: str) -> float:
-    """The same with counts of one's own."""
+    """The same with another limiter."""
     for item in limits.parse_many(rate):
         if not limiter.hit(item, *key):
             return max(1.0, float(limiter.get_window_stats(item, *key).reset_time) - time.time())
@@ -87,7 +87,7 @@ def _limiter() -> SlidingWindowCounterRateLimiter:
 
 
 def forget(**_: object) -> None:
-    """Connect anew at the next request: settings have changed."""
+    """Connect again at the next request, because settings have changed."""
     global _not_before
     _not_before = 0.0
     _limiter.cache_clear()

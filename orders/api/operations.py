@@ -25,7 +25,7 @@ from outbox import context
 router = Router(tags=["orders"])
 
 PEOPLE_TAKE = "300"
-"""Seconds after which a client may look again at an order that waits for a person."""
+"""Seconds after which a client may poll again for an order that needs attention."""
 
 ORDER_ID = Annotated[
     str,
@@ -38,12 +38,12 @@ ORDER_ID = Annotated[
 
 
 def _answers(good: dict[int, Any], *problems: int) -> dict[int, Any]:
-    """The answers of an operation: its own, its problems, and those that every operation has."""
+    """The responses of an operation: its own, its problems, and those that every operation has."""
     return good | dict.fromkeys(sorted({*problems, 401, 403, 429, 500, 503}), schemas.ProblemDocument)
 
 
 class AuthenticatedRequest(HttpRequest):
-    """A request that `BearerToken` has let in."""
+    """A request that `BearerToken` has authenticated."""
 
     auth: ApiToken
 
@@ -66,15 +66,15 @@ def place_order(
             alias="Idempotency-Key",
             pattern=fields.IDEMPOTENCY_KEY,
             description="1 to 255 visible ASCII characters, bare and without a comma, or quoted; sent once. "
-            "The same key and body get the same answer, for as long as the order exists.",
+            "The same key and body get the same response, for as long as the order exists.",
             examples=["0193670c-6c5f-7a5e-8a4e-1f0f2a9b6c11"],
         ),
     ],
 ) -> Status[dict[str, Any]]:
     """
-    Place an order. Once answered, the order is stored and every step of it will run.
+    Place an order. Once there is a response, the order is stored and every step of it will run.
 
-    Repeating the request with the same `Idempotency-Key` is safe at any time: it gets the answer of the
+    Repeating the request with the same `Idempotency-Key` is safe at any time: it gets the response of the
     first one, with `Idempotent-Replayed: true`.
     """
     if cards.are_in(idempotency_key):
@@ -120,7 +120,7 @@ def place_order(
 )
 def list_orders(request: AuthenticatedRequest, filters: Query[schemas.OrderFilters]) -> dict[str, Any]:
     """
-    The client's orders, newest first, a page at a time. Orders placed meanwhile do not shift the pages.
+    The client's orders, newest first, in pages. Orders placed meanwhile do not shift the pages.
 
     With the scope `orders:read:all`, those of every client, and those that no client has placed.
     """
@@ -151,10 +151,10 @@ def list_orders(request: AuthenticatedRequest, filters: Query[schemas.OrderFilte
 )
 def get_order(request: AuthenticatedRequest, response: HttpResponse, order_id: ORDER_ID) -> Any:
     """
-    One order of the client: where it stands, and how it got there. Those of others need `orders:read:all`.
+    One order of the client: its state, and how it got there. Those of others need `orders:read:all`.
 
-    Send the `ETag` back as `If-None-Match` to be answered 304 while nothing has changed. While the order
-    is not final, `Retry-After` says when to look again: in minutes once it `needs_attention`.
+    Send the `ETag` back as `If-None-Match` to get 304 while nothing has changed. While the order is not final,
+    `Retry-After` is the time until the next poll: minutes once it `needs_attention`.
     """
     with _missing(order_id):
         order = queries.order_for_api(order_id, among=_readable(request))
@@ -182,10 +182,10 @@ def cancel_order(
     request: AuthenticatedRequest, response: HttpResponse, order_id: ORDER_ID
 ) -> Status[dict[str, Any]]:
     """
-    Ask for one's own order to be cancelled, and refunded if it was charged. Asking again changes nothing.
+    Request the cancellation of one's own order, with a refund if it was charged. Repeating it changes nothing.
 
-    202 means that it was asked for; the order says what became of it. If it is being shipped at this
-    moment it may stay shipped.
+    202 means that the request is accepted; the order shows the result. If it is being shipped at this moment it
+    may stay shipped.
     """
     bodies.refuse_unreadable(request)
     with _acting(request), _missing(order_id):
@@ -199,7 +199,7 @@ def cancel_order(
 
 
 def _own(request: AuthenticatedRequest) -> OrderQuerySet:
-    """The orders that the client has placed, with whichever of its tokens."""
+    """The orders that the client has placed, with any of its tokens."""
     return Order.objects.of_client(request.auth.client_id)
 
 
@@ -209,14 +209,14 @@ def _readable(request: AuthenticatedRequest) -> OrderQuerySet:
 
 @contextlib.contextmanager
 def _acting(request: AuthenticatedRequest) -> Iterator[None]:
-    """Name the token as who acts, in the order's history."""
+    """Record the token as the actor in the order's history."""
     with context.bind(dataclasses.replace(context.current(), actor=f"api:{request.auth.name}")):
         yield
 
 
 @contextlib.contextmanager
 def _missing(reference: str) -> Iterator[None]:
-    """Say the same of an order that is not there and of another client's."""
+    """Respond alike for an order that does not exist and for another client's."""
     try:
         yield
     except Order.DoesNotExist as missing:
@@ -225,7 +225,7 @@ def _missing(reference: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _placing(order: schemas.NewOrder) -> Iterator[None]:
-    """Turn what `services.place_order` refuses into problems."""
+    """Turn the exceptions of `services.place_order` into problems."""
     try:
         yield
     except services.KeyInUse as busy:
@@ -260,7 +260,7 @@ def _unquoted(key: str) -> str:
 
 
 def _refuse_unknown_parameters(request: HttpRequest) -> None:
-    """A filter with a typing error would otherwise find everything."""
+    """Otherwise a misspelt filter would be ignored and match everything."""
     errors = [
         FieldError(name, "unknown-parameter", "there is no such parameter")
         for name in request.GET

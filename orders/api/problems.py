@@ -1,8 +1,8 @@
 """
-Problems: every error of the API as `application/problem+json` (RFC 9457), and the catalogue of them.
+Problems: every error of the API as `application/problem+json` (RFC 9457), and their catalogue.
 
-`docs/problems.md` is written from the catalogue by `manage.py export_openapi`. A problem never says
-more than its detail: no stack, no SQL, no value that the client sent.
+`docs/problems.md` is written from the catalogue by `manage.py export_openapi`. A problem contains nothing
+beyond its detail: no stack trace, no SQL, no value that the client sent.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from outbox import context
 
 CONTENT_TYPE = "application/problem+json"
 TYPES = "/api/v1/problems/"
-"""Where the types of problems are explained: `/api/v1/problems/<code>`."""
+"""The documentation of problem types: `/api/v1/problems/<code>`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One kind of problem: what it means, and what the client can do."""
+    """One type of problem: what it means, and what the client can do."""
 
     status: int
     title: str
@@ -36,8 +36,8 @@ CATALOGUE: dict[str, Kind] = {
     "malformed-request": Kind(
         400,
         "The request cannot be read",
-        "The body is no JSON, names a member of an object twice, or the request is malformed in another way.",
-        "Send UTF-8 encoded JSON with `Content-Type: application/json`, every member of an object once.",
+        "The body is not JSON, an object in it has a duplicate name, or the request is otherwise malformed.",
+        "Send UTF-8 encoded JSON with `Content-Type: application/json`, without duplicate names.",
     ),
     "idempotency-key-missing": Kind(
         400,
@@ -56,7 +56,7 @@ CATALOGUE: dict[str, Kind] = {
         401,
         "No valid token",
         "The request carries no bearer token, or one that is unknown, expired or revoked.",
-        "Send `Authorization: Bearer <token>`; tokens are made with `manage.py api_token create`.",
+        "Send `Authorization: Bearer <token>`; tokens are created with `manage.py api_token create`.",
     ),
     "missing-scope": Kind(
         403,
@@ -67,14 +67,14 @@ CATALOGUE: dict[str, Kind] = {
     "address-not-allowed": Kind(
         403,
         "The token may not be used from this address",
-        "The token is valid, but only for requests from certain networks, and this one came from elsewhere.",
+        "The token is valid, but only for requests from certain networks, and this one came from another.",
         "Send it from an allowed network, or have the networks changed: `manage.py api_token allow`.",
     ),
     "tls-required": Kind(
         403,
         "The request came over plain HTTP",
-        "Nothing was done, and it is not redirected: a token that it carried crossed the network unencrypted "
-        "and counts as leaked.",
+        "Nothing was done, and there is no redirect: a token in the request was sent unencrypted and counts as "
+        "leaked.",
         "Send requests to `https://`. Have the token rotated (`manage.py api_token rotate`) if one was sent.",
     ),
     "forbidden": Kind(
@@ -85,69 +85,69 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "not-found": Kind(
         404,
-        "There is no such thing",
-        "The address leads nowhere, or the client has no order of this id or number.",
-        "Check the address; orders are found by their id and by their number (`OF-…`).",
+        "Not found",
+        "There is nothing at this URL, or the client has no order with this id or number.",
+        "Check the URL; orders are found by their id and by their number (`OF-…`).",
     ),
     "method-not-allowed": Kind(
         405,
         "The method is not allowed here",
-        "The address exists, the method does not.",
-        "The `Allow` header lists the methods there are.",
+        "The URL exists, but not for this method.",
+        "The `Allow` header lists the allowed methods.",
     ),
     "request-timeout": Kind(
         408,
-        "The request did not come to its end",
-        "Headers have to be there within 10 seconds of the connection, the body within another 20 seconds.",
+        "The request was not completed",
+        "Headers must arrive within 10 seconds of the connection, the body within another 20 seconds.",
         "Send the whole request at once, with the same idempotency key.",
     ),
     "idempotency-key-in-use": Kind(
         409,
-        "A request with this key is being worked on",
+        "A request with this key is in progress",
         "Another request with the same idempotency key has not been answered yet.",
-        "Repeat the same request after `Retry-After` seconds; it gets the answer of the first one.",
+        "Repeat the same request after `Retry-After` seconds; it gets the response of the first one.",
     ),
     "not-cancellable": Kind(
         409,
-        "The order cannot be cancelled any more",
-        "The order has been shipped or has ended otherwise.",
-        "Look at the order's `status` and `reason`.",
+        "The order can no longer be cancelled",
+        "The order has been shipped or has ended in another way.",
+        "See the order's `status` and `reason`.",
     ),
     "length-required": Kind(
         411,
         "The body has no length",
-        "The body comes in chunks, and the server cannot tell where they end.",
+        "The body is chunked, and the server cannot detect its end.",
         "Send `Content-Length`.",
     ),
     "body-too-large": Kind(
         413,
         "The body is too large",
-        "A request may have a body of 64 KiB.",
+        "A request body may have at most 64 KiB.",
         "Split the order.",
     ),
     "uri-too-long": Kind(
         414,
-        "The address is too long",
-        "The first line of a request may have 4,094 bytes.",
-        "Ask with fewer or shorter parameters.",
+        "The URL is too long",
+        "The first line of a request may have at most 4,094 bytes.",
+        "Use fewer or shorter parameters.",
     ),
     "unsupported-media-type": Kind(
         415,
-        "The body is of a type that is not understood",
-        "The API understands JSON in UTF-8, not compressed.",
+        "The media type of the body is not supported",
+        "The API accepts JSON in UTF-8, not compressed.",
         "Send `Content-Type: application/json`, without another `charset` and without `Content-Encoding`.",
     ),
     "expectation-failed": Kind(
         417,
-        "The request expects what is not done here",
-        "Of `Expect`, only `100-continue` is understood.",
+        "The expectation is not supported",
+        "Of `Expect`, only `100-continue` is supported.",
         "Send the request without the header.",
     ),
     "validation-failed": Kind(
         422,
-        "The request does not follow the rules",
+        "The request is invalid",
         "Some fields are missing, unknown or malformed; `errors` points at each of them.",
-        "Correct the fields; the OpenAPI document states the rules.",
+        "Correct the fields; the OpenAPI document contains the rules.",
     ),
     "card-number": Kind(
         422,
@@ -170,8 +170,8 @@ CATALOGUE: dict[str, Kind] = {
     "not-chargeable": Kind(
         422,
         "The total cannot be charged",
-        "The payment provider charges no such amount: it is too small, or not a multiple of the currency's "
-        "smallest payment, or the currency is not charged at all. `detail` says which.",
+        "The payment provider does not charge this amount: it is too small, or not a multiple of the "
+        "currency's smallest payment, or the currency is not supported. `detail` contains the reason.",
         "Order more, or in another currency. Nothing was stored; the key can be used again.",
     ),
     "total-too-large": Kind(
@@ -183,7 +183,7 @@ CATALOGUE: dict[str, Kind] = {
     "idempotency-key-reused": Kind(
         422,
         "The key was used for another request",
-        "An order was placed with this idempotency key, and that request said something else.",
+        "An order was placed with this idempotency key by a different request.",
         "Use a fresh key for every new order.",
     ),
     "rate-limited": Kind(
@@ -195,25 +195,25 @@ CATALOGUE: dict[str, Kind] = {
     "headers-too-large": Kind(
         431,
         "The headers are too large",
-        "A header may have 8,190 bytes, and a request 100 headers.",
+        "A header may have at most 8,190 bytes, and a request at most 100 headers.",
         "Send fewer or shorter headers.",
     ),
     "internal-error": Kind(
         500,
-        "Something went wrong on our side",
-        "An error that nobody foresaw. It has been recorded under the `request_id`.",
+        "Internal error",
+        "An unexpected error. It has been recorded under the `request_id`.",
         "Repeat the request with the same idempotency key: it cannot take effect twice.",
     ),
     "unsupported-transfer-coding": Kind(
         501,
-        "The transfer coding is not understood",
-        "Of `Transfer-Encoding`, only `chunked` is understood.",
+        "The transfer coding is not supported",
+        "Of `Transfer-Encoding`, only `chunked` is supported.",
         "Send the body with its `Content-Length`.",
     ),
     "unavailable": Kind(
         503,
         "The service is not available",
-        "The database does not answer, the service is not ready yet, or it receives more than it can hold.",
+        "The database does not respond, the service is not ready yet, or it receives more than it can hold.",
         "Repeat the request after `Retry-After` seconds, with the same idempotency key.",
     ),
 }
@@ -221,7 +221,7 @@ CATALOGUE: dict[str, Kind] = {
 
 @dataclasses.dataclass(frozen=True)
 class FieldError:
-    """One thing that is wrong: a JSON pointer into the body, or the name of a parameter."""
+    """One error: a JSON pointer into the body, or the name of a parameter."""
 
     pointer: str
     code: str
@@ -250,7 +250,7 @@ class Problem(Exception):
 
 
 def response(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """The problem as a response."""
+    """Return the problem as a response."""
     work = context.current()
     body = document(problem, instance=request.path, request_id=work.correlation_id)
     if parent := work.trace.get("traceparent"):
@@ -261,7 +261,7 @@ def response(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 
 def document(problem: Problem, *, instance: str, request_id: str) -> dict[str, Any]:
-    """The problem as RFC 9457 writes it down."""
+    """Return the problem in the format of RFC 9457."""
     kind = CATALOGUE[problem.code]
     return {
         "type": TYPES + problem.code,
@@ -276,12 +276,13 @@ def document(problem: Problem, *, instance: str, request_id: str) -> dict[str, A
 
 
 def as_markdown() -> str:
-    """The catalogue as a page of the documentation."""
+    """Return the catalogue as a page of the documentation."""
     parts = [
         "# Problems\n\n"
         "Every error of the API is an `application/problem+json` document (RFC 9457) with `type`, `title`,\n"
         "`status`, `detail`, `instance`, `code`, `errors` (`pointer`, `code` and `detail` of every wrong\n"
-        "field) and `request_id`. Decide by `code`; `title` and `detail` are for people and may change.\n"
+        "field) and `request_id`. Use `code` to distinguish errors; `title` and `detail` are for people and\n"
+        "may change. "
         "Written by `manage.py export_openapi`.\n"
     ]
     for code, kind in CATALOGUE.items():

@@ -1,4 +1,4 @@
-"""Orders as the API shows them."""
+"""Orders in the API's responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def listed(orders: Sequence[Order]) -> list[dict[str, Any]]:
 
 
 def placed(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
-    """The same of an order that is about to be written; a repeated request is answered with it, too."""
+    """The same for an order that is about to be written; it is also the response to repeated requests."""
     return {
         "id": str(order.pk),
         "number": order.number,
@@ -48,7 +48,7 @@ def placed(order: Order, lines: Sequence[OrderLine]) -> dict[str, Any]:
 
 
 def detail(order: Order) -> dict[str, Any]:
-    """All that the API tells of the order."""
+    """Everything that the API shows of the order."""
     shipment = getattr(order, "shipment", None)
     return summary(order) | {
         "reason": order.reason,
@@ -70,7 +70,7 @@ def detail(order: Order) -> dict[str, Any]:
 
 
 def cancellation(order: Order) -> dict[str, Any]:
-    """That cancellation was asked for."""
+    """The response to a request for cancellation."""
     return {
         "id": order.pk,
         "number": order.number,
@@ -81,12 +81,12 @@ def cancellation(order: Order) -> dict[str, Any]:
 
 
 def address(order: Order) -> str:
-    """Where the order is."""
+    """The URL of the order."""
     return reverse("api-v1:get_order", kwargs={"order_id": str(order.pk)})
 
 
 def links(order: Order) -> dict[str, str]:
-    """Where to go from the order."""
+    """Links from the order."""
     return {
         "self": address(order),
         "cancel": reverse("api-v1:cancel_order", kwargs={"order_id": str(order.pk)}),

@@ -1,4 +1,6 @@
-"""What the API takes and gives, strictly: unknown fields, control characters and guesses are refused."""
+"""
+The API's input and output, strict: unknown fields, control characters and implicit conversions are refused.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,20 @@ Minor = Annotated[int, Field(description="Minor units of the currency: pence, ce
 
 
 class Given(BaseModel):
-    """What a client sends."""
+    """Input from a client."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class GivenItem(Given):
-    """So many of one product. Items of the same product merge."""
+    """A quantity of one product. Items of the same product are merged."""
 
     sku: fields.Sku
     quantity: fields.Quantity = Field(ge=1, le=MOST_OF_ONE)
 
 
 class GivenCustomer(Given):
-    """How to reach the customer; a way that is left out is not used."""
+    """The customer's contact; a channel without an address is not used."""
 
     name: fields.Name = ""
     email: fields.Email | None = None
@@ -65,7 +67,7 @@ class NewOrder(Given):
 
 
 class OrderFilters(BaseModel):
-    """Which orders, and how many at a time."""
+    """Filters and page size of a list of orders."""
 
     status: Status | None = None
     client_reference: fields.Text100 | None = Field(default=None, min_length=1)
@@ -79,7 +81,7 @@ class OrderFilters(BaseModel):
 
 
 class Line(BaseModel):
-    """So many of one product, at the price of the day it was ordered."""
+    """A quantity of one product, at the price when it was ordered."""
 
     sku: str
     name: str
@@ -89,14 +91,14 @@ class Line(BaseModel):
 
 
 class Links(BaseModel):
-    """Where to go from here."""
+    """Links to related resources."""
 
     self_: str = Field(alias="self")
     cancel: str
 
 
 class OrderSummary(BaseModel):
-    """An order as placed, and where it stands."""
+    """An order as placed, and its current state."""
 
     id: uuid.UUID
     number: str
@@ -110,7 +112,7 @@ class OrderSummary(BaseModel):
 
 
 class Refunded(BaseModel):
-    """What was given back."""
+    """A refund."""
 
     status: str
     amount_minor: Minor
@@ -119,8 +121,8 @@ class Refunded(BaseModel):
 NeedsAttention = Annotated[
     bool,
     Field(
-        description="Whether the order waits for a person: a step was given up, its message cannot be read, or "
-        "its payment is reserved only, and nothing goes on by itself."
+        description="Whether the order needs a person: a step was given up, its message cannot be read, or "
+        "its payment is only reserved, and nothing continues by itself."
     ),
 ]
 

@@ -1,5 +1,5 @@
 """
-API clients: their tokens, and the orders that are theirs.
+API clients: their tokens, and their orders.
 
-Only the SHA-256 of a secret is kept. How a request shows its token is in `orders.api.auth`.
+Only the SHA-256 of a secret is stored. How requests send their token is in `orders.api.auth`.
 """

@@ -1,4 +1,4 @@
-"""Whose an order is that was placed before orders had clients: as its idempotency record names it."""
+"""The client of orders that were placed before orders had clients, according to their idempotency records."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SELECT (SELECT max(id) FROM batch), (SELECT count(*) FROM assigned)
 
 def assign_orders() -> int:
     """
-    Give orders without a client the one whose idempotency key placed them; return how many have got one.
+    Assign orders without a client to the one whose idempotency key placed them; return how many were assigned.
 
-    In batches, each a transaction of its own. Orders that no client's key has placed stay without one.
+    In batches, one transaction each. Orders that were placed without a client's key stay unassigned.
     """
     last, assigned = 0, 0
     while last is not None:

@@ -1,7 +1,8 @@
 """
-Bearer tokens of API clients: made, found, rotated, revoked, identified. Only the SHA-256 of a secret is kept.
+Bearer tokens of API clients: created, found, rotated, revoked, identified. Only the SHA-256 of a secret is
+stored.
 
-A secret is 256 random bits, so a plain hash is enough: there is nothing to guess.
+A secret is 256 random bits, so a plain hash is enough: it cannot be guessed.
 """
 
 from __future__ import annotations
@@ -26,32 +27,32 @@ from outbox.database import clock
 READ, READ_ALL, WRITE, CANCEL = "orders:read", "orders:read:all", "orders:write", "orders:cancel"
 SCOPES = (READ, WRITE, CANCEL, READ_ALL)
 ORDINARY = (READ, WRITE, CANCEL)
-"""What a client needs for its own orders; `orders:read:all` shows those of every client."""
+"""The scopes for a client's own orders; `orders:read:all` shows those of every client."""
 
 NEVER = dt.timedelta.max
 """As a lifetime: the token does not expire."""
 NO_END = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 USE_NOTED_EVERY = dt.timedelta(minutes=1)
-"""`last_used_at` is for people; writing it with every request would make each read a write."""
+"""`last_used_at` is for people; updating it with every request would make each read a write."""
 
 SECRET = re.compile(r"of_(?:live|test)_[A-Za-z0-9_-]{43}")
 
 
 class UnknownScope(ValueError):
-    """A token was asked for with a scope that does not exist."""
+    """An unknown scope was requested."""
 
 
 class BadNetwork(ValueError):
-    """Something is no network in CIDR notation, like 192.0.2.0/24."""
+    """An invalid network in CIDR notation; a valid one is 192.0.2.0/24."""
 
 
 class NameTaken(Exception):
-    """There is a token or a client of this name already."""
+    """There is already a token or a client with this name."""
 
 
 class NoSuchToken(Exception):
-    """There is no usable token of this name: it never existed or has been revoked."""
+    """There is no usable token with this name: it never existed or has been revoked."""
 
 
 class AddressRefused(Exception):
@@ -63,7 +64,7 @@ class AddressRefused(Exception):
 
 
 def lifetime() -> dt.timedelta:
-    """How long a secret is valid when nothing else is asked for."""
+    """Return how long a secret is valid by default."""
     return dt.timedelta(days=settings.API_TOKEN_LIFETIME_DAYS)
 
 
@@ -76,15 +77,15 @@ def create(
     networks: Sequence[str] = (),
 ) -> tuple[ApiToken, str]:
     """
-    Make a token; return it with its secret, which nobody can read again.
+    Create a token; return it with its secret, which is not shown again.
 
-    It belongs to the client of this name, who is made if there is none; unless a client is named, to a new
-    one of the token's own name. It is valid for `lifetime()` unless `expires_in` says otherwise.
+    It belongs to the named client, which is created if it does not exist; by default to a new client with the
+    token's own name. It is valid for `lifetime()`, or for `expires_in`.
 
     Raises:
-        UnknownScope: if a scope is none of `SCOPES`.
-        BadNetwork: if one of the networks that it may be used from is none.
-        NameTaken: if the name is in use, or no client was named and there is one of that name.
+        UnknownScope: if a scope is not in `SCOPES`.
+        BadNetwork: if one of its allowed networks is invalid.
+        NameTaken: if the name is in use, or no client was named and there is one with that name.
     """
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise UnknownScope(f"no such scope: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
@@ -109,7 +110,7 @@ def create(
 
 def find(secret: str, *, address: str = "") -> ApiToken | None:
     """
-    The token that `secret` opens, or None when it is unknown, superseded, expired or revoked. Notes its use.
+    Return the token of a secret, or None if it is unknown, superseded, expired or revoked. Records its use.
 
     Raises:
         AddressRefused: if the token may not be used from this address.
@@ -133,10 +134,10 @@ def rotate(
     name: str, *, overlap: dt.timedelta = dt.timedelta(0), expires_in: dt.timedelta | None = None
 ) -> tuple[ApiToken, str]:
     """
-    Give the token of this name a new secret; return both.
+    Give the token a new secret; return both.
 
-    The secret that it had stays valid for the overlap, though not beyond its own end. Without an overlap that
-    one, and those of earlier overlaps, stop working at once.
+    The previous secret stays valid for the overlap, but not beyond its own expiry. Without an overlap it and
+    those of earlier overlaps become invalid at once.
 
     Raises:
         NoSuchToken: if there is none, or it has been revoked.
@@ -162,10 +163,10 @@ def rotate(
 
 def allow(name: str, *, networks: Sequence[str]) -> None:
     """
-    Let the token of this name be used from these networks only; from anywhere when there are none.
+    Restrict the token to these networks; an empty list allows all.
 
     Raises:
-        BadNetwork: if one is none.
+        BadNetwork: if one is invalid.
         NoSuchToken: if there is no such token, or it has been revoked.
     """
     allowed = _networks(networks)
@@ -178,10 +179,10 @@ def allow(name: str, *, networks: Sequence[str]) -> None:
 
 def revoke(name: str) -> None:
     """
-    End a token for good, with all its secrets.
+    Revoke a token permanently, with all its secrets.
 
     Raises:
-        NoSuchToken: if there is none, or it has been revoked before.
+        NoSuchToken: if there is none, or it has already been revoked.
     """
     with transaction.atomic():
         token = _in_use(name)
@@ -191,7 +192,7 @@ def revoke(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Whose a secret is, and whether it still opens anything."""
+    """The token of a secret, and whether the secret is still valid."""
 
     token: ApiToken
     state: str
@@ -202,7 +203,7 @@ class Identity:
 
 
 def identify(text: str) -> Identity | None:
-    """The token of a secret that was found somewhere, alone or within `text`; None when it is none of ours."""
+    """Return the token of a leaked secret, alone or within `text`; None if it is not one of ours."""
     found = SECRET.search(text)
     digest = _digest(found.group() if found else text.strip())
     used: ApiToken | SupersededSecret | None
@@ -221,15 +222,15 @@ def identify(text: str) -> Identity | None:
 
 
 def expiring(*, within: dt.timedelta) -> list[tuple[str, dt.datetime | None]]:
-    """The names of tokens that have been used, expire soon and were not rotated, with their ends."""
-    # Columns that were always there: `migrate` asks before it has made the others.
+    """Return the names of used tokens that expire soon and were not rotated, with their expiry."""
+    # Only the oldest columns: `migrate` runs this before it has created the others.
     ending = ApiToken.objects.filter(revoked_at__isnull=True, last_used_at__isnull=False)
     ending = ending.filter(expires_at__gt=Now(), expires_at__lt=Now() + Value(within)).order_by("expires_at")
     return list(ending.values_list("name", "expires_at"))
 
 
 def state_of(secret: ApiToken | SupersededSecret, *, now: dt.datetime) -> str:
-    """Whether the token's own secret, or one that it had before, is valid, expired, revoked or superseded."""
+    """Return whether a token's current or earlier secret is valid, expired, revoked or superseded."""
     if isinstance(secret, SupersededSecret):
         if secret.token.revoked_at:
             return "revoked"
@@ -248,7 +249,7 @@ def _client(client: str, name: str) -> ApiClient:
 
 
 def _in_use(name: str) -> ApiToken:
-    """The token, locked."""
+    """Return the token, locked."""
     token = ApiToken.objects.select_for_update().filter(name=name, revoked_at__isnull=True).first()
     if token is None:
         raise NoSuchToken(f"there is no token named {name} in use")
@@ -271,7 +272,7 @@ def _is_allowed(address: str, networks: Sequence[str]) -> bool:
         return True
     try:
         came_from = ipaddress.ip_address(address)
-    except ValueError:  # a socket has none
+    except ValueError:  # a Unix socket has no address
         return False
     mapped = getattr(came_from, "ipv4_mapped", None)
     return any((mapped or came_from) in ipaddress.ip_network(network) for network in networks)
@@ -286,7 +287,7 @@ def _note_use(used: ApiToken | SupersededSecret, *, at: dt.datetime) -> None:
 
 
 def _new_secret() -> str:
-    """The prefix tells people, and scanners of leaked secrets, what they are looking at."""
+    """The prefix makes secrets recognisable to people, and to scanners for leaked secrets."""
     kind = "live" if settings.ENVIRONMENT == "production" else "test"
     return f"of_{kind}_{secrets.token_urlsafe(32)}"
 

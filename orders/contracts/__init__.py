@@ -1,8 +1,8 @@
 """
-The events that orders publishes; all that other apps see of this one.
+The events that orders publishes; the only part of this app that other apps import.
 
-Ids are strings, money is integer minor units with its ISO 4217 currency, times are ISO strings. A
-published version never changes; a new one counts `version` up and brings an upcaster.
+Ids are strings, money is integer minor units with its ISO 4217 currency, times are ISO strings. A published
+version never changes; a new one increments `version` and adds an upcaster.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from outbox.contracts import Event
 
 
 class Described(Protocol):
-    """An order, as far as its events describe it."""
+    """The fields of an order that its events contain."""
 
     pk: Any
     number: Any
@@ -29,10 +29,10 @@ class Described(Protocol):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderEvent(Event):
     """
-    What every event of an order says: which order, how to reach the customer, and the amount.
+    The fields of every event of an order: its id, the customer's contact, and the amount.
 
-    The contact stays in the database: tasks get the message's id and read it from there. A customer
-    who gave no address of a kind has an empty one.
+    The contact stays in the database: tasks get the message's id and read it from there. Addresses that the
+    customer did not give are empty.
     """
 
     key_field = "order_id"
@@ -48,7 +48,7 @@ class OrderEvent(Event):
 
     @classmethod
     def of(cls, order: Described, **own: Any) -> Self:
-        """The event of an order as it is now, with what this kind of event says besides."""
+        """Return the event for an order in its current state, with the fields of this kind of event."""
         return cls(
             order_id=str(order.pk),
             order_number=order.number,
@@ -64,14 +64,14 @@ class OrderEvent(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderPlaced(OrderEvent):
-    """A customer placed an order and the order is durable."""
+    """A customer placed an order, and the order is durable."""
 
     name = "orders.order_placed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderRejected(OrderEvent):
-    """The business refused the order; nothing was charged. `reason` is fit for the customer."""
+    """The order was refused for business reasons; nothing was charged. `reason` is fit for the customer."""
 
     name = "orders.order_rejected"
 
@@ -80,7 +80,7 @@ class OrderRejected(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderFulfilled(OrderEvent):
-    """The warehouse took the order over to the carrier."""
+    """The warehouse handed the order over to the carrier."""
 
     name = "orders.order_fulfilled"
 
@@ -90,7 +90,7 @@ class OrderFulfilled(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FulfillmentFailed(OrderEvent):
-    """The warehouse refused to ship an order that was charged; compensation follows."""
+    """The warehouse refused to ship a charged order; compensation follows."""
 
     name = "orders.fulfillment_failed"
 
@@ -99,7 +99,7 @@ class FulfillmentFailed(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CancellationRequested(OrderEvent):
-    """Somebody asked to cancel the order before it was shipped."""
+    """Somebody requested the cancellation of the order before it was shipped."""
 
     name = "orders.cancellation_requested"
 
@@ -108,7 +108,7 @@ class CancellationRequested(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderRefunded(OrderEvent):
-    """The customer got the money back."""
+    """The customer's money was refunded."""
 
     name = "orders.order_refunded"
 
@@ -117,7 +117,7 @@ class OrderRefunded(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderCancelled(OrderEvent):
-    """The order ended without shipment; its stock is free again and nothing is left charged."""
+    """The order ended without shipment; its stock is released and no charge is left."""
 
     name = "orders.order_cancelled"
 
@@ -126,7 +126,7 @@ class OrderCancelled(OrderEvent):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChargeStranded(OrderEvent):
-    """A charge went through for an order that had ended meanwhile; it has to be refunded."""
+    """A charge succeeded for an order that had ended meanwhile; it must be refunded."""
 
     name = "orders.charge_stranded"
 

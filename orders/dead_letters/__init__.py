@@ -1,6 +1,6 @@
 """
-Dead letters as orders see them: which order waits for one, and what discarding it means.
+Dead letters of orders: which order waits for one, and the effect of discarding it.
 
-`discards` tells the outbox what work stands behind a dead letter. Letters that a cancellation made needless are
-closed here.
+`discards` reports the unfinished work behind a dead letter to the outbox. Dead letters that a cancellation made
+needless are closed here.
 """

@@ -1,10 +1,11 @@
 """
-Orders that wait for a person: a step of theirs was given up, and nothing goes on before somebody decides.
-Or the message that moves them on is parked, and nothing goes on before somebody deploys code that can read it.
-Or their charge is reserved only, and nothing goes on before somebody captures or cancels it at the provider.
+Orders that need a person: a step was given up, and the order continues only after a decision. Or the message
+that moves them is parked until code that can read it is deployed. Or their charge is only reserved until
+somebody captures or cancels it at the provider.
 
-A notification that was given up does not hold its order up, and does not count here. A dead letter that was
-discarded without its order, as older versions and writes by hand do, does: nothing starts that order again.
+A notification that was given up does not block its order, and does not count here. A dead letter that was
+discarded without its order, as older versions and manual changes do, does count: nothing starts that order
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage
 STEPS = Q(consumer__startswith="orders.") | (
     Q(consumer__startswith="outbox.") & (Q(workflow="") | Q(workflow__startswith="orders.workflows."))
 )
-"""The dead letters of steps, and those of messages that never reached one."""
+"""The consumers of dead letters of steps, and of messages that never reached a step."""
 
 AN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
@@ -30,7 +31,7 @@ DISCARDED = Q(resolution=DeadLetter.Resolution.DISCARDED)
 
 
 def dead_letters_of(order: Order) -> DeadLetterQuerySet:
-    """The dead letters that a person has to decide about before the order goes on, the newest first."""
+    """The dead letters that require a decision before the order continues, newest first."""
     found = Q(resolution=DeadLetter.Resolution.OPEN)
     if not order.is_final:
         found |= DISCARDED & Q(message_id=order.message_id)
@@ -38,7 +39,7 @@ def dead_letters_of(order: Order) -> DeadLetterQuerySet:
 
 
 def _has_a_newer_one() -> Exists:
-    """Whether a discarded dead letter is not the newest of its consumer and message."""
+    """Whether there is a newer dead letter of the same consumer and message than a discarded one."""
     newer = DeadLetter.objects.filter(
         message_id=OuterRef("message_id"), consumer=OuterRef("consumer"), pk__gt=OuterRef("pk")
     )
@@ -52,17 +53,19 @@ def _given_up() -> QuerySet[Order]:
 
 
 def is_needed(order: Order) -> bool:
-    """Whether the order waits for a person."""
+    """Return whether the order needs a person."""
     return dead_letters_of(order).exists() or parked(order) is not None or held_charge(order) is not None
 
 
 def parked(order: Order) -> OutboxMessage | None:
-    """The message that moves the order on, if it is parked."""
+    """Return the message that moves the order, if it is parked."""
     return None if order.is_final else _parked().filter(pk=order.message_id).first()
 
 
 def held_charge(order: Order) -> Payment | None:
-    """The charge that waits for a person at the provider. That of an order to be cancelled is called off."""
+    """
+    The charge that somebody must decide at the provider. For an order to be cancelled it is cancelled by us.
+    """
     if order.is_final or order.cancel_requested_at:
         return None
     return next((payment for payment in order.payments.all() if payment.is_held), None)
@@ -78,16 +81,16 @@ def _held() -> QuerySet[Payment]:
 
 
 def why(order: Order) -> str:
-    """What the order waits for a person to do, if no dead letter says it."""
+    """Return what a person has to do for the order, if there is no dead letter that shows it."""
     if message := parked(order):
         return (
-            f"Its message is parked: {message.last_error}. It is delivered by itself once code is deployed "
+            f"Its message is parked: {message.last_error}. It is delivered automatically once code is deployed "
             "that can read it."
         )
     if payment := held_charge(order):
         return (
             f"Its charge is reserved at the payment provider since {payment.held_since:%Y-%m-%d %H:%M} UTC: "
-            f"capture or cancel it there ({payment.error.partition(': ')[0]}). Then the order goes on."
+            f"capture or cancel it there ({payment.error.partition(': ')[0]}). Then the order continues."
         )
     return ""
 
@@ -97,7 +100,7 @@ def _parked() -> QuerySet[OutboxMessage]:
 
 
 def needed_by(orders: Sequence[Order]) -> set[uuid.UUID]:
-    """Those of the orders that wait for a person."""
+    """Return those of the orders that need a person."""
     unfinished = {str(order.pk): order.message_id for order in orders if not order.is_final}
     keys = {str(order.pk) for order in orders}
     discarded = DISCARDED & ~_has_a_newer_one() & Q(message_id__in=unfinished.values())
@@ -111,7 +114,7 @@ def needed_by(orders: Sequence[Order]) -> set[uuid.UUID]:
 
 
 def waiting(orders: QuerySet[Order]) -> QuerySet[Order]:
-    """Those of the orders that wait for a person, by way of what they wait for (fewer)."""
+    """Return those of the orders that need a person, starting from the causes, which are fewer."""
     ids = Case(When(key__regex=AN_ID, then=Cast("key", UUIDField())))
     waiting = DeadLetter.objects.open().filter(STEPS).values(order=ids)
     unread = Order.objects.filter(due_at__isnull=False, message_id__in=_parked().values("pk"))

@@ -1,4 +1,4 @@
-"""What orders say of the work behind dead letters: which order waits for one, and whether its step is done."""
+"""The work of orders behind dead letters: which order waits for one, and whether its step is done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from outbox.models import DeadLetter
 PERMISSION = "orders.cancel_order"
 
 WORKFLOWS = "orders.workflows."
-"""The workflows that move an order on. A dead letter that names none speaks of all of its message's."""
+"""The workflows that move an order. A dead letter without a workflow concerns all of its message's."""
 
 BEFORE: dict[str, frozenset[moves.Status]] = {
     "orders.tasks.validate": frozenset({moves.Status.PLACED}),
@@ -33,11 +33,11 @@ BEFORE: dict[str, frozenset[moves.Status]] = {
 STRANDED = "orders.tasks.refund_stranded"
 
 GIVEN_BACK = frozenset({moves.Status.CANCELLING, moves.Status.CANCELLED, moves.Status.REJECTED})
-"""The statuses in which a charge is to be given back."""
+"""The statuses in which a charge must be refunded."""
 
 
 class Orders(owners.Owner):
-    """The answers of this app."""
+    """The owner of dead letters of this app's steps."""
 
     def unfinished(self, letters: Sequence[DeadLetter], *, lock: bool) -> dict[int, owners.Unfinished]:
         orders, owed = _orders(letters, lock=lock), _owed(letters)
@@ -75,26 +75,28 @@ class Orders(owners.Owner):
 
 
 def _moves_on(letter: DeadLetter, order: Order) -> bool:
-    """Whether the order waits for the very message that the dead letter is about."""
+    """Whether the order waits for the message of this dead letter."""
     is_ours = not letter.workflow or letter.workflow.startswith(WORKFLOWS)
     return is_ours and not order.is_final and letter.message_id == order.message_id
 
 
 def _gives_back(letter: DeadLetter, order: Order, owed: set[str]) -> bool:
-    """Whether the dead letter is about a charge that went through after the order ended, and is still owed."""
+    """
+    Whether the dead letter is about a charge that succeeded after the order ended, and is not refunded yet.
+    """
     return letter.consumer == STRANDED and order.is_final and letter.key in owed
 
 
 def _about(order: Order) -> str:
     if order.is_final:
-        return f"{order.number} is {order.get_status_display()}, and its charge is not given back"
+        return f"{order.number} is {order.get_status_display()}, and its charge is not refunded"
     if order.cancel_requested_at or order.status == moves.Status.CANCELLING:
         return f"{order.number} is being cancelled and waits for this step"
     return f"{order.number} is {order.get_status_display()}"
 
 
 def _orders(letters: Sequence[DeadLetter], *, lock: bool = False) -> dict[str, Any]:
-    """The orders that the dead letters are about, by key; locked ones in one order for all."""
+    """The orders of the dead letters, by key; they are locked in a fixed order."""
     held = ExpressionWrapper(Q(lease_until__isnull=False, lease_until__gt=Now()), output_field=BooleanField())
     found = Order.objects.filter(pk__in=_ids(letters)).annotate(is_held=held).order_by("pk")
     if lock:
@@ -103,7 +105,7 @@ def _orders(letters: Sequence[DeadLetter], *, lock: bool = False) -> dict[str, A
 
 
 def _owed(letters: Sequence[DeadLetter]) -> set[str]:
-    """The orders whose charge is not given back yet, although they ended without shipping."""
+    """The orders that ended without shipping and whose charge is not refunded yet."""
     refunded = Q(refund__status=Refund.Status.SUCCEEDED)
     charged = Payment.objects.filter(order__in=_ids(letters), status=Payment.Status.SUCCEEDED).exclude(refunded)
     return {str(pk) for pk in charged.values_list("order_id", flat=True)}

@@ -1,8 +1,8 @@
 """
-Charges that a person has given back by other means, because the provider would not.
+Charges that a person has refunded by other means, because the provider would not.
 
-Only the books change here: the provider is not asked. If it gives the money back all the same, the comparison
-with its own list says so (`orders.reconciliation.comparison`).
+Only the books change here: the provider is not called. If it refunds the charge as well, the comparison with
+its records reports that (`orders.reconciliation.comparison`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from outbox import context, publisher
 
 def settle(order: Order, *, by: str, how: str) -> None:
     """
-    Note who gave the charge of an order back, and how; an order that is being cancelled has ended with it.
+    Record who refunded the charge of an order, and how; an order that is being cancelled ends with it.
 
-    Runs in the transaction of the caller, who has locked the order and knows that a charge is owed. Nothing is
-    published as `OrderRefunded`, which promises the money on the card that was charged.
+    Runs in the caller's transaction, in which the order is locked and known to have an unrefunded charge. No
+    `OrderRefunded` is published, because that promises the money on the card that was charged.
     """
     payment = Payment.objects.get(order=order, status=Payment.Status.SUCCEEDED)
     Refund.objects.update_or_create(

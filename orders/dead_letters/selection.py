@@ -1,4 +1,4 @@
-"""Selecting the dead letters of one order, for the commands that replay and discard."""
+"""Selection of the dead letters of one order, for the commands that replay and discard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from outbox.management import selection
 
 
 def key_of(number: str) -> str | None:
-    """The key of the order with this number, in whatever case; None if there is none."""
+    """Return the key of the order with this number, ignoring case; None if there is none."""
     order = Order.objects.filter(number__iexact=number).first()
     return str(order.pk) if order else None
 

@@ -1,11 +1,10 @@
 """
-Importing orders that were taken elsewhere, from the CSV of a UK online retailer.
+Import of orders that were taken elsewhere, from the CSV of a UK online retailer.
 
-One invoice is one order; its number is the idempotency key, so importing a file twice changes nothing,
-not even at the same moment. An invoice that was imported before with other lines is left as it was.
-A chunk of invoices is one transaction: an import that dies has done its last chunk or not, and goes on from
-there when it is run again. The whole file is read before the first order is placed, and every line of it is
-accounted for.
+One invoice is one order; its number is the idempotency key, so importing a file twice changes nothing, not even
+concurrently. An invoice that was imported before with other lines is left as it was. A chunk of invoices is one
+transaction: an interrupted import has done its last chunk or not, and continues from there when it is run
+again. The whole file is read before the first order is placed, and every line of it is accounted for.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from outbox import crash_points
 SCOPE = "import:online-retail"
 CURRENCY = "GBP"
 CHUNK = 100
-"""Invoices of one transaction: enough to share its costs, and done in less than a second."""
+"""Invoices per transaction: enough to share its costs, and done in less than a second."""
 
 MOST_NAMED = 1000
-"""Changed invoices that a report names; all are counted."""
+"""The number of changed invoices that a report lists; all are counted."""
 
 FORMER_SPELLINGS = ("{}.0", "'{}", '="{}"')
-"""Numbers that spreadsheets had touched were taken as they were written."""
+"""Invoice numbers that spreadsheets had altered were stored as they were written."""
 
 ENOUGH, SCARCE_STOCK = "enough", 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """The policies of an import."""
+    """The options of an import."""
 
     card: str = "pm_card_visa"
     guests: bool = False
@@ -51,7 +50,7 @@ class Options:
 
 @dataclasses.dataclass(kw_only=True)
 class ImportReport:
-    """What became of every line read; `lines_read` is the sum of all the others that speak of lines."""
+    """The result for every line read; `lines_read` is the sum of the other counts of lines."""
 
     lines_read: int = 0
     lines_imported: int = 0
@@ -66,17 +65,17 @@ class ImportReport:
     invoices_changed: list[str] = dataclasses.field(default_factory=list)
     """The first of those imported before with other lines; their orders are left as they are."""
     mistakes: list[str] = dataclasses.field(default_factory=list)
-    """The first of the lines and invoices that are wrong, each with its reason."""
+    """The first of the wrong lines and invoices, each with its reason."""
 
     @property
     def all_rejected(self) -> bool:
-        """Whether there were lines, and none could be taken."""
+        """Whether there were lines, and none was valid."""
         return 0 < self.lines_read == self.rejected.total()
 
     def check(self) -> None:
         """
         Raises:
-            AssertionError: if a line is not accounted for, which would be a mistake in this module.
+            AssertionError: if a line is not accounted for, which would be an error in this module.
         """
         taken = self.lines_imported + self.lines_merged + self.lines_repeated + self.lines_changed
         known = taken + self.rejected.total()
@@ -89,18 +88,18 @@ class ImportReport:
 
 @dataclasses.dataclass(frozen=True)
 class Invoice:
-    """An invoice of the file, and what it is as an order."""
+    """An invoice of the file, and its order."""
 
     rows: Sequence[Row]
     spelled: str
-    """Its number as the file has it: earlier releases remembered it so."""
+    """Its number as written in the file, which earlier releases stored."""
     key: services.IdempotencyKey
     items: Sequence[Row]
-    """Its rows, those of the same product at the same price added up."""
+    """Its rows; rows of the same product at the same price are merged."""
 
     @classmethod
     def of(cls, lines: Lines) -> Invoice:
-        """Read its lines as an order."""
+        """Build it from its lines."""
         return cls(lines.rows, lines.spelled, _key(lines.rows[0].invoice, lines.rows), _merged(lines.rows))
 
     @property
@@ -113,7 +112,7 @@ class Invoice:
 
     @property
     def names(self) -> list[str]:
-        """Its number, and how earlier releases may have remembered it."""
+        """Its number, and the forms in which earlier releases may have stored it."""
         return [self.number, self.spelled, *(spelling.format(self.number) for spelling in FORMER_SPELLINGS)]
 
     def said_before(self, fingerprints: dict[str, str]) -> bool | None:
@@ -125,7 +124,7 @@ class Invoice:
         return None
 
     def order_request(self, options: Options) -> services.OrderRequest:
-        """The order to be placed for it."""
+        """The order request for it."""
         first = self.rows[0]
         return services.OrderRequest(
             items=[
@@ -147,7 +146,7 @@ class Invoice:
 
 def run(path: Path, options: Options) -> Iterator[ImportReport]:
     """
-    Import the file, yielding the growing report after every chunk; of lines rejected it tells at the end.
+    Import the file, yielding the growing report after every chunk; rejected lines are complete only at the end.
 
     Raises:
         orders.imports.invoices.UnreadableFile: before any order is placed, if the file is damaged.
@@ -170,7 +169,7 @@ def run(path: Path, options: Options) -> Iterator[ImportReport]:
 
 
 def _chargeable(invoices: Iterable[Invoice], rejected: collections.Counter[str]) -> Iterator[Invoice]:
-    """Those whose total can be charged; the lines of the others are rejected."""
+    """Yield the invoices whose total can be charged; the lines of the others are rejected."""
     refusal_of = adapters.payment_gateway().refusal_of
     for invoice in invoices:
         if refusal_of(invoice.total_minor, CURRENCY):
@@ -180,7 +179,7 @@ def _chargeable(invoices: Iterable[Invoice], rejected: collections.Counter[str])
 
 
 def _chunks(invoices: Iterable[Invoice], size: int) -> Iterator[list[Invoice]]:
-    """So many at a time; a file names an invoice once."""
+    """Yield chunks of this size; a file contains an invoice once."""
     invoices = iter(invoices)
     while chunk := list(itertools.islice(invoices, size)):
         yield chunk
@@ -189,7 +188,9 @@ def _chunks(invoices: Iterable[Invoice], size: int) -> Iterator[list[Invoice]]:
 def _import_each(
     chunk: Sequence[Invoice], options: Options, rejected: collections.Counter[str]
 ) -> Iterator[tuple[Sequence[Invoice], dict[str, bool]]]:
-    """Import the chunk; if an invoice of it cannot be stored, each alone, and reject those that cannot."""
+    """
+    Import the chunk; if one of its invoices cannot be stored, import each alone and reject those that fail.
+    """
     try:
         yield chunk, _import(chunk, options)
     except (DataError, services.MixedCurrencies) as error:
@@ -209,7 +210,7 @@ def _refusal(error: DataError | services.MixedCurrencies) -> str:
 
 
 def _import(chunk: Sequence[Invoice], options: Options) -> dict[str, bool]:
-    """Place the orders of the invoices that are new; return which were there before, as `_look` does."""
+    """Place the orders of the new invoices; return the existing ones, as `_look` does."""
     with transaction.atomic(durable=True):
         _wait_for_other_imports()
         before = _look(chunk)
@@ -224,13 +225,13 @@ def _import(chunk: Sequence[Invoice], options: Options) -> dict[str, bool]:
 
 
 def _wait_for_other_imports() -> None:
-    """Let one import write at a time, so that each finds what the other has placed."""
+    """Let only one import write at a time, so that each sees what the other has placed."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"import {SCOPE}"])
 
 
 def _look(chunk: Sequence[Invoice]) -> dict[str, bool]:
-    """The invoices that were imported before, by number, and whether they said the same then."""
+    """The invoices that were imported before, by number, and whether their lines were the same."""
     keys = {name for invoice in chunk for name in invoice.names}
     records = IdempotencyRecord.objects.filter(scope=SCOPE, key__in=keys)
     fingerprints = dict(records.values_list("key", "fingerprint"))
@@ -239,7 +240,7 @@ def _look(chunk: Sequence[Invoice]) -> dict[str, bool]:
 
 
 def _create_products(invoices: Sequence[Invoice], options: Options) -> None:
-    """Create the products that are new, at the price they are first sold for."""
+    """Create the new products, at the price of their first sale."""
     rows = {row.sku: row for invoice in reversed(invoices) for row in reversed(invoice.items)}
     known = set(Product.objects.filter(sku__in=rows).values_list("sku", flat=True))
     start = 0 if options.stock == ENOUGH else SCARCE_STOCK

@@ -1,8 +1,8 @@
 """
-A file of invoices as fields, line by line, in bounded memory; a file whose structure is damaged is refused.
+A file of invoices as fields, line by line, in bounded memory; a file with a damaged structure is refused.
 
-One line is one record: a quoted text that goes on in the next line is a stray quote, and would take other
-invoices with it. What the fields say is judged in `invoices`.
+One line is one record: a quoted text that continues on the next line is a stray quote, and would swallow other
+invoices. The content of the fields is validated in `invoices`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import IO, cast
 
 LARGEST_FILE = 256 * 1024 * 1024
-"""Bytes, unpacked: five times all that the retailer published of a year."""
+"""Bytes, unpacked: five times the data that the retailer published for a year."""
 MOST_LINES = 2_000_000
 LONGEST_LINE = 64 * 1024
 UNFOLDS, HARMLESS = 100, 16 * 1024 * 1024
-"""An archive that unfolds to so many times its size, and to more than so many bytes, is no file of invoices."""
+"""
+An archive that expands by more than this factor, and to more than this many bytes, is not a file of invoices.
+"""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -28,11 +30,11 @@ GZIP = b"\x1f\x8b"
 
 
 class UnreadableFile(Exception):
-    """The file as a whole cannot be imported; says in which line, why, and what is expected."""
+    """The file as a whole cannot be imported; the message names the line, the reason, and what is expected."""
 
 
 class _Damaged(Exception):
-    """What is wrong with a line."""
+    """The error in a line."""
 
 
 def records(path: Path, columns: list[str]) -> Iterator[list[str]]:
@@ -64,7 +66,7 @@ def records(path: Path, columns: list[str]) -> Iterator[list[str]]:
 
 
 def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
-    """An archive is known by its first bytes, whatever its name."""
+    """An archive is recognised by its first bytes, whatever its name."""
     packed = file.peek(2)[:2] == GZIP if hasattr(file, "peek") else False
     return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed or path.suffix == ".gz" else file
 

@@ -1,9 +1,9 @@
 """
-Reading the CSV of a UK online retailer: what can be ordered, and why the rest cannot.
+Parsing of the CSV of a UK online retailer: which lines are valid, and why others are not.
 
-The whole file is read before the first invoice is yielded, so that a damaged one is refused before any order
-is placed. A line that says something wrong rejects its whole invoice; one that is no product of ours, such as
-postage or a cancellation, only itself.
+The whole file is read before the first invoice is yielded, so that a damaged one is refused before any order is
+placed. An invalid line rejects its whole invoice; a line that is not a product, such as postage or a
+cancellation, rejects only itself.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ COLUMNS = [
     "Country",
 ]
 PRODUCT = re.compile(r"\d{5}[A-Za-z]{0,2}|DCGS[A-Za-z0-9]{1,10}", re.ASCII | re.IGNORECASE)
-"""What a stock code of a product looks like, DCGS… being a supplier's own. POST, DOT, M, BANK CHARGES and
-gift vouchers are none."""
+"""The format of a product's stock code; DCGS… are a supplier's own. POST, DOT, M, BANK CHARGES and gift
+vouchers do not match."""
 NO_PRODUCT = re.compile(r"[A-Za-z][A-Za-z0-9_ .&/-]*", re.ASCII)
-"""What a code that is none looks like. Anything else was a product's, until something befell it: left out,
-its invoice would be a part of the order."""
+"""The format of codes that are not products. Any other code was a product's before it was damaged: without that
+line, the order would be incomplete."""
 
 COUNTRIES = {
     "Australia": "AU",
@@ -80,21 +80,23 @@ COUNTRIES = {
     "United Kingdom": "GB",
     "Unspecified": "ZZ",
 }
-"""The retailer's names as ISO 3166 codes; ZZ is the code for "not known". All that the data set has."""
+"""
+The retailer's country names as ISO 3166 codes; ZZ is the code for "not known". All that the data set contains.
+"""
 
 CUSTOMER = re.compile(r"(\d{1,12})?", re.ASCII)
 QUANTITY = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 PRICE = re.compile(r"[+-]?\d{1,12}(\.\d{0,14})?([eE][+-]?\d{1,2})?", re.ASCII)
-"""Of no more digits than are reckoned with exactly."""
+"""The maximum number of digits for exact arithmetic."""
 LARGEST_QUANTITY = 1_000_000
 LARGEST_PRICE = 1_000_000
-"""In pounds; far above every real one, so that whatever is read fits the columns it is written to."""
+"""In pounds; far above every real one, so that every parsed value fits its column."""
 MOST_OF_ONE = 2**31 - 1
-"""What a column takes of one product on one invoice."""
+"""The largest quantity of one product on one invoice that fits the column."""
 MOST_LINES = 10_000
-"""Of one invoice: many times the longest real one, and few enough to hold in memory."""
+"""Lines of one invoice: many times the longest real one, and few enough to hold in memory."""
 MOST_NAMED = 50
-"""Mistakes of a file that are named; all are counted."""
+"""The number of mistakes in a file that are listed; all are counted."""
 
 UNREADABLE, NO_CUSTOMER = "unreadable row", "no customer"
 BESIDE = "another line of the invoice is wrong"
@@ -102,7 +104,7 @@ APART = "lines of the invoice lie apart and repeat a product"
 
 
 class Row(NamedTuple):
-    """One line of an invoice that can be ordered. What it says, in this order, is what an import remembers."""
+    """One valid line of an invoice. An import stores these values, in this order."""
 
     invoice: str
     sku: str
@@ -114,14 +116,14 @@ class Row(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The lines of an invoice that can be ordered, and the invoice's number as the file spells it."""
+    """The valid lines of an invoice, and the invoice's number as written in the file."""
 
     rows: list[Row]
     spelled: str
 
 
 class Rejected(NamedTuple):
-    """Why a line cannot be ordered, and whether that puts its whole invoice in doubt."""
+    """Why a line is invalid, and whether that rejects its whole invoice."""
 
     reason: str
     damages: bool = False
@@ -131,18 +133,18 @@ WRONG = Rejected(UNREADABLE, damages=True)
 
 
 class Invoices:
-    """The invoices of a file; `lines_read`, `rejected` and `mistakes` are of the invoices so far."""
+    """The invoices of a file; `lines_read`, `rejected` and `mistakes` cover the invoices so far."""
 
     def __init__(self, path: Path, *, guests: bool, limit: int | None) -> None:
         self.path, self.guests, self.limit = path, guests, limit
         self.lines_read = 0
         self.rejected: collections.Counter[str] = collections.Counter()
         self.mistakes: list[str] = []
-        """The first of the lines and invoices that are wrong, each with its reason."""
+        """The first of the wrong lines and invoices, each with its reason."""
 
     def __iter__(self) -> Iterator[Lines]:
         """
-        Yield the lines of each invoice that can be ordered.
+        Yield the valid lines of each invoice.
 
         Raises:
             UnreadableFile: before the first invoice, if the file is damaged.
@@ -167,7 +169,7 @@ class Invoices:
                 continue
             spool.add(number, invoice, spelled, row.reason, None)
             if row.damages and any(field.strip() for field in fields):
-                # A line that names no invoice belongs to the one above, as in a table with merged cells.
+                # A line without an invoice number belongs to the one above, as in a table with merged cells.
                 spool.damage(invoice or before)
                 self._name(f"line {number}: {row.reason}")
             before = invoice or before
@@ -209,7 +211,7 @@ def _restored(line: Line) -> Row:
 
 
 def _doubt(lines: Sequence[Line], *, damaged: bool) -> tuple[str, list[Line]]:
-    """Why no line of the invoice is ordered, empty if some can be, and those that can."""
+    """Return why the whole invoice is rejected, empty if it is not, and its valid lines."""
     good = [line for line in lines if not line.reason]
     if damaged:
         return BESIDE, good
@@ -231,13 +233,13 @@ def _doubt(lines: Sequence[Line], *, damaged: bool) -> tuple[str, list[Line]]:
 
 
 def _zeros(spelled: str) -> int:
-    """The zeros before a number: spreadsheets drop them, and other shops count with them."""
+    """The leading zeros of a number: spreadsheets drop them, and in other shops they are significant."""
     number = spellings.meant(spelled)
     return len(number) - len(number.lstrip("0")) if number.isdecimal() else 0
 
 
 def _repeats_apart(lines: Sequence[Line]) -> bool:
-    """Whether two parts of the file name the same product: nobody can tell more of it from the same again."""
+    """Whether two separate parts of the file name the same product: more of it, or a duplicate."""
     parts: dict[str, int] = {}
     return any(parts.setdefault(_restored(line).sku, line.part) != line.part for line in lines)
 
@@ -250,7 +252,7 @@ def _largest(rows: Sequence[Row]) -> int:
 
 
 def _row(fields: list[str], *, guests: bool) -> Row | Rejected:
-    """The line as a row, or why it is rejected."""
+    """Return the line as a row, or why it is rejected."""
     if len(fields) != len(COLUMNS):
         return WRONG
     spelled, sku, name, quantity_text, date, price_text, customer, country = (field.strip() for field in fields)
@@ -258,7 +260,7 @@ def _row(fields: list[str], *, guests: bool) -> Row | Rejected:
     invoice, is_product = spellings.invoice_number(spelled), PRODUCT.fullmatch(sku)
     quantity, price = _quantity(spellings.meant(quantity_text)), _price(price_text)
     if not invoice or quantity is None or price is None or not _is_date(date):
-        # What is no product is not part of an order, whatever it says.
+        # A line that is not a product is not part of an order, whatever its other fields contain.
         return Rejected(UNREADABLE, damages=not invoice or bool(is_product) or _was_a_product(sku))
     if not CUSTOMER.fullmatch(customer) or not spellings.storable("".join(fields)):
         return WRONG
@@ -286,7 +288,7 @@ def _row(fields: list[str], *, guests: bool) -> Row | Rejected:
 
 
 def _was_a_product(sku: str) -> bool:
-    """Whether a code that is no product's may have been one's."""
+    """Whether an invalid code may once have been a product's."""
     return not NO_PRODUCT.fullmatch(sku) or spellings.is_nothing(sku)
 
 
@@ -295,7 +297,7 @@ def _quantity(text: str) -> int | None:
 
 
 def _price(text: str) -> Decimal | None:
-    """The price in pounds, in whole pence; None if it is none, or may be a thousand times as much."""
+    """The price in pounds, in whole pence; None if it is invalid, or may be a thousand times as much."""
     written = spellings.meant(text)
     if not PRICE.fullmatch(written) or spellings.is_ambiguous(text):
         return None

@@ -1,8 +1,8 @@
 """
-What spreadsheets make of short values: `536365.0`, `="536365"`, `'536365` and `5.36365E+05` are one number.
+Short values as spreadsheets write them: `536365.0`, `="536365"`, `'536365` and `5.36365E+05` are one number.
 
-Only what can be read in one way is read. A number that was rounded stands for many, and for none; `1.000` is a
-thousand in Germany and one in Britain; `=A1` is the value of a cell that is not here.
+Only unambiguous values are accepted. A rounded number may stand for many; `1.000` is a thousand in Germany and
+one in Britain; `=A1` refers to another cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import unicodedata
 
 LONGEST_INVOICE = 50
 LONGEST = 64
-"""Longer texts are no short values, and are not looked into."""
+"""Longer texts are not short values, and are not parsed."""
 
 _FORMULA = re.compile(r'=(?:"([^"]*)"|([+-]?[\d.,]+(?:[eE][+-]?\d+)?))', re.ASCII)
 _QUOTED = re.compile(r"['\u2018\u2019`\u00b4](.*?)['\u2018\u2019`\u00b4]?")
@@ -26,7 +26,9 @@ _INVOICE = re.compile(r"(?:#(?=\d))?\w(?:[\w ./#:-]{0,48}\w)?")
 _IMPOSSIBLE = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-"""Controls other than tabs, separators of lines, halves of characters, and what turns the direction of text."""
+"""
+Controls other than tabs, line separators, lone surrogates, and characters that change the direction of text.
+"""
 _NOTHING = frozenset(
     "nan nat none null nul n/a na undefined nil true false inf infinity".split()  # noqa: SIM905
 )
@@ -34,9 +36,9 @@ _NOTHING = frozenset(
 
 def meant(text: str) -> str:
     """
-    The text without what a spreadsheet put around it; a whole number as its digits, if none were lost.
+    Return the text without a spreadsheet's additions; a whole number as its digits, if none were lost.
 
-    A number that may be a whole one or a thousand times as much is left as it is.
+    A number that may be a whole one or a thousand times as much is returned unchanged.
     """
     return _meant(text) if len(text) <= LONGEST else text.strip()
 
@@ -54,33 +56,33 @@ def _meant(text: str) -> str:
 
 
 def invoice_number(text: str) -> str:
-    """The number of an invoice as we keep it; empty if it cannot be told which one is meant."""
+    """Return the number of an invoice as we store it; empty if it is ambiguous."""
     number = meant(text)
     if number.isdecimal() and number.isascii():
         return (number.lstrip("0") or "0") if len(number) <= LONGEST_INVOICE else ""
-    has_other_digits = any(digit.isdigit() and not digit.isascii() for digit in number)  # such as a note's
+    has_other_digits = any(digit.isdigit() and not digit.isascii() for digit in number)  # such as superscripts
     if has_other_digits or is_rounded(number) or is_nothing(number) or not _INVOICE.fullmatch(number):
         return ""
     return number
 
 
 def is_ambiguous(text: str) -> bool:
-    """Whether this is a number that one country reads as thousands, and another as a fraction."""
+    """Return whether this number means thousands in one country and a fraction in another."""
     return len(text) <= LONGEST and bool(_THOUSANDS_OR_FRACTION.fullmatch(_bare(text)))
 
 
 def is_nothing(text: str) -> bool:
-    """Whether this is how programs write that there is no value."""
+    """Return whether this is a program's notation for a missing value."""
     return text.casefold() in _NOTHING
 
 
 def is_rounded(text: str) -> bool:
-    """Whether this is a number of which digits may be lost."""
+    """Return whether digits of this number may be lost."""
     return bool(_FRACTION.fullmatch(text))
 
 
 def storable(text: str) -> bool:
-    """Whether a text is one that the database takes and a page shows as it is written."""
+    """Return whether the database accepts a text and a page shows it as it is written."""
     return not _IMPOSSIBLE.search(text)
 
 
@@ -97,9 +99,9 @@ def _bare(text: str) -> str:
 
 def _plain(character: str) -> str:
     """
-    The character in its usual width; nothing for what nobody sees.
+    Return the character in its usual width; empty for invisible ones.
 
-    Others that look alike stay: a small `²` behind a number is no digit of it.
+    Other lookalikes stay: a superscript `²` after a number is not a digit of it.
     """
     category = unicodedata.category(character)
     if category == "Cf":
@@ -111,7 +113,7 @@ def _plain(character: str) -> str:
 
 
 def _expanded(text: str) -> str:
-    """The digits of a number with an exponent; empty if it is none, or if digits were rounded away."""
+    """The digits of a number with an exponent; empty if it is invalid, or if digits were rounded away."""
     found = _EXPONENT.fullmatch(text)
     if not found:
         return ""

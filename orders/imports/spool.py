@@ -1,7 +1,8 @@
 """
-The lines of a file on disk, so that those of one invoice come together, wherever they lie, in bounded memory.
+The lines of a file on disk, so that those of one invoice can be read together, wherever they are, in bounded
+memory.
 
-It is a temporary file of SQLite's that nobody else sees, and that is gone when it is closed.
+It is a private temporary SQLite file that is deleted when it is closed.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ CREATE INDEX line_of_invoice ON line (invoice, number);
 
 
 class Line(NamedTuple):
-    """A line of the file: its number and place in it, and what was read there."""
+    """A line of the file: its number and position, and its parsed content."""
 
     number: int
     part: int
-    """Counts how often the file went from one invoice to another."""
+    """Counts how often the file changed from one invoice to another."""
     spelled: str
-    """The invoice's number as the file has it."""
+    """The invoice's number as written in the file."""
     reason: str
-    """Why the line is rejected; empty if it can be ordered."""
+    """Why the line is rejected; empty if it is valid."""
     read: list[Any] | None
-    """The values of its `invoices.Row`; None of a line that is rejected."""
+    """The values of its `invoices.Row`; None for a rejected line."""
 
 
 class Spool:
-    """Lines by their invoices, in the order in which the file first names these."""
+    """Lines by invoice, in the order in which the file first names the invoices."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")
@@ -53,12 +54,12 @@ class Spool:
         self._database.close()
 
     def add(self, number: int, invoice: str, spelled: str, reason: str, read: list[Any] | None) -> None:
-        """Note a line; one without an invoice belongs to none."""
+        """Store a line; one without an invoice belongs to none."""
         values = (self._id(invoice) if invoice else None, self._part, spelled, reason, json.dumps(read))
         self._database.execute("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?)", (number, *values))
 
     def damage(self, invoice: str) -> None:
-        """Note that a line of the invoice is wrong."""
+        """Record that a line of the invoice is wrong."""
         self._database.execute("UPDATE invoice SET damaged = 1 WHERE number = ?", (invoice,))
 
     def invoices(self) -> Iterator[tuple[int, str, bool]]:
@@ -78,15 +79,15 @@ class Spool:
         ]
 
     def reasons(self, invoice: int) -> Counter[str]:
-        """The number of lines of an invoice by the reason why they are rejected."""
+        """The number of lines of an invoice, by the reason why they are rejected."""
         return self._count("invoice = ?", invoice)
 
     def reasons_beyond(self, invoice: int, before: int) -> Counter[str]:
-        """Of the lines before line `before`, those rejected of this invoice and of later ones."""
+        """The number of rejected lines of this and later invoices, among the lines before line `before`."""
         return self._count("invoice >= ? AND number < ? AND reason != ''", invoice, before)
 
     def reasons_of_none(self, before: int | None) -> Counter[str]:
-        """Of the lines before line `before`, those that belong to no invoice; None: of all lines."""
+        """The number of lines without an invoice, among the lines before line `before`; None: of all lines."""
         return self._count("invoice IS NULL AND (?1 IS NULL OR number < ?1)", before)
 
     def _count(self, which: str, *values: int | None) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""An order's past and its own data: moves, leases, idempotency records, totals."""
+"""An order's history and its own data: moves, leases, idempotency records, totals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outbox.verification.catalogue import Invariant
 ASSIGN = "python manage.py api_client assign_orders"
 
 CLOCKS_DIFFER = dt.timedelta(seconds=30)
-"""By how much a time that a statement took may be ahead of the snapshot's."""
+"""How far the time of a statement may be ahead of the snapshot's."""
 
 
 def _legal_moves() -> list[str]:

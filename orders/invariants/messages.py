@@ -1,4 +1,4 @@
-"""Orders and the messages that move them, or tell of them."""
+"""Orders and their messages: those that move them, and those that report on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS: list[type[Event]] = contracts.EVENTS
 EVENTS = [event.name for event in _KINDS]
 
 ONCE_ONLY = [name for name in EVENTS if name not in (contracts.OrderPlaced.name, contracts.ChargeStranded.name)]
-"""OrderPlaced has a promise of its own; two workers may both find a charge stranded."""
+"""OrderPlaced has an invariant of its own; two workers may both find a charge stranded."""
 
 TOLD_AT_THE_END = [
     (str(Status.FULFILLED), contracts.OrderFulfilled.name),
@@ -24,10 +24,12 @@ TOLD_AT_THE_END = [
 ]
 
 MOST_RESUMPTIONS = 12
-"""With the sweep's doubling patience that is three quarters of an hour."""
+"""With the doubling intervals of the sweep this is three quarters of an hour."""
 
 TAKEN_WITHIN = dt.timedelta(minutes=1)
-"""How long after its delivery a step has begun, failed or been put off, if it does not wait in its queue."""
+"""
+How long after its delivery a step has started, failed or been postponed, if it does not wait in its queue.
+"""
 
 INVARIANTS = [
     Invariant(
@@ -46,7 +48,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="no-event-was-published-twice",
-        sentence="No order has two messages of one event, but for a stranded charge that two workers found.",
+        sentence="No order has two messages of one event, except for a stranded charge that two workers found.",
         sql="""
             SELECT DISTINCT coalesce(o.number, twice.key) FROM (
                 SELECT key FROM outbox_outboxmessage
@@ -99,7 +101,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="given-up-orders-are-cancelled",
-        sentence="No unfinished order waits for a step that a person has ended.",
+        sentence="No unfinished order waits for a step whose dead letter was discarded.",
         sql="""
             SELECT o.number FROM orders_order AS o
             JOIN outbox_outboxmessage AS message ON message.id = o.message_id AND message.status <> 'buried'
@@ -114,7 +116,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="unfinished-orders-keep-their-message",
-        sentence="The message that moves an unfinished order on exists, and was not given up for good.",
+        sentence="The message that moves an unfinished order exists, and was not given up for good.",
         sql="""
             SELECT o.number FROM orders_order AS o
             LEFT JOIN outbox_outboxmessage AS message ON message.id = o.message_id
@@ -127,7 +129,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="started-orders-move",
-        sentence="No order is started again and again without anything coming of it.",
+        sentence="No order is started repeatedly without making progress.",
         sql=f"""
             SELECT o.number FROM orders_order AS o
             JOIN outbox_outboxmessage AS message ON message.id = o.message_id
@@ -145,7 +147,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="ended-orders-said-so",
-        sentence="Every order that ended published how: OrderFulfilled, OrderRejected or OrderCancelled.",
+        sentence="Every ended order published its result: OrderFulfilled, OrderRejected or OrderCancelled.",
         sql="""
             SELECT o.number FROM orders_order AS o
             JOIN unnest(%(statuses)s::text[], %(events)s::text[]) AS told (status, event)
@@ -163,7 +165,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="cancellations-were-published",
-        sentence="Every order that somebody asked to cancel has its CancellationRequested.",
+        sentence="Every order whose cancellation was requested has its CancellationRequested.",
         sql=f"""
             SELECT o.number FROM orders_order AS o
             WHERE o.cancel_requested_at > %(retained)s AND {RECENT}

@@ -1,4 +1,4 @@
-"""Charges and refunds: once, of the right amount, and given back when the order is not shipped."""
+"""Charges and refunds: once, of the right amount, and refunded if the order is not shipped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from outbox.verification.catalogue import Invariant
 
 CHARGED = [str(status) for status in (Status.CHARGED, Status.CANCELLING, Status.FULFILLED)]
 ON_ITS_WAY_BACK = [str(status) for status in (Status.CANCELLING, Status.CANCELLED, Status.REJECTED)]
-"""What was charged of these is given back, whatever it was."""
+"""The charges of orders in these statuses are refunded, whatever their amount."""
 
 
 def _uncompensated(status: Status) -> str:
-    """Orders of a final status that still have a charge nobody gives back or is about to."""
+    """Orders in a final status with a charge that is neither refunded nor about to be."""
     return f"""
         SELECT o.number FROM orders_order AS o
         JOIN orders_payment AS payment ON payment.order_id = o.id AND payment.status = 'succeeded'
@@ -38,7 +38,7 @@ INVARIANTS = [
     Invariant(
         name="orders-are-charged-once",
         sentence=(
-            "An order has at most one captured, unrefunded charge, and unless it is on its way back, every "
+            "An order has at most one captured, unrefunded charge, and unless it is being cancelled, every "
             "charge is of its amount."
         ),
         sql=f"""
@@ -56,7 +56,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="shipped-orders-are-charged",
-        sentence="An order that is charged, on its way back, or shipped has a captured, unrefunded charge.",
+        sentence="An order that is charged, being cancelled, or shipped has a captured, unrefunded charge.",
         sql=f"""
             SELECT o.number FROM orders_order AS o
             LEFT JOIN orders_shipment AS shipment ON shipment.order_id = o.id
@@ -111,7 +111,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="effects-name-their-record",
-        sentence="Every charge, refund and shipment that took effect says when, and the provider's id for it.",
+        sentence="Every charge, refund and shipment that took effect has its time, and the provider's id.",
         sql="""
             SELECT idempotency_key FROM (
                 SELECT idempotency_key, provider_id, resolved_at FROM orders_payment

@@ -1,4 +1,6 @@
-"""What the invariants of orders have in common: which orders count, how late is late, and what to type."""
+"""
+Common parts of the invariants of orders: which orders count, when an order is late, and which command helps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from orders.transitions import LEASE, STEP_DEADLINE
 TRACE = "python manage.py order_trace {id}"
 
 READ = "docs/operations.md, “Reading a failed verdict”"
-"""Where no command helps."""
+"""For invariants without a command that helps."""
 
 RECENT = "(o.finished_at IS NULL OR o.finished_at >= %(since)s)"
 """Orders that may have changed since."""
@@ -22,13 +24,13 @@ OUTSTANDING = f"""
         WHERE delivery.message_id = o.message_id AND starts_with(delivery.workflow, '{WORKFLOWS}')
     )
 """
-"""Whether the workflow that moves an order on is outstanding or waits. The outbox promises that it gets on."""
+"""Whether the workflow that moves an order is outstanding or waits. The outbox guarantees its progress."""
 
 
 def patience() -> dict[str, Any]:
     """
-    How late an order, or the refund of a stranded charge, may be before somebody has to look.
+    Return how late an order, or the refund of a stranded charge, may be before it is reported.
 
-    The sweep's longest pause and a step.
+    The sweep's longest interval plus one step.
     """
     return {"patience": LONGEST_PAUSE + STEP_DEADLINE + LEASE}

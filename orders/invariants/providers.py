@@ -1,4 +1,7 @@
-"""The providers' own records of charges, refunds and shipments; `orders.reconciliation.comparison` compares."""
+"""
+Invariants about the providers' records of charges, refunds and shipments; see
+`orders.reconciliation.comparison`.
+"""
 
 from __future__ import annotations
 

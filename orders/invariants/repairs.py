@@ -1,8 +1,8 @@
 """
 Repairs of orders that are safe by construction. `outbox.verification` runs each in a transaction.
 
-Each looks again under a lock, and does what the system does anyway: deliver a message again, whose steps
-find what is done; or give back stock that no order holds.
+Each checks again under a lock, and does what the system does anyway: it delivers a message again, whose steps
+detect what is done, or releases stock that no order holds.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def _start_again(number: str) -> str:
     Order.objects.filter(pk=order.pk).update(
         resumptions=F("resumptions") + 1, due_at=Now() + Value(STEP_DEADLINE)
     )
-    return f"deliver message {order.message_id} again, so that {order.status} goes on"
+    return f"deliver message {order.message_id} again, so that {order.status} continues"
 
 
 def _refund_stranded(number: str) -> str:
-    """Deliver the message again that gives a stranded charge back; publish it if there never was one."""
+    """Deliver the message for the refund of a stranded charge again; publish it if it does not exist."""
     order = Order.objects.select_for_update(no_key=True).get(number=number)
     charged = Payment.objects.filter(order=order, status=Payment.Status.SUCCEEDED)
     if order.status not in (moves.Status.REJECTED, moves.Status.CANCELLED):
@@ -57,7 +57,7 @@ def _ask_for_charge(number: str) -> ports.Charge | None:
 
 
 def _adopt_stranded(number: str, charge: ports.Charge | None) -> str:
-    """Write a charge down that its worker could not, as that worker would have; its message refunds it."""
+    """Record a charge that its worker could not record, as that worker would have; its message refunds it."""
     order = Order.objects.select_for_update(no_key=True).get(number=number)
     if order.status not in (moves.Status.REJECTED, moves.Status.CANCELLED):
         return ""
@@ -68,11 +68,11 @@ def _adopt_stranded(number: str, charge: ports.Charge | None) -> str:
         return ""
     capture(payment, charge)
     message_id = publisher.publish(contracts.ChargeStranded.of(order))
-    return f"write charge {charge.id} down, and publish ChargeStranded as {message_id}, which refunds it"
+    return f"record charge {charge.id}, and publish ChargeStranded as {message_id}, which refunds it"
 
 
 def _release_stock(sku: str) -> str:
-    """Give back what is reserved and held by no order; more being held than reserved is left to people."""
+    """Release reserved stock that no order holds; the opposite difference needs a person."""
     product = Product.objects.select_for_update(no_key=True).get(sku=sku)
     lines = OrderLine.objects.filter(product=product, order__status__in=moves.HOLDING_STOCK)
     held = lines.aggregate(held=Sum("quantity"))["held"] or 0
@@ -88,7 +88,7 @@ def _release_stock(sku: str) -> str:
 START_AGAIN = Repair(what="start the order again", apply=_start_again)
 REFUND_STRANDED = Repair(what="refund the stranded charge", apply=_refund_stranded)
 ADOPT_STRANDED = Repair(
-    what="write the stranded charge down and refund it", apply=_adopt_stranded, ask=_ask_for_charge
+    what="record the stranded charge and refund it", apply=_adopt_stranded, ask=_ask_for_charge
 )
 ENTER_AGAIN = Repair(what="enter the forgotten order again", apply=recovery.enter_order, ask=recovery.ask)
 RELEASE_STOCK = Repair(what="release what no order holds", apply=_release_stock)

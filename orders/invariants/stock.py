@@ -1,4 +1,4 @@
-"""Shipments, and the stock they take from."""
+"""Shipments, and the stock for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="refused-shipments-are-compensated",
-        sentence="An order whose shipment was refused is on its way back or cancelled.",
+        sentence="An order whose shipment was refused is being cancelled or is cancelled.",
         sql=f"""
             SELECT o.number FROM orders_order AS o
             JOIN orders_shipment AS shipment ON shipment.order_id = o.id
@@ -30,7 +30,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="stock-adds-up",
-        sentence="Of every product, stock on hand, reserved and shipped is all that was received.",
+        sentence="For every product, stock on hand, reserved and shipped add up to what was received.",
         sql="""
             SELECT sku FROM orders_product WHERE on_hand + reserved + shipped <> received
         """,
@@ -38,7 +38,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="reservations-are-held",
-        sentence="Of every product, exactly as much is reserved as unfinished, validated orders hold.",
+        sentence="For every product, the reserved stock equals what unfinished, validated orders hold.",
         sql="""
             SELECT product.sku FROM orders_product AS product
             LEFT JOIN (
@@ -55,7 +55,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="shipped-stock-left",
-        sentence="Of every product, exactly as much is shipped as fulfilled orders were sent.",
+        sentence="For every product, the shipped stock equals what fulfilled orders contain.",
         sql="""
             SELECT product.sku FROM orders_product AS product
             LEFT JOIN (

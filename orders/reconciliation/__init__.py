@@ -1,6 +1,6 @@
 """
-The providers' own records, compared with our books, and what follows from differences.
+Comparison of the providers' records with our books, and recovery from differences.
 
-After a restore the database has forgotten what providers did: `recovery` enters it again. The comparison runs
+After a restore the database lacks what providers did meanwhile: `recovery` enters it again. The comparison runs
 as invariants, every night and on demand.
 """

@@ -1,9 +1,9 @@
 """
-The providers' own records of charges, refunds and shipments, compared with our books.
+Comparison of the providers' records of charges, refunds and shipments with our books.
 
-The books are read first, in the snapshot; the provider is asked afterwards. So whatever our books say
-took effect must be in the list; and what the list has may be too young for our books, or still on its way.
-Records that carry no key of ours, in an account that is shared, are none of our business.
+The books are read first, in the snapshot; the provider is queried afterwards. So everything that took effect in
+our books must be in the list, while records in the list may be too new for our books, or still in progress.
+Records without one of our keys, in a shared account, are ignored.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from outbox.verification.catalogue import Row, Snapshot
 Listed = TypeVar("Listed", ports.ListedCharge, ports.ListedRefund, ports.ListedParcel)
 
 MARGIN = KEY_WINDOW + dt.timedelta(hours=2)
-"""By how much older than `since` a request may be whose effect is younger: its key's life, and some."""
+"""How much older than `since` the request of a later effect may be: the life of its key, plus a margin."""
 
 IN_FLIGHT = LONGEST_PAUSE
-"""Records younger than that may be on their way into our books."""
+"""Newer records may still be missing in our books."""
 
 RESOLUTION = dt.timedelta(seconds=1)
-"""Providers say the second in which a record was made: it is up to that much younger than it says."""
+"""Providers give the second in which a record was made: it may be up to this much newer."""
 
 OURS = re.compile(r"order-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-(charge|refund(-[0-9]+)?|shipment)")
 
@@ -61,15 +61,15 @@ SHIPMENTS = """
 
 
 def values() -> dict[str, dt.timedelta]:
-    """What the queries above need."""
+    """Return the parameters of the queries above."""
     return {"margin": MARGIN}
 
 
-# Ours, there ---------------------------------------------------------------------------------------
+# In our books, missing at the provider ---------------------------------------------------------------
 
 
 def charges_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Our captured charges that the provider does not have captured, with this amount and currency."""
+    """Our captured charges that are not captured at the provider with this amount and currency."""
     known = {(charge.id, charge.amount_minor, charge.currency) for charge in _captured(snapshot)}
     for row in _took_effect(books, Payment.Status.SUCCEEDED, snapshot):
         if (row["provider_id"], row["amount_minor"], row["currency"]) not in known:
@@ -77,7 +77,7 @@ def charges_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]
 
 
 def refunds_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Our refunds that the provider does not have as given back, with this amount and currency."""
+    """Our refunds that are not done at the provider with this amount and currency."""
     done = [refund for refund in _refunds(snapshot) if refund.state is ports.RefundState.DONE]
     known = {(refund.id, refund.amount_minor, refund.currency) for refund in done}
     for row in _took_effect(
@@ -95,17 +95,17 @@ def shipments_missing_there(books: list[Row], snapshot: Snapshot) -> Iterable[st
             yield row["idempotency_key"]
 
 
-# Theirs, here --------------------------------------------------------------------------------------
+# At the provider, missing in our books ---------------------------------------------------------------
 
 
 def charges_made_twice(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Keys under which the provider holds more than one captured, unrefunded charge."""
+    """Keys under which the provider has more than one captured, unrefunded charge."""
     kept = collections.Counter(charge.idempotency_key for charge in _kept(snapshot))
     return [key for key, count in kept.items() if count > 1]
 
 
 def charges_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Captured, unrefunded charges at the provider of which our books know nothing, the order's end aside."""
+    """Captured, unrefunded charges at the provider that are missing in our books, except for ended orders."""
     ours = {row["idempotency_key"]: row for row in books}
     twice = set(charges_made_twice(books, snapshot))
     for charge in _settled(_kept(snapshot), snapshot):
@@ -124,7 +124,7 @@ def charges_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
 
 
 def charges_stranded(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Orders that ended unshipped while the provider holds a charge of theirs that our books do not have."""
+    """Orders that ended unshipped, with a charge at the provider that is missing in our books."""
     ours = {row["idempotency_key"]: row for row in books}
     for charge in _settled(_kept(snapshot), snapshot):
         row = ours.get(charge.idempotency_key)
@@ -141,7 +141,7 @@ def charges_stranded(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
 
 
 def refunds_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Refunds at the provider under a key of ours that our books have not, or as made by other means."""
+    """Refunds at the provider under our keys that our books do not have, or have as made by other means."""
     ours = {row["idempotency_key"]: row for row in books}
     for refund in _settled(_refunds(snapshot), snapshot):
         row = ours.get(refund.idempotency_key)
@@ -156,7 +156,7 @@ def refunds_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
 
 
 def shipments_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str]:
-    """Shipments at the warehouse under a key of ours that our books do not have as shipped."""
+    """Shipments at the warehouse under our keys that are not shipped in our books."""
     ours = {row["idempotency_key"]: row for row in books}
     for parcel in _settled(_parcels(snapshot), snapshot):
         row = ours.get(parcel.idempotency_key)
@@ -170,14 +170,14 @@ def shipments_missing_here(books: list[Row], snapshot: Snapshot) -> Iterable[str
 
 
 def _took_effect(books: list[Row], status: str, snapshot: Snapshot) -> Iterator[Row]:
-    """Our rows that took effect; those in the margin before `since` are there for the other direction."""
+    """Our rows that took effect; those in the margin before `since` are only for the other direction."""
     for row in books:
         if row["status"] == status and (snapshot.since is None or row["requested_at"] >= snapshot.since):
             yield row
 
 
 def _settled(records: Iterable[Listed], snapshot: Snapshot) -> Iterator[Listed]:
-    """Their records that carry a key of ours, since the run's `since`, and old enough for our books."""
+    """Records with one of our keys, since the run's `since`, and old enough to be in our books."""
     for record in records:
         old_enough = _long_ago(record.made_at, snapshot)
         young_enough = snapshot.since is None or record.made_at + RESOLUTION > snapshot.since
@@ -186,19 +186,19 @@ def _settled(records: Iterable[Listed], snapshot: Snapshot) -> Iterator[Listed]:
 
 
 def _long_ago(at: dt.datetime | None, snapshot: Snapshot) -> bool:
-    """Whether our books know of it by now, or never will: it happened before the database was restored."""
+    """Whether our books must have it by now, or never will: it happened before the database was restored."""
     restored = snapshot.once("restore", lambda: Restore.objects.order_by("-noted_at")[:1])
     known_since = max([snapshot.at - IN_FLIGHT, *(restore.noted_at for restore in restored)])
     return at is not None and at < known_since
 
 
 def _order(record: Listed) -> Order | None:
-    """The order that a record of theirs names, as it is now."""
+    """The order of a provider's record, in its current state."""
     return Order.objects.filter(pk=recovery.order_of(record.idempotency_key)).first()
 
 
 def _goes_on(record: Listed) -> bool:
-    """Whether a step of the order is still to come, which looks the record up."""
+    """Whether a later step of the order will look the record up."""
     order = _order(record)
     return order is not None and not order.is_final
 
@@ -208,7 +208,7 @@ def _captured(snapshot: Snapshot) -> list[ports.ListedCharge]:
 
 
 def _kept(snapshot: Snapshot) -> list[ports.ListedCharge]:
-    """Captured charges under a key of ours that are not given back in full, nor about to be."""
+    """Captured charges under our keys that are neither fully refunded nor about to be."""
     returned: collections.Counter[str] = collections.Counter()
     for refund in _refunds(snapshot):
         returned[refund.charge_id] += refund.amount_minor

@@ -1,4 +1,4 @@
-"""Order numbers: never given twice, also when the sequence went back in time with its database."""
+"""Order numbers: never assigned twice, even if the sequence was reset by a restore."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from django.db import connection
 from outbox.models import Restore
 
 MOST_PER_SECOND = 1_000
-"""Numbers given in a second at most: several times what one database was seen to take."""
+"""The maximum of numbers assigned per second: several times what one database was measured to handle."""
 
 UNKNOWN_SPAN = dt.timedelta(days=1)
-"""How much is thought to be lost where the restored data does not say when it ends."""
+"""The assumed loss if the restored data do not show when they end."""
 
 SLACK = 60
-"""Seconds by which what is known of the lost time may be wrong."""
+"""The uncertainty of the lost time, in seconds."""
 
 
 def skip_forgotten(restore: Restore) -> None:
-    """Go on above all numbers that may have been given in the time that the database has forgotten."""
+    """Continue above all numbers that may have been assigned in the time that the restore lost."""
     span = restore.noted_at - restore.data_until if restore.data_until else UNKNOWN_SPAN
     with connection.cursor() as cursor:
         cursor.execute("SELECT last_value FROM orders_number")
@@ -29,7 +29,7 @@ def skip_forgotten(restore: Restore) -> None:
 
 
 def first_after(last: int, span: dt.timedelta) -> int:
-    """A round number above all that can have been given in `span` after `last`."""
+    """Return a round number above all that can have been assigned in `span` after `last`."""
     given = math.ceil((max(0.0, span.total_seconds()) + SLACK) * MOST_PER_SECOND)
     step = 10 ** len(str(given - 1))
     return int(((last + given) // step + 1) * step)

@@ -1,11 +1,11 @@
 """
-Entering again what providers did for an order and the database has forgotten.
+Entering again what providers did for an order and a restore has lost.
 
-After a restore the providers know more than the database: charges, refunds and parcels of which no row
-tells, under keys that the providers may have forgotten, too. So an order from before is looked up under its
-own references before anything is asked for. Orders that are older than a key's life are treated
-alike, restore or not: for them a forgotten row would be a second charge.
-What nobody here knows at all is found by `comparison` and entered by `repairs`.
+After a restore the providers know more than the database: charges, refunds and parcels without a row, under
+keys that the providers may have dropped, too. So an order from before the restore is looked up under its own
+references before any call is made. Orders that are older than a key's life are treated alike, with or without a
+restore: for them a lost row would mean a second charge. Orders that are missing completely are found by
+`comparison` and entered by `repairs`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from outbox.database import clock, storable
 from outbox.resilience import Permanent
 
 BY = "restore"
-"""Who asks for a cancellation that providers remember and the database does not."""
+"""The recorded requester of a cancellation that is known only from providers."""
 
 NOTE = "found at the provider"
 
 LONGEST_NUMBER = 20
-"""Characters of an order's number."""
+"""Maximum length of an order's number."""
 
 
 class StockForgotten(Permanent):
-    """An order was charged, and the restored stock does not have what it needs: correct the stock."""
+    """An order was charged, and the restored stock is too low for it: correct the stock."""
 
 
 class Found(NamedTuple):
-    """What the providers did for an order; a charge may also be refused, or not decided on."""
+    """What the providers did for an order; a charge may also be refused or undecided."""
 
     charge: ports.Charge | None
     refund: ports.RefundReceipt | None
@@ -46,11 +46,11 @@ class Found(NamedTuple):
 
 def look_up(order: Order) -> Found:
     """
-    What the providers know of a claimed order, by its own references.
+    Return what the providers know of a claimed order, by its own references.
 
     Raises:
-        orders.transitions.Fenced: if somebody else has taken the order meanwhile.
-        outbox.resilience.Transient: if a provider does not answer.
+        orders.transitions.Fenced: if another worker has claimed the order meanwhile.
+        outbox.resilience.Transient: if a provider does not respond.
     """
     gateway = adapters.payment_gateway()
     charge = gateway.look_up(idempotency_key=effects.charge_key(order.pk))
@@ -70,10 +70,10 @@ def _parcel_of(order_id: uuid.UUID) -> ports.Parcel | None:
 
 def hold(order: Order) -> None:
     """
-    Hold a claimed order on, after one call and before the next.
+    Extend the lease of a claimed order, after one call and before the next.
 
     Raises:
-        orders.transitions.Fenced: if somebody else has taken the order meanwhile.
+        orders.transitions.Fenced: if another worker has claimed the order meanwhile.
     """
     extend(order)
     crash_points.reached("recovery.held")
@@ -81,12 +81,12 @@ def hold(order: Order) -> None:
 
 def catch_up(order: Order) -> bool:
     """
-    Look a claimed order up and enter what is found; return whether it was moved, by this or by somebody else.
+    Look a claimed order up and enter what is found; return whether it was moved, by this or by another worker.
 
     Raises:
         StockForgotten: if it cannot be entered.
-        orders.ports.ChargeDiffers: if it was charged with another amount, and nobody has asked to cancel it.
-        outbox.resilience.Transient: if a provider does not answer; nothing is asked for before it does.
+        orders.ports.ChargeDiffers: if another amount was charged, and no cancellation is requested.
+        outbox.resilience.Transient: if a provider does not respond; no other call is made before it does.
     """
     with fence("catch_up"):
         found = look_up(order)
@@ -101,7 +101,7 @@ def catch_up(order: Order) -> bool:
 
 
 def catch_up_placed(order_id: str) -> bool:
-    """Claim an order that was just placed, as the database says, and catch up on it; see `catch_up`."""
+    """Claim an order whose status is placed, and catch up on it; see `catch_up`."""
     order = claims.claim(order_id, only_from=frozenset({moves.Status.PLACED}))
     if order is None:
         return True
@@ -116,7 +116,7 @@ def catch_up_placed(order_id: str) -> bool:
 
 def _enter(order: Order, found: Found) -> None:
     if order.status in moves.UNCHARGED and found.charge and not found.charge.is_decided:
-        payment_of(order, found.charge)  # open: whoever cancels or charges the order waits for it
+        payment_of(order, found.charge)  # open: the step that cancels or charges the order waits for it
     captured = found.charge if found.charge and found.charge.succeeded else None
     if captured and order.status in moves.UNCHARGED and not order.cancel_requested_at:
         effects.check_amount(order, captured)
@@ -138,7 +138,7 @@ def _enter(order: Order, found: Found) -> None:
 
 
 def payment_of(order: Order, charge: ports.Charge) -> Payment:
-    """The order's payment, written down anew if it is forgotten."""
+    """Return the order's payment; create it again if it is lost."""
     payment, _ = Payment.objects.get_or_create(
         idempotency_key=effects.charge_key(order.pk),
         defaults={"order": order, "amount_minor": charge.amount_minor, "currency": charge.currency},
@@ -151,19 +151,19 @@ def _reserve(order: Order) -> None:
         stock.reserve(order)
     except stock.OutOfStock as short:
         raise StockForgotten(
-            f"{order.number} is charged, and {short} is not in stock as restored: receive it, then replay"
+            f"{order.number} is charged, and {short} is not in the restored stock: receive it, then replay"
         ) from short
 
 
-# orders that are forgotten as a whole --------------------------------------------------------------
+# Orders that are missing completely ------------------------------------------------------------------
 
 
 def ask(key: str) -> Found:
     """
-    What the providers know of the order that one of its keys names.
+    Return what the providers know of the order of a key.
 
     Raises:
-        outbox.resilience.Transient: if a provider does not answer.
+        outbox.resilience.Transient: if a provider does not respond.
     """
     gateway, order_id = adapters.payment_gateway(), order_of(key)
     charge, refund = gateway.look_up(idempotency_key=effects.charge_key(order_id)), None
@@ -174,11 +174,12 @@ def ask(key: str) -> Found:
 
 def enter_order(key: str, found: Found) -> str:
     """
-    Enter an order that only the providers know, in the caller's transaction; say what becomes of it.
+    Enter an order that only the providers know, in the caller's transaction; return what happens to it.
 
-    It takes the usual way, on which its steps find what was done. A parcel says what was ordered, so such an
-    order ends as shipped. Without one nobody knows: the order is cancelled and its charge refunded, or the
-    refund found. Empty, and left to a person: what does not add up, as a parcel without a charge.
+    It is processed as usual, and its steps find what was done. A parcel contains what was ordered, so such an
+    order ends as shipped. Without a parcel its contents are unknown: the order is cancelled and its charge
+    refunded, or the refund found. Inconsistent cases, such as a parcel without a charge, are left to a person
+    (empty result).
     """
     order_id = order_of(key)
     if not found.charge or not found.charge.succeeded or Order.objects.filter(pk=order_id).exists():
@@ -186,7 +187,7 @@ def enter_order(key: str, found: Found) -> str:
     if not found.parcel:
         order = _write(order_id, found.charge, found.parcel, [])
         services.ask_to_cancel(order, requested_by=BY)
-        return f"enter {order.number} ({order_id}), whose contents are forgotten, and cancel and refund it"
+        return f"enter {order.number} ({order_id}), whose contents are lost, and cancel and refund it"
     lines = _lines(found.parcel, found.charge)
     if found.refund or not lines:
         return ""
@@ -195,7 +196,7 @@ def enter_order(key: str, found: Found) -> str:
 
 
 def order_of(key: str) -> uuid.UUID:
-    """The id of the order that a key of ours names."""
+    """Return the id of the order of one of our keys."""
     return uuid.UUID(key.removeprefix("order-")[:36])
 
 
@@ -225,7 +226,7 @@ def _write(
 
 
 def _number(parcel: ports.Parcel | None) -> str:
-    """The number its customer knows, if a parcel says it and nobody else has it by now; else a new one."""
+    """The number its customer knows, if it is in the parcel and not in use; otherwise a new one."""
     known = parcel.order_number if parcel else ""
     if 0 < len(known) <= LONGEST_NUMBER and not Order.objects.filter(number=known).exists():
         return known
@@ -235,7 +236,7 @@ def _number(parcel: ports.Parcel | None) -> str:
 
 
 def _lines(parcel: ports.Parcel, charge: ports.Charge) -> list[OrderLine]:
-    """What the parcel says was ordered, at prices that add up to the charge; none if that cannot be said."""
+    """The ordered lines according to the parcel, with prices that add up to the charge; empty if impossible."""
     products = Product.objects.filter(currency=charge.currency).in_bulk(
         [sku for sku, _ in parcel.lines], field_name="sku"
     )

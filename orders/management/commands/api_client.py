@@ -12,15 +12,15 @@ from orders.models import ApiClient
 
 
 class Command(BaseCommand):
-    help = "Lists the clients of the API, and gives them orders that were placed before orders had clients."
+    help = "Lists the clients of the API, and assigns orders that were placed before orders had clients."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
         verbs.add_parser("list", help="List the clients and how many of their tokens are not revoked.")
         verbs.add_parser(
             "assign_orders",
-            help="Give orders without a client the one whose key placed them: once, when the last process of a "
-            "version without clients has ended. Running it again changes nothing.",
+            help="Assign orders without a client to the one whose key placed them: once, when the last process "
+            "of a version without clients has ended. Running it again changes nothing.",
         )
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -32,4 +32,4 @@ class Command(BaseCommand):
             self.stdout.write(f"{client.name}\t{client.in_use} tokens\tsince {client.created_at:%Y-%m-%d}")
 
     def _assign_orders(self) -> None:
-        self.stdout.write(f"{ownership.assign_orders()} orders have got their client.")
+        self.stdout.write(f"{ownership.assign_orders()} orders were assigned to their client.")

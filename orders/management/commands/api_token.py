@@ -19,52 +19,50 @@ LONGEST_TEXT = 100_000
 
 
 class Command(BaseCommand):
-    help = "Makes, lists, rotates, restricts, revokes and identifies the bearer tokens of API clients."
+    help = "Creates, lists, rotates, restricts, revokes and identifies the bearer tokens of API clients."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        create = verbs.add_parser("create", help="Make a token and print it, this once.")
+        create = verbs.add_parser("create", help="Create a token and print it once.")
         create.add_argument("name", help="The token's name.")
         create.add_argument(
             "--client",
             default="",
-            help="The client it belongs to, made if there is none; else a new one of the token's name.",
+            help="The client it belongs to, created if it does not exist (default: a new one with that name).",
         )
         create.add_argument(
             "--scopes", nargs="+", required=True, help=f"What it may do: {', '.join(tokens.SCOPES)}."
         )
         create.add_argument(
-            "--from", dest="networks", nargs="+", default=[], metavar="CIDR", help="Accept it from there only."
+            "--from", dest="networks", nargs="+", default=[], metavar="CIDR", help="Accept it only from there."
         )
-        listing = verbs.add_parser("list", help="List the tokens. The secrets are not stored.")
+        listing = verbs.add_parser("list", help="List the tokens. Their secrets are not stored.")
         listing.add_argument(
             "--without-expiry",
             action="store_true",
-            help="Only those that are in use and never expire: from before secrets expired, or made so.",
+            help="Only tokens in use that never expire.",
         )
-        rotate = verbs.add_parser("rotate", help="Give a token a new secret and print it, this once.")
+        rotate = verbs.add_parser("rotate", help="Give a token a new secret and print it once.")
         rotate.add_argument("name")
         rotate.add_argument(
             "--overlap",
             type=int,
             default=0,
             metavar="HOURS",
-            help="How long the old secret stays valid; it stops at once when not given.",
+            help="How long the old secret stays valid (default: it becomes invalid at once).",
         )
         for verb in (create, rotate):
             life = verb.add_mutually_exclusive_group()
             life.add_argument("--expires", type=int, metavar="DAYS", help="Else API_TOKEN_LIFETIME_DAYS.")
             life.add_argument("--never-expires", action="store_true", help="Valid until it is revoked.")
-        allow = verbs.add_parser("allow", help="Say where a token may be used from.")
+        allow = verbs.add_parser("allow", help="Set the networks from which a token may be used.")
         allow.add_argument("name")
         where = allow.add_mutually_exclusive_group(required=True)
         where.add_argument("--from", dest="networks", nargs="+", metavar="CIDR")
         where.add_argument("--from-anywhere", dest="networks", action="store_const", const=[])
-        revoke = verbs.add_parser("revoke", help="End a token for good.")
+        revoke = verbs.add_parser("revoke", help="Revoke a token permanently.")
         revoke.add_argument("name")
-        verbs.add_parser(
-            "identify", help="Say whose a leaked secret is. It is typed in or piped in, never argued."
-        )
+        verbs.add_parser("identify", help="Find the token of a leaked secret, which is typed in or piped in.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         refusals = (tokens.UnknownScope, tokens.BadNetwork, tokens.NameTaken, tokens.NoSuchToken)
@@ -103,7 +101,7 @@ class Command(BaseCommand):
         typed = getpass.getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.read(LONGEST_TEXT)
         identity = tokens.identify(typed)
         if identity is None:
-            raise CommandError("this is no secret of a token that was made here")
+            raise CommandError("this is not the secret of a token that was created here")
         token = identity.token
         until = f" until {_minute(identity.valid_until)}" if identity.valid_until else ""
         self.stdout.write(
@@ -112,8 +110,8 @@ class Command(BaseCommand):
         )
         if identity.state == "valid":
             self.stderr.write(
-                f"It opens the API now: `api_token rotate {token.name}` replaces it at once, "
-                f"`api_token revoke {token.name}` ends the token."
+                f"It is valid now: `api_token rotate {token.name}` replaces it at once, "
+                f"`api_token revoke {token.name}` revokes the token."
             )
 
     def _list(self, *, without_expiry: bool, **_: Any) -> None:
@@ -144,7 +142,7 @@ class Command(BaseCommand):
         self.stdout.write(secret)
         until = f"until {_minute(token.expires_at)}" if token.expires_at else "until it is revoked"
         self.stderr.write(
-            f"Keep it now: only its hash is stored, it cannot be shown again. Client {token.client.name}; "
+            f"Store it now: only its hash is kept, it cannot be shown again. Client {token.client.name}; "
             f"valid {until}."
         )
 

@@ -12,7 +12,7 @@ from orders.api import document, problems
 
 
 class Command(BaseCommand):
-    help = "Writes docs/openapi.json and docs/problems.md as the code has them."
+    help = "Writes docs/openapi.json and docs/problems.md from the code."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--to", type=Path, default=settings.BASE_DIR / "docs", help="The directory.")

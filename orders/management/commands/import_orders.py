@@ -17,10 +17,10 @@ from orders.imports import importer, invoices
 from orders.management.commands.place_order import CARDS
 
 SLOWEST = 0.001
-"""Orders a second."""
+"""Orders per second."""
 
 MOST_NAMED = 50
-"""Changed invoices that the closing sentence names; the report as JSON names more."""
+"""The number of changed invoices in the closing sentence; the JSON report lists more."""
 
 
 class Command(RichCommand):
@@ -29,19 +29,19 @@ class Command(RichCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="A .csv or .csv.gz with the columns of the retailer.")
         parser.add_argument("--limit", type=int, help="At most that many invoices.")
-        parser.add_argument("--rate", type=float, help="Orders a second; as fast as it goes when not given.")
+        parser.add_argument("--rate", type=float, help="Orders per second (default: unlimited).")
         parser.add_argument("--dry-run", action="store_true", help="Read and report, write nothing.")
         parser.add_argument(
             "--no-customer",
             choices=["skip", "guest"],
             default="skip",
-            help="Lines without a customer: reject them, or take them as a guest's.",
+            help="Lines without a customer: reject them, or accept them as a guest's.",
         )
         parser.add_argument(
             "--stock",
             choices=["enough", "scarce"],
             default="enough",
-            help=f"Receive what each invoice takes, or only {importer.SCARCE_STOCK} of each new product.",
+            help=f"Receive what each invoice needs, or only {importer.SCARCE_STOCK} of each new product.",
         )
         parser.add_argument("--card", choices=sorted(CARDS), default="visa")
         parser.add_argument("--format", choices=["table", "json"], default="table")
@@ -98,7 +98,7 @@ class Command(RichCommand):
 
     @property
     def err_console(self) -> Any:
-        """Progress is talk: it goes to standard error, so that the report can be piped."""
+        """Progress goes to standard error, so that the report can be piped."""
         return self.make_rich_console(file=self.stderr)
 
     def _show(self, report: importer.ImportReport, options: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--sku", action="append", required=True, help="A product; repeat for more.")
         parser.add_argument(
-            "--quantity", action="append", type=int, help="How many of each --sku, in the same order (1)."
+            "--quantity", action="append", type=int, help="The quantity of each --sku, in the same order (1)."
         )
         parser.add_argument("--card", default="visa", help=f"{', '.join(CARDS)}, or a provider's token pm_….")
         parser.add_argument("--name", default="")
@@ -44,7 +44,7 @@ class Command(BaseCommand):
             "--wait",
             type=float,
             metavar="SECONDS",
-            help="Wait until the order is final, that long at most; exit 3 when it is not.",
+            help="Wait at most this long until the order is final; exit 3 if it is not.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -59,7 +59,7 @@ class Command(BaseCommand):
         try:
             validate_email(options["email"] or "none@example.com")
         except ValidationError as refused:
-            raise CommandError(f"--email {options['email'][:80]!r} is no address.") from refused
+            raise CommandError(f"--email {options['email'][:80]!r} is not an address.") from refused
         for option in ("name", "email", "push_token", "key"):
             if cards.are_in(options[option] or ""):
                 raise CommandError(
@@ -102,7 +102,7 @@ class Command(BaseCommand):
             raise CommandError(f"Another order with the key {refused} is being placed; try again.") from refused
         except DataError as refused:
             reason = str(refused).partition("\n")[0]
-            raise CommandError(f"A value is too long, too large or no text: {reason}.") from refused
+            raise CommandError(f"A value is too long, too large or not text: {reason}.") from refused
         again = " (placed before under this key)" if placed.replayed else ""
         self.stdout.write(f"{placed.order.number}{again}")
         if options["wait"] is not None:
