@@ -337,7 +337,7 @@ class IdempotencyRecord(models.Model):
 
 
 class ApiClient(models.Model):
-    """A user of the API. Orders, idempotency keys and the rate belong to the client, whichever token it uses."""
+    """A user of the API. Orders, idempotency keys and the rate are the client's, whichever token it uses."""
 
     name = models.CharField(max_length=100, unique=True)
     created_at = models.DateTimeField(db_default=Now())
