@@ -1,4 +1,4 @@
-"""`python -m benchmarks`, which `run.py bench` starts with servers of its own."""
+"""`python -m benchmarks`, which `run.py bench` starts with its own servers."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The benchmark as an app: one notification per order, and times of steps where they are wanted."""
+"""The benchmark's app: one notification per order, and timestamps of steps if they are enabled."""
 
 from django.apps import AppConfig
 

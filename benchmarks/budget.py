@@ -1,8 +1,8 @@
 """
-What one order may cost, in counts that no machine changes.
+The budget of one order, in counts that do not depend on the machine.
 
-They are what the code needs today; a change that needs more fails `run.py bench --quick`. Lower them when
-the code needs less.
+They are what the code needs today; a change that needs more fails `run.py bench --quick`. Lower them when the
+code needs less.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Of one order, from placing to its e-mail."""
+    """The counts of one order, from placing to its e-mail."""
 
     queries: float
-    """SQL statements, savepoints included, BEGIN and COMMIT not."""
+    """SQL statements, including savepoints, but not BEGIN and COMMIT."""
     transactions: float
     messages: float
-    """That went through the broker."""
+    """Messages that went through the broker."""
 
 
 PLACING = Counts(queries=2, transactions=1, messages=0)
 DELIVERIES = 2
-"""Of one order: to its steps, and to its e-mail."""
+"""The broker messages of one order: to its steps, and to its e-mail."""
 
 WHOLE_ORDER = Counts(queries=14.45 + DELIVERIES, transactions=9.45 + DELIVERIES, messages=2)
 """
-With what the relay needs per batch shared by 20 orders.
+Including the relay's statements per batch, shared by 20 orders.
 
-To follow a delivery costs one statement with a transaction of its own, and may not cost more.
+Tracking a delivery costs one statement with its own transaction, and may not cost more.
 """

@@ -1,4 +1,4 @@
-"""Runs the scenarios one after the other, prints what they found, and writes it down."""
+"""Runs the scenarios one after the other, prints their results, and writes the report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NOT_BY_DEFAULT = ("soak",)
 
 
 def main(words: list[str]) -> int:
-    """Run what the words ask for; 1 when anything was incorrect or over its budget."""
-    asked = command_line.read(words)
+    """Run what the arguments select; return 1 if anything was incorrect or over its budget."""
+    arguments = command_line.read(words)
     import django
 
     django.setup()
@@ -27,49 +27,51 @@ def main(words: list[str]) -> int:
     from benchmarks.scenarios import load
 
     began, results, problems = time.monotonic(), [], []
-    for name in chosen(asked):
-        _say(f"{name} ...")
+    for name in chosen(arguments):
+        _print_progress(f"{name} ...")
         try:
-            result = load(name)(options_of(asked), lambda text: _say(f"  {text}"))
+            result = load(name)(options_of(arguments), lambda text: _print_progress(f"  {text}"))
         except (Incorrect, NotReady, TimeoutError) as failure:
             problems.append(f"{name}: {failure}")
             continue
         results.append(result)
         problems += [f"{name}: {failure}" for failure in result.failures]
         print(report.table(result), flush=True)
-    path = Path(asked.report or ".orderflow/benchmark.json")
-    report.write(path, results, arguments=vars(asked))
-    if asked.quick:
-        print("A quick run judges correctness and counts; its times are of too few orders.", flush=True)
-    _say(f"{time.monotonic() - began:.0f} s. Written to {path}")
+    path = Path(arguments.report or ".orderflow/benchmark.json")
+    report.write(path, results, arguments=vars(arguments))
+    if arguments.quick:
+        print(
+            "A quick run checks correctness and counts; it has too few orders for meaningful times.", flush=True
+        )
+    _print_progress(f"{time.monotonic() - began:.0f} s. Written to {path}")
     for problem in problems:
         print(f"FAILED  {problem}", flush=True)
     return 1 if problems else 0
 
 
-def chosen(asked: argparse.Namespace) -> list[str]:
+def chosen(arguments: argparse.Namespace) -> list[str]:
     """The scenarios to run, in their own order."""
-    if asked.scenarios:
-        return [name for name in command_line.SCENARIOS if name in asked.scenarios]
-    if asked.quick:
+    if arguments.scenarios:
+        return [name for name in command_line.SCENARIOS if name in arguments.scenarios]
+    if arguments.quick:
         return list(QUICK)
     return [name for name in command_line.SCENARIOS if name not in NOT_BY_DEFAULT]
 
 
-def options_of(asked: argparse.Namespace) -> Any:
-    """What the scenarios get to know of the command line."""
+def options_of(arguments: argparse.Namespace) -> Any:
+    """The options that scenarios receive."""
     from benchmarks.scenarios import Options
 
     return Options(
-        quick=asked.quick,
-        rounds=asked.rounds or (1 if asked.quick else command_line.ROUNDS),
-        size=asked.size,
-        broker=asked.broker,
-        minutes=asked.minutes,
-        published=asked.published or 1_000_000,
+        quick=arguments.quick,
+        rounds=arguments.rounds or (1 if arguments.quick else command_line.ROUNDS),
+        size=arguments.size,
+        broker=arguments.broker,
+        minutes=arguments.minutes,
+        published=arguments.published or 1_000_000,
     )
 
 
-def _say(text: str) -> None:
-    """Progress is talk: it goes to standard error, so that the tables can be piped."""
+def _print_progress(text: str) -> None:
+    """Progress goes to standard error, so that the tables can be piped."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Counting what one order costs: statements, transactions, broker messages. In one process, without a clock."""
+"""Counting what one order costs: statements, transactions, broker messages. In one process, without times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from outbox.relay import relay
 
 
 class Counter:
-    """Counts the statements and transactions of this process's session while it is watched."""
+    """Counts the statements and transactions of this process's session while it is active."""
 
     def __init__(self) -> None:
         self.queries = self.transactions = self.messages = 0
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Count until the end of the block; what a new session is asked first is no order's cost."""
+        """Count until the end of the block; the initial queries of a new session do not count."""
         connection.ensure_connection()
         ended = {name: getattr(connection, name) for name in ("commit", "rollback")}
         for name, end in ended.items():
@@ -35,7 +35,7 @@ class Counter:
                 delattr(connection, name)
 
     def per(self, orders: int) -> Counts:
-        """What was counted, divided by orders."""
+        """Return the counts divided by the number of orders."""
         return Counts(
             queries=self.queries / orders,
             transactions=self.transactions / orders,
@@ -44,7 +44,7 @@ class Counter:
 
     def _count(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         self.queries += 1
-        # Without an open block each statement is a transaction of its own.
+        # Outside a transaction block each statement is its own transaction.
         self.transactions += not connection.in_atomic_block
         return execute(sql, params, many, context)
 
@@ -57,7 +57,9 @@ class Counter:
 
 
 def work_off(counter: Counter, *, app: Celery | None = None) -> None:
-    """Run everything that waits in the broker of `app`, or relay and run the project's own, counting it all."""
+    """
+    Run everything that waits in the broker of `app`, or run the relay and the project's tasks, and count it.
+    """
     relays, app = app is None, app or current_app
     with app.connection_for_read() as link:
         queues = [queue(link.default_channel) for queue in app.amqp.queues.values()]

@@ -1,4 +1,4 @@
-"""For a relay that has only the clock, as if every wake-up were lost: `-I benchmarks.deaf`."""
+"""For a relay that only polls, as if every wake-up were lost: `-I benchmarks.deaf`."""
 
 from celery import current_app
 

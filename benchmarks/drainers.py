@@ -1,4 +1,4 @@
-"""Relays side by side: `python -m benchmarks.drainers RELAYS`. Prints one line of JSON."""
+"""Concurrent relays: `python -m benchmarks.drainers RELAYS`. Prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def main(words: list[str]) -> int:
-    """Drain in that many processes at once and report."""
+    """Drain in this many processes at once and print the result."""
     import django
 
     django.setup()

@@ -1,4 +1,4 @@
-"""What one process of the benchmark finds in its environment; the only reader of it."""
+"""The environment of one process of the benchmark; only this module reads it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("BENCHMARK_FOLDER", ".orderflow"))
-"""Where the ledger of the stubs and the logs of the workers are."""
+"""The folder of the stubs' ledger and the workers' logs."""
 
 ANSWER_SECONDS = float(os.environ.get("BENCHMARK_ANSWER_SECONDS", "0"))
-"""How long a stub provider takes to answer."""
+"""How long a stub provider takes to respond."""
 
 NOTES_TIMES = bool(os.environ.get("BENCHMARK_TIMES"))
-"""Whether workers note when steps begin and end, for the scenario `latency`."""
+"""Whether workers record when steps begin and end, for the scenario `latency`."""
 
 DATA = Path(
     os.environ.get(
@@ -22,10 +22,10 @@ DATA = Path(
 """The retailer's file, for the scenario `importing`."""
 
 IS_NAIVE = bool(os.environ.get("BENCHMARK_NAIVE"))
-"""Whether the process belongs to a baseline, which has Django's own way with its database session."""
+"""Whether the process belongs to a baseline, which uses Django's default handling of sessions."""
 
 IS_TUNED = bool(os.environ.get("BENCHMARK_TUNED"))
-"""Whether the naive system runs tuned."""
+"""Whether the naive system is tuned."""
 
 BROKER_PROCESS = int(os.environ.get("BENCHMARK_BROKER_PID") or 0)
-"""The process of a broker that cannot be asked for its own; 0: it can."""
+"""The process of a broker that cannot report its own id; 0: it can."""

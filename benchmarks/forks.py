@@ -1,4 +1,4 @@
-"""Several processes that do one piece of work at the same moment, forked from one that has no session yet."""
+"""Concurrent processes that start the same work at the same moment, forked from a process without a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START_WITHIN = 60.0
 
 
 class Together(NamedTuple, Generic[T]):
-    """When all began and ended, in Unix seconds, and what each one returned."""
+    """When all began and ended, in Unix seconds, and their results."""
 
     began: float
     ended: float

@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 class Incorrect(Exception):
-    """A contestant got something wrong: an order unfinished, a card charged twice, a message sent twice."""
+    """A contestant's result is wrong: an order unfinished, a card charged twice, a message sent twice."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What one contestant did in one round: `value` in the scenario's unit; costs are divided by `units`."""
+    """One contestant's result in one round: `value` in the scenario's unit; costs are divided by `units`."""
 
     value: float
     units: int = 1
     cpu: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Processor seconds by process."""
     counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Whatever else was counted, per unit already."""
+    """Other counts, already per unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One requirement, what was measured, and whether it is met. Reported, never asserted."""
+    """One requirement, the measured value, and whether it is met. Reported, never asserted."""
 
     requirement: str
     measured: str
@@ -62,7 +62,7 @@ class Verdict:
 
 @dataclasses.dataclass(kw_only=True)
 class Result:
-    """What a scenario found. `skipped` says why it could not run."""
+    """The result of a scenario. `skipped` is the reason why it could not run."""
 
     scenario: str
     unit: str
@@ -70,7 +70,7 @@ class Result:
     verdicts: list[Verdict] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
-    """What is over its budget: counts that no machine changes. These end the run with an error."""
+    """Counts over their budget, which do not depend on the machine. They end the run with an error."""
     skipped: str = ""
 
     def row(self, name: str) -> Row:
@@ -85,7 +85,7 @@ class Result:
     def judge(
         self, requirement: str, measured: float, *, least: float | None = None, most: float | None = None
     ) -> None:
-        """Note whether what was measured lies within what is required."""
+        """Record whether the measured value meets the requirement."""
         met = (least is None or measured >= least) and (most is None or measured <= most)
         self.verdicts.append(Verdict(requirement=requirement, measured=figure(measured), met=met))
 
@@ -94,10 +94,10 @@ def alternate(
     contestants: Sequence[Contestant], *, rounds: int, say: Callable[[str], None] = lambda text: None
 ) -> list[Row]:
     """
-    Let the contestants run in turns, A B A B A B, and sum up.
+    Run the contestants in turns, A B A B A B, and summarise.
 
     Raises:
-        Incorrect: if one of them got something wrong.
+        Incorrect: if the result of one of them is wrong.
     """
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
     for number in range(1, rounds + 1):
@@ -116,7 +116,7 @@ def alternate(
 def summarise(
     name: str, samples: Sequence[Sample], baseline: str = "", against: Sequence[Sample] | None = None
 ) -> Row:
-    """One row from all rounds of a contestant and, round by round, of its baseline."""
+    """Return one row from all rounds of a contestant and, round by round, of its baseline."""
     values = [sample.value for sample in samples]
     ratios = [
         sample.value / other.value for sample, other in zip(samples, against or (), strict=False) if other.value
@@ -137,12 +137,12 @@ def summarise(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of the values that `share` of them do not exceed."""
+    """Return the smallest value that is at least as large as this share of the values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def figure(value: float) -> str:
-    """A number as people read it: three significant digits, thousands apart."""
+    """Format a number for display: three significant digits, thousands separated."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

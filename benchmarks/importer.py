@@ -1,4 +1,4 @@
-"""Imports a file in a process of its own: `python -m benchmarks.importer FILE LIMIT`. Prints JSON."""
+"""Imports a file in its own process: `python -m benchmarks.importer FILE LIMIT`. Prints JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(words: list[str]) -> int:
-    """Import, and note the memory after every chunk."""
+    """Import, and record the memory after every chunk."""
     import django
 
     django.setup()

@@ -1,4 +1,4 @@
-"""What the stub providers did, and when steps began and ended: one file for all processes, a line each."""
+"""The calls of the stub providers, and the times of steps: one file for all processes, one entry per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks import environment
 
 
 class Line(NamedTuple):
-    """One fact: what happened, to which order, when (Unix seconds)."""
+    """One entry: its kind, its order, and its time (Unix seconds)."""
 
     kind: str
     key: str
@@ -25,12 +25,12 @@ def path() -> Path:
 
 
 def note(kind: str, key: str) -> None:
-    """Append a fact; short appends of several processes do not mix."""
+    """Append an entry; short appends of several processes do not interleave."""
     os.write(_descriptor(os.getpid()), f"{kind}\t{key}\t{time.time():.6f}\n".encode())
 
 
 def read(kind: str) -> list[Line]:
-    """All facts of one kind, oldest first."""
+    """Return all entries of one kind, oldest first."""
     if not path().exists():
         return []
     lines = (text.split("\t") for text in path().read_text().splitlines())
@@ -38,12 +38,12 @@ def read(kind: str) -> list[Line]:
 
 
 def clear() -> None:
-    """Forget everything; processes that have the file open go on at its new beginning."""
+    """Delete all entries; processes with the open file continue at its new beginning."""
     path().write_bytes(b"")
 
 
 def note_times_of_tasks() -> None:
-    """Note the beginning and the end of every task that names an order."""
+    """Record the beginning and the end of every task with an order id."""
     from celery import signals
 
     signals.task_prerun.connect(_began, weak=False)

@@ -1,4 +1,4 @@
-"""What a round costs: processor seconds and memory of process trees, transactions of the database."""
+"""The costs of a round: processor seconds and memory of process trees, transactions of the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Stat(NamedTuple):
-    """What the kernel says of one process: times in seconds, memory in bytes."""
+    """The kernel's statistics of one process: times in seconds, memory in bytes."""
 
     parent: int
     seconds: float
@@ -28,14 +28,14 @@ class Stat(NamedTuple):
 
 
 def parse_stat(text: str) -> Stat:
-    """Read one `/proc/<pid>/stat`. Its second field, the name in parentheses, may hold anything."""
+    """Parse one `/proc/<pid>/stat`. Its second field, the name in parentheses, may contain any characters."""
     fields = text.rpartition(")")[2].split()
     own_and_reaped = sum(int(ticks) for ticks in fields[11:15])
     return Stat(parent=int(fields[1]), seconds=own_and_reaped / TICKS, memory=int(fields[21]) * PAGE)
 
 
 def processes() -> dict[int, Stat]:
-    """All processes of the machine by id; none where there is no `/proc`."""
+    """All processes of the machine by id; empty without `/proc`."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -52,7 +52,7 @@ def tree(root: int, among: Mapping[int, Stat]) -> set[int]:
 
 
 def seconds_of(roots: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Processor seconds used so far by each named group of process trees, those of ended children included."""
+    """The processor seconds used so far by each group of process trees, including ended children."""
     known = processes()
     return {
         name: sum(known[pid].seconds for root in pids for pid in tree(root, known))
@@ -61,7 +61,7 @@ def seconds_of(roots: Mapping[str, Iterable[int]]) -> dict[str, float]:
 
 
 def memory_of(roots: Mapping[str, Iterable[int]]) -> dict[str, int]:
-    """Bytes each named group of process trees holds now; pages shared by several count for each."""
+    """The current memory in bytes of each group of process trees; shared pages count for each process."""
     known = processes()
     return {
         name: sum(known[pid].memory for root in pids for pid in tree(root, known))
@@ -79,7 +79,7 @@ def database_process() -> int:
 
 
 def broker_process() -> int:
-    """The broker's process on this machine; 0 when it is not known."""
+    """The broker's process on this machine; 0 if it is unknown."""
     if urlsplit(settings.BROKER_URL).scheme.startswith("redis"):
         with contextlib.closing(redis.Redis.from_url(settings.BROKER_URL)) as link:
             return int(link.info("server")["process_id"])
@@ -87,7 +87,7 @@ def broker_process() -> int:
 
 
 def transactions() -> int:
-    """Transactions of this database so far; those of a few idle milliseconds may still be missing."""
+    """The transactions of this database so far; those of the last few idle milliseconds may be missing."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
@@ -96,14 +96,14 @@ def transactions() -> int:
 
 
 def sessions() -> int:
-    """Sessions of this database now."""
+    """The current sessions of this database."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         return int(cursor.fetchone()[0])
 
 
 class Meter:
-    """Measures from its making to `read`: processor seconds by group, and transactions."""
+    """Measures from its creation to `read`: processor seconds by group, and transactions."""
 
     def __init__(self, roots: Mapping[str, Iterable[int]]) -> None:
         self._roots = {name: list(pids) for name, pids in roots.items()}
@@ -111,7 +111,7 @@ class Meter:
         self._transactions = transactions()
 
     def read(self) -> tuple[dict[str, float], int]:
-        """Processor seconds by group and transactions since the beginning."""
+        """Processor seconds by group, and transactions, since its creation."""
         now = seconds_of(self._roots)
         used = {name: max(0.0, now[name] - before) for name, before in self._seconds.items()}
         return used, transactions() - self._transactions

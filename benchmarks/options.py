@@ -1,4 +1,4 @@
-"""The command line of the benchmark. Needs neither Django nor Celery: `run.py` reads it first."""
+"""The command line of the benchmark. Needs neither Django nor Celery: `run.py` parses it first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCENARIOS = (
     "importing",
     "soak",
 )
-"""In the order they run; each is a module of `benchmarks.scenarios`."""
+"""In the order in which they run; each is a module of `benchmarks.scenarios`."""
 
 ROUNDS = 3
 BROKERS = ("redis", "rabbitmq")
@@ -30,28 +30,32 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "scenarios",
         nargs="*",
         metavar="scenario",
-        help=f"{', '.join(SCENARIOS)}; all of them but soak when none is named.",
+        help=f"{', '.join(SCENARIOS)} (default: all except soak).",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="Small sizes, one round; fails on counts and correctness only."
+        "--quick", action="store_true", help="Small sizes, one round; fails only on counts and correctness."
     )
     parser.add_argument("--rounds", type=int, help=f"How often each contestant runs, in turns ({ROUNDS}).")
     parser.add_argument("--size", type=float, default=1.0, help="Multiplies the sizes of all scenarios (1.0).")
     parser.add_argument("--broker", choices=BROKERS, default="redis")
-    parser.add_argument("--minutes", type=float, default=10.0, help="How long the soak lasts (10).")
-    parser.add_argument("--published", type=int, help="Published rows beside the backlog (1,000,000).")
-    parser.add_argument("--report", metavar="FILE", help="Where to write the JSON (.orderflow/benchmark.json).")
+    parser.add_argument("--minutes", type=float, default=10.0, help="Duration of the soak (10).")
+    parser.add_argument(
+        "--published", type=int, help="Number of published rows beside the backlog (1,000,000)."
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", help="File for the JSON report (.orderflow/benchmark.json)."
+    )
 
 
 def read(words: list[str], prog: str = "python3 run.py bench") -> argparse.Namespace:
-    """Read the command line; what is wrong with it ends the program with a sentence."""
+    """Parse the command line; errors end the program with a sentence."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     add_to(parser)
-    asked = parser.parse_args(words)
-    if unknown := sorted(set(asked.scenarios) - set(SCENARIOS)):
+    arguments = parser.parse_args(words)
+    if unknown := sorted(set(arguments.scenarios) - set(SCENARIOS)):
         parser.error(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
-    if asked.rounds is not None and asked.rounds < 1:
+    if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if asked.size <= 0:
+    if arguments.size <= 0:
         parser.error("--size must be above 0")
-    return asked
+    return arguments

@@ -1,4 +1,4 @@
-"""The worker processes of the systems: started for one round, measured as groups, ended with it."""
+"""The worker processes of the systems: started for one round, measured as groups, stopped after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOP_WITHIN = 8.0
 
 
 class NotReady(Exception):
-    """A process did not come up; its log says why."""
+    """A process did not come up; the message contains its log."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Running:
 
     def wait_until_ready(self) -> None:
         """
-        Wait until its log says that it takes work.
+        Wait until its log shows that it accepts work.
 
         Raises:
             NotReady: if it ends, or takes longer than `START_WITHIN`.
@@ -62,11 +62,11 @@ class Running:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it and its children: asked first, then by force."""
+        """Stop it and its children: by SIGTERM, then by SIGKILL."""
         children.send(self.popen, signal.SIGTERM)
 
     def wait(self) -> None:
-        """Wait for its end."""
+        """Wait until it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(STOP_WITHIN)
         children.end_group(self.popen.pid)
@@ -76,7 +76,7 @@ class Running:
 @contextlib.contextmanager
 def running(specs: Sequence[Spec]) -> Iterator[dict[str, list[int]]]:
     """
-    Run processes for the time of the block; gives the ids of their groups, for a meter.
+    Run processes during the block; yields the process ids of their groups, for a meter.
 
     Raises:
         NotReady: if one does not come up.
@@ -103,7 +103,7 @@ def until(condition: Callable[[], bool], *, within: float, what: str, every: flo
     Wait until `condition` holds.
 
     Raises:
-        TimeoutError: naming `what`, if it does not within `within` seconds.
+        TimeoutError: with `what`, if it does not hold within `within` seconds.
     """
     deadline = time.monotonic() + within
     while not condition():

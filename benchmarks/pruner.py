@@ -1,4 +1,4 @@
-"""Prunes without end: `python -m benchmarks.pruner`."""
+"""Prunes continuously: `python -m benchmarks.pruner`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PAUSE = 0.1
 
 
 def main() -> None:
-    """Prune until ended."""
+    """Prune until the process is stopped."""
     import django
 
     django.setup()

@@ -1,4 +1,4 @@
-"""What a run found: a table for people, JSON for everything else."""
+"""The result of a run: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def table(result: Result) -> str:
-    """A scenario's rows as aligned text, its verdicts and its notes below."""
+    """Return a scenario's rows as aligned text, followed by its verdicts and notes."""
     title = f"{result.scenario} ({result.unit})" if result.unit else result.scenario
     if result.skipped:
         return f"{title}: skipped, {result.skipped}"
@@ -42,7 +42,7 @@ def table(result: Result) -> str:
 
 
 def document(results: Sequence[Result], *, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All results with the versions, the machine and the commit they belong to."""
+    """Return all results with the versions, the machine and the commit."""
     return {
         "measured_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -61,7 +61,7 @@ def write(path: Path, results: Sequence[Result], *, arguments: Mapping[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the packages that matter, and the servers."""
+    """The versions of Python, the relevant packages, and the servers."""
     found = {"Python": platform.python_version()}
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
     with connection.cursor() as cursor:
@@ -79,7 +79,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Where it ran, and how busy that was at the end: other work on the machine makes figures useless."""
+    """The machine, and its load at the end: other work on the machine makes figures useless."""
     return {
         "system": platform.platform(),
         "processors": os.cpu_count(),
@@ -104,7 +104,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _cpu(row: Row) -> str:
-    """All processes together, then each."""
+    """The sum of all processes, then each process."""
     parts = " ".join(f"{name} {figure(used)}" for name, used in row.cpu.items())
     return f"{figure(sum(row.cpu.values()))}: {parts}" if parts else ""
 

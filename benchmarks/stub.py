@@ -1,8 +1,8 @@
 """
-Providers that answer after a given time and note what they were asked, the same for all systems.
+Providers that respond after a given time and record their calls, the same for all systems.
 
-The guarded ones stand behind the project's breakers, as its real adapters do; the naive system calls the
-plain ones, as naive systems do.
+The guarded ones use the project's breakers, as its real adapters do; the naive system calls the plain ones, as
+naive systems do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from outbox.resilience import breaker
 
 
 def answer(kind: str, key: str) -> None:
-    """Take the time of an answer, and note the call."""
+    """Wait for the response time, and record the call."""
     if environment.ANSWER_SECONDS:
         time.sleep(environment.ANSWER_SECONDS)
     ledger.note(kind, key)
@@ -27,9 +27,9 @@ def answer(kind: str, key: str) -> None:
 
 class Gateway:
     """
-    As much of `orders.ports.PaymentGateway` as the benchmark's orders need: all are approved.
+    The part of `orders.ports.PaymentGateway` that the benchmark's orders need: all charges are approved.
 
-    No answer is ever lost and no order cancelled; a look-up or a refund would be a mistake, and fails.
+    No response is ever lost and no order cancelled; a lookup or a refund would be an error, and fails.
     """
 
     def charge(
@@ -48,7 +48,7 @@ class Gateway:
 
 
 class GuardedGateway(Gateway):
-    """The same behind the breaker, as `orders.adapters.stripe` stands."""
+    """The same behind the breaker, like `orders.adapters.stripe`."""
 
     def charge(self, **charge: Any) -> ports.Charge:
         with breaker("payments").guard():
@@ -56,7 +56,7 @@ class GuardedGateway(Gateway):
 
 
 class Warehouse:
-    """As much of `orders.ports.Warehouse` as the benchmark's orders need: all are shipped."""
+    """The part of `orders.ports.Warehouse` that the benchmark's orders need: all are shipped."""
 
     def ship(
         self,
@@ -72,7 +72,7 @@ class Warehouse:
 
 
 class GuardedWarehouse(Warehouse):
-    """The same behind the breaker, as `orders.adapters.http_warehouse` stands."""
+    """The same behind the breaker, like `orders.adapters.http_warehouse`."""
 
     def ship(self, **shipment: Any) -> ports.Parcel:
         with breaker("warehouse").guard():
@@ -80,7 +80,7 @@ class GuardedWarehouse(Warehouse):
 
 
 class MailBackend(BaseEmailBackend):
-    """A mail server that takes everything."""
+    """A mail server that accepts everything."""
 
     def send_messages(self, email_messages: Sequence[Any]) -> int:
         for mail in email_messages:

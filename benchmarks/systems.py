@@ -1,4 +1,4 @@
-"""The systems that are compared: their processes, how their orders are placed, and when they are done."""
+"""The compared systems: their processes, how their orders are placed, and when they are done."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from orderflow.stack.processes import EARLY_POOLS, LATER_POOLS
 from orders.models import Order, OrderLine, OrderTransition, Payment, Product, Shipment
 
 POOL = 2
-"""Processes that work on steps, in every system; the default of `run.py` and of Celery on two processors."""
+"""Processes for steps, in every system; the default of `run.py` and of Celery on two processors."""
 
 ALL = 3
-"""OrderFlow's processes for steps and e-mails together: what the others get too where calls take their time."""
+"""OrderFlow's processes for steps and e-mails together; the others get as many when calls take time."""
 
 STEPS = [Order.Status.PLACED, Order.Status.VALIDATED, Order.Status.CHARGED, Order.Status.FULFILLED]
 
@@ -44,7 +44,7 @@ class System:
 
     @contextmanager
     def up(self, **environment: str) -> Iterator[dict[str, list[int]]]:
-        """Run it on clean tables, warm; gives the groups of its processes."""
+        """Run it on empty tables, warmed up; yields the groups of its processes."""
         tables.clean()
         extra = {**self.environment, **environment}
         specs = [
@@ -60,7 +60,7 @@ class System:
 
 
 def celery(app: str, name: str, *options: str, ready: str = " ready.", **environment: str) -> Spec:
-    """A process of Celery's, by the words of its command line."""
+    """A Celery process, by its command-line arguments."""
     return Spec(
         name=name,
         command=["-m", "celery", "-A", app, *options, "-l", "INFO"],
@@ -95,7 +95,7 @@ def naive(*, pool: int = POOL) -> System:
 
 
 def tuned(*, pool: int = POOL) -> System:
-    """The naive system with sessions kept, and the pool that was fastest: solo workers, one per processor."""
+    """The naive system with kept sessions, and the fastest pool: solo workers, one per processor."""
     options = ("-P", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat")
     workers = [
         celery("benchmarks.naive", f"worker{number}", "worker", "-n", f"naive{number}@bench", *options)
@@ -113,7 +113,7 @@ def place(
     rate: float = 0.0,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Place orders by processes of their own; return what `benchmarks.writers` reports."""
+    """Place orders in separate processes; return the report of `benchmarks.writers`."""
     command = [sys.executable, "-m", "benchmarks.writers", writer, str(orders), str(writers), str(rate)]
     done = subprocess.run(
         command,
@@ -131,7 +131,7 @@ def place(
 
 def wait_until_done(orders: int, *, within: float = 600.0) -> None:
     """
-    Wait until so many orders are fulfilled and told of.
+    Wait until this many orders are fulfilled and their notifications sent.
 
     Raises:
         TimeoutError: if they are not in time.
@@ -139,7 +139,7 @@ def wait_until_done(orders: int, *, within: float = 600.0) -> None:
     processes.until(
         lambda: Notification.objects.filter(status=Notification.Status.SENT).count() >= orders,
         within=within,
-        what=f"{orders} orders fulfilled and told of; {_where_they_stand()}",
+        what=f"{orders} orders fulfilled and notified; {_where_they_stand()}",
     )
 
 
@@ -148,14 +148,14 @@ def _where_they_stand() -> str:
 
 
 def last_sent_at() -> float:
-    """When the last notification was sent, in Unix seconds by the database's clock."""
+    """When the last notification was sent, in Unix seconds, by the database's clock."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT extract(epoch FROM max(sent_at)) FROM notifications_notification")
         return float(cursor.fetchone()[0])
 
 
 def now() -> float:
-    """The time by the database's clock."""
+    """The current time of the database's clock."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
         return float(cursor.fetchone()[0])
@@ -163,7 +163,7 @@ def now() -> float:
 
 def check(orders: int) -> None:
     """
-    Compare what is in the tables and in the providers' ledger with what must be there.
+    Compare the tables and the providers' ledger with what is expected.
 
     Raises:
         Incorrect: if anything is missing, or happened twice.
@@ -185,7 +185,7 @@ def check(orders: int) -> None:
     shipped = sum(Product.objects.values_list("shipped", flat=True))
     lines = sum(OrderLine.objects.values_list("quantity", flat=True))
     if shipped != lines or Product.objects.exclude(reserved=0).exists():
-        problems.append(f"{lines} things were ordered, {shipped} left")
+        problems.append(f"{lines} items were ordered, {shipped} shipped")
     if Product.objects.exclude(received=F("on_hand") + F("reserved") + F("shipped")).exists():
         problems.append("stock does not add up")
     if problems:
@@ -194,22 +194,22 @@ def check(orders: int) -> None:
 
 def check_ledger(kind: str, orders: int) -> None:
     """
-    Compare a provider's own account with what it must be: one call for each order.
+    Compare a provider's ledger with what is expected: one call for each order.
 
     Raises:
-        Incorrect: if it is not.
+        Incorrect: if they differ.
     """
     calls = collections.Counter(line.key for line in ledger.read(kind))
     twice = [f"{key} {count} times" for key, count in calls.items() if count > 1]
     if twice or len(calls) != orders:
-        raise Incorrect(f"{kind}: of {orders} orders {len(calls)} were asked for; {', '.join(twice[:5])}")
+        raise Incorrect(f"{kind}: {len(calls)} calls for {orders} orders; {', '.join(twice[:5])}")
 
 
 def servers_and(groups: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """The groups of a system with those of the servers, for a meter."""
+    """The groups of a system and those of the servers, for a meter."""
     return {**groups, **measure.servers()}
 
 
 def wait_a_moment() -> None:
-    """Let counters of the database arrive: sessions report at most once a second."""
+    """Wait for the counters of the database: sessions report at most once per second."""
     time.sleep(1.1)

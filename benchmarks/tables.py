@@ -1,4 +1,4 @@
-"""Clean tables and queues between rounds, and rows in bulk where a scenario needs many."""
+"""Empty tables and queues between rounds, and bulk rows for scenarios that need many."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orders.models import Product
 from outbox.models import OutboxMessage
 
 PRODUCTS = 100
-"""So many that orders rarely wait for each other's rows of stock."""
+"""Enough that orders rarely wait for each other's stock rows."""
 
 EMPTIED = (
     "orders_order",
@@ -39,11 +39,11 @@ NEW_ID = """(
     lpad(to_hex(
         (1000 * extract(epoch FROM now() - %(days)s * interval '1 day'))::bigint - %(count)s + n), 12, '0')
     || '7' || substr(md5(random()::text), 1, 3) || '8' || substr(md5(random()::text), 1, 15))::uuid"""
-"""A UUIDv7, a millisecond after the one before, as SQL. So messages lie in indexes as real ones do."""
+"""A UUIDv7, a millisecond after the one before, as SQL. So messages are in the index as real ones would be."""
 
 
 def clean() -> None:
-    """Empty the tables, the queues and the ledger, and put products on the shelf."""
+    """Empty the tables, the queues and the ledger, and add products."""
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {', '.join(EMPTIED)} CASCADE")
         cursor.execute("UPDATE outbox_relaystate SET sleeping = false")
@@ -57,17 +57,17 @@ def clean() -> None:
 
 
 def sku(number: int) -> str:
-    """The name of one of the products."""
+    """Return the SKU of a product."""
     return f"BENCH-{number % PRODUCTS}"
 
 
 def clean_queues() -> None:
-    """Empty all queues of both systems; no worker runs."""
+    """Empty all queues of both systems; no worker may run."""
     from benchmarks.naive.celery import app as naive
 
     if settings.BROKER_URL.startswith("redis"):
         with contextlib.closing(redis.Redis.from_url(settings.BROKER_URL)) as link:
-            # What tells which queue hangs on which exchange stays: producers remember to have said so.
+            # The bindings of queues to exchanges stay: producers remember that they have declared them.
             if keys := [key for key in link.scan_iter(count=1000) if not key.startswith(b"_kombu.binding.")]:
                 link.delete(*keys)
         return
@@ -80,7 +80,7 @@ def clean_queues() -> None:
 
 
 def waiting(app: Celery, queue: str) -> int:
-    """How many messages wait in one queue; 0 also where the broker does not know it."""
+    """Return the number of messages in one queue; 0 also if the broker does not know it."""
     with app.connection_for_read() as link:
         bound = app.amqp.queues[queue](link.default_channel)
         unknown: tuple[type[BaseException], ...] = (ChannelError, *link.channel_errors)
@@ -97,10 +97,10 @@ def write_messages(
     of: type[OrderEvent] = OrderPlaced,
     published: bool = False,
     days_ago: int = 0,
-    **facts: str,
+    **fields: str,
 ) -> None:
     """
-    Write `count` messages of orders that do not exist, in one statement; `facts` are the event's own.
+    Write `count` messages of orders that do not exist, in one statement; `fields` are the event's own.
 
     With `published`, as if they had been delivered `days_ago`.
     """
@@ -113,7 +113,7 @@ def write_messages(
         customer_push_token="",
         total_minor=500,
         currency="GBP",
-        **facts,
+        **fields,
     )
     at = "now() - %(days)s * interval '1 day'"
     due = "now() - (%(count)s - made.n) * interval '1 millisecond'"  # as their ids have it

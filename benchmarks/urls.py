@@ -1,4 +1,4 @@
-"""The project's addresses, and two baselines behind the same guard: less work, and naive work."""
+"""The project's URLs, and two baselines behind the same guard: less work, and naive work."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ OPTIONS: Any = {"auth": BearerToken(tokens.WRITE), "response": {201: schemas.Ord
 
 @api.post("/only", **OPTIONS)
 def place_order_only(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
-    """Without outbox and without a record of the key."""
-    return Status(201, representations.placed(*placing.place_order_only(**_wish(order))))
+    """Without outbox and without an idempotency record."""
+    return Status(201, representations.placed(*placing.place_order_only(**_order_data(order))))
 
 
 @api.post("/naive", **OPTIONS)
 def place_order_naively(request: Any, order: schemas.NewOrder, idempotency_key: KEY) -> Status[dict[str, Any]]:
     """With `on_commit(chain.delay)`."""
-    return Status(201, representations.placed(*placing.place_order(**_wish(order))))
+    return Status(201, representations.placed(*placing.place_order(**_order_data(order))))
 
 
-def _wish(order: schemas.NewOrder) -> dict[str, Any]:
+def _order_data(order: schemas.NewOrder) -> dict[str, Any]:
     skus = [item.sku for item in order.items]
     return {"skus": skus, "email": order.customer.email or "", "name": order.customer.name}
 

@@ -1,8 +1,8 @@
 """
-Placing orders from processes of their own: `python -m benchmarks.writers KIND ORDERS WRITERS RATE`.
+Placing orders in separate processes: `python -m benchmarks.writers KIND ORDERS WRITERS RATE`.
 
-Prints one line of JSON: how long it took, the median time of one order, and, where a rate was asked for,
-when each order was committed.
+Prints one line of JSON: the total time, the median time of one order, and, if a rate is given, when each order
+was committed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import uuid
 from collections.abc import Callable
 
 Place = Callable[[int], str]
-"""Places the order of a number and returns its id."""
+"""Places the order with a number and returns its id."""
 
 
 def main(words: list[str]) -> int:
-    """Place the orders and report."""
+    """Place the orders and print the report."""
     import django
 
     django.setup()
@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
 
 
 def placer(kind: str) -> Place:
-    """How orders of this kind are placed: orderflow, naive, or only (no work to follow, no record of a key)."""
+    """Return the function that places orders: orderflow, naive, or only (no following work, no key record)."""
     from benchmarks import tables
     from benchmarks.naive import placing
     from orders import services
@@ -90,7 +90,7 @@ def _write(kind: str, orders: int, rate: float) -> list[tuple[str, float, float]
 
 
 def _watch_commits() -> Callable[[], float]:
-    """Note when this process's session last committed: what is done on commit comes after that."""
+    """Record when this process's session last committed: `on_commit` handlers run after that."""
     from django.db import connection
 
     commit, last = connection.commit, [0.0]

@@ -1,4 +1,4 @@
-"""Placing an order the naive way, and without any work to follow."""
+"""Placing an order in the naive way, and without any following work."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from django.utils import timezone
 from orders.models import Order, OrderLine, OrderTransition, Product
 
 FAR_OFF = dt.timedelta(days=365)
-"""Unfinished orders must be due by a constraint of the table; nobody looks at it here."""
+"""A constraint of the table requires that unfinished orders are due; nothing reads it here."""
 
 
 def place_order(*, skus: Sequence[str], email: str, name: str = "") -> tuple[Order, list[OrderLine]]:
-    """Write the order and its lines; the chain of steps is sent after the commit, if all goes well."""
+    """Write the order and its lines; after the commit, send the chain of steps if the process still runs."""
     from benchmarks.naive import tasks
 
     with transaction.atomic():

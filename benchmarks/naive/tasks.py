@@ -1,4 +1,4 @@
-"""The naive steps: lock the order, do the work, save. The same rows in the end as `orders.steps` writes."""
+"""The naive steps: lock the order, do the work, save. The same rows at the end as from `orders.steps`."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def notify(order_id: str) -> None:
 
 @app.task(acks_late=True)
 def only_call(key: str) -> None:
-    """No work but the call to the provider: what a pool can do at most that acknowledges late."""
+    """Only the provider call: the maximum for a pool with late acknowledgement."""
     stub.answer("mail", key)
 
 

@@ -1,4 +1,4 @@
-"""One file per scenario; each has `run(options, say)` and returns what it found."""
+"""One file per scenario; each has `run(options, say)` and returns its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     quick: bool = False
     rounds: int = 3
@@ -24,11 +24,11 @@ class Options:
     published: int = 1_000_000
 
     def scaled(self, full: int, quick: int) -> int:
-        """A scenario's size: its usual one times `--size`, or its quick one."""
+        """Return a scenario's size: the usual one times `--size`, or the quick one."""
         return quick if self.quick else max(1, round(full * self.size))
 
 
 def load(name: str) -> Callable[[Options, Say], Result]:
-    """The scenario of this name."""
+    """Return the scenario with this name."""
     run: Any = importlib.import_module(f"benchmarks.scenarios.{name}").run
     return run  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A long backlog beside many published rows: draining and looking must not slow down with either."""
+"""A long backlog beside many published rows: neither may slow down draining or polling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENOUGH = 10_000
 
 
 def run(options: Options, say: Say) -> Result:
-    """Drain the first messages of backlogs of growing length, and look for work where there is none."""
+    """Drain the first messages of backlogs of growing length, and poll when there is no work."""
     published = 10_000 if options.quick else options.published
     sizes = (
         [2_400, 8_000] if options.quick else [4_000, options.scaled(100_000, 0), options.scaled(1_000_000, 0)]
@@ -61,37 +61,37 @@ def run(options: Options, say: Say) -> Result:
 
 def drained(waiting: int, enough: int, *, snapshot: bool = False) -> Sample:
     """
-    Drain `enough` messages beside the published ones, with or without an old snapshot open, and claim the rest.
+    Drain `enough` messages beside the published ones, with or without an open old snapshot, and claim the rest.
 
-    Of a short backlog half is drained, as many times as it takes.
+    Of a short backlog half is drained, repeatedly.
     """
     published = claimed = 0
     draining = claiming = 0.0
-    looks: list[float] = []
+    samples: list[float] = []
     while published < enough:
         tables.write_messages(waiting)
         _vacuum()
-        with psycopg.connect(**_parameters()) as link:
+        with psycopg.connect(**_parameters()) as session:
             if snapshot:
-                link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-                link.execute("SELECT count(*) FROM outbox_relaystate")
+                session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                session.execute("SELECT count(*) FROM outbox_relaystate")
             watermark = Watermark()
             began = time.perf_counter()
             published += relay.drain(most=min(enough, waiting // 2), watermark=watermark).published
             enough_at = time.perf_counter()
             claimed += _claim_the_rest(watermark)
             draining, claiming = draining + enough_at - began, claiming + time.perf_counter() - enough_at
-            looks += _empty_looks(watermark)
-            link.execute("ROLLBACK")
+            samples += _empty_looks(watermark)
+            session.execute("ROLLBACK")
         tables.clean_queues()
     return Sample(
         value=published / draining,
-        counts={"empty look ms": statistics.median(looks), "claims/s": claimed / claiming},
+        counts={"empty look ms": statistics.median(samples), "claims/s": claimed / claiming},
     )
 
 
 def _claim_the_rest(watermark: Watermark) -> int:
-    """Claim and settle all that is left, which is what a backlog costs without the sending; return how many."""
+    """Claim and settle everything that is left: the cost of a backlog without sending; return the count."""
     count = 0
     while batch := relay.claim(relay.BATCH, watermark=watermark):
         relay.settle(batch)
@@ -100,7 +100,7 @@ def _claim_the_rest(watermark: Watermark) -> int:
 
 
 def _empty_looks(watermark: Watermark) -> list[float]:
-    """Milliseconds a relay takes to find nothing; now and then it looks from the very beginning."""
+    """The milliseconds a relay takes to find nothing; sometimes it searches from the very beginning."""
     times = []
     for _ in range(LOOKS):
         began = time.perf_counter()

@@ -1,4 +1,7 @@
-"""What one order costs in statements, transactions and broker messages; asserted, as no machine changes it."""
+"""
+The statements, transactions and broker messages of one order; asserted, because they do not depend on the
+machine.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from benchmarks.scenarios import Options, Say
 from benchmarks.writers import placer
 
 ORDERS = 20
-"""So many that what is done once per batch weighs little, and the same number each time."""
+"""Enough that costs per batch weigh little, and always the same number."""
 
 
 def run(options: Options, say: Say) -> Result:
-    """Count both systems; what OrderFlow needs beyond its budget is a failure."""
+    """Count both systems; exceeding OrderFlow's budget is a failure."""
     result = Result(scenario="counts", unit="statements per order")
     for name, app, limits in (
         ("orderflow", None, (budget.PLACING, budget.WHOLE_ORDER)),
@@ -43,10 +46,10 @@ def run(options: Options, say: Say) -> Result:
 
 
 def measured(name: str, app: object) -> tuple[budget.Counts, budget.Counts]:
-    """Count placing, and placing with all that follows, on clean tables."""
+    """Count placing, and placing with all following work, on empty tables."""
     tables.clean()
     place = placer(name)
-    place(0)  # what a process does once is not counted
+    place(0)  # one-time work of the process is not counted
     counting.work_off(counting.Counter(), app=app)  # type: ignore[arg-type]
     tables.clean()
     counter = counting.Counter()

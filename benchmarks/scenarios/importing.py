@@ -14,11 +14,11 @@ from orders.models import Order
 from outbox.models import OutboxMessage
 
 FLAT = 1.1
-"""How much more memory the last quarter of the import may hold than the second."""
+"""The allowed ratio of memory in the last quarter of the import to the second quarter."""
 
 
 def run(options: Options, say: Say) -> Result:
-    """Import the file into clean tables; there is nothing naive to compare it with."""
+    """Import the file into empty tables; there is no naive system to compare with."""
     result = Result(scenario="importing", unit="orders/s")
     if not environment.DATA.is_file():
         result.skipped = f"the retailer's file is not at {environment.DATA}; name it in ORDERFLOW_DATA"

@@ -1,4 +1,6 @@
-"""Taking orders: sixteen writers at once, and HTTP with 1, 8 and 32 clients; with the broker and without."""
+"""
+Accepting orders: sixteen concurrent writers, and HTTP with 1, 8 and 32 clients; with and without the broker.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ NO_CHANGE: Mapping[str, str] = MappingProxyType({})
 
 
 def run(options: Options, say: Say) -> Result:
-    """Compare writers with naive ones, and requests with those that leave outbox and key record out."""
+    """Compare writers with naive ones, and requests with those without outbox and idempotency record."""
     result = Result(scenario="intake", unit="orders/s")
     orders = options.scaled(3_000, 160)
     down = broker_down()
@@ -92,7 +94,7 @@ def _over_http(
 
 
 def broker_down() -> dict[str, str]:
-    """The environment of a process whose broker, and shared memory, do not answer."""
+    """The environment of a process whose broker and shared state do not respond."""
     nowhere = f"redis://127.0.0.1:{ports.choose()}/0"
     return {"BROKER_URL": nowhere, "REDIS_URL": nowhere}
 
@@ -101,10 +103,10 @@ def written(
     writer: str, orders: int, *, relay: bool = False, environment: Mapping[str, str] = NO_CHANGE
 ) -> Sample:
     """
-    Place orders by sixteen processes at once.
+    Place orders in sixteen concurrent processes.
 
     Raises:
-        Incorrect: if not all of them are there afterwards.
+        Incorrect: if not all of them exist afterwards.
     """
     tables.clean()
     with processes.running([RELAY] if relay else []) as groups:
@@ -122,10 +124,10 @@ def written(
 
 def requested(kind: str, requests: int, clients: int, *, environment: Mapping[str, str] = NO_CHANGE) -> Sample:
     """
-    Place orders by HTTP requests to a web server of its own.
+    Place orders by HTTP requests to a separate web server.
 
     Raises:
-        Incorrect: if a request is not answered with 201, or an order is missing.
+        Incorrect: if a response is not 201, or an order is missing.
     """
     tables.clean()
     _, secret = tokens.create("benchmark", scopes=[tokens.WRITE])
@@ -134,9 +136,9 @@ def requested(kind: str, requests: int, clients: int, *, environment: Mapping[st
     ready = probes.answers(f"{address}/livez")
     with processes.running([_web(port, environment)]) as groups:
         processes.until(lambda: ready(_NO_PROCESS), within=30, what="the web server answers")
-        _ask(f"{address}{PATHS[kind]}", secret, 4 * clients, clients)  # warm
+        _run_clients(f"{address}{PATHS[kind]}", secret, 4 * clients, clients)  # warm
         meter = measure.Meter(systems.servers_and(groups))
-        report = _ask(f"{address}{PATHS[kind]}", secret, each * clients, clients)
+        report = _run_clients(f"{address}{PATHS[kind]}", secret, each * clients, clients)
         cpu, _ = meter.read()
     _check((each + 4) * clients)
     times = [1000 * took for took in report["times"]]
@@ -157,7 +159,7 @@ def _web(port: int, environment: Mapping[str, str]) -> Spec:
     return Spec(name="web", command=command, environment=environment)
 
 
-def _ask(url: str, token: str, requests: int, clients: int) -> dict[str, Any]:
+def _run_clients(url: str, token: str, requests: int, clients: int) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.clients", url, token, str(requests), str(clients)],
         cwd=processes.ROOT,

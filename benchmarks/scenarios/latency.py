@@ -1,4 +1,4 @@
-"""An idle system, a few orders a second: from the commit to the first step, and to the fulfilled order."""
+"""An idle system, a few orders per second: from the commit to the first step, and to the fulfilled order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.systems import OURS, RELAY, System
 from outbox import schedule
 
 RATE = 5.0
-"""Orders a second; far below what any of the systems can do."""
+"""Orders per second; far below the capacity of each system."""
 
 DEAF = dataclasses.replace(
     OURS,
@@ -24,7 +24,7 @@ DEAF = dataclasses.replace(
 
 
 def run(options: Options, say: Say) -> Result:
-    """Compare; the ratio is of the medians from commit to first step, so below 1 is sooner."""
+    """Compare; the ratio is of the medians from commit to first step, so below 1 is faster."""
     orders = options.scaled(200, 20)
     contestants = [
         Contestant(name="naive", run=lambda: latencies(systems.naive(), orders)),
@@ -52,10 +52,10 @@ def run(options: Options, say: Say) -> Result:
 
 def latencies(system: System, orders: int) -> Sample:
     """
-    Place orders at `RATE` and look when their steps began and ended.
+    Place orders at `RATE` and read when their steps began and ended.
 
     Raises:
-        Incorrect: if a step is missing, or an order was not worked off exactly once.
+        Incorrect: if a step is missing, or an order was not processed exactly once.
     """
     with system.up(BENCHMARK_TIMES="1"):
         warm = 2 * systems.POOL
@@ -77,7 +77,7 @@ def latencies(system: System, orders: int) -> Sample:
 
 
 def _since(committed: dict[str, float], kind: str) -> list[float]:
-    """Milliseconds from each order's commit to the first such line in the ledger."""
+    """The milliseconds from each order's commit to its first such entry in the ledger."""
     at: dict[str, float] = {}
     for line in ledger.read(kind):
         at.setdefault(line.key, line.at)

@@ -1,4 +1,4 @@
-"""E-mails at 50 ms per provider call: how busy the channel keeps its pool, and Celery alone keeps one."""
+"""E-mails at 50 ms per provider call: how busy the channel keeps its pool, compared with Celery alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLS = {"BENCHMARK_ANSWER_SECONDS": str(CALL)}
 
 
 def run(options: Options, say: Say) -> Result:
-    """Send what a relay has queued, with a pool of four; the ratio is of pool size ÷ call time."""
+    """Send what a relay has queued, with a pool of four; the ratio is to pool size ÷ call time."""
     mails = options.scaled(3_000, 60)
     result = Result(scenario="notifications", unit="e-mails/s")
     most = POOL / CALL
@@ -40,7 +40,7 @@ def run(options: Options, say: Say) -> Result:
 
 def sent(mails: int) -> Sample:
     """
-    Queue the e-mails, start the pool, and time from the first one sent to the last.
+    Queue the e-mails, start the pool, and measure from the first one sent to the last.
 
     Raises:
         Incorrect: if one is missing or was sent twice.
@@ -64,7 +64,7 @@ def sent(mails: int) -> Sample:
 
 def called(calls: int) -> Sample:
     """
-    The calls alone, without database or texts, by a pool that acknowledges late and fetches nothing in advance.
+    The calls alone, without database or texts, in a pool with late acknowledgement and no prefetching.
 
     Raises:
         Incorrect: if one is missing or was made twice.

@@ -1,4 +1,4 @@
-"""Orders from placing to their e-mail: throughput with real workers, against naive and tuned naive."""
+"""Orders from placing to their e-mail: throughput with real workers, compared with naive and tuned naive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.systems import OURS, System
 
 WRITERS = 2
 SLOW = 0.05
-"""Seconds a provider takes where it takes any."""
+"""Seconds per provider call, in the runs with slow providers."""
 
 
 def run(options: Options, say: Say) -> Result:
@@ -55,7 +55,7 @@ def _judge(result: Result, options: Options) -> None:
 
 def throughput(system: System, orders: int, *, answer: float = 0.0) -> Sample:
     """
-    Place orders as fast as it goes while the system works them off, and check all of them.
+    Place orders as fast as possible while the system processes them, and check all of them.
 
     Raises:
         Incorrect: if an order is not fulfilled, or anything was done twice.

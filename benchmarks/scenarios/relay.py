@@ -1,4 +1,6 @@
-"""Draining committed `OrderPlaced` rows into chains, against the naive chain per order and the raw limits."""
+"""
+Draining committed `OrderPlaced` rows into chains, compared with one naive chain per order and the raw limits.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ from outbox.relay import relay
 
 NAIVE_QUEUE = "celery"
 WARM = 10
-"""Messages sent beforehand: connections and whatever a process makes once are not what is compared."""
+"""Messages sent beforehand: connections and one-time work of a process are not compared."""
 
 
 def run(options: Options, say: Say) -> Result:
-    """Compare; the naive system publishes with confirms too where the broker is RabbitMQ."""
+    """Compare; with RabbitMQ the naive system publishes with confirms too."""
     rows = options.scaled(10_000, 500)
     on_redis = options.broker == "redis"
     if not on_redis:
@@ -50,7 +52,7 @@ def run(options: Options, say: Say) -> Result:
 
 
 def timed(rows: int, work: Callable[[int], float], queue: str) -> Sample:
-    """Run one way on clean tables with `rows` committed messages; check what arrived in its queue."""
+    """Run one way on empty tables with `rows` committed messages; check what arrived in its queue."""
     _prepare(WARM)
     work(WARM)
     _prepare(rows)
@@ -95,7 +97,7 @@ def naive_chains(rows: int) -> float:
 
 
 def pipelined(rows: int) -> float:
-    """The broker alone: as many messages of the size a chain has, 500 to a pipeline."""
+    """The broker alone: the same number of messages of a chain's size, 500 per pipeline."""
     chain(tasks.validate.si(""), tasks.charge.si(""), tasks.fulfill.si("")).delay()
     with contextlib.closing(redis.Redis.from_url(settings.BROKER_URL)) as link:
         message = link.lindex(NAIVE_QUEUE, 0)
@@ -111,7 +113,7 @@ def pipelined(rows: int) -> float:
 
 
 def confirmed(rows: int) -> float:
-    """The broker alone: as many messages of the size a chain has, all sent, then all confirms awaited."""
+    """The broker alone: the same number of messages of a chain's size, all sent, then all confirms awaited."""
     chain(tasks.validate.si(""), tasks.charge.si(""), tasks.fulfill.si("")).delay()
     with naive.connection_for_read() as link:
         sent: Any = naive.amqp.queues[NAIVE_QUEUE](link.default_channel).get(no_ack=True)
@@ -139,7 +141,7 @@ def confirmed(rows: int) -> float:
 
 
 def claims(rows: int) -> float:
-    """The database alone: claim and settle in batches, and send nothing."""
+    """The database alone: claim and settle in batches, without sending."""
     began = time.perf_counter()
     while batch := relay.claim(relay.BATCH):
         relay.settle(batch)
@@ -147,7 +149,7 @@ def claims(rows: int) -> float:
 
 
 def commits(rows: int) -> float:
-    """The disk alone: one row and one commit after the other."""
+    """The disk alone: one row per commit, one after the other."""
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS benchmark_row")
         cursor.execute("CREATE TABLE benchmark_row (at timestamptz)")

@@ -1,4 +1,4 @@
-"""One, two and four relays side by side: nothing is published twice, and more of them do more."""
+"""One, two and four concurrent relays: nothing is published twice, and more relays publish more."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _name(count: int) -> str:
 
 def drained(rows: int, relays: int) -> Sample:
     """
-    Drain `rows` committed messages by several processes at once.
+    Drain `rows` committed messages in several concurrent processes.
 
     Raises:
         Incorrect: if a message was lost or published twice.
@@ -73,7 +73,7 @@ def _check(rows: int, published: list[int]) -> None:
     with current_app.connection_for_read() as link:
         queue = current_app.amqp.queues[QUEUE](link.default_channel)
         while message := queue.get(no_ack=True):
-            if message.headers["task"] != probes.PROBE:  # those travel behind the parts of a large batch
+            if message.headers["task"] != probes.PROBE:  # probes follow the parts of a large batch
                 seen[message.decode()[1]["message_id"]] += 1
     twice = sum(count > 1 for count in seen.values())
     if twice or len(seen) != rows or sum(published) != rows:

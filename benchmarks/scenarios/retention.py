@@ -1,4 +1,4 @@
-"""Pruning three times as much as comes in, while the relay drains what comes in."""
+"""Pruning three times as many messages as are written, while the relay drains the written ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.systems import RELAY
 from outbox.models import OutboxMessage
 
 INTAKE = 100
-"""Messages a second."""
+"""Messages per second."""
 TICK = 0.1
 PRUNING = Spec(name="pruner", command=["-m", "benchmarks.pruner"], ready="pruning")
 
@@ -42,10 +42,10 @@ def run(options: Options, say: Say) -> Result:
 
 def delivered(seconds: int, *, prunes: bool) -> Sample:
     """
-    Write `INTAKE` messages a second, and with `prunes` three times as many for the pruner.
+    Write `INTAKE` messages per second, and with `prunes` three times as many for the pruner.
 
     Raises:
-        Incorrect: if a message was not delivered, or the pruner kept or took what it must not.
+        Incorrect: if a message was not delivered, or the pruner kept or deleted the wrong ones.
     """
     tables.clean()
     written = old = 0

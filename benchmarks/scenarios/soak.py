@@ -1,4 +1,4 @@
-"""Minutes at 70 % of what was just measured as the most: nothing may grow."""
+"""Minutes at 70 % of the capacity measured before: nothing may grow."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from benchmarks.systems import OURS
 
 SHARE = 0.7
 EVERY = 5.0
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 GROWTH = 1.1
-"""How much larger the last quarter may be than the second; the first is for warming up."""
+"""The allowed ratio of the last quarter to the second; the first quarter is for warming up."""
 
 
 def run(options: Options, say: Say) -> Result:
-    """Measure the most, then run below it and look again and again."""
+    """Measure the capacity, then run below it and take samples."""
     result = Result(scenario="soak", unit="orders/s")
     orders, minutes = options.scaled(1_000, 40), 0.2 if options.quick else options.minutes
     result.rows = alternate([Contestant(name="most", run=lambda: throughput(OURS, orders))], rounds=1, say=say)
     rate = SHARE * result.row("most").median
-    looks = steady(rate, minutes, say)
+    samples = steady(rate, minutes, say)
     for what in ("memory MB", "sessions", "oldest due s", "orders on their way", "dead rows"):
-        values = [look[what] for look in looks]
+        values = [look[what] for look in samples]
         quarter = max(1, len(values) // 4)
         level = min if what == "dead rows" else statistics.mean  # what a vacuum leaves; they come every minute
         before, after = level(values[quarter : 2 * quarter] or values), level(values[-quarter:])
         allowed = max(GROWTH * before, before + ALLOWANCE[what])
         result.judge(f"{what}: last quarter against {before:.1f} in the second", after, most=allowed)
-    result.notes.append(f"{rate:.1f} orders/s for {minutes:g} minutes, {len(looks)} looks")
+    result.notes.append(f"{rate:.1f} orders/s for {minutes:g} minutes, {len(samples)} samples")
     return result
 
 
@@ -47,37 +47,37 @@ ALLOWANCE = {
     "orders on their way": 30.0,
     "dead rows": 2_000.0,
 }
-"""What may come and go without being growth."""
+"""Values below which a change does not count as growth."""
 
 
 def steady(rate: float, minutes: float, say: Say) -> list[dict[str, float]]:
     """
-    Place orders at a steady rate and look at everything that could grow.
+    Place orders at a steady rate and sample everything that could grow.
 
     Raises:
-        Incorrect: if an order is missing in the end, or anything happened twice.
+        Incorrect: if an order is missing at the end, or anything happened twice.
     """
     orders = round(rate * minutes * 60)
     with OURS.up() as groups:
         began = time.monotonic()
         command = [sys.executable, "-m", "benchmarks.writers", OURS.writer, str(orders), "1", str(rate)]
         with subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.DEVNULL) as writer:
-            looks = []
+            samples = []
             while writer.poll() is None:
                 time.sleep(EVERY / 4 if minutes < 1 else EVERY)
-                looks.append(look(groups))
-                seen = ", ".join(f"{what} {value:.1f}" for what, value in looks[-1].items())
+                samples.append(look(groups))
+                seen = ", ".join(f"{what} {value:.1f}" for what, value in samples[-1].items())
                 say(f"{time.monotonic() - began:.0f} s: {seen}")
         if writer.returncode:
             raise Incorrect("the writer failed")
         warm = 2 * systems.POOL
         systems.wait_until_done(orders + warm)
         systems.check(orders + warm)
-    return looks
+    return samples
 
 
 def look(groups: dict[str, list[int]]) -> dict[str, float]:
-    """What could grow, now."""
+    """Sample everything that could grow."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

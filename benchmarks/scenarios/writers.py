@@ -1,4 +1,4 @@
-"""Sixteen writers at once, with and without the wake-up of a relay that runs beside them."""
+"""Sixteen concurrent writers, with and without the wake-up of a relay that runs beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE = OutboxMessage._meta.db_table
 
 
 def run(options: Options, say: Say) -> Result:
-    """Compare; with the wake-up off the relay finds its work by looking."""
+    """Compare; with the wake-up off the relay finds its work by polling."""
     orders = options.scaled(3_000, 160)
     contestants = [
         Contestant(name="wake-up off", run=lambda: commits(orders, wakes=False)),
@@ -31,7 +31,7 @@ def run(options: Options, say: Say) -> Result:
 
 
 def commits(orders: int, *, wakes: bool) -> Sample:
-    """Place orders by sixteen processes while one relay runs."""
+    """Place orders in sixteen processes while one relay runs."""
     tables.clean()
     with processes.running([RELAY]) as groups, wake_up(on=wakes):
         meter = measure.Meter(systems.servers_and(groups))
@@ -48,7 +48,7 @@ def commits(orders: int, *, wakes: bool) -> Sample:
 
 @contextlib.contextmanager
 def wake_up(*, on: bool) -> Iterator[None]:
-    """Switch the trigger that wakes the relay off for the time of the block, or leave it."""
+    """Switch the trigger that wakes the relay off during the block, or leave it on."""
     if on:
         yield
         return
