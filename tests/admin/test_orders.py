@@ -78,7 +78,7 @@ def test_support_asks_for_a_cancellation_once(signed_in, order):
     second = client.post(reverse("admin:orders_order_cancel"), form, follow=True)
 
     assert "Cancellation of 1 order requested." in said(first)
-    assert "asked for before" in said(second)
+    assert "requested before" in said(second)
     assert OutboxMessage.objects.filter(event_name="orders.cancellation_requested").count() == 1
     assert LogEntry.objects.get().change_message == "Cancellation requested."
 

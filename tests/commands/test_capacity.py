@@ -103,7 +103,7 @@ def test_a_report_that_lacks_the_pipeline_is_refused_with_a_sentence(run, tmp_pa
     report = tmp_path / "benchmark.json"
     report.write_text(content)
 
-    assert "no report that can be used" in run("capacity", orders_per_second=1, report=report).error
+    assert "is not a usable report" in run("capacity", orders_per_second=1, report=report).error
     assert "must be 0 or more" in run("capacity", orders_per_second=-1).error
 
 

@@ -80,7 +80,7 @@ def test_breakers_are_unknown_while_redis_does_not_answer(run, healthz, settings
     breakers._made.clear()
     try:
         assert healthz()["breakers"]["payments"]["state"] == "unknown"
-        assert "Redis does not answer" in " ".join(run("outbox_status").out.replace("│", " ").split())
+        assert "Redis does not respond" in " ".join(run("outbox_status").out.replace("│", " ").split())
     finally:
         breakers._made.clear()
 
