@@ -17,7 +17,7 @@ from tests.factories import ProductFactory, place
 def test_an_orders_page_tells_its_whole_story(signed_in, order, dead_letter):
     page = signed_in("on-call").get(reverse("admin:orders_order_change", args=[order.pk])).text
 
-    assert f"Dead letter {dead_letter.pk} waits for somebody" in page
+    assert f"Dead letter {dead_letter.pk} must be replayed or discarded" in page
     assert reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]) in page
     assert reverse("admin:outbox_outboxmessage_change", args=[order.message_id]) in page
     assert "5.00 GBP" in page

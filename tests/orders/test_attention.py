@@ -72,7 +72,7 @@ def test_an_order_whose_dead_letter_was_discarded_without_it_still_needs_attenti
     assert "discarded dead letter" in order_story.outlook(stuck)
     assert order_story.way_out(stuck) == ""  # what is discarded cannot be replayed
     page = signed_in("support").get(reverse("admin:orders_order_change", args=[stuck.pk]))
-    assert "nothing starts it again: cancel it" in page.text
+    assert "nothing continues the order: cancel it" in page.text
 
     services.request_cancellation(order_id=stuck.pk, requested_by="ops")
     assert list(attention.waiting(Order.objects.all())) == []
@@ -161,7 +161,7 @@ def test_a_refund_that_is_owed_needs_attention_although_its_order_has_ended(drai
     )
 
     assert list(attention.waiting(Order.objects.all())) == [order]
-    assert "waits for somebody" in order_story.outlook(Order.objects.get(pk=order.pk))
+    assert "must be replayed or discarded" in order_story.outlook(Order.objects.get(pk=order.pk))
 
 
 def test_an_outage_is_one_line_of_the_story(drain, world):

@@ -13,7 +13,6 @@ import pytest
 from django.db import OperationalError
 
 import manage as program
-
 from orderflow.stack import cli, ports
 from orderflow.stack.checkout import environment, folders
 from orderflow.stack.servers import given

@@ -67,5 +67,5 @@ def test_a_problem_names_the_trace_it_belongs_to(api, db):
 def test_the_type_of_a_problem_leads_to_what_it_means(api, client, db):
     problem = api.get(f"{ORDERS}/x").json()
 
-    assert "There is no such thing" in client.get(problem["type"]).content.decode()
+    assert "Not found" in client.get(problem["type"]).content.decode()
     assert_problem(client.get("/api/v1/problems/nothing"), 404, "not-found")

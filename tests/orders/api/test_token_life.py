@@ -290,7 +290,7 @@ def test_secrets_of_the_past_are_identified_too(monkeypatch):
 @pytest.mark.parametrize("text", ["", "of_live_guess", "of_test_" + "x" * 43, "\x00", "\udcff"])
 def test_what_is_no_secret_of_ours_is_nobodys(monkeypatch, text):
     create()
-    with pytest.raises(CommandError, match="no secret"):
+    with pytest.raises(CommandError, match="not the secret"):
         identify(monkeypatch, text)
 
 
