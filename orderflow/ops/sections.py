@@ -1,4 +1,4 @@
-"""What OrderFlow adds to `outbox_status`: the breakers of its providers, and who refuses our settings."""
+"""The sections that OrderFlow adds to `outbox_status`: breakers, and providers that refuse our settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox import status
 def connect() -> None:
     """Add the sections."""
     status.add(
-        status.Section("breakers", breakers.standings, _of_breakers),
+        status.Section("breakers", breakers.states, _of_breakers),
         status.Section("credentials_refused", credentials.refused, _of_credentials),
     )
 
@@ -28,7 +28,7 @@ def _state(breaker: dict[str, Any]) -> Text:
     if breaker["state"] == "closed":
         return Text("closed")
     if breaker["state"] == "unknown":
-        return Text("unknown: Redis does not answer, and each process has its own", style="bold red")
+        return Text("unknown: Redis does not respond, and each process has its own", style="bold red")
     since, probe = breaker["open_seconds"], breaker["next_probe_seconds"]
     next_one = f"next probe in {probe:g} s" if probe else "the next call is a probe"
     return Text(

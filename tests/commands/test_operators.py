@@ -141,7 +141,7 @@ def test_the_status_works_while_the_broker_is_down(run, monkeypatch):
         raise OSError("connection refused")
 
     monkeypatch.setattr(inspection, "waiting", refuse)
-    assert "does not respond" in json.loads(run("outbox_status", "--format", "json").out)["queues"]
+    assert "does not answer" in json.loads(run("outbox_status", "--format", "json").out)["queues"]
 
 
 def test_an_order_placed_by_hand(run):
