@@ -68,7 +68,7 @@ def test_only_the_settings_read_the_environment():
     assert found - servers == set(MAY_READ_THE_ENVIRONMENT)
 
 
-def test_nothing_prints_but_the_servers():
+def test_only_the_servers_print():
     found = {
         name
         for name, tree in sources()
@@ -124,7 +124,7 @@ def test_the_project_knows_its_apps():
     assert {app.name for app in apps.get_app_configs()} >= set(APPS)
 
 
-def test_every_nullable_column_says_what_null_means():
+def test_every_nullable_column_documents_null():
     silent = [
         f"{model.__name__}.{field.name}"
         for app in APPS
@@ -139,7 +139,7 @@ EVENTS = [event for event in registry.known_events() if event.partition(".")[0] 
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_what_was_ever_published_can_still_be_read(event):
+def test_every_published_version_can_still_be_read(event):
     newest = registry.known_events()[event]
     corpus = [CORPUS / f"{event}.v{version}.json" for version in range(1, newest + 1)]
     assert sorted(CORPUS.glob(f"{event}.v*.json")) == sorted(corpus), (

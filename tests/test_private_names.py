@@ -80,7 +80,7 @@ def modules():
                 yield name, ast.parse(path.read_text())
 
 
-def test_every_private_name_that_the_code_reaches_for_is_listed():
+def test_every_private_name_in_use_is_listed():
     trees = dict(modules())
     own = {
         node.name
@@ -128,7 +128,7 @@ def overridden():
                     )
 
 
-def test_every_method_that_a_class_overrides_without_being_asked_to_is_listed():
+def test_every_overridden_private_method_is_listed():
     for name in ("outbox/worker", "outbox/broker", "orderflow/shared_state", "orderflow/web"):
         for path in (ROOT / name).glob("*.py"):
             importlib.import_module(

@@ -31,7 +31,7 @@ def skew(request, monkeypatch):
     monkeypatch.setattr(timesince, "datetime", type("datetime", (), {"datetime": Clock, "UTC": dt.UTC}))
 
 
-def test_lists_say_how_long_ago_by_the_clock_of_the_database(signed_in, skew):
+def test_lists_show_ages_by_the_clock_of_the_database(signed_in, skew):
     bury(place())
 
     for name in ("outbox_deadletter", "outbox_outboxmessage"):
@@ -43,7 +43,7 @@ def test_lists_say_how_long_ago_by_the_clock_of_the_database(signed_in, skew):
     )
 
 
-def test_a_story_says_how_soon_by_the_clock_of_the_database(db, skew):
+def test_a_history_shows_remaining_times_by_the_clock_of_the_database(db, skew):
     order = place()
     order.due_at = clock.now() + dt.timedelta(seconds=90)
 

@@ -137,7 +137,7 @@ def test_from_an_order_to_its_dead_letter_to_a_replay(page, live_server):
 
 
 @pytest.mark.slow
-def test_a_browser_is_refused_after_too_many_logins_and_let_in_later(page, live_server, settings):
+def test_a_browser_is_refused_after_too_many_logins_and_admitted_later(page, live_server, settings):
     settings.REDIS_URL, settings.LOGIN_RATE_PER_ADDRESS, settings.LOGIN_RATE_PER_USER = (
         "",
         "2/minute",

@@ -65,7 +65,7 @@ def test_a_second_submit_finds_nothing_to_do(signed_in, dead_letter):
     assert LogEntry.objects.count() == 1
 
 
-def test_what_carries_no_message_can_be_discarded_only(signed_in, order):
+def test_a_dead_letter_without_a_message_can_only_be_discarded(signed_in, order):
     garbage = bury(order, message_id="", body="}{", source="worker")
     client = signed_in("on-call")
     form = {"ids": garbage.pk, "confirmed": "yes", "reason": "garbage from a test"}
@@ -78,7 +78,7 @@ def test_what_carries_no_message_can_be_discarded_only(signed_in, order):
     assert LogEntry.objects.get().change_message == "discarded: garbage from a test"
 
 
-def test_what_is_no_id_is_left_out(signed_in, dead_letter):
+def test_invalid_ids_are_ignored(signed_in, dead_letter):
     form = {"ids": f"x,²,,-1,{'9' * 30}", "confirmed": "yes", "reason": "because"}
 
     page = signed_in("on-call").post(reverse(REPLAY, args=["discard"]), form, follow=True)
@@ -94,7 +94,7 @@ def listed(client, **query) -> set[str]:
     return {row.resolution for row in page.context["cl"].result_list}
 
 
-def test_the_list_shows_open_letters_unless_asked_for_others(signed_in, dead_letter):
+def test_the_list_shows_open_dead_letters_by_default(signed_in, dead_letter):
     DeadLetter.objects.create(consumer="x", error_class="X", error="x", digest="r", resolution="replayed")
     DeadLetter.objects.create(consumer="x", error_class="X", error="x", digest="d", resolution="discarded")
     client = signed_in("on-call")
@@ -105,7 +105,7 @@ def test_the_list_shows_open_letters_unless_asked_for_others(signed_in, dead_let
     assert listed(client, _facets="True") == {"open"}
 
 
-def test_a_search_finds_resolved_letters_too(signed_in, dead_letter):
+def test_a_search_finds_resolved_dead_letters_too(signed_in, dead_letter):
     DeadLetter.objects.update(resolution="replayed")
     client = signed_in("on-call")
 

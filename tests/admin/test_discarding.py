@@ -24,7 +24,7 @@ def test_the_page_names_the_order_that_waits_and_offers_to_cancel_it(signed_in, 
     assert 'name="cancel"' in page.text
 
 
-def test_without_the_order_the_dead_letter_stays_open(signed_in, order, dead_letter):
+def test_without_the_order_the_dead_letter_is_not_discarded(signed_in, order, dead_letter):
     form = {"ids": dead_letter.pk, "confirmed": "yes", "reason": "not wanted"}
     page = signed_in("root").post(DISCARD, form, follow=True)
 
@@ -34,7 +34,7 @@ def test_without_the_order_the_dead_letter_stays_open(signed_in, order, dead_let
     assert Order.objects.get().cancel_requested_at is None
 
 
-def test_with_the_order_both_are_ended(signed_in, dead_letter):
+def test_discarding_with_the_order_ends_both(signed_in, dead_letter):
     form = {"ids": dead_letter.pk, "confirmed": "yes", "reason": "not wanted", "cancel": "yes"}
     page = signed_in("root").post(DISCARD, form, follow=True)
 
@@ -44,7 +44,7 @@ def test_with_the_order_both_are_ended(signed_in, dead_letter):
     assert Order.objects.get().cancel_requested_at is not None
 
 
-def test_who_may_not_cancel_orders_is_neither_offered_it_nor_allowed_to(signed_in, dead_letter):
+def test_a_user_who_may_not_cancel_orders_is_neither_offered_it_nor_allowed_to(signed_in, dead_letter):
     client = signed_in("on-call")
     form = {"ids": dead_letter.pk, "confirmed": "yes", "reason": "not wanted", "cancel": "yes"}
 
@@ -58,7 +58,7 @@ def test_who_may_not_cancel_orders_is_neither_offered_it_nor_allowed_to(signed_i
     assert DeadLetter.objects.get().resolution == "discarded"
 
 
-def test_a_replay_leads_to_the_page_that_says_how_it_ends(signed_in, dead_letter):
+def test_a_replay_leads_to_the_page_with_its_result(signed_in, dead_letter):
     client = signed_in("on-call")
     replay = reverse("admin:outbox_deadletter_resolve", args=["replay"])
     page = client.post(replay, {"ids": dead_letter.pk, "confirmed": "yes", "reason": "mended"}, follow=True)

@@ -62,7 +62,7 @@ def test_filters_survive_a_cancellation(signed_in, order):
     assert Order.objects.filter(cancel_requested_at__isnull=False).count() == 2
 
 
-def test_filters_that_nobody_chose_lead_nowhere_else(signed_in, dead_letter):
+def test_without_filters_actions_return_to_the_plain_list(signed_in, dead_letter):
     form = {"ids": f"{dead_letter.pk},0", "confirmed": "yes", "reason": "x"}
     hostile = {"_changelist_filters": "//evil.example\r\nSet-Cookie: a=b"}
     done = signed_in("root").post(reverse("admin:outbox_deadletter_resolve", args=["replay"]), form | hostile)

@@ -56,7 +56,7 @@ def log_in(name="root", password=PASSWORD, *, address="192.0.2.1", client=None, 
     return (client or Client()).post(LOGIN, fields, REMOTE_ADDR=address)
 
 
-def test_an_address_has_so_many_tries_whatever_names_it_uses(db, hashed):
+def test_the_login_limit_of_an_address_covers_all_names(db, hashed):
     staff("root")
     hashed.clear()
     assert [log_in(f"name-{number}", "wrong").status_code for number in range(3)] == [200] * 3
@@ -70,7 +70,7 @@ def test_an_address_has_so_many_tries_whatever_names_it_uses(db, hashed):
     assert log_in(address="192.0.2.2").status_code == 302
 
 
-def test_a_user_has_so_many_tries_whatever_addresses_they_come_from(db, hashed):
+def test_the_login_limit_of_a_user_covers_all_addresses(db, hashed):
     staff("root")
     spellings = ["root", "ROOT", " root ", "\uff52oot", "root"]  # the fourth has a full-width letter
     for number, name in enumerate(spellings):
@@ -104,7 +104,7 @@ def test_without_redis_each_process_counts_for_itself(db, settings, stated):
     assert "api.limits_unavailable" in [signal for signal, _ in stated]
 
 
-def test_with_redis_all_processes_count_together(db, settings, own_counts):
+def test_with_redis_all_processes_share_their_counts(db, settings, own_counts):
     settings.REDIS_URL = own_counts
     address = str(ipaddress.IPv6Address(uuid.uuid4().int))  # nobody else's counts
     for _ in range(3):
@@ -115,7 +115,7 @@ def test_with_redis_all_processes_count_together(db, settings, own_counts):
     assert log_in(str(uuid.uuid4()), address=address).status_code == 429
 
 
-def test_no_more_logins_hash_at_once_than_leave_threads_for_orders(db, settings, monkeypatch):
+def test_concurrent_logins_leave_threads_for_orders(db, settings, monkeypatch):
     settings.LOGIN_RATE_PER_ADDRESS = settings.LOGIN_RATE_PER_USER = "100/minute"
     release, waiting = threading.Event(), threading.Semaphore(0)
 
@@ -186,7 +186,7 @@ def test_hashes_are_djangos_own(settings):
     assert hashers.make_password("secret").startswith("pbkdf2_sha256$")
 
 
-def test_logins_failures_and_logouts_are_stated_without_names(db, stated):
+def test_logins_failures_and_logouts_are_logged_without_names(db, stated):
     user = staff("root")
     client = Client()
     log_in("my-Real-Passw0rd!", "x")
@@ -203,7 +203,7 @@ def test_logins_failures_and_logouts_are_stated_without_names(db, stated):
     assert "'root'" not in repr(stated)
 
 
-def test_whoever_asks_is_counted_not_only_the_admins_page(db):
+def test_logins_outside_the_admin_are_counted_too(db):
     staff("root")
     for _ in range(5):
         authenticate(None, username="root", password="wrong")
@@ -212,7 +212,7 @@ def test_whoever_asks_is_counted_not_only_the_admins_page(db):
 
 
 @pytest.mark.parametrize("name", ["\x00", "root\x00", "\ud800", "\u202eroot", "x" * 100_000, "", "'; --"])
-def test_a_name_that_cannot_be_one_is_wrong_like_any_other(db, name):
+def test_an_impossible_name_fails_like_any_wrong_one(db, name):
     assert authenticate(None, username=name, password="wrong") is None
     assert log_in(name.replace("\ud800", "?"), "wrong").status_code == 200
 
@@ -286,14 +286,14 @@ def test_with_a_second_factor_the_password_alone_opens_nothing(enrolled, stated)
     assert client.get("/api/v1/docs").status_code == 200
 
 
-def test_a_wrong_password_and_a_wrong_code_look_the_same(enrolled):
+def test_a_wrong_password_and_a_wrong_code_give_the_same_error(enrolled):
     wrong_code = log_in(otp_token="000000").context["form"].errors
     wrong_password = log_in(password="wrong", otp_token="000000").context["form"].errors
 
     assert wrong_code == wrong_password
 
 
-def test_codes_are_good_once(enrolled):
+def test_codes_are_valid_once(enrolled):
     paper = StaticToken.objects.values_list("token", flat=True)[0]
     assert paper in enrolled
     code = code_of_app()
@@ -304,7 +304,7 @@ def test_codes_are_good_once(enrolled):
     assert log_in(otp_token=paper, address="192.0.2.4").status_code == 200
 
 
-def test_sessions_from_before_it_was_switched_on_are_asked_for_the_code(db, settings):
+def test_existing_sessions_need_the_code_once_it_is_required(db, settings):
     client = Client()
     client.force_login(staff("root"))
     assert client.get("/admin/").status_code == 200

@@ -149,7 +149,7 @@ def addresses(client, window: str):
     yield f"{listing}{client.get(f'{listing}{older}').context['cl'].newer}"
 
 
-def test_every_list_that_grows_is_judged():
+def test_every_growing_list_is_tested():
     assert set(LISTS) - {"orders_apiclient", "orders_apitoken"} <= set(SEEDS)
 
 

@@ -56,7 +56,7 @@ def pages(dead_letter):
 
 
 @pytest.mark.parametrize("name", ["root", "on-call"])
-def test_no_page_of_the_machinery_shows_contact_data_by_itself(signed_in, dead_letter, name):
+def test_no_page_of_the_outbox_shows_contact_data_by_default(signed_in, dead_letter, name):
     client = signed_in(name)
     for page in pages(dead_letter):
         shown = client.get(page).text
@@ -67,7 +67,7 @@ def test_no_page_of_the_machinery_shows_contact_data_by_itself(signed_in, dead_l
     assert "orders.tasks.charge" in shown
 
 
-def test_revealing_needs_a_permission_of_its_own_and_is_written_down(signed_in, dead_letter):
+def test_revealing_needs_its_own_permission_and_is_recorded(signed_in, dead_letter):
     reveal = reverse("admin:outbox_deadletter_reveal", args=[dead_letter.pk])
     page = reverse("admin:outbox_deadletter_change", args=[dead_letter.pk])
     client = signed_in("on-call")
@@ -98,7 +98,7 @@ def test_revealing_needs_a_permission_of_its_own_and_is_written_down(signed_in, 
     assert CONTACT["email"] not in client.get(page).text  # once, not from now on
 
 
-def test_whoever_may_reveal_but_not_see_dead_letters_sees_nothing(db, dead_letter):
+def test_the_permission_to_reveal_alone_shows_nothing(db, dead_letter):
     user = staff("nobody")
     user.user_permissions.add(Permission.objects.get(codename="reveal_deadletter"))
     client = Client()

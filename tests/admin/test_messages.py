@@ -11,7 +11,7 @@ from django.utils.html import strip_tags
 from outbox.models import Attempt, OutboxMessage
 
 
-def test_machinery_is_found_by_its_ids(signed_in, order, dead_letter):
+def test_outbox_rows_are_found_by_their_ids(signed_in, order, dead_letter):
     client = signed_in("on-call")
 
     for window, terms in {
@@ -34,7 +34,7 @@ def row_of(client, message_id) -> dict[str, str]:
     return {name: getattr(window, name)(message) for name in ("undelivered_for", "waits_until", "why")}
 
 
-def test_the_list_tells_why_a_message_waits_until_when_and_for_how_long(signed_in, order):
+def test_the_list_shows_why_a_message_waits_and_until_when(signed_in, order):
     later = timezone.now() + dt.timedelta(minutes=10)
     OutboxMessage.objects.update(
         not_before=later,
@@ -49,7 +49,7 @@ def test_the_list_tells_why_a_message_waits_until_when_and_for_how_long(signed_i
     assert len(row["why"]) == 90
 
 
-def test_a_message_that_its_consumer_postponed_tells_what_the_consumer_said(signed_in, order):
+def test_a_postponed_message_shows_the_reason_of_its_consumer(signed_in, order):
     for error in ("the first", "the newest"):
         Attempt.objects.create(
             consumer="orders.tasks.charge",
@@ -62,7 +62,7 @@ def test_a_message_that_its_consumer_postponed_tells_what_the_consumer_said(sign
     assert row_of(signed_in("on-call"), order.message_id)["why"] == "Unreachable: the newest"
 
 
-def test_a_parked_message_tells_why_and_a_delivered_one_waits_for_nothing(signed_in, order):
+def test_a_parked_message_shows_the_reason_and_a_delivered_one_waits_for_nothing(signed_in, order):
     client = signed_in("on-call")
 
     OutboxMessage.objects.update(status="parked", last_error="UnknownEvent: orders.order_placed 9")

@@ -68,7 +68,7 @@ def test_a_notification_is_found_by_what_people_have_at_hand(signed_in, mail, te
     assert list(page.context["cl"].result_list) == [mail]
 
 
-def test_what_was_said_cannot_be_changed_or_deleted(signed_in, mail):
+def test_sent_notifications_cannot_be_changed_or_deleted(signed_in, mail):
     client = signed_in("root")
 
     assert client.post(reverse("admin:notifications_notification_delete", args=[mail.pk])).status_code == 403

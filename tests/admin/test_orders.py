@@ -14,7 +14,7 @@ from tests.admin.conftest import said
 from tests.factories import ProductFactory, place
 
 
-def test_an_orders_page_tells_its_whole_story(signed_in, order, dead_letter):
+def test_an_orders_page_shows_its_whole_history(signed_in, order, dead_letter):
     page = signed_in("on-call").get(reverse("admin:orders_order_change", args=[order.pk])).text
 
     assert f"Dead letter {dead_letter.pk} must be replayed or discarded" in page
@@ -66,7 +66,7 @@ def test_orders_are_filtered_by_their_client(signed_in, order, monkeypatch):
     assert f'href="{listing}?client={other.pk}"' in page
 
 
-def test_support_asks_for_a_cancellation_once(signed_in, order):
+def test_support_requests_a_cancellation_once(signed_in, order):
     client = signed_in("support")
     listing = reverse("admin:orders_order_changelist")
 

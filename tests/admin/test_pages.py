@@ -96,7 +96,7 @@ def test_lists_need_as_many_queries_for_many_rows_as_for_one(signed_in, django_a
             assert client.get(reverse(f"admin:{window}_changelist")).status_code == 200
 
 
-def test_a_page_needs_as_many_queries_for_a_long_story_as_for_a_short_one(
+def test_a_page_needs_as_many_queries_for_a_long_history_as_for_a_short_one(
     signed_in, order, dead_letter, django_assert_max_num_queries
 ):
     for number in range(15):

@@ -58,7 +58,7 @@ def test_not_even_a_superuser_adds_changes_or_deletes_rows(signed_in, dead_lette
             )
 
 
-def test_levers_need_their_own_permission(signed_in, order, dead_letter):
+def test_actions_need_their_own_permissions(signed_in, order, dead_letter):
     replay, discard = (reverse("admin:outbox_deadletter_resolve", args=[v]) for v in ("replay", "discard"))
     cancel = reverse("admin:orders_order_cancel")
 
@@ -78,7 +78,7 @@ def test_levers_need_their_own_permission(signed_in, order, dead_letter):
     assert not LogEntry.objects.exists()
 
 
-def test_migrating_makes_the_groups_once_and_they_may_do_what_they_say(db):
+def test_migrating_creates_the_groups_once_with_their_permissions(db):
     assert set(Group.objects.values_list("name", flat=True)) == {"Support", "On-call"}
     groups.ensure()
 

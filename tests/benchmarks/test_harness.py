@@ -43,7 +43,7 @@ def test_a_ratio_is_the_median_of_the_ratios_within_each_round():
     assert baseline.ratio is None
 
 
-def test_what_is_incorrect_ends_the_rounds():
+def test_an_incorrect_result_ends_the_rounds():
     def wrong():
         raise Incorrect("charged twice")
 

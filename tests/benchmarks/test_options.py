@@ -23,7 +23,7 @@ def test_a_scenario_that_does_not_exist_is_named(capsys):
 
 
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--size", "0"], ["--broker", "kafka"]])
-def test_what_makes_no_sense_is_refused(words):
+def test_invalid_options_are_refused(words):
     with pytest.raises(SystemExit) as ended:
         options.read(words)
     assert ended.value.code == 2

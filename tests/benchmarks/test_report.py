@@ -43,7 +43,7 @@ def test_the_table_shows_median_range_ratio_cost_and_verdicts(result):
     assert "NOT MET  at least 5 x naive: 4.00" in text
 
 
-def test_a_scenario_that_could_not_run_says_why():
+def test_a_skipped_scenario_shows_the_reason():
     skipped = Result(scenario="importing", unit="orders/s", skipped="the file is not there")
     assert report.table(skipped) == "importing (orders/s): skipped, the file is not there"
 

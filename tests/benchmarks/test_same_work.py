@@ -65,7 +65,7 @@ def test_both_systems_leave_the_same_rows():
     assert list(Product.objects.order_by("sku").values("on_hand", "shipped")) == their_stock
 
 
-def test_both_systems_ask_the_providers_once():
+def test_both_systems_call_the_providers_once():
     for writer, app in (("naive", naive), ("orderflow", None)):
         work_off(writer, app)
         assert len(ledger.read("charge")) == len(ledger.read("ship")) == ORDERS
@@ -75,7 +75,7 @@ def test_a_naive_order_passes_the_broker_four_times():
     assert work_off("naive", naive).messages == 4
 
 
-def test_what_is_right_is_found_right():
+def test_a_correct_result_is_accepted():
     work_off("naive", naive)
     systems.check(ORDERS)
 

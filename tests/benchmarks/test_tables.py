@@ -35,7 +35,7 @@ def test_their_ids_are_uuids_that_grow_with_time():
     assert first < last
 
 
-def test_published_ones_are_as_old_as_was_asked():
+def test_published_messages_have_the_requested_age():
     tables.write_messages(2, published=True, days_ago=31)
     [message, _] = OutboxMessage.objects.filter(status=OutboxMessage.Status.PUBLISHED)
     assert timezone.now() - message.published_at >= dt.timedelta(days=31)

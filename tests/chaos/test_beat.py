@@ -30,7 +30,7 @@ def server(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("time", but_first(range(5), others="nightly"))
-def test_beat_ends_when_it_is_told_to_while_it_waits_for_redis(short_lived, server, time):
+def test_beat_ends_on_request_while_it_waits_for_redis(short_lived, server, time):
     clock = short_lived.beat(BROKER_URL=server.url, REDIS_URL=server.url)
     with server.client() as link:
         eventually(lambda: link.llen("relay") > 0, "a tick")
@@ -44,7 +44,7 @@ def test_beat_ends_when_it_is_told_to_while_it_waits_for_redis(short_lived, serv
 
 
 @pytest.mark.slow
-def test_beat_ends_when_it_is_told_to_and_redis_never_answers(short_lived, server):
+def test_beat_ends_on_request_while_redis_never_responds(short_lived, server):
     clock = short_lived.beat(BROKER_URL=server.url, REDIS_URL=server.url)
     with server.client() as link:
         eventually(lambda: link.llen("relay") > 0, "a tick")
@@ -62,7 +62,7 @@ def test_beat_ends_when_it_is_told_to_and_redis_never_answers(short_lived, serve
     but_first([-86_400, -3600, 86_400], others="nightly"),
     ids=["a day back", "an hour back", "a day ahead"],
 )
-def test_beat_goes_on_ticking_when_its_clock_is_set(short_lived, server, tmp_path, set_to):
+def test_beat_keeps_ticking_when_its_clock_is_set(short_lived, server, tmp_path, set_to):
     clock_file = tmp_path / "clock"
     clock_file.write_text("0")
     short_lived.beat(
@@ -132,7 +132,7 @@ def run_beat(script):
 
 
 @pytest.mark.slow
-def test_beat_ends_when_it_is_told_to_while_it_makes_its_schedule():
+def test_beat_ends_on_request_while_it_builds_its_schedule():
     ended = run_beat(TOLD_WHILE_IT_STARTS)
     assert (ended.stdout, ended.returncode) == ("making a scheduler\n", 0), ended.stderr
     assert "Traceback" not in ended.stderr
@@ -165,7 +165,7 @@ for _ in range(beat.MOST_WAITING + 20):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
-def test_ticks_that_nobody_takes_do_not_pile_up(request, kind):
+def test_unprocessed_ticks_do_not_accumulate(request, kind):
     broker = request.getfixturevalue("redis_broker" if kind == "redis" else "amqp_broker")
     if broker is None:
         pytest.skip(NO_RABBITMQ)
@@ -176,7 +176,7 @@ def test_ticks_that_nobody_takes_do_not_pile_up(request, kind):
     broker.purge()
 
 
-def test_intervals_go_by_a_clock_that_nobody_sets():
+def test_intervals_use_the_monotonic_clock():
     scheduler = beat.Scheduler(app=current_app)
     assert {entry.schedule.nowfun for entry in scheduler.schedule.values()} == {beat.steady_now}
     assert abs(beat.steady_now() - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=5)

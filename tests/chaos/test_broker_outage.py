@@ -141,7 +141,7 @@ def test_a_worker_is_back_within_three_seconds_of_its_broker(half_open, stack, t
     server.kill()
 
 
-def test_the_relay_soon_gives_up_a_broker_that_has_fallen_silent(half_open, silenced, kind):
+def test_the_relay_soon_gives_up_a_broker_that_hangs(half_open, silenced, kind):
     said, _ = silenced[kind].communicate(timeout=60)
     assert silenced[kind].returncode == 0
     over_the_old, over_a_new = (float(line) for line in said.split())

@@ -27,7 +27,7 @@ SIBLINGS = 3
         ("rabbitmq", "prefork", "kill_pool"),
     ],
 )
-def test_a_message_that_ends_its_process_is_given_up_after_three_and_nobody_beside_it(
+def test_a_message_that_ends_its_process_is_given_up_after_three_and_no_other(
     request, redis_broker, amqp_broker, short_lived, kind, pool, poison
 ):
     broker = {"redis": redis_broker, "rabbitmq": amqp_broker}[kind]

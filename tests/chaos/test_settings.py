@@ -43,7 +43,7 @@ def test_a_step_keeps_no_result_and_is_acknowledged_when_it_is_done(task):
 
 
 @pytest.mark.parametrize("name", celeryconfig.beat_schedule)
-def test_a_tick_expires_by_no_clock_and_is_of_a_periodic_task_with_the_interval_of_the_schedule(name):
+def test_ticks_have_no_expiry_and_periodic_tasks_have_the_interval_of_the_schedule(name):
     entry = celeryconfig.beat_schedule[name]
     assert not {"expires", "eta", "countdown"} & set(entry["options"])
     assert entry["options"]["queue"] in celeryconfig.QUEUES
@@ -68,6 +68,6 @@ def test_beat_keeps_its_schedule_in_memory():
     assert celeryconfig.beat_scheduler == f"{beat.__name__}:{beat.Scheduler.__name__}"
 
 
-def test_limits_follow_each_other():
+def test_time_limits_are_in_the_right_order():
     assert celeryconfig.SOFT_TIME_LIMIT < celeryconfig.TIME_LIMIT < LEASE.total_seconds()
     assert MOST_LOSSES < celeryconfig.DELIVERY_LIMIT

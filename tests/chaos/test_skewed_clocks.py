@@ -117,7 +117,7 @@ def message(exchange="", **headers):
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
-def test_a_quick_try_waits_as_long_as_it_should_whatever_the_clock_of_its_sender_says(ahead):
+def test_a_quick_retry_waits_the_right_time_whatever_the_clock_of_its_sender(ahead):
     by_sender = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ahead + 2)
     waiting = spans.eta_of(message(wait_seconds=2.0), by_sender) - dt.datetime.now(dt.UTC)
     assert dt.timedelta(seconds=1) < waiting <= dt.timedelta(seconds=2)
@@ -129,7 +129,7 @@ def test_a_message_of_older_code_waits_for_its_eta():
     assert spans.eta_of(message(), eta) == eta
 
 
-def test_whoever_sends_a_message_with_an_eta_says_the_span(redis_broker):
+def test_messages_with_an_eta_carry_the_delay(redis_broker):
     current_app.send_task("orders.tasks.charge", countdown=5, queue="orders")
     with redis_broker.link.channel() as channel:
         sent = channel.basic_get("orders")
@@ -137,7 +137,7 @@ def test_whoever_sends_a_message_with_an_eta_says_the_span(redis_broker):
     redis_broker.purge()
 
 
-def test_what_a_worker_holds_is_timed_by_the_server_and_not_by_its_own_clock(redis_broker, monkeypatch):
+def test_unacknowledged_messages_are_timed_by_the_server_and_not_by_the_worker(redis_broker, monkeypatch):
     monkeypatch.setattr(redis_transport.time, "time", lambda: 12.0)
     with redis_broker.link.channel() as channel:
         seconds, _ = channel.client.time()

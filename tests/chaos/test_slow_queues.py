@@ -117,7 +117,7 @@ def test_slow_workers_get_no_copies_and_probes_come_back_in_their_order(start, p
     eventually(lambda: not Delivery.objects.exists(), "all deliveries have ended")
 
 
-def test_what_a_dead_worker_held_is_delivered_by_the_broker_and_not_copied(start):
+def test_messages_of_a_dead_worker_are_redelivered_by_the_broker_and_not_copied(start):
     dying, _ = start("threads", **AFTER_A_DEATH)
     publish()
     eventually(lambda: effects() >= 20, lambda: f"{effects()} effects")
@@ -139,7 +139,7 @@ def forget(broker):
             channel.queue_delete("sms")
 
 
-def test_what_a_broker_forgets_is_resumed_soon_and_takes_effect_once(start, broker):
+def test_work_lost_by_a_broker_is_resumed_soon_and_takes_effect_once(start, broker):
     start("threads", **PROMPT)
     publish()
     eventually(lambda: effects() >= 20, lambda: f"{effects()} effects")

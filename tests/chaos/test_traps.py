@@ -171,7 +171,7 @@ def test_a_message_that_is_no_task_becomes_one_dead_letter(scene, trap, error_cl
     assert dead_letter.headers["message_id"] == scene.ids[trap]
 
 
-def test_a_letter_keeps_what_could_be_read(scene):
+def test_a_dead_letter_keeps_what_could_be_read(scene):
     [unregistered] = scene.dead_letters("unregistered")
     [undecodable] = scene.dead_letters("undecodable")
     assert (unregistered.consumer, unregistered.key) == ("orders.tasks.teleport", "order-7")
@@ -204,29 +204,29 @@ def test_a_retry_that_finds_no_broker_is_redelivered_from_the_database(scene):
     assert scene.dead_letters("retry_in_vain") == []
 
 
-def test_a_tick_of_the_clock_that_expired_leaves_no_letter(scene):
+def test_an_expired_tick_leaves_no_dead_letter(scene):
     assert not DeadLetter.objects.filter(consumer="outbox.tasks.unpark").exists()
 
 
-def test_a_quick_retry_comes_back_by_the_broker(scene):
+def test_a_quick_retry_returns_through_the_broker(scene):
     assert scene.finished("fail_once")
     assert Attempt.objects.filter(message_id=scene.ids["fail_once"]).values_list(
         "outcome", flat=True
     ).get() == (Attempt.Outcome.RETRIED)
 
 
-def test_a_second_quick_retry_comes_back_too(scene):
+def test_a_second_quick_retry_returns_too(scene):
     assert scene.finished("fail_twice")
     assert Attempt.objects.filter(message_id=scene.ids["fail_twice"], outcome="retried").count() == 2
 
 
-def test_a_job_whose_result_cannot_be_kept_has_done_its_work_and_harms_no_worker(scene):
+def test_a_job_whose_result_cannot_be_stored_is_done_and_harms_no_worker(scene):
     assert not OutboxMessage.objects.filter(pk=scene.ids["old"]).exists()
     eventually(lambda: scene.worker.says("django_celery_results_taskresult"), "the result finds no table")
     assert_goes_on(scene)
 
 
-def test_the_worker_outlives_all_of_it(scene):
+def test_the_worker_survives_all_of_it(scene):
     assert_goes_on(scene)
     assert not scene.worker.says("Frequent restarts")
     eventually(lambda: scene.broker.waiting() == 0, "an empty queue")
@@ -244,7 +244,7 @@ NO_MESSAGES = {
 
 
 @pytest.mark.parametrize(("item", "error_class"), NO_MESSAGES.items())
-def test_what_is_not_even_a_message_is_kept_too(scenes, item, error_class):
+def test_an_item_that_is_not_a_message_is_kept_too(scenes, item, error_class):
     scene = scenes["redis"]  # RabbitMQ holds messages only
     scene.broker.push(item)
 

@@ -130,7 +130,7 @@ def test_the_relay_declares_a_missing_queue_again_and_loses_none(relay, waiting,
     eventually(lambda: waiting() in left, lambda: f"{waiting()} messages of {left}")
 
 
-def test_what_no_queue_takes_waits_visibly_and_spends_no_attempt(relay, waiting, amqp_broker):
+def test_a_message_that_no_queue_accepts_waits_visibly_and_spends_no_attempt(relay, waiting, amqp_broker):
     with impossible_queue(amqp_broker):
         [message_id] = publish()
         waits = OutboxMessage.objects.filter(pk=message_id, last_error__contains="no queue accepts")
@@ -142,7 +142,7 @@ def test_what_no_queue_takes_waits_visibly_and_spends_no_attempt(relay, waiting,
     assert not Attempt.objects.exists()
 
 
-def test_a_worker_sends_the_next_link_to_a_queue_that_it_declares_again(worker, waiting, harm, amqp_broker):
+def test_a_worker_sends_the_next_step_to_a_queue_that_it_declares_again(worker, waiting, harm, amqp_broker):
     start_chain(amqp_broker)
     eventually(lambda: waiting() == 1, "a queue and a worker that knows it")
     harm()
@@ -155,7 +155,7 @@ def test_a_worker_sends_the_next_link_to_a_queue_that_it_declares_again(worker, 
     assert not Attempt.objects.exclude(outcome=Attempt.Outcome.WAITED).exists()
 
 
-def test_a_next_link_that_no_queue_takes_is_redelivered_from_the_database(worker, waiting, amqp_broker):
+def test_a_next_step_that_no_queue_accepts_is_redelivered_from_the_database(worker, waiting, amqp_broker):
     start_chain(amqp_broker)
     eventually(lambda: waiting() == 1, "a worker that does not declare the queue any more")
     with impossible_queue(amqp_broker):

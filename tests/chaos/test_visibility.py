@@ -78,26 +78,26 @@ def hold_the_lock_as_a_dead_worker_does(broker):
 
 
 @pytest.mark.slow
-def test_what_a_dead_worker_held_comes_back_although_it_died_with_the_lock_in_its_hands(scene):
+def test_messages_of_a_dead_worker_are_restored_although_it_died_holding_the_lock(scene):
     eventually(lambda: deliveries(scene.orphan) == 2, "the second delivery")
     longest = WAIT + OPTIONS["unacked_mutex_expire"] + OPTIONS["unacked_restore_interval"]
     assert time.monotonic() - scene.killed_at < longest + MARGIN
 
 
 @pytest.mark.slow
-def test_a_task_longer_than_the_wait_is_delivered_again_and_takes_effect_once(scene):
+def test_a_task_longer_than_the_timeout_is_redelivered_and_takes_effect_once(scene):
     eventually(lambda: deliveries(scene.hasty) >= 2, "a second delivery while the first one runs")
     eventually(lambda: has_run(scene.hasty), "the effect")
     assert InboxEntry.objects.filter(consumer=tasks.FINISHED, message_id=scene.hasty).count() == 1
 
 
 @pytest.mark.slow
-def test_a_pool_that_waits_less_leaves_the_messages_of_others_alone(scene):
+def test_a_pool_with_a_shorter_timeout_leaves_the_messages_of_others_alone(scene):
     eventually(lambda: has_run(scene.patient), "the long task")
     assert deliveries(scene.patient) == 1
 
 
-def test_the_wait_is_longer_than_any_task_and_any_countdown():
+def test_the_visibility_timeout_is_longer_than_any_task_and_any_countdown():
     consumers = [task for task in app.tasks.values() if isinstance(task, ConsumerTask)]
     longest_try = max(task.policy.longest_wait.total_seconds() for task in consumers)
     longest_limit = max(task.time_limit or celeryconfig.TIME_LIMIT for task in consumers)

@@ -82,7 +82,7 @@ def test_an_idle_relay_writes_nothing(relay):
 
 
 @pytest.mark.slow
-def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
+def test_polling_alone_delivers_when_the_listening_relay_has_stopped(
     relay, redis_broker, short_lived, tmp_path
 ):
     assert relay.stop() < 5
@@ -105,7 +105,7 @@ def test_the_clock_alone_delivers_when_the_listening_relay_has_stopped(
 
 
 @pytest.mark.slow
-def test_what_rabbitmq_gives_up_reaches_the_dead_letter_table(amqp_broker, short_lived, monkeypatch):
+def test_messages_given_up_by_rabbitmq_reach_the_dead_letter_table(amqp_broker, short_lived, monkeypatch):
     if amqp_broker is None:
         pytest.skip(NO_RABBITMQ)
     declare_as_for_rabbitmq("orders", amqp_broker, monkeypatch)

@@ -53,7 +53,7 @@ def complains(worker, key):
 
 
 @pytest.mark.parametrize("key", ["orders", "orders\x06\x163", "email"])
-def test_a_queue_whose_key_holds_something_else_waits_and_the_others_go_on(
+def test_a_queue_whose_key_has_a_wrong_type_waits_and_the_others_continue(
     worker, redis_broker, redis_client, spoil, key
 ):
     goes_on(redis_broker, "orders")
@@ -76,7 +76,7 @@ def test_a_queue_whose_key_holds_something_else_waits_and_the_others_go_on(
     [("unacked-orders", "string"), ("unacked-index-orders", "list")],
     ids=["what is held", "since when it is held"],
 )
-def test_nothing_is_taken_that_could_not_be_held(worker, redis_broker, redis_client, spoil, key, kind):
+def test_no_message_is_taken_that_could_not_be_tracked(worker, redis_broker, redis_client, spoil, key, kind):
     goes_on(redis_broker, "orders")
     spoil(key, kind)
     complains(worker, key)
@@ -93,7 +93,7 @@ def test_nothing_is_taken_that_could_not_be_held(worker, redis_broker, redis_cli
 @pytest.mark.parametrize(
     "key", ["_kombu.binding.orders", "_kombu.binding_permanent.orders", "_kombu.binding.celery.pidbox"]
 )
-def test_bindings_that_hold_something_else_stop_nothing(redis_broker, stack, worker, spoil, key):
+def test_bindings_of_a_wrong_type_stop_nothing(redis_broker, stack, worker, spoil, key):
     spoil(key)
     goes_on(redis_broker, "orders")
     again = started(stack, redis_broker, "solo")
@@ -105,7 +105,7 @@ def test_bindings_that_hold_something_else_stop_nothing(redis_broker, stack, wor
     assert key in inspection.wrong_keys()
 
 
-def test_a_lock_without_an_end_is_named(worker, spoil):
+def test_a_lock_without_expiry_is_named(worker, spoil):
     """Nobody would deliver again what a dead worker held."""
     spoil("unacked-mutex-orders")
     complains(worker, "unacked-mutex-orders")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 FINISH = f"{TASKS}.finish"
 
 
-def test_what_was_taken_just_before_its_place_was_lost_goes_back(redis_broker, redis_client):
+def test_a_message_taken_just_before_its_key_was_lost_is_returned(redis_broker, redis_client):
     """The worker has the message, and looks for wrong keys every few seconds only."""
     with redis_broker.link.clone() as link:
         channel = link.default_channel
@@ -50,7 +50,7 @@ def test_status_and_health_name_the_key_and_what_to_do(spoil, capsys):
     assert "Redis holds a string under" in capsys.readouterr().out
 
 
-def test_what_is_sent_to_other_queues_is_sent_once(redis_broker, redis_client, spoil):
+def test_messages_to_other_queues_are_sent_once(redis_broker, redis_client, spoil):
     """The relay sends a batch again that the broker did not take: then no queue may have had its part."""
     from celery import current_app
 

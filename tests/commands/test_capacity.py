@@ -76,7 +76,7 @@ def test_an_idle_system_still_has_one_process_of_each_role():
     assert {role.processes for role in idle.roles if role.sessions} == {1}
 
 
-def test_the_command_tells_what_five_thousand_orders_a_second_take(run):
+def test_the_command_calculates_the_needs_of_five_thousand_orders_a_second(run):
     answer = run("capacity", "--orders-per-second", "5000", "--format", "json")
     told = json.loads(answer.out)
 
@@ -88,7 +88,7 @@ def test_the_command_tells_what_five_thousand_orders_a_second_take(run):
         assert word in run("capacity", "--orders-per-second", "5000").out
 
 
-def test_a_report_of_the_benchmark_replaces_what_was_measured_before(run, tmp_path):
+def test_a_benchmark_report_replaces_the_default_costs(run, tmp_path):
     point = max(POINTS, key=lambda point: pipeline(point)["cpu"]["orders"])
     report = tmp_path / "benchmark.json"
     report.write_text(json.dumps(point))
@@ -107,7 +107,7 @@ def test_a_report_that_lacks_the_pipeline_is_refused_with_a_sentence(run, tmp_pa
     assert "must be 0 or more" in run("capacity", orders_per_second=-1).error
 
 
-def test_the_document_says_what_the_model_says():
+def test_the_document_matches_the_model():
     answers = [
         capacity.needed(Load(orders_per_second=rate, notifications_per_order=2), retention=MONTH)
         for rate in (100, 1000, 5000)

@@ -63,7 +63,7 @@ def verified_all_the_while():
 
 
 @pytest.mark.slow
-def test_the_demo_ends_well_and_tells_what_to_try(run, working, world, settings):
+def test_the_demo_succeeds_and_shows_what_to_try(run, working, world, settings):
     settings.SANDBOX_URL = world.mailbox.url
     with verified_all_the_while():
         answer = run("demo", orders=16, timeout=60)
@@ -87,7 +87,7 @@ def test_only_the_demos_own_faults_go_with_it(world):
     assert [fault["id"] for fault in world.payments.faults()] == [mine["id"]]
 
 
-def test_faults_that_somebody_has_cleared_are_no_trouble(world):
+def test_faults_that_were_cleared_meanwhile_are_no_problem(world):
     with demo.faults():
         world.payments.clear_faults()
 

@@ -135,7 +135,7 @@ def test_a_request_repeated_after_that_places_no_other_order(done, run):
     assert Order.objects.count() == 2
 
 
-def test_what_must_still_reach_the_customer_keeps_its_contact(db, run):
+def test_pending_notifications_keep_their_contact(db, run):
     order = place(contact=services.Contact(**CONTACT))
     left = run("erase_customer", "--email", CONTACT["email"])
 
@@ -160,7 +160,7 @@ def test_an_open_dead_letter_has_to_be_decided_on_first(done, run):
     assert run("erase_customer", "--order", order.number).code == 0
 
 
-def test_a_dry_run_changes_nothing_and_says_no_address(done, run):
+def test_a_dry_run_changes_nothing_and_shows_no_address(done, run):
     order, _ = done
     shown = run("erase_customer", "--email", CONTACT["email"], "--dry-run")
 
@@ -170,7 +170,7 @@ def test_a_dry_run_changes_nothing_and_says_no_address(done, run):
 
 
 @pytest.mark.parametrize("name", ["order", "orders", "Error", "a", "X Æ", "Mag(nus", "charge"])
-def test_a_name_that_is_a_word_of_ours_harms_no_identifier(name):
+def test_a_customers_name_that_is_a_common_word_changes_no_identifier(name):
     contact = Contact.of([{"customer_name": name, "customer_email": "a.b@example.com"}])
     headers = {"task": "orders.tasks.charge", "order_id": "order-1", "customer_name": name}
 

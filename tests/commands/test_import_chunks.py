@@ -51,7 +51,7 @@ def test_every_chunk_is_one_transaction_and_the_report_grows_by_it(file_of):
     assert seen == [(2, 2), (4, 4), (5, 5), (5, 5)]
 
 
-def test_an_import_that_ended_half_way_goes_on_from_there(file_of):
+def test_an_interrupted_import_continues_where_it_stopped(file_of):
     path = file_of(*((invoice, "85123A", 2) for invoice in range(5)))
     half = importer.run(path, importer.Options(chunk=2))
     next(half)
@@ -86,7 +86,7 @@ def test_a_dry_run_notices_what_was_imported_before(run, file_of):
     assert (told["orders_placed"], told["orders_repeated"], told["invoices_changed"]) == (2, 1, ["2"])
 
 
-def test_what_an_import_remembers_of_an_invoice_never_changes(file_of):
+def test_the_stored_fingerprint_of_an_invoice_never_changes(file_of):
     """Otherwise every invoice imported by an earlier release would count as changed."""
     taken(file_of((536365, "85123A", 6)))
 
@@ -173,7 +173,7 @@ def wait_until_somebody_waits_for_a_lock():
     pytest.fail("nobody waits")
 
 
-def test_a_slow_import_writes_what_a_second_may_bring(run, file_of):
+def test_a_slow_import_writes_the_allowed_orders_of_each_second(run, file_of):
     run("import_orders", str(file_of(*((invoice, "85123A", 1) for invoice in range(5)))), "--rate", "2.9")
 
     with connection.cursor() as cursor:

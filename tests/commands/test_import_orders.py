@@ -174,7 +174,7 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
         (None, "No such file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_in_a_sentence(run, tmp_path, content, says):
+def test_an_unreadable_file_is_reported_in_a_sentence(run, tmp_path, content, says):
     path = tmp_path / "orders.csv"
     if content is not None:
         path.write_bytes(content)
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_told_in_a_sentence(run, tmp_path, content
     assert says in answer.error
 
 
-def test_a_gzip_that_was_cut_off_is_told_in_a_sentence(run, tmp_path):
+def test_a_truncated_gzip_is_reported_in_a_sentence(run, tmp_path):
     path = tmp_path / "orders.csv.gz"
     path.write_bytes(gzip.compress(DIRTY.encode() * 50)[:-20])
 

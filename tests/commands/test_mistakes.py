@@ -29,7 +29,7 @@ def test_an_order_that_cannot_be_stored_is_refused_in_a_line(run, arguments):
     assert not Order.objects.exists()
 
 
-def test_waiting_for_an_order_that_nobody_works_off_has_an_exit_code_of_its_own(run):
+def test_waiting_for_an_unprocessed_order_has_its_own_exit_code(run):
     answer = run("place_order", "--sku", ProductFactory().sku, "--wait", "0.1")
 
     assert (answer.code, "is placed after 0.1 s" in answer.error) == (3, True)
@@ -37,9 +37,9 @@ def test_waiting_for_an_order_that_nobody_works_off_has_an_exit_code_of_its_own(
 
 
 @pytest.mark.parametrize("since", ["99999999999999d", "2010-13-45", "soon"])
-def test_a_time_that_is_none_is_refused(run, since):
+def test_an_invalid_time_is_refused(run, since):
     assert "write 30m" in run("replay_failures", "--since", since, "--reason", "x").error
 
 
-def test_the_demo_without_a_broker_says_so(run, world, no_broker):
+def test_the_demo_without_a_broker_reports_that(run, world, no_broker):
     assert "the broker does not answer" in run("demo", orders=4, timeout=1).error

@@ -46,7 +46,7 @@ def offered(client, page: str) -> list[str]:
     return [html.unescape(line) for line in found]
 
 
-def test_what_an_orders_story_offers_replays_what_holds_it_up(run):
+def test_the_command_in_an_orders_history_replays_what_blocks_it(run):
     order = place()
     dead_letter = bury(order)
 
@@ -56,7 +56,7 @@ def test_what_an_orders_story_offers_replays_what_holds_it_up(run):
     assert order_story.way_out(order) == ""
 
 
-def test_what_the_pages_of_an_order_and_of_a_dead_letter_offer_works_when_pasted(run, client):
+def test_commands_on_the_pages_of_an_order_and_of_a_dead_letter_work_when_pasted(run, client):
     client.force_login(staff("on-call"))
     order = place()
     pages = [
@@ -72,7 +72,7 @@ def test_what_the_pages_of_an_order_and_of_a_dead_letter_offer_works_when_pasted
     assert run(*pasted(lines[2][0])).code == 0
 
 
-def test_nobody_is_offered_what_they_may_not_do_or_what_would_be_refused(transactional_db, client):
+def test_only_permitted_and_possible_actions_are_offered(transactional_db, client):
     order = place()
     dead_letter = bury(order)
     page = reverse("admin:orders_order_change", args=[order.pk])
@@ -99,7 +99,7 @@ def test_the_page_of_a_dead_letter_offers_what_its_reader_may_do(transactional_d
     assert f"{verb}_failures --id {letter.pk}" in line
 
 
-def test_commands_begin_as_they_do_here(settings):
+def test_shown_commands_start_with_the_local_prefix(settings):
     settings.OUTBOX_COMMAND = "python3 run.py"
     assert command_line("order_trace", "OF-1", reason="it's done") == (
         'python3 run.py order_trace OF-1 --reason "it\'s done"'
@@ -130,7 +130,7 @@ def test_the_usage_line_begins_with_what_was_typed(words, typed):
 
 
 @pytest.mark.slow
-def test_help_on_a_command_needs_no_stack_and_says_what_was_typed():
+def test_help_on_a_command_needs_no_stack_and_shows_what_was_typed():
     answer = subprocess.run(
         [sys.executable, "run.py", "help", "verify"],
         cwd=ROOT,
@@ -145,13 +145,13 @@ def test_help_on_a_command_needs_no_stack_and_says_what_was_typed():
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 attempts"), (1, "1 attempt"), (2, "2 attempts"), (1000, "1000 attempts")]
 )
-def test_counts_are_told_as_people_say_them(number, text):
+def test_counts_are_shown_with_the_right_plural(number, text):
     assert counted(number, "attempt") == text
     assert counted(number, "copy", "copies").split()[1] == ("copy" if number == 1 else "copies")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_single_attempt_is_told_as_one():
+def test_a_single_attempt_is_counted_in_the_singular():
     order = place()
     bury(order)
     story = [entry.what for entry in order_story.story(order)]
@@ -159,7 +159,7 @@ def test_a_single_attempt_is_told_as_one():
 
 
 @pytest.mark.slow
-def test_a_story_fits_into_eighty_columns_with_every_id_whole(run, monkeypatch):
+def test_a_history_fits_into_eighty_columns_with_every_id_complete(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     order = place(contact=services.Contact(email="a@example.com"))
     bury(order, consumer="notifications.tasks.send_email", error=f"no {'Z' * 120}")
@@ -187,7 +187,7 @@ def test_the_example_of_the_api_works_against_the_demo(transactional_db, client)
     assert answer.json()["total_minor"] > 0
 
 
-def test_a_replay_by_command_says_how_to_see_its_end(run):
+def test_a_replay_by_command_shows_how_to_see_its_result(run):
     bury(place())
     told = run("replay_failures", "--all", "--reason", "its cause is mended").out
     [line] = [line for line in told.splitlines() if line.startswith("How it ends: ")]

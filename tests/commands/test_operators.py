@@ -36,12 +36,12 @@ def test_nothing_is_resolved_without_a_reason(run, command, reason):
     assert DeadLetter.objects.unresolved().count() == 1
 
 
-def test_nothing_that_matches_has_an_exit_code_of_its_own(run):
+def test_no_match_has_its_own_exit_code(run):
     assert run("replay_failures", "--all", "--reason", "x").code == 4
     assert run("discard_failures", "--all", "--reason", "x").code == 4
 
 
-def test_a_dry_run_tells_and_changes_nothing(run, buried):
+def test_a_dry_run_reports_and_changes_nothing(run, buried):
     before = list(DeadLetter.objects.values()), list(OutboxMessage.objects.values())
     answer = run("replay_failures", "--all", "--dry-run", "--format", "json")
 
@@ -60,7 +60,7 @@ def test_a_dry_run_tells_and_changes_nothing(run, buried):
         ["--all", "--limit", "5", "--rate", "100"],
     ],
 )
-def test_each_selection_replays_the_letter_it_means(run, buried, which):
+def test_each_selection_replays_the_selected_dead_letter(run, buried, which):
     dead_letter = DeadLetter.objects.get()
     which = [{"NUMBER": buried.number, "ID": str(dead_letter.pk)}.get(word, word) for word in which]
     answer = run("replay_failures", *which, "--reason", "card corrected")
@@ -75,12 +75,12 @@ def test_each_selection_replays_the_letter_it_means(run, buried, which):
     "which",
     [["--consumer", "orders.tasks.refund"], ["--error", "KeyError"], ["--since", "2100-01-01"], ["--id", "0"]],
 )
-def test_other_letters_are_left_alone(run, buried, which):
+def test_other_dead_letters_are_left_alone(run, buried, which):
     assert run("replay_failures", *which, "--reason", "x").code == 4
     assert DeadLetter.objects.unresolved().count() == 1
 
 
-def test_what_carries_no_message_is_counted_and_left_open(run):
+def test_dead_letters_without_a_message_are_counted_and_left_open(run):
     burying.bury(burying.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage"))
     answer = run("replay_failures", "--all", "--reason", "try")
 
@@ -89,7 +89,7 @@ def test_what_carries_no_message_is_counted_and_left_open(run):
     assert run("discard_failures", "--all", "--reason", "garbage").code == 0
 
 
-def test_a_dry_run_counts_only_what_can_be_replayed_and_says_why_the_rest_cannot(run):
+def test_a_dry_run_counts_what_can_be_replayed_and_explains_the_rest(run):
     def bury(**known):
         burying.bury(
             burying.Failure(**{"source": "task", "consumer": "x", "error_class": "X", "error": "x"} | known)
@@ -106,11 +106,11 @@ def test_a_dry_run_counts_only_what_can_be_replayed_and_says_why_the_rest_cannot
     assert told.splitlines()[1:] == ["       1  orders.tasks.charge"]
 
 
-def test_a_time_that_cannot_be_read_is_told(run):
+def test_an_unreadable_time_is_reported(run):
     assert "write 30m" in run("replay_failures", "--since", "yesterday", "--reason", "x").error
 
 
-def test_the_trace_tells_the_whole_story_and_what_waits(run, buried):
+def test_the_trace_shows_the_whole_history_and_what_waits(run, buried):
     told = json.loads(run("order_trace", buried.number, "--format", "json").out)
     kinds = [entry["kind"] for entry in told["story"]]
     assert {"order", "message", "attempt", "payment", "dead letter"} <= set(kinds)
@@ -123,7 +123,7 @@ def test_the_trace_tells_the_whole_story_and_what_waits(run, buried):
     assert run("order_trace", "OF-0").error == "There is no order OF-0."
 
 
-def test_the_status_tells_numbers_and_fails_when_nothing_moves(run, buried):
+def test_the_status_shows_numbers_and_fails_when_nothing_makes_progress(run, buried):
     now = json.loads(run("outbox_status", "--format", "json").out)
     assert now["dead_letters"] == {"orders.tasks.charge": 1}
     assert now["queues"]["orders"] == 0
@@ -171,12 +171,12 @@ def test_the_same_key_by_hand_gives_the_same_order(run):
         (["--sku", "A", "--card", "4242424242424242"], "--card must be"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(run, arguments, says):
+def test_a_mistake_is_reported_in_a_sentence(run, arguments, says):
     assert says in run("place_order", *arguments).error
 
 
 @pytest.mark.slow
-def test_the_administrator_is_made_and_made_again(run, settings):
+def test_the_administrator_is_created_and_restored(run, settings):
     assert "Set ORDERFLOW_ADMIN_USER" in run("ensure_admin").error
     settings.ADMIN_USER, settings.ADMIN_PASSWORD = "admin", "first-password"
     run("ensure_admin")
@@ -188,13 +188,13 @@ def test_the_administrator_is_made_and_made_again(run, settings):
     assert user.check_password("second-password")
 
 
-def test_the_demo_without_a_sandbox_says_what_is_missing(run, settings):
+def test_the_demo_without_a_sandbox_reports_what_is_missing(run, settings):
     settings.STRIPE_API_BASE = "http://127.0.0.1:9"
 
     assert "does not answer" in run("demo").error
 
 
-def test_a_replay_says_how_it_ended(run, drain, world):
+def test_a_replay_reports_its_result(run, drain, world):
     orders = [place(payment_method="pm_no_such_card", contact=services.Contact()) for _ in range(3)]
     drain()
     Order.objects.filter(pk=orders[0].pk).update(payment_method="pm_card_visa")

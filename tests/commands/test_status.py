@@ -57,7 +57,7 @@ def healthz(client, transactional_db):
 
 @pytest.mark.slow
 @SHARED
-def test_an_open_breaker_is_told_by_a_process_that_made_no_call(drain, world, run, healthz):
+def test_an_open_breaker_is_reported_by_a_process_that_made_no_call(drain, world, run, healthz):
     for _ in range(4):
         place()
     with world.payments.failing(fault="error", status=503):
@@ -75,7 +75,7 @@ def test_an_open_breaker_is_told_by_a_process_that_made_no_call(drain, world, ru
     assert "4 waiting" in run("outbox_status").out
 
 
-def test_breakers_are_unknown_while_redis_does_not_answer(run, healthz, settings):
+def test_breakers_are_unknown_while_redis_does_not_respond(run, healthz, settings):
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
     breakers._made.clear()
     try:
@@ -94,7 +94,7 @@ def test_every_consumer_that_calls_a_provider_is_counted_among_those_that_wait()
 @pytest.mark.parametrize(
     "name", but_first(sorted(task.name for task in periodic.tasks() if "." in task.name), first=2)
 )
-def test_a_periodic_task_that_is_not_done_is_told_everywhere(run, healthz, name):
+def test_an_overdue_periodic_task_is_reported_everywhere(run, healthz, name):
     testing.do_periodic_tasks()
     assert (run("outbox_status").code, healthz()["periodic_tasks"]["status"]) == (0, "ok")
 
@@ -154,7 +154,7 @@ def test_a_restore_is_shown_everywhere_until_it_is_compared_with_the_providers(
     assert (Verification.objects.count(), shown()) == (1, "ok")
 
 
-def test_a_redelivery_that_nobody_sends_is_overdue_everywhere(drain, world, run, healthz):
+def test_an_unsent_redelivery_is_reported_as_overdue_everywhere(drain, world, run, healthz):
     place()
     with world.payments.failing(fault="error", status=503):
         drain()

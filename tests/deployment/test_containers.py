@@ -50,7 +50,7 @@ def test_the_compose_files_follow_the_schema(name):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_a_service_waits_for_exists_and_can_be_waited_for(compose):
+def test_dependencies_of_services_exist_and_have_health_checks(compose):
     for name, service in compose["services"].items():
         for needed, how in service.get("depends_on", {}).items():
             waited_for = compose["services"][needed]
@@ -87,7 +87,7 @@ def test_every_volume_network_and_secret_is_declared(compose):
         assert named <= compose["secrets"].keys(), name
 
 
-def test_a_secret_that_a_service_reads_is_given_to_it(compose):
+def test_a_service_gets_the_secrets_that_it_reads(compose):
     for name, service in compose["services"].items():
         if name == "front":
             continue  # its configuration reads them
@@ -123,7 +123,7 @@ def test_builds_are_given_the_authorities_to_trust_and_containers_are_not(compos
         assert "--mount=type=secret,id=ca_bundle" in download
 
 
-def test_every_image_of_others_is_pinned(compose):
+def test_every_third_party_image_is_pinned(compose):
     for name, service in compose["services"].items():
         assert re.search(r":(local|\d+\.\d+)", service["image"]), name
 
@@ -248,7 +248,7 @@ def test_settings_reach_the_containers_that_need_them(compose):
             assert {setting, f"{setting}_FILE"} & service["environment"].keys(), (name, setting)
 
 
-def test_what_passes_through_is_in_the_example(compose):
+def test_variables_that_are_passed_through_are_in_the_example(compose):
     for name, service in ours(compose).items():
         for variable, value in service["environment"].items():
             assert value is not None or variable in settings_read(), (name, variable)
@@ -271,7 +271,7 @@ def test_the_images_do_not_run_as_root():
             assert re.search(r"^USER \d+:\d+$", stage, re.MULTILINE)
 
 
-def test_no_file_asks_docker_for_what_it_does_not_accept(tmp_path):
+def test_no_file_uses_options_that_docker_does_not_accept(tmp_path):
     docker = shutil.which("docker")
     works = docker and not subprocess.run([docker, "compose", "version"], capture_output=True).returncode
     if not works:

@@ -42,7 +42,7 @@ def test_secrets_are_made_once_and_only_their_owner_gets_to_them(secrets):
     }
 
 
-def test_what_others_gave_is_readable_in_the_containers_however_it_came(secrets):
+def test_secrets_from_others_are_readable_in_the_containers(secrets):
     for name in ("tls_key", "fcm_credentials"):
         (secrets / name).unlink()
         (secrets / name).touch(mode=0o600)
@@ -112,7 +112,7 @@ def manage(settings, *command):
 
 
 @pytest.mark.slow
-def test_an_order_is_worked_off_by_a_role_that_owns_nothing(secrets, servers, world, tmp_path):
+def test_an_order_is_processed_by_a_role_that_owns_nothing(secrets, servers, world, tmp_path):
     application = files(secrets, "database_url")
     manage(files(secrets, "owner_database_url"), "migrate", "--noinput")
     with psycopg.connect((secrets / "owner_database_url").read_text().strip()) as owner:
@@ -160,7 +160,7 @@ def test_the_application_can_change_no_table_and_read_no_other_database(secrets,
 
 
 @pytest.mark.slow
-def test_without_the_password_the_broker_only_says_that_it_lives(secrets, servers):
+def test_without_the_password_the_broker_only_answers_the_health_check(secrets, servers):
     _, port = servers
     stranger = redis.Redis(port=port)
     assert stranger.ping()

@@ -43,7 +43,7 @@ def production(tmp_path_factory):
         project.down()
 
 
-def test_production_starts_from_the_example_and_answers_over_tls_alone(production):
+def test_production_starts_from_the_example_and_responds_only_over_tls(production):
     project, authority = production
     asks = f"""
 import http.client, socket, ssl

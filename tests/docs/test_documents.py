@@ -61,7 +61,7 @@ def test_every_command_of_a_document_exists(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_of_a_document_leads_somewhere(document):
+def test_every_link_in_a_document_has_a_target(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target
 
@@ -86,12 +86,12 @@ def test_a_document_says_which_option_a_test_it_names_needs(document):
         assert option == needed.get(name, ""), name
 
 
-def test_the_readme_says_the_promise_word_for_word():
+def test_the_readme_contains_the_promise_word_for_word():
     told = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
     assert PROMISE in told
 
 
-def test_every_promise_that_is_verified_has_a_line_for_when_it_fails():
+def test_every_invariant_has_a_line_for_when_it_fails():
     text = (ROOT / "docs" / "operations.md").read_text()
     [section] = re.findall(r"^## Reading a failed verdict\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     told = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]

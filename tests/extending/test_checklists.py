@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(700)]
 OF_THE_RULES = (
     "tests/test_architecture.py",
     "tests/orders/test_moves.py",
-    "tests/orders/test_discarding.py::test_every_step_says_in_which_statuses_an_order_needs_it",
+    "tests/orders/test_discarding.py::test_every_step_defines_in_which_statuses_an_order_needs_it",
     "tests/orders/test_discarding.py::test_every_step_that_a_cancellation_makes_needless_closes_its_dead_letter",
     "tests/crash/test_every_crash_point.py::test_every_point_has_a_story_that_dies_there",
     "tests/deployment/test_containers.py",
-    "tests/orderflow/test_checks.py::test_unless_told_the_sessions_are_those_of_the_containers",
+    "tests/orderflow/test_checks.py::test_by_default_the_sessions_are_those_of_the_containers",
 )
 """Tests of the project that have to know an extension, besides those that are blocks of the document."""
 

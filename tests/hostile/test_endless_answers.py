@@ -77,7 +77,7 @@ def test_a_call_to_a_provider_ends(provider, name):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MORE_MEMORY
 
 
-def test_an_answer_of_the_usual_size_is_read_whole(world):
+def test_a_response_of_the_usual_size_is_read_completely(world):
     made = [calls.charge().id for _ in range(3)]
     assert set(made) <= {charge.id for charge in adapters.payment_gateway().charges(since=calls.LONG_AGO)}
 
@@ -90,7 +90,7 @@ def mail_server(request, world, settings):
     server.close()
 
 
-def test_a_mail_server_that_never_stops_talking_is_left(mail_server):
+def test_an_endless_response_of_a_mail_server_is_aborted(mail_server):
     began = time.monotonic()
     with pytest.raises(Transient):
         calls.send(Channel.EMAIL, recipient="ada@example.com", html="")

@@ -57,7 +57,7 @@ def totals():
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=["import", "dry-run"])
 @pytest.mark.parametrize("name", but_first(files.DAMAGED, first=8))
-def test_a_damaged_file_is_refused_whole_with_line_and_reason(imported, name, entry):
+def test_a_damaged_file_is_refused_with_line_and_reason(imported, name, entry):
     content, says = files.DAMAGED[name]
     report, answer = imported(content, *entry)
 
@@ -70,7 +70,7 @@ def test_a_damaged_file_is_refused_whole_with_line_and_reason(imported, name, en
 
 
 @pytest.mark.parametrize("name", but_first(files.WRONG, first=8))
-def test_a_wrong_line_rejects_its_invoice_whole_and_no_other(imported, name):
+def test_a_wrong_line_rejects_its_whole_invoice_and_no_other(imported, name):
     wrong = files.WRONG[name]
     report, answer = imported(HEADER + line("1") + line("2", sku="22041") + wrong + line("3"))
 
@@ -83,7 +83,7 @@ def test_a_wrong_line_rejects_its_invoice_whole_and_no_other(imported, name):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=["import", "dry-run"])
 @pytest.mark.parametrize("name", but_first(files.WRONG, first=4))
-def test_a_file_of_which_every_line_was_rejected_does_not_end_well(imported, name, entry):
+def test_a_file_without_a_valid_line_fails(imported, name, entry):
     report, answer = imported(HEADER + line("2", sku="22041") + files.WRONG[name], *entry)
 
     assert (answer.code, report["orders_placed"]) == (1, 0)
@@ -106,7 +106,7 @@ def test_a_comma_within_an_id_stands_before_thousands(imported):
 
 
 @pytest.mark.parametrize("sku", ["POST", "D", "m", "gift_0001_20", "BANK CHARGES", "C2"])
-def test_what_was_never_a_product_leaves_the_rest_of_its_invoice(imported, sku):
+def test_a_line_that_is_not_a_product_leaves_the_rest_of_its_invoice(imported, sku):
     report, _ = imported(HEADER + line("1") + line("1", sku=sku))
 
     assert totals() == {"1": 339}
@@ -130,7 +130,7 @@ def test_spellings_of_one_number_in_one_file_are_one_invoice(imported):
     assert totals() == {"536365": 9 * 339}
 
 
-def test_a_zero_before_a_number_in_the_same_file_leaves_it_open_which_is_meant(imported):
+def test_a_leading_zero_elsewhere_in_the_file_makes_a_number_ambiguous(imported):
     report, _ = imported(HEADER + line("0123") + line("123", sku="22041") + line("9"))
 
     assert totals() == {"9": 339}
@@ -138,7 +138,7 @@ def test_a_zero_before_a_number_in_the_same_file_leaves_it_open_which_is_meant(i
 
 
 @pytest.mark.parametrize("spelling", ["536365.0", "'536365", '="536365"'])
-def test_what_an_earlier_release_remembered_under_another_spelling_is_not_placed_again(imported, spelling):
+def test_invoices_stored_under_another_spelling_are_not_placed_again(imported, spelling):
     imported(HEADER + line("536365"))
     [record] = IdempotencyRecord.objects.all()
     rows = [[spelling, "71053", "LANTERN", 1, 339, "17850", "FR"]]
@@ -285,7 +285,7 @@ def test_any_damage_to_an_archive_is_refused_or_harmless(written, chance: random
 
 
 @given(st.text(max_size=80))
-def test_a_spelling_is_meant_as_it_is_meant_the_second_time(text):
+def test_normalising_a_spelling_twice_changes_nothing(text):
     number = spellings.invoice_number(text)
 
     assert spellings.invoice_number(number) == number

@@ -33,7 +33,7 @@ def test_any_text_of_64_kb_is_redacted_within_20_ms():
 
 
 @given(st.lists(st.one_of(st.sampled_from(log_texts.PARTS), st.text(max_size=3)), min_size=1, max_size=6))
-def test_so_is_any_text_made_of_what_is_looked_for(parts):
+def test_any_text_made_of_matching_parts_is_redacted_within_the_same_time(parts):
     part = "".join(parts) or "a"
 
     assert seconds_for((part * (log_texts.LENGTH // len(part) + 1))[: log_texts.LENGTH]) < MOST_SECONDS
@@ -48,7 +48,7 @@ def test_every_repetition_has_an_end(pattern):
 
 
 @pytest.mark.parametrize("value", [[[]], {"a": {}}, ({},)])
-def test_a_value_without_a_floor_is_cut(value):
+def test_a_deeply_nested_value_is_truncated(value):
     for _ in range(2_000):
         value = [value]
 

@@ -73,7 +73,7 @@ def test_every_call_of_every_port_is_tried():
 
 
 @pytest.mark.parametrize("name", but_first(calls.CALLS, first=6))
-def test_whatever_one_value_is_the_call_ends_as_its_port_says(spoilt, name):
+def test_whatever_one_value_is_the_call_ends_as_its_port_defines(spoilt, name):
     judge_share(spoilt, name, SHARE)
 
 
@@ -105,7 +105,7 @@ def test_a_list_that_leads_in_a_circle_is_not_read_for_ever(spoilt, name):
 
 
 @pytest.mark.parametrize("elsewhere", ["@192.0.2.1/", ".example.com/", "://192.0.2.1/", ":80@192.0.2.1/"])
-def test_an_answer_leads_our_credentials_to_no_other_server(spoilt, elsewhere):
+def test_a_redirect_sends_our_credentials_to_no_other_server(spoilt, elsewhere):
     made = calls.prepare()
     [place] = [place for place in places_in(spoilt, "sent", made) if place.path == ("next_page_uri",)]
     spoilt.spoil(place, elsewhere)
@@ -115,7 +115,7 @@ def test_an_answer_leads_our_credentials_to_no_other_server(spoilt, elsewhere):
 
 
 @pytest.mark.parametrize("name", but_first(calls.CALLS, first=6))
-def test_an_answer_that_is_none_says_that_nothing_was_done_and_nothing_refused(spoilt, name):
+def test_an_unreadable_response_means_neither_done_nor_refused(spoilt, name):
     made = calls.prepare()
     for what, answer in ANSWERS.items():
         spoilt.answer(answer)
@@ -136,7 +136,7 @@ REFUSED_QUESTION = Answer(422, b'{"code": "shipment_refused", "reason": "the key
 
 
 @pytest.mark.parametrize("name", ["look_up of a parcel", "shipments"])
-def test_a_question_that_is_refused_says_nothing_of_the_parcel(spoilt, name):
+def test_a_refused_query_says_nothing_about_the_parcel(spoilt, name):
     """Taken for a parcel that never left, it would have a shipped order cancelled and refunded."""
     made = calls.prepare()
     spoilt.answer(REFUSED_QUESTION)

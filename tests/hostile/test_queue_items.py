@@ -137,11 +137,11 @@ def test_what_is_kept_of_it_is_bounded(scene):
         assert len(json.dumps(dead_letter.headers)) < 8 * LONGEST_TEXT
 
 
-def test_no_log_says_what_was_in_it(scene):
+def test_its_content_is_not_logged(scene):
     assert items.SECRET not in scene.worker.output()
 
 
-def test_the_worker_goes_on_and_nothing_is_left_behind(scene):
+def test_the_worker_continues_and_nothing_is_left_behind(scene):
     scene.goes_on()
     assert "answers" in ping(scene)
     for queue in QUEUES:
@@ -164,7 +164,7 @@ def ping(scene, operator=None):
     return "answers" if replies[0][f"{scene.name}@test"]["ok"] == "pong" else replies
 
 
-def test_an_item_that_is_no_message_is_kept_once_whichever_list_it_lies_in(scenes):
+def test_an_item_that_is_not_a_message_is_kept_once_whichever_list_it_is_in(scenes):
     scene = scenes["redis"]
     before = scene.dead_letters().count()
     for name, queue in cases(items.REDIS_ITEMS):
@@ -179,7 +179,7 @@ def test_an_item_that_is_no_message_is_kept_once_whichever_list_it_lies_in(scene
     assert items.SECRET not in scene.worker.output()
 
 
-def test_what_was_not_acknowledged_and_is_no_message_is_kept_once(scenes):
+def test_an_unacknowledged_item_that_is_not_a_message_is_kept_once(scenes):
     scene = scenes["redis"]
     with scene.broker.link.channel() as channel:
         for name, item in items.UNACKNOWLEDGED.items():
@@ -202,7 +202,7 @@ def test_what_was_not_acknowledged_and_is_no_message_is_kept_once(scenes):
         assert sum(body[:40] == item[:40] for body in bodies) >= 1, name
 
 
-def test_a_control_command_that_is_none_ends_no_worker(scene):
+def test_an_invalid_control_command_ends_no_worker(scene):
     junk = [b"nothing", b"5", b"null", items.BRACKETS.encode(), items.DIGITS.encode(), b"{}", b'{"method": []}']
     if scene.broker.is_redis:
         with scene.broker.link.channel() as channel:
@@ -215,7 +215,7 @@ def test_a_control_command_that_is_none_ends_no_worker(scene):
     scene.goes_on()
 
 
-def test_a_control_command_that_nobody_needs_changes_nothing(scene):
+def test_an_unknown_control_command_changes_nothing(scene):
     for name, said in commands.COMMANDS.items():
         order(scene, json.dumps(said).encode())
         assert scene.worker.is_alive(), name
@@ -255,7 +255,7 @@ SPOOFED = [
 """What a message says of how a broker gave it up."""
 
 
-def test_what_lies_in_a_dead_letter_queue_is_kept_once(scenes):
+def test_a_message_in_a_dead_letter_queue_is_kept_once(scenes):
     if "rabbitmq" not in scenes:
         pytest.skip(NO_RABBITMQ)
     scene = scenes["rabbitmq"]
@@ -271,7 +271,7 @@ def test_what_lies_in_a_dead_letter_queue_is_kept_once(scenes):
     scene.goes_on()
 
 
-def test_properties_that_nobody_can_read_end_no_worker(scenes):
+def test_unreadable_properties_end_no_worker(scenes):
     if "rabbitmq" not in scenes:
         pytest.skip(NO_RABBITMQ)
     scene = scenes["rabbitmq"]

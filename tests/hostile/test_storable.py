@@ -54,7 +54,7 @@ def test_a_text_that_can_be_stored_stays_as_it_is(text):
     ids=["texts", "NaN", "numbers", "no JSON", "long texts", "a long list", "many keys"],
 )
 @pytest.mark.django_db
-def test_any_json_is_taken_by_the_database(value):
+def test_any_json_is_accepted_by_the_database(value):
     kept = json.dumps(storable.json(value), allow_nan=False)
 
     assert len(kept) < 2 * storable.LONGEST_JSON
@@ -75,7 +75,7 @@ def test_a_value_without_end_ends():
     assert json.dumps(storable.json(round_about)).count("again") <= storable.DEEPEST
 
 
-def test_two_long_ids_stay_two():
+def test_two_long_ids_stay_distinct():
     one, other = storable.identifier("x" * 1000 + "1"), storable.identifier("x" * 1000 + "2")
 
     assert one != other
@@ -83,7 +83,7 @@ def test_two_long_ids_stay_two():
 
 
 @pytest.mark.parametrize("value", [None, "", True, 1.5, [], {}, float("nan")])
-def test_what_is_no_id_is_none(value):
+def test_a_value_that_is_not_an_id_gives_none(value):
     assert storable.identifier(value) == ""
 
 

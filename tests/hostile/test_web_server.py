@@ -166,7 +166,7 @@ CHUNKED = b"Transfer-Encoding: chunked"
         ("unsupported-media-type", POST, [JSON_TYPE + b"; charset=hex", b"Content-Length: 1"]),
     ],
 )  # fmt: skip
-def test_what_the_server_refuses_is_a_problem_document(server, code, line, headers):
+def test_refusals_of_the_server_are_problem_documents(server, code, line, headers):
     assert server.problem(line, *headers, body=b"x") == code
 
 
@@ -196,7 +196,7 @@ def test_a_body_in_chunks_is_read_whole(server, shop, parts):
     assert Order.objects.get().lines.get().quantity == 2
 
 
-def test_a_body_in_chunks_gets_the_same_answer_under_the_same_key(server, shop):
+def test_a_chunked_body_gets_the_same_response_under_the_same_key(server, shop):
     headers = authorized(shop, b"Idempotency-Key: once")
     _, _, first = server.send(POST, *headers, b"Content-Length: %d" % len(BODY), body=BODY)
     status, answered, again = server.send(POST, *headers, CHUNKED, body=chunked(BODY))
@@ -231,7 +231,7 @@ def test_a_key_that_is_sent_twice_is_refused(server, shop):
     assert not Order.objects.exists()
 
 
-def test_the_server_still_answers(server, shop):
+def test_the_server_still_responds(server, shop):
     """What was refused before has ended no worker, and was not logged as an error of ours."""
     status, _, _ = server.send(b"GET /api/v1/orders HTTP/1.1", *authorized(shop))
     log = server.log.read_text()

@@ -136,7 +136,7 @@ def rows():
 @pytest.mark.parametrize(
     "rounds", [pytest.param(3, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)]
 )
-def test_what_is_left_behind_does_not_grow_and_has_an_end(shop, rounds):
+def test_leftovers_do_not_grow_and_expire(shop, rounds):
     product = ProductFactory(stock=100_000)
     work(shop, product, 5)
     shop.send_task("outbox.tasks.prune", exchange="jobs", routing_key="jobs")

@@ -15,7 +15,7 @@ STEPS = {"orders.tasks.validate", "orders.tasks.charge", "orders.tasks.fulfill"}
 
 
 @pytest.mark.slow
-def test_flowers_list_of_tasks_is_not_flooded_by_what_runs_every_second(staff, broker):
+def test_flowers_list_of_tasks_is_not_flooded_by_periodic_tasks(staff, broker):
     received: set[str] = set()
     done_by_relay: list[int] = []
 

@@ -77,7 +77,7 @@ def assert_each_is_charged_once(world, *orders):
     assert list(DeadLetter.objects.values_list("consumer", "error")) == []
 
 
-def test_orders_are_worked_off_by_real_workers_and_the_ledgers_agree(staff, world):
+def test_orders_are_processed_by_real_workers_and_the_ledgers_agree(staff, world):
     product = ProductFactory()
     shipped = [place(product) for _ in range(10)]
     declined = [place(product, payment_method="pm_card_visa_chargeDeclined") for _ in range(3)]
@@ -118,7 +118,7 @@ def test_workers_killed_in_every_step_lose_nothing_and_do_nothing_twice(staff, w
 
 
 @pytest.mark.slow
-def test_a_child_killed_in_a_step_is_made_good(staff, world, pass_time):
+def test_the_step_of_a_killed_child_is_finished(staff, world, pass_time):
     order = place_with_held_charge(staff, world, seconds=1)
     wait_for_charge(world, order)
     staff.orders.kill_children()
@@ -171,9 +171,7 @@ def test_a_connection_that_drops_during_a_charge_charges_once(staff, world, brok
 
 
 @pytest.mark.slow
-def test_orders_are_taken_while_the_broker_is_down_and_worked_off_when_it_is_back(
-    staff, world, broker, pass_time
-):
+def test_orders_are_accepted_while_the_broker_is_down_and_processed_afterwards(staff, world, broker, pass_time):
     charging = place_with_held_charge(staff, world, seconds=2)
     wait_for_charge(world, charging)
     staff.orders.freeze()
@@ -302,7 +300,7 @@ def deliver_all_ten_times(broker):
 
 
 @pytest.mark.slow
-def test_flower_hears_of_every_step_of_a_chain_that_stays_in_one_process(staff, world, broker):
+def test_flower_gets_events_of_every_step_of_a_chain_in_one_process(staff, world, broker):
     events: list[dict[str, object]] = []
     watcher = Celery("watcher", broker=broker.url, set_as_current=False)
     with watcher.connection() as link:

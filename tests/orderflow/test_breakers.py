@@ -51,14 +51,14 @@ def test_the_failure_that_opens_it_and_all_later_calls_are_an_outage(name):
     assert breaker.state() == "open"
 
 
-def test_answers_do_not_open_it(name):
+def test_business_refusals_do_not_open_it(name):
     breaker = breakers.SharedBreaker(name)
 
     assert [fail(breaker, Permanent) for _ in range(10)] == [Permanent] * 10
     assert breaker.state() == "closed"
 
 
-def test_what_one_process_saw_opens_it_for_the_others(name):
+def test_failures_in_one_process_open_it_for_the_others(name):
     mine = breakers.SharedBreaker(name)
     with mine.guard():
         pass
@@ -91,7 +91,7 @@ def test_a_forked_child_gets_a_breaker_of_its_own():
     process.join(10)
 
 
-def test_it_works_locally_while_redis_is_away(name):
+def test_it_works_locally_while_redis_is_down(name):
     breaker = breakers.SharedBreaker(name, url="redis://127.0.0.1:9/0")
     with breaker.guard():
         pass
@@ -104,7 +104,7 @@ def shared(name, **changes):
     return breakers.SharedBreaker(name, config=dataclasses.replace(breakers.CONFIG, **changes))
 
 
-def test_since_when_it_is_open_does_not_begin_anew_with_each_probe_that_fails(name):
+def test_a_failed_probe_does_not_reset_since_when_it_is_open(name):
     breaker = shared(name, wait_duration_in_open=0.3)
     for _ in range(3):
         fail(breaker)
@@ -121,7 +121,7 @@ def test_since_when_it_is_open_does_not_begin_anew_with_each_probe_that_fails(na
     assert breaker.circuit().open_seconds >= 0.3
 
 
-def test_it_says_closed_again_when_probes_passed(name):
+def test_it_is_closed_again_when_probes_succeeded(name):
     breaker = shared(name, wait_duration_in_open=0.3)
     for _ in range(3):
         fail(breaker)
@@ -149,7 +149,7 @@ def test_probes_whose_workers_died_do_not_keep_it_half_open_for_ever(name, monke
     assert eventually(lambda: fail(breaker, Permanent) is Permanent and breaker.circuit().state == "closed")
 
 
-def test_probes_that_take_their_time_are_waited_for(name):
+def test_slow_probes_are_waited_for(name):
     storage = breakers.SharedBreaker(name)._storage
     storage.trip_open(name=name, ttl=300)
     storage.begin_half_open_if_elapsed(name=name, wait_duration=0, permitted=1, ttl=300)

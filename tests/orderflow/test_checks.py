@@ -56,7 +56,7 @@ def test_a_bad_setting_is_found(monkeypatch, name, value, finding):
     assert finding in {message.id for message in checks.check_settings()}
 
 
-def test_tries_that_outlast_the_providers_memory_of_a_key_are_found(monkeypatch):
+def test_retries_that_outlast_the_providers_keys_are_found(monkeypatch):
     patient = dataclasses.replace(tasks.GATEWAY_RETRY, redelivery_waits=[dt.timedelta(hours=24)])
     monkeypatch.setattr(current_app.tasks[tasks.charge.name], "policy", patient)
 
@@ -64,7 +64,7 @@ def test_tries_that_outlast_the_providers_memory_of_a_key_are_found(monkeypatch)
     assert "orders.tasks.charge" in finding.msg
 
 
-def test_more_sessions_than_the_server_has_to_give_are_found(db, monkeypatch):
+def test_too_many_sessions_for_the_server_are_found(db, monkeypatch):
     with connection.cursor() as cursor:
         cursor.execute("SHOW max_connections")
         allowed = int(cursor.fetchone()[0])
@@ -81,7 +81,7 @@ def test_the_sessions_of_the_containers_fit_a_server_as_it_comes(db):
     assert checks.check_sessions in registry.registry.get_checks(include_deployment_checks=False)
 
 
-def test_unless_told_the_sessions_are_those_of_the_containers():
+def test_by_default_the_sessions_are_those_of_the_containers():
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     workers = [words for service in services.values() if "-Q" in (words := service.get("command") or [])]
     pools = [int(words[words.index("-c") + 1]) for words in workers if "-c" in words]

@@ -44,21 +44,21 @@ def settings_with(**given):
 
 
 @pytest.mark.parametrize("name", ["Production", "PRODUCTION", "prod", "production ", "staging", "", "live"])
-def test_an_environment_that_nobody_knows_does_not_start(name):
+def test_an_unknown_environment_does_not_start(name):
     refusal = settings_with(ORDERFLOW_ENV=name)
 
     assert "ORDERFLOW_ENV (must be production, development or test" in refusal
     assert "Traceback" not in refusal
 
 
-def test_production_is_what_is_meant_when_nothing_is_said():
+def test_the_default_environment_is_production():
     assert settings_with() == {
         "SECURE_SSL_REDIRECT": True, "SESSION_COOKIE_SECURE": True, "CSRF_COOKIE_SECURE": True,
         "SECURE_HSTS_SECONDS": 31_536_000, "SECURE_HSTS_PRELOAD": False, "SECURE_PROXY_SSL_HEADER": None,
     }  # fmt: skip
 
 
-def test_preloading_and_a_proxys_word_are_opted_into():
+def test_preloading_and_trust_in_a_proxy_are_opt_in():
     opened = settings_with(SECURE_HSTS_PRELOAD="true", TRUSTED_PROXIES="1")
 
     assert opened["SECURE_HSTS_PRELOAD"] is True
@@ -103,7 +103,7 @@ def answer(port, path, headers=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("proxies", "believed"), [("0", False), ("1", True)])
-def test_only_a_trusted_proxy_says_that_a_request_came_by_tls(proxies, believed):
+def test_only_a_trusted_proxy_can_declare_a_request_as_tls(proxies, believed):
     with gunicorn(TRUSTED_PROXIES=proxies) as port:
         for header in ("X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Ssl"):
             value = {"X-Forwarded-Protocol": "ssl", "X-Forwarded-Ssl": "on"}.get(header, "https")

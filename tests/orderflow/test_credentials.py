@@ -94,9 +94,7 @@ def test_refused_credentials_bury_nothing_and_work_goes_on_once_they_are_correct
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
-def test_a_mail_server_that_does_not_know_our_password_is_an_outage_until_it_is_corrected(
-    world, drain, settings, password
-):
+def test_a_refused_mail_password_is_an_outage_until_it_is_corrected(world, drain, settings, password):
     right, settings.EMAIL_HOST_PASSWORD = settings.EMAIL_HOST_PASSWORD, password
     begin("email", 3)
     for _ in range(8):
@@ -116,7 +114,7 @@ def test_a_mail_server_that_does_not_know_our_password_is_an_outage_until_it_is_
 
 
 @pytest.mark.parametrize("provider", but_first(["sms", "payments", "warehouse", "push", "email"]))
-def test_what_is_refused_is_shown_with_the_settings_to_correct(world, drain, admin_client, provider):
+def test_refusals_are_shown_with_the_settings_to_correct(world, drain, admin_client, provider):
     begin(provider, 5)
     code = 535 if provider == "email" else 401
     with server(world, provider).failing(

@@ -57,7 +57,7 @@ def test_an_account_of_the_sandbox_is_read_back_whatever_its_password_is():
     ["", "mail.example", "mailgun://secret", "console://", "smtp+starttls://u:secret@h", "smtp:/h", "smtp://h:secret",
      "smtp://h:99999", "smtps://u:secret@h?tls=True", "smtp+tls://u:secret@h?ssl=True", "smtp://[::1"],
 )  # fmt: skip
-def test_what_is_not_understood_is_refused_and_not_repeated(url):
+def test_an_invalid_url_is_refused_and_not_repeated(url):
     with pytest.raises(EnvError) as refused:
         email_url.parse(url)
     assert "secret" not in str(refused.value)

@@ -31,7 +31,7 @@ def read(tmp_path, **environment):
     )
 
 
-def test_every_setting_can_lie_in_a_file(tmp_path):
+def test_every_setting_can_be_in_a_file(tmp_path):
     example = dict(
         line.split("=", 1)
         for line in (ROOT / ".env.example").read_text().splitlines()
@@ -56,7 +56,7 @@ def test_every_setting_can_lie_in_a_file(tmp_path):
         ({"SECRET_KEY_FILE": "/etc/hostname", "SECRET_KEY": "hidden"}, "SECRET_KEY_FILE are both set"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_at_start(tmp_path, changed, complaint):
+def test_problems_with_a_file_are_reported_at_start(tmp_path, changed, complaint):
     done = read(tmp_path, **{**NEEDED, "SECRET_KEY": "", **changed})
 
     assert done.returncode != 0

@@ -16,7 +16,7 @@ HEAP_PER_TASK = 4
 """References that Celery's state keeps for each task."""
 
 
-def test_the_memory_of_flower_has_an_end():
+def test_the_memory_of_flower_is_bounded():
     clock, state = itertools.count(1), EventsState(max_tasks_in_memory=processes.FLOWER_TASKS, callback=None)
     for number in range(2 * processes.FLOWER_TASKS):
         for kind in ("task-received", "task-succeeded"):
@@ -31,7 +31,7 @@ def test_the_memory_of_flower_has_an_end():
     assert len(state._taskheap) <= HEAP_PER_TASK * processes.FLOWER_TASKS
 
 
-def test_every_flower_that_we_start_is_told_so():
+def test_every_flower_that_we_start_gets_the_limit():
     compose = (ROOT / "docker-compose.yml").read_text()
     assert re.findall(r"--max-tasks=(\d+)", compose) == [str(processes.FLOWER_TASKS)]
     assert "--max-tasks={FLOWER_TASKS}" in (ROOT / "orderflow/stack/processes.py").read_text()

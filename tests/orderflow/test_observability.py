@@ -77,7 +77,7 @@ def test_ids_stay_readable_in_the_log():
     assert redaction.redacted(ids) == ids
 
 
-def test_a_fact_becomes_a_line_that_names_the_request_and_the_message(log_lines):
+def test_a_signal_becomes_a_line_that_names_the_request_and_the_message(log_lines):
     with context.bind(context.Context(correlation_id="request-1", causation_id="message-1", task="orders.x")):
         logs.log_signal("message.buried", {"consumer": "orders.x", "error": "for ada@example.com"})
 
@@ -148,11 +148,11 @@ def test_the_hourly_work_checks_in_so_that_sentry_notices_when_it_is_missed(sent
     assert check_ins(sentry, monkeypatch, "prune the outbox") == ["prune the outbox"]
 
 
-def test_what_ticks_every_second_does_not_check_in(sentry, monkeypatch):
+def test_frequent_periodic_tasks_do_not_check_in(sentry, monkeypatch):
     assert check_ins(sentry, monkeypatch, "drain the outbox") == []
 
 
-def test_what_followed_a_task_inline_is_not_told_in_its_line():
+def test_steps_that_ran_inline_are_not_in_the_line_of_the_first_task():
     followed = inline.Followed(result=True, seconds=0.5, links=())
     told = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
     record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (told,), None)

@@ -5,5 +5,5 @@ from django.utils.module_loading import import_string
 from orderflow.shared_state import breakers
 
 
-def test_an_environment_may_name_the_breakers_by_their_old_address():
+def test_an_environment_may_name_the_breakers_by_their_former_path():
     assert import_string("orderflow" + ".breakers.shared_breaker") is breakers.shared_breaker

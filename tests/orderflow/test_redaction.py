@@ -106,7 +106,7 @@ def test_a_secret_of_any_kind_that_we_make_or_read_is_left_out(held, before, aft
 
 
 @given(st.lists(with_its_secret(), min_size=1, max_size=8))
-def test_so_are_several_in_one_text(held):
+def test_several_secrets_in_one_text_are_left_out(held):
     line = redaction.redacted_text("; ".join(text for text, _ in held))
 
     assert [secret for _, secret in held if secret in line] == []
@@ -129,7 +129,7 @@ def test_the_tokens_of_our_own_api_are_left_out():
 
 
 @override_settings(WAREHOUSE_TOKEN="fourteen-words", REDIS_URL="redis://:an%20odd%2Fone@cache/0")
-def test_a_secret_of_the_settings_is_left_out_wherever_it_stands():
+def test_a_secret_of_the_settings_is_left_out_wherever_it_occurs():
     for secret in ("fourteen-words", "an%20odd%2Fone", "an odd/one"):
         assert secret not in redaction.redacted_text(f"the server said {secret!r} to us")
 
@@ -137,7 +137,7 @@ def test_a_secret_of_the_settings_is_left_out_wherever_it_stands():
 @pytest.mark.parametrize(
     "key", ["password", "Authorization", "api_key", "push_token", "sessionid", "query_string"]
 )
-def test_what_a_key_calls_a_secret_is_left_out_whatever_it_looks_like(key):
+def test_values_of_secret_keys_are_left_out_whatever_they_look_like(key):
     assert redaction.redacted({key: "plain", "n": 1}) == {key: redaction.REDACTED, "n": 1}
 
 

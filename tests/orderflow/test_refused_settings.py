@@ -188,9 +188,7 @@ def work_off(provider, status, body, drain, settings):
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "setting"), ANSWERS)
-def test_answers_that_speak_of_our_settings_bury_nothing(
-    world, drain, settings, provider, status, body, setting
-):
+def test_responses_about_our_settings_bury_nothing(world, drain, settings, provider, status, body, setting):
     work_off(provider, status, body, drain, settings)
     assert_waits_for(setting, provider)
 
@@ -211,9 +209,7 @@ OF_ONE_ORDER = [
 
 
 @pytest.mark.parametrize(("provider", "status", "body", "error"), OF_ONE_ORDER)
-def test_answers_that_speak_of_one_order_hold_up_no_other(
-    world, drain, settings, provider, status, body, error
-):
+def test_responses_about_one_order_hold_up_no_other(world, drain, settings, provider, status, body, error):
     work_off(provider, status, body, drain, settings)
     assert {dead_letter.error_class for dead_letter in DeadLetter.objects.all()} == {error}
     assert credentials.refused() == {}
@@ -267,14 +263,14 @@ def kinds(reply):
 
 
 @pytest.mark.parametrize("reply", OF_SENDERS)
-def test_a_mail_server_that_refuses_the_sender_at_any_step_speaks_of_all_mail(monkeypatch, reply):
+def test_a_refused_sender_concerns_all_mail(monkeypatch, reply):
     for failure in kinds(reply):
         with pytest.raises(SettingsRefused, match="correct DEFAULT_FROM_EMAIL"):
             submit(monkeypatch, failure)
 
 
 @pytest.mark.parametrize("reply", OF_RECIPIENTS)
-def test_a_mail_server_that_refuses_a_recipient_speaks_of_one_mail(monkeypatch, reply):
+def test_a_refused_recipient_concerns_one_mail(monkeypatch, reply):
     for failure in kinds(reply):
         with pytest.raises(RecipientRefused):
             submit(monkeypatch, failure)
@@ -291,7 +287,7 @@ def test_a_recipient_cannot_name_themselves_so_that_all_mail_waits(monkeypatch, 
 
 
 @pytest.mark.parametrize(("code", "kind"), [(550, SettingsRefused), (553, SettingsRefused), (452, Outage)])
-def test_what_is_answered_to_the_sender_is_no_fault_of_the_mail(monkeypatch, code, kind):
+def test_a_refused_sender_is_not_an_error_of_the_mail(monkeypatch, code, kind):
     with pytest.raises(kind):
         submit(monkeypatch, smtplib.SMTPSenderRefused(code, b"no", "shop@example.com"))
 
@@ -307,7 +303,7 @@ def test_an_account_that_cannot_be_written_in_ascii_is_a_wrong_setting(world, dr
 
 
 @pytest.mark.parametrize("failure", [smtplib.SMTPHeloError(550, b"no"), TimeoutError(), ConnectionResetError()])
-def test_what_fails_before_a_mail_is_submitted_costs_no_attempt(world, drain, monkeypatch, failure):
+def test_a_failure_before_a_mail_is_submitted_spends_no_attempt(world, drain, monkeypatch, failure):
     def fail(*_, **__):
         raise failure
 

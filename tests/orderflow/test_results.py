@@ -9,7 +9,7 @@ from orderflow.celery import app
 
 
 @pytest.mark.django_db
-def test_a_result_is_kept_whatever_its_error_says():
+def test_a_result_is_stored_whatever_its_error_contains():
     app.backend.store_result(
         "task-1", ValueError("a\x00\ud800"), "FAILURE", traceback="ValueError: a\x00\ud800"
     )

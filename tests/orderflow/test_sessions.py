@@ -26,7 +26,7 @@ def use():
         return cursor.fetchone()[0]
 
 
-def test_a_kept_session_is_used_without_asking_whether_it_lives(task):
+def test_a_kept_session_is_used_without_a_query_to_check_it(task):
     before = use()
     is_usable = connection.is_usable
     asked = []
@@ -53,7 +53,7 @@ def is_there(cursor, pid):
     return cursor.fetchone()[0]
 
 
-def test_a_session_whose_server_has_something_else_to_say_is_kept(task):
+def test_a_session_with_other_pending_data_is_kept(task):
     before = use()
     with connection.cursor() as cursor:
         cursor.execute("LISTEN something")

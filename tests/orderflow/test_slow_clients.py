@@ -177,7 +177,7 @@ def test_pipelined_requests_are_all_answered(web):
         "two framings", "two lengths", "HTTP/2", "nonsense", "no host",
     ],
 )  # fmt: skip
-def test_what_is_too_large_or_no_request_is_refused_at_once_with_a_problem(web, sent, code):
+def test_too_large_and_invalid_requests_are_refused_at_once_with_a_problem(web, sent, code):
     with connected(web) as link:
         link.sendall(sent)
         head, _, body = read_all(link).partition(b"\r\n\r\n")
@@ -257,7 +257,7 @@ def test_with_a_hundred_clients_that_do_not_read_livez_answers_within_a_second(l
     assert max(slowest) < 1, slowest
 
 
-def test_a_long_answer_reaches_a_client_that_reads_slowly_whole(web):
+def test_a_long_response_reaches_a_slow_client_completely(web):
     link = http.client.HTTPConnection("127.0.0.1", web, timeout=10)
     link.request("GET", LONG_FILE)
     whole = link.getresponse().read()

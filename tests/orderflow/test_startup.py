@@ -69,7 +69,7 @@ def output_until(process, *texts):
 
 
 @pytest.mark.parametrize("role", but_first(ROLES))
-def test_a_process_refuses_to_start_with_settings_that_would_hurt_later(role):
+def test_a_process_refuses_to_start_with_settings_that_would_cause_trouble_later(role):
     process = start(role, **BAD)
     said, _ = process.communicate(timeout=60)
 
@@ -90,7 +90,7 @@ STARTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", STARTED)
-def test_a_warning_stops_nobody_and_neither_does_a_database_that_is_down(role):
+def test_neither_a_warning_nor_a_database_outage_prevents_a_start(role):
     process = start(role)  # no provider is configured, which is a warning for each
     try:
         said = output_until(process, STARTED[role], "does not start")

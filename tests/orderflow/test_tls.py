@@ -107,7 +107,7 @@ def test_verification_is_spelled_out_for_kombu(url, read):
         ("/run/postgresql", {}, "production", 0),
     ],
 )
-def test_a_database_elsewhere_is_verified_or_said_to_be_plain(monkeypatch, host, options, environment, errors):
+def test_a_database_elsewhere_is_verified_or_declared_as_plain(monkeypatch, host, options, environment, errors):
     monkeypatch.delenv("PGSSLMODE", raising=False)
     database = {"ENGINE": "django.db.backends.postgresql", "HOST": host, "OPTIONS": options}
 

@@ -39,12 +39,12 @@ def not_alone():
     raise NotAlone("others that came back are at work")
 
 
-def test_a_claim_of_a_free_order_knows_of_no_loss(claim):
+def test_a_claim_of_a_free_order_records_no_loss(claim):
     with losses.at_work(not_alone):
         assert claim()
 
 
-def test_who_takes_over_from_a_dead_worker_has_noted_its_loss_or_holds_nothing(claim):
+def test_taking_over_from_a_dead_worker_records_its_loss_or_claims_nothing(claim):
     claim()
     before = Order.objects.get()
     assert claim() is None  # the lease may be that of a living one

@@ -38,7 +38,7 @@ def ask(order: Order, **headers):
     return ApiClient(*tokens.ORDINARY, "orders:read:all").get(f"/api/v1/orders/{order.number}", **headers)
 
 
-def test_the_api_says_that_an_order_waits_for_a_person_and_does_not_call_for_haste(stuck, drain):
+def test_the_api_shows_that_an_order_needs_a_person_and_suggests_slow_polling(stuck, drain):
     before = ask(place())
     assert (before.json()["needs_attention"], before["Retry-After"]) == (False, "1")
 
@@ -52,7 +52,7 @@ def test_the_api_says_that_an_order_waits_for_a_person_and_does_not_call_for_has
     assert "Retry-After" not in ask(stuck)
 
 
-def test_the_api_says_so_in_its_list_too(stuck):
+def test_the_api_shows_it_in_its_list_too(stuck):
     fine = place()
     clear_limits()
     [first, second] = ApiClient(*tokens.ORDINARY, "orders:read:all").get("/api/v1/orders").json()["items"]
@@ -128,7 +128,7 @@ def test_an_order_whose_message_is_parked_waits_for_code_that_can_read_it(drain,
     assert ask(order).json()["status"] == "fulfilled"
 
 
-def test_the_outlook_says_why_a_message_waits_that_no_queue_takes():
+def test_the_outlook_shows_why_a_message_waits_that_no_queue_accepts():
     order = place()
     OutboxMessage.objects.filter(pk=order.message_id).update(
         last_error="NotDelivered: no queue accepts the work"
@@ -164,7 +164,7 @@ def test_a_refund_that_is_owed_needs_attention_although_its_order_has_ended(drai
     assert "must be replayed or discarded" in order_story.outlook(Order.objects.get(pk=order.pk))
 
 
-def test_an_outage_is_one_line_of_the_story(drain, world):
+def test_an_outage_is_one_line_of_the_history(drain, world):
     order = place(contact=services.Contact())
     with world.payments.failing(fault="error", status=503):
         for _ in range(5):
@@ -200,7 +200,7 @@ def test_a_failure_of_its_own_ends_a_wait():
     assert sorted(kinds) == ["attempt", "wait", "wait"]
 
 
-def test_the_story_tells_of_replays_and_how_they_ended(stuck, drain):
+def test_the_history_shows_replays_and_their_results(stuck, drain):
     resolving.replay(DeadLetter.objects.all(), by="ada", reason="a guess")
     assert "is being replayed, by ada" in order_story.outlook(stuck)
     drain()

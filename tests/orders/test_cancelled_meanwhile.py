@@ -65,7 +65,7 @@ def at_point():
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_cancellation_asked_for_during_a_step_is_carried_out_although_the_broker_lost_it(
+def test_a_cancellation_requested_during_a_step_is_carried_out_although_the_broker_lost_it(
     drain, world, at_point, point
 ):
     refused = point == "fulfill.refused"
@@ -92,7 +92,7 @@ def test_a_cancellation_asked_for_during_a_step_is_carried_out_although_the_brok
     assert world.payments.count(kind="refund") == (0 if ends == moves.Status.FULFILLED else charged)
 
 
-def test_a_cancellation_asked_for_during_validation_is_carried_out_although_the_broker_lost_it(
+def test_a_cancellation_requested_during_validation_is_carried_out_although_the_broker_lost_it(
     drain, monkeypatch
 ):
     order = place()
@@ -140,7 +140,7 @@ def test_orders_that_named_their_older_message_again_are_given_that_of_their_can
     assert order.status == moves.Status.CANCELLED
 
 
-def test_a_late_failure_forgets_no_shipment_that_another_worker_makes(drain):
+def test_a_late_failure_discards_no_shipment_of_another_worker(drain):
     """The first worker's call certainly did nothing; by then a second one has taken the order, and ships it."""
     order = place()
     steps.validate(order_id=order.pk)
@@ -160,7 +160,7 @@ def test_a_late_failure_forgets_no_shipment_that_another_worker_makes(drain):
     assert Shipment.objects.get(order=order).status == Shipment.Status.SHIPPED
 
 
-def test_a_late_failure_forgets_no_shipment_that_another_worker_is_asking_for(drain):
+def test_a_late_failure_discards_no_shipment_that_another_worker_requests(drain):
     order = place()
     steps.validate(order_id=order.pk)
     steps.charge(order_id=order.pk, gateway=adapters.payment_gateway())
@@ -177,7 +177,7 @@ def test_a_late_failure_forgets_no_shipment_that_another_worker_is_asking_for(dr
     assert Shipment.objects.filter(order=order).exists()
 
 
-def test_a_late_failure_forgets_no_charge_that_another_worker_asks_for(drain):
+def test_a_late_failure_discards_no_charge_of_another_worker(drain):
     """Forgotten, the call would be made again once the provider has forgotten its key."""
     order = place()
     steps.validate(order_id=order.pk)

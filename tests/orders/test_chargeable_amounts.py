@@ -30,7 +30,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("currency", "minor", "wanted"), but_first(CHARGED, first=3))
-def test_what_is_charged_and_refunded_is_what_was_ordered(world, drain, currency, minor, wanted):
+def test_the_ordered_amount_is_charged_and_refunded(world, drain, currency, minor, wanted):
     order = place(ProductFactory(currency=currency, price_minor=minor), quantity=1, currency=currency)
     with world.warehouse.failing(fault="error", status=503):
         drain()
@@ -56,7 +56,7 @@ def test_an_amount_that_is_not_charged_is_rejected_before_stock_is_reserved(worl
     assert not DeadLetter.objects.exists()
 
 
-def test_a_provider_that_knows_better_about_an_amount_rejects_the_order(world, drain, settings):
+def test_an_amount_refused_only_by_the_provider_rejects_the_order(world, drain, settings):
     settings.LARGEST_ORDER_MINOR = 10**12
     order = place(ProductFactory(price_minor=100_000_000), quantity=1)
     drain()
@@ -70,7 +70,7 @@ def test_a_provider_that_knows_better_about_an_amount_rejects_the_order(world, d
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("currency", "minor"), REFUSED)
-def test_the_command_refuses_what_cannot_be_charged(currency, minor):
+def test_the_command_refuses_an_unchargeable_total(currency, minor):
     ProductFactory(sku="CHEAP", currency=currency, price_minor=minor)
 
     with pytest.raises(CommandError, match=r"paid|payments in"):

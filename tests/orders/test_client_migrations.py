@@ -157,7 +157,7 @@ def test_orders_that_older_code_has_placed_afterwards_are_given_their_client(tra
     assert sorted(numbers(ask(secret))) == ["OF-0", "OF-2"]
 
 
-def test_the_list_of_clients_says_how_many_tokens_they_use(db):
+def test_the_list_of_clients_shows_how_many_tokens_they_use(db):
     tokens.create("a", scopes=[tokens.READ], client="shop")
     tokens.create("b", scopes=[tokens.READ], client="shop")
     tokens.revoke("b")

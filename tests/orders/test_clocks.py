@@ -46,7 +46,7 @@ def charge(order):
     return steps.charge(order_id=order.pk, gateway=adapters.payment_gateway())
 
 
-def test_a_charge_asked_for_within_the_key_window_is_asked_for_again(drain, world):
+def test_a_charge_requested_within_the_key_window_is_repeated(drain, world):
     order = place()
     steps.validate(order_id=order.pk)
     asked_for(order, ago=steps.KEY_WINDOW - dt.timedelta(minutes=5))
@@ -55,7 +55,7 @@ def test_a_charge_asked_for_within_the_key_window_is_asked_for_again(drain, worl
     assert world.payments.count(kind="payment_intent") == 1
 
 
-def test_a_charge_asked_for_before_the_key_window_is_not_asked_for_again(drain, world):
+def test_a_charge_requested_before_the_key_window_is_not_repeated(drain, world):
     order = place()
     steps.validate(order_id=order.pk)
     asked_for(order, ago=steps.KEY_WINDOW + dt.timedelta(minutes=5))
@@ -123,7 +123,7 @@ def test_losses_of_workers_count_for_an_hour(drain, ago, is_given_up):
     assert DeadLetter.objects.filter(error_class="CrashLoop").exists() is is_given_up
 
 
-def test_a_token_is_valid_for_as_long_as_was_said(drain):
+def test_a_token_is_valid_for_its_lifetime(drain):
     token, _ = tokens.create("a client", scopes=["orders:read"], expires_in=dt.timedelta(hours=1))
 
     assert abs(token.expires_at - clock.now() - dt.timedelta(hours=1)) < dt.timedelta(seconds=20)

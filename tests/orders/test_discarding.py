@@ -93,7 +93,7 @@ def test_an_order_that_was_charged_is_refunded_when_its_dead_letter_is_discarded
     assert examination.run().passed
 
 
-def test_an_order_that_was_discarded_by_older_code_is_not_taken_up_again(stuck, drain, world):
+def test_an_order_that_was_discarded_by_older_code_is_not_resumed(stuck, drain, world):
     DeadLetter.objects.update(
         resolution="discarded", resolved_at=dt.datetime.now(dt.UTC), resolved_by="ops", reason="x"
     )
@@ -178,7 +178,7 @@ def test_a_step_that_fails_after_the_cancellation_leaves_no_open_dead_letter(dra
     assert status(order) == Order.Status.CANCELLED
 
 
-def test_a_replay_that_a_cancellation_overtakes_says_so(stuck, drain):
+def test_a_replay_overtaken_by_a_cancellation_reports_that(stuck, drain):
     campaign = resolving.replay(DeadLetter.objects.all(), by="ops", reason="mended").campaign
     services.request_cancellation(order_id=stuck.pk, requested_by="customer")
     drain()
@@ -233,7 +233,7 @@ def test_a_charge_that_died_before_its_replay_was_noted_is_found_recovered(stuck
     assert str(campaigns.outcomes(campaign.pk)) == "1 sent: 1 recovered"
 
 
-def test_a_charge_that_somebody_else_holds_does_not_count_as_recovered(stuck, drain):
+def test_a_charge_held_by_another_worker_does_not_count_as_recovered(stuck, drain):
     Order.objects.filter(pk=stuck.pk).update(lease_until=dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1))
     campaign = resolving.replay(DeadLetter.objects.all(), by="ops", reason="mended").campaign
     drain()
@@ -242,7 +242,7 @@ def test_a_charge_that_somebody_else_holds_does_not_count_as_recovered(stuck, dr
     assert Payment.objects.filter(status=Payment.Status.SUCCEEDED).count() == 0
 
 
-def test_an_operator_and_a_customer_who_cancel_at_the_same_time_both_get_their_answer(stuck):
+def test_an_operator_and_a_customer_who_cancel_at_the_same_time_both_succeed(stuck):
     together, failed = threading.Barrier(2), []
 
     def act(do):
@@ -269,7 +269,7 @@ def test_an_operator_and_a_customer_who_cancel_at_the_same_time_both_get_their_a
     assert OutboxMessage.objects.filter(event_name="orders.cancellation_requested").count() == 1
 
 
-def test_every_step_that_can_be_given_up_says_when_it_is_done():
+def test_every_step_that_can_be_given_up_defines_when_it_is_done():
     from orders.dead_letters import discards
 
     steps = {name for name in tasks.sweep.app.tasks if name.startswith("orders.tasks.")}
@@ -281,7 +281,7 @@ def consumers_of_orders():
     return {name: task for name, task in found.items() if isinstance(task, ConsumerTask)}
 
 
-def test_every_step_says_in_which_statuses_an_order_needs_it():
+def test_every_step_defines_in_which_statuses_an_order_needs_it():
     assert consumers_of_orders().keys() == {*discards.BEFORE, discards.STRANDED}
 
 

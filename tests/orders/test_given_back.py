@@ -50,7 +50,7 @@ def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refun
     assert examination.run(providers=True).passed
 
 
-def test_a_refund_that_the_provider_makes_besides_is_found_by_the_comparison(world, drain):
+def test_an_additional_refund_by_the_provider_is_found_by_the_comparison(world, drain):
     refund_left_in(world, drain, "failed")
     discard(mark_done=True)
     [made] = world.payments.ledger(kind="refund")
@@ -61,7 +61,7 @@ def test_a_refund_that_the_provider_makes_besides_is_found_by_the_comparison(wor
     assert violated == ["their-refunds-are-in-our-books"]
 
 
-def test_a_dead_letter_of_a_refund_stays_open_unless_somebody_says_that_the_money_is_given_back(world, drain):
+def test_a_dead_letter_of_a_refund_stays_open_unless_the_refund_is_confirmed(world, drain):
     order = refund_left_in(world, drain, "failed")
     [left] = discard(cancel=True).unfinished
 
@@ -78,7 +78,7 @@ def test_no_order_is_ended_by_other_means_while_a_step_is_at_work_on_it(world, d
     assert now(order).status == Order.Status.CANCELLING
 
 
-def test_a_replayed_message_does_not_refund_what_was_given_back(world, drain):
+def test_a_replayed_message_does_not_refund_twice(world, drain):
     order = refund_left_in(world, drain, "failed")
     message_id = now(order).message_id
     discard(mark_done=True)

@@ -31,7 +31,7 @@ def _no_database(monkeypatch):
     monkeypatch.setattr(health, "_ask_database", refuse)
 
 
-def test_a_process_is_alive_without_asking_anybody(client):
+def test_liveness_depends_on_no_server(client):
     """No database fixture: a query would fail."""
     response = client.get("/livez")
 
@@ -43,7 +43,7 @@ def test_a_process_with_a_migrated_database_is_ready(client, db):
     assert client.get("/readyz").status_code == 200
 
 
-def test_the_migrations_are_looked_at_until_they_are_there(client, db, monkeypatch, django_assert_num_queries):
+def test_migrations_are_checked_until_they_are_applied(client, db, monkeypatch, django_assert_num_queries):
     monkeypatch.setattr(health, "_migrated", False)
     newest = MigrationRecorder.Migration.objects.filter(app="orders").latest("name")
     newest.delete()
@@ -63,7 +63,7 @@ def test_without_its_database_a_process_is_not_ready(client):
     assert response["Retry-After"]
 
 
-def test_how_everything_is_is_told_to_staff_and_to_holders_of_a_token(client, staff):
+def test_the_complete_status_is_shown_to_staff_and_to_holders_of_a_token(client, staff):
     from django.test import Client
 
     assert_problem(Client().get("/healthz"), 401, "unauthenticated")
@@ -71,7 +71,7 @@ def test_how_everything_is_is_told_to_staff_and_to_holders_of_a_token(client, st
     assert staff.get("/healthz").status_code == 200
 
 
-def test_a_system_without_worries_is_ok(staff):
+def test_a_healthy_system_is_ok(staff):
     close_breakers()  # tests before may have left them open
     answer = staff.get("/healthz").json()
 
@@ -86,7 +86,7 @@ def components(client, *, status: int = 200) -> dict[str, str]:
     return {name: each["status"] for name, each in response.json()["components"].items()}
 
 
-def test_messages_that_wait_too_long_or_cannot_be_delivered_are_told(staff):
+def test_late_and_undeliverable_messages_are_reported(staff):
     order = place()
     long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     OutboxMessage.objects.filter(key=order.pk).update(not_before=long_ago)
@@ -102,7 +102,7 @@ def test_messages_that_wait_too_long_or_cannot_be_delivered_are_told(staff):
     assert answer["components"]["dead_letters"] == {"status": "degraded", "open": 1}
 
 
-def test_a_redelivery_that_is_due_for_long_is_told_although_its_message_is_published(staff, drain):
+def test_an_overdue_redelivery_is_reported_although_its_message_is_published(staff, drain):
     order = place()
     drain()
     [message] = OutboxMessage.objects.filter(key=order.pk, event_name="orders.order_placed")
@@ -116,11 +116,11 @@ def test_a_redelivery_that_is_due_for_long_is_told_although_its_message_is_publi
     assert status.read()["oldest_due_seconds"] >= 300
 
 
-def test_a_broker_that_is_away_makes_the_system_late_not_unable(staff, no_broker):
+def test_a_broker_outage_delays_work_but_does_not_refuse_it(staff, no_broker):
     assert components(staff)["broker"] == "degraded"
 
 
-def test_an_open_breaker_is_told(staff, monkeypatch):
+def test_an_open_breaker_is_reported(staff, monkeypatch):
     from outbox import resilience
 
     class Open(resilience.AlwaysClosed):

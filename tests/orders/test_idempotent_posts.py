@@ -44,7 +44,7 @@ def post_until_answered(shop):
         connections.close_all()
 
 
-def test_a_hundred_posts_with_one_key_give_one_order_and_a_hundred_equal_answers(shop):
+def test_a_hundred_posts_with_one_key_give_one_order_and_a_hundred_equal_responses(shop):
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(post_until_answered, [shop] * POSTS))
 

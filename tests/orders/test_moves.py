@@ -63,7 +63,7 @@ def test_a_late_mover_is_fenced_off():
     assert Order.objects.get().status == moves.Status.VALIDATED
 
 
-def test_the_past_cannot_be_changed():
+def test_the_history_cannot_be_changed():
     place()
     with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
         OrderTransition.objects.update(note="it was different")

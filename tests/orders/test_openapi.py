@@ -82,7 +82,7 @@ def test_every_operation_documents_its_problems():
 
 @pytest.mark.parametrize("mode", but_first(schemathesis.GenerationMode))
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_whatever_is_sent_is_answered_as_documented(api, application, settings, method, path, mode):
+def test_every_response_is_as_documented(api, application, settings, method, path, mode):
     settings.API_RATE_LIMIT = "100000/minute"
     settings.ALLOWED_HOSTS = ["localhost"]
     ProductFactory(sku="MUG-01")

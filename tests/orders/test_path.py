@@ -74,7 +74,7 @@ def test_a_declined_card_rejects_the_order_and_frees_its_stock(drain, world):
     assert world.warehouse.count() == 0
 
 
-def test_what_is_not_in_stock_is_rejected_before_any_charge(drain, world):
+def test_an_order_out_of_stock_is_rejected_before_any_charge(drain, world):
     order = place(ProductFactory(sku="RARE", stock=1), quantity=2)
     drain()
 
@@ -128,7 +128,7 @@ def test_ten_deliveries_of_every_message_take_effect_once(drain, world):
     assert world.warehouse.count(kind="shipment") == 1
 
 
-def test_a_charge_whose_answer_is_lost_is_looked_up_and_not_made_again(drain, world):
+def test_a_charge_whose_response_is_lost_is_looked_up_and_not_repeated(drain, world):
     order = place()
     world.payments.control(fault="drop_after", times=1, match=f"order-{order.pk}-charge")
     drain()
@@ -240,7 +240,7 @@ def test_a_shipped_order_cannot_be_cancelled(drain):
         services.request_cancellation(order_id=order.pk, requested_by="customer")
 
 
-def test_a_chain_that_was_lost_is_taken_up_again(drain):
+def test_a_lost_chain_is_resumed(drain):
     order = place()
     OutboxMessage.objects.update(status="published")
     assert sweep.resume_overdue() == 0
@@ -267,7 +267,7 @@ def test_a_notification_that_waits_does_not_keep_the_sweep_from_a_lost_order(dra
     assert Delivery.objects.filter(message_id=order.message_id, workflow=email, status="waiting").exists()
 
 
-def test_orders_in_a_dead_letter_are_not_taken_up_behind_the_operators_back(drain):
+def test_orders_in_a_dead_letter_are_not_resumed_automatically(drain):
     place(payment_method="pm_no_such_card")
     drain()
     testing.pass_time(dt.timedelta(hours=1))

@@ -58,7 +58,7 @@ def test_a_product_of_another_currency_is_refused():
         place(ProductFactory(currency="EUR"))
 
 
-def test_the_same_key_gives_the_same_order_and_answer():
+def test_the_same_key_gives_the_same_order_and_response():
     product = ProductFactory()
     first = place(product, idempotency=key(a=1))
     again = place(product, idempotency=key(a=1))

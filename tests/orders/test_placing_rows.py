@@ -55,7 +55,7 @@ def test_a_column_is_written_or_filled_in_by_the_database(table):
     assert must_be_written <= {field.column for field in table.fields}
 
 
-def test_what_is_written_is_what_the_order_says():
+def test_the_written_rows_match_the_order():
     product = ProductFactory()
     work = context.Context(correlation_id="request", causation_id=CAUSE, actor="ada", task="a task")
     with context.bind(work):
@@ -101,7 +101,7 @@ def test_an_order_is_placed_in_two_statements(django_assert_num_queries):
         place(product)
 
 
-def test_a_key_used_between_the_look_and_the_lock_gives_the_order_it_placed():
+def test_a_key_used_between_the_query_and_the_lock_gives_the_order_it_placed():
     """The other request commits after our statement's snapshot, and has let go of the key when we try it."""
     product = ProductFactory()
 
@@ -137,7 +137,7 @@ def test_another_broken_constraint_is_not_taken_for_a_used_key():
     assert not Order.objects.exists()
 
 
-def test_a_total_beyond_the_column_is_a_data_error_as_ever():
+def test_a_total_beyond_the_column_is_a_data_error():
     product = ProductFactory(price_minor=2**62)
     with pytest.raises(DataError) as caught:
         place(product, quantity=4)
@@ -169,7 +169,7 @@ def test_placing_outside_a_transaction_is_refused():
         services.place_orders([order_request("k", ProductFactory())])
 
 
-def test_what_is_refused_or_repeated_takes_no_number():
+def test_refused_and_repeated_requests_use_no_number():
     product = ProductFactory()
     first = place(product, idempotency=key("a"))
     place(product, idempotency=key("a"))

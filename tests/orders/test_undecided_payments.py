@@ -58,7 +58,7 @@ CAPTURED = {"status": "succeeded", "amount_received": 500}
 
 
 @pytest.mark.parametrize("state", but_first(["processing", "requires_capture"]))
-def test_what_may_still_capture_is_waited_for_visibly_and_without_attempts(world, drain, state):
+def test_an_undecided_charge_is_waited_for_visibly_and_without_attempts(world, drain, state):
     order = place_left_in(world, state)
     drain()
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_undecided_for_longer_than_the_key_is_remembered_it_is_still_never_charg
 
 
 @pytest.mark.parametrize("state", but_first(["requires_action", "requires_confirmation"]))
-def test_what_needs_the_customer_is_cancelled_there_before_it_is_rejected_here(world, drain, state):
+def test_a_charge_that_needs_the_customer_is_cancelled_before_the_order_is_rejected(world, drain, state):
     order = place_left_in(world, state)
     with world.payments.failing(fault="error", status=503, match="/cancel"):
         drain()
@@ -124,7 +124,7 @@ def test_what_needs_the_customer_is_cancelled_there_before_it_is_rejected_here(w
     assert set(Attempt.objects.values_list("outcome", flat=True)) == {"waited"}
 
 
-def test_a_cancellation_there_whose_answer_is_lost_is_looked_up(world, drain):
+def test_a_cancelled_charge_whose_response_is_lost_is_looked_up(world, drain):
     order = place_left_in(world, "requires_action")
     with world.payments.failing(fault="drop_after", times=1, match="/cancel"):
         drain()
@@ -171,7 +171,7 @@ def test_a_cancellation_waits_for_a_charge_that_may_still_capture(world, drain):
     assert [refund["amount"] for refund in world.payments.ledger(kind="refund")] == [500]
 
 
-def test_a_cancellation_calls_off_what_is_only_reserved(world, drain):
+def test_a_cancellation_cancels_a_reserved_charge(world, drain):
     order = place_left_in(world, "requires_capture")
     drain()
     services.request_cancellation(order_id=order.pk, requested_by="customer")
@@ -215,7 +215,7 @@ def test_a_refund_counts_as_done_only_when_it_is(world, drain, state):
 
 
 @pytest.mark.parametrize("state", but_first(["failed", "canceled"]))
-def test_a_refund_that_failed_is_a_dead_letter_and_replay_asks_under_the_next_key(world, drain, state):
+def test_a_failed_refund_is_a_dead_letter_and_replay_uses_the_next_key(world, drain, state):
     order = refund_left_in(world, drain, state)
     [dead_letter] = DeadLetter.objects.all()
     assert (dead_letter.error_class, dead_letter.consumer) == ("RefundFailed", "orders.tasks.refund")
@@ -302,7 +302,7 @@ def test_a_charge_that_the_bank_takes_up_again_needs_no_attention_any_more(world
     assert attention.needed_by([now(order)]) == set()
 
 
-def test_a_reserved_charge_that_is_to_be_cancelled_waits_for_nobody(world, drain):
+def test_a_reserved_charge_of_a_cancelled_order_needs_nobody(world, drain):
     order = place_left_in(world, "requires_capture")
     drain()
     services.request_cancellation(order_id=order.pk, requested_by="customer")

@@ -38,7 +38,7 @@ def replay():
     resolving.replay(DeadLetter.objects.all(), by="on call", reason="looked at the provider")
 
 
-def test_while_the_look_up_fails_too_the_order_waits_visibly_and_under_one_key(drain, world):
+def test_while_the_lookup_fails_too_the_order_waits_visibly_under_one_key(drain, world):
     order = place()
     world.payments.control(fault="drop_after", times=1, match=key(order))
     with world.payments.failing(fault="error", status=500, match="/search"):
@@ -54,7 +54,7 @@ def test_while_the_look_up_fails_too_the_order_waits_visibly_and_under_one_key(d
     ]
 
 
-def test_a_decline_whose_answer_was_lost_rejects_the_order(drain, world):
+def test_a_decline_whose_response_was_lost_rejects_the_order(drain, world):
     order = place(payment_method="pm_card_visa_chargeDeclined")
     world.payments.control(fault="drop_after", times=1, match=key(order))
     drain()
@@ -88,7 +88,7 @@ def test_after_the_key_window_a_charge_that_is_not_found_is_not_made(drain, worl
     assert DeadLetter.objects.unresolved().get().error_class == "ChargeUntraceable"
 
 
-def test_a_letter_older_than_the_key_window_is_looked_up_before_anything_is_done(drain, world):
+def test_a_dead_letter_older_than_the_key_window_is_looked_up_before_anything_is_done(drain, world):
     order = place()
     world.payments.control(fault="drop_after", times=1, match=key(order))
     with world.payments.failing(fault="error", status=400, match="/search"):
@@ -102,7 +102,7 @@ def test_a_letter_older_than_the_key_window_is_looked_up_before_anything_is_done
     assert world.payments.count(kind="payment_intent") == 1
 
 
-def test_what_certainly_had_no_effect_may_be_asked_for_at_any_time(drain, world):
+def test_a_call_without_effect_may_be_repeated_at_any_time(drain, world):
     refused, waiting = place(payment_method="pm_no_such_card"), place()
     with world.payments.failing(fault="error", status=503, match=key(waiting)):
         drain()
@@ -127,7 +127,7 @@ def test_a_parcel_that_left_before_its_worker_died_stays_shipped_although_the_or
     assert world.payments.count(kind="refund") == 0
 
 
-def test_a_call_that_is_still_under_way_is_waited_for_and_opens_no_breaker(drain, world):
+def test_a_call_in_progress_is_waited_for_and_opens_no_breaker(drain, world):
     order = place()
     world.payments.control(fault="error", status=409, times=5, match=key(order))
     for _ in range(6):

@@ -80,7 +80,7 @@ def was_given_back(order: Order, world) -> bool:
 
 
 @pytest.mark.parametrize("country", NO_COUNTRY)
-def test_nobody_can_place_an_order_that_cannot_be_shipped(db, country):
+def test_an_unshippable_order_cannot_be_placed(db, country):
     with pytest.raises(services.NotShippable):
         place(country=country)
 
@@ -132,7 +132,7 @@ def test_replaying_its_old_dead_letter_refunds_it_and_leaves_nothing_open(world,
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("code", ["bad_request", "shipment_refused", "invalid_address", "unknown_country"])
-def test_a_refusal_of_what_the_order_says_is_an_answer(answers, status, code):
+def test_a_refusal_of_the_order_is_final(answers, status, code):
     answers.status, answers.body = status, json.dumps({"code": code, "reason": "no such place"}).encode()
 
     with pytest.raises(ports.ShipmentRefused, match="no such place"):
@@ -153,7 +153,7 @@ def test_a_refusal_of_what_the_order_says_is_an_answer(answers, status, code):
         (415, {"code": "bad_request"}),
     ],
 )
-def test_a_refusal_of_the_call_says_nothing_of_the_shipment(answers, status, body):
+def test_a_refused_call_says_nothing_about_the_shipment(answers, status, body):
     answers.status, answers.body = status, (body if isinstance(body, str) else json.dumps(body)).encode()
 
     with pytest.raises(WarehouseRequestRefused):
@@ -161,7 +161,7 @@ def test_a_refusal_of_the_call_says_nothing_of_the_shipment(answers, status, bod
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_refused_credentials_are_no_refusal_of_the_order(answers, status):
+def test_refused_credentials_are_not_a_refusal_of_the_order(answers, status):
     answers.status, answers.body = status, b'{"code": "bad_request"}'
 
     with pytest.raises(CredentialsRefused):

@@ -77,7 +77,7 @@ def test_orders_in_flight_at_the_backup_are_not_charged_or_shipped_twice(drain, 
 
 
 @pytest.mark.slow
-def test_orders_in_flight_at_the_backup_go_on_where_nothing_was_done(drain, world, backup):
+def test_orders_in_flight_at_the_backup_continue_where_nothing_was_done(drain, world, backup):
     orders = [place() for _ in STATUSES]
     for order, status in zip(orders, STATUSES, strict=True):
         bring_to(order, status)
@@ -109,7 +109,7 @@ def test_an_order_cancelled_and_refunded_after_the_backup_is_cancelled_again_and
     assert world.warehouse.count(kind="shipment") == 0
 
 
-def test_a_refund_from_after_the_backup_is_looked_up_and_not_asked_for_again(drain, world, backup):
+def test_a_refund_from_after_the_backup_is_looked_up_and_not_repeated(drain, world, backup):
     order = place(ProductFactory(sku="NOSHIP-refund"))
     bring_to(order, "charged")
     steps.fulfill(order_id=order.pk, warehouse=adapters.warehouse())
@@ -125,7 +125,7 @@ def test_a_refund_from_after_the_backup_is_looked_up_and_not_asked_for_again(dra
 
 
 @pytest.mark.slow
-def test_an_order_declined_after_the_backup_is_rejected_again_and_not_asked_for_again(drain, world, backup):
+def test_an_order_declined_after_the_backup_is_rejected_again_and_not_charged_again(drain, world, backup):
     order = place(payment_method="pm_card_visa_chargeDeclined")
     backup.take()
     carry_on(drain)
@@ -137,7 +137,7 @@ def test_an_order_declined_after_the_backup_is_rejected_again_and_not_asked_for_
 
 
 @pytest.mark.parametrize("status", but_first(STATUSES))
-def test_a_cancellation_after_a_restore_finds_what_was_done_before_it(drain, world, backup, status):
+def test_a_cancellation_after_a_restore_finds_earlier_effects(drain, world, backup, status):
     order = place()
     bring_to(order, status)
     backup.take()
@@ -195,7 +195,7 @@ def test_a_charge_that_was_not_decided_on_before_a_restore_is_waited_for(
 
 
 @pytest.mark.slow
-def test_nothing_is_asked_for_while_a_provider_cannot_be_asked_what_it_did(drain, world, backup):
+def test_no_call_is_made_while_a_provider_cannot_be_queried(drain, world, backup):
     order = place()
     backup.take()
     carry_on(drain)
@@ -228,7 +228,7 @@ def test_without_any_sign_of_a_restore_an_order_older_than_the_keys_is_looked_up
 
 
 @pytest.mark.slow
-def test_customers_are_not_told_twice_by_sms_and_a_person_decides_about_the_rest(drain, world, backup):
+def test_customers_get_no_sms_twice_and_a_person_decides_about_the_rest(drain, world, backup):
     order = place(contact=EVERY_WAY)
     backup.take()
     carry_on(drain)
@@ -254,7 +254,7 @@ def test_customers_are_not_told_twice_by_sms_and_a_person_decides_about_the_rest
 
 
 @pytest.mark.slow
-def test_settings_may_have_everything_sent_again_that_cannot_be_looked_up(drain, world, backup, settings):
+def test_settings_can_allow_sending_again_what_cannot_be_looked_up(drain, world, backup, settings):
     settings.NOTIFICATIONS_AFTER_RESTORE = "send"
     place(contact=EVERY_WAY)
     backup.take()
@@ -267,7 +267,7 @@ def test_settings_may_have_everything_sent_again_that_cannot_be_looked_up(drain,
     assert not DeadLetter.objects.exists()
 
 
-def test_orders_placed_after_a_restore_are_told_of_as_usual(drain, world, backup):
+def test_orders_placed_after_a_restore_are_notified_as_usual(drain, world, backup):
     backup.take()
     restore(world, backup)
     place(contact=EVERY_WAY)

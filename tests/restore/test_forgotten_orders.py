@@ -126,7 +126,7 @@ def test_a_charge_of_an_order_that_ended_unshipped_in_the_restored_data_is_enter
     assert world.payments.count(kind="refund") == 1
 
 
-def test_what_does_not_add_up_is_left_to_a_person_and_stays_visible(drain, world, backup, product):
+def test_inconsistent_records_are_left_to_a_person_and_stay_visible(drain, world, backup, product):
     """The price has changed, so that nobody can say what each of two products cost."""
     other = ProductFactory(stock=100)
     items = [services.Item(sku=product.sku, quantity=1), services.Item(sku=other.sku, quantity=1)]
@@ -196,7 +196,7 @@ def test_declaring_a_restore_again_changes_nothing(drain, world, product):
 
 
 @pytest.mark.parametrize("options", [["--since", "2h"], []], ids=["with --since", "in the future"])
-def test_a_declaration_that_cannot_be_meant_is_refused(drain, options):
+def test_an_impossible_declaration_is_refused(drain, options):
     at = clock.now() + dt.timedelta(hours=0 if options else 1)
 
     assert verify("--after-restore", at.isoformat(), *options)[0] == 2
@@ -204,7 +204,7 @@ def test_a_declaration_that_cannot_be_meant_is_refused(drain, options):
 
 
 @pytest.mark.slow
-def test_the_comparison_speaks_of_no_order_whose_steps_look_up_what_was_done(drain, world, backup, product):
+def test_the_comparison_ignores_orders_whose_steps_look_up_what_was_done(drain, world, backup, product):
     place(product)
     backup.take()
     data_until = clock.now()

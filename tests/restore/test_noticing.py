@@ -54,7 +54,7 @@ def test_data_that_finds_itself_elsewhere_was_restored(identity, name):
 @pytest.mark.parametrize(
     ("names", "is_failover"), [({"timeline": "1"}, True), ({"timeline": "1", "system": "1"}, False)]
 )
-def test_a_standby_that_took_over_is_told_from_a_restored_backup(identity, names, is_failover):
+def test_a_failover_is_distinguished_from_a_restored_backup(identity, names, is_failover):
     place()
     believe(identity, **names)
 
@@ -133,7 +133,7 @@ def test_beat_notices_what_no_session_was_opened_for(identity, witness):
     assert restores.watch() is None
 
 
-def test_a_witness_of_another_database_is_not_believed(identity, witness):
+def test_a_witness_of_another_database_is_ignored(identity, witness):
     restores.watch()
     known = json.loads(witness.recall())
     witness.remember(json.dumps(known | {"database": "another", "written": known["written"] + 10**9}))
@@ -141,14 +141,14 @@ def test_a_witness_of_another_database_is_not_believed(identity, witness):
     assert restores.watch() is None
 
 
-def test_a_redis_that_is_away_is_no_witness_and_holds_nothing_up(identity, monkeypatch):
+def test_a_redis_outage_holds_nothing_up(identity, monkeypatch):
     monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
     DatabaseIdentity.objects.update(started_at="yesterday")
 
     assert restores.watch() is None
 
 
-def test_what_redis_remembers_has_an_end(identity, witness):
+def test_the_record_in_redis_expires(identity, witness):
     import redis
 
     restores.watch()
@@ -160,7 +160,7 @@ def test_what_redis_remembers_has_an_end(identity, witness):
     ("last", "seconds", "first"),
     [(1000, 0, 100_000), (1042, 3600, 10_000_000), (99_999, 0, 200_000), (10_000_001, 7200, 20_000_000)],
 )
-def test_numbers_go_on_above_all_that_may_have_been_given(last, seconds, first):
+def test_numbers_continue_above_all_that_may_have_been_assigned(last, seconds, first):
     assert numbers.first_after(last, dt.timedelta(seconds=seconds)) == first
     assert first >= last + seconds * numbers.MOST_PER_SECOND
 

@@ -53,7 +53,7 @@ def test_every_connection_to_the_broker_logs_in_with_the_certificate_alone(rabbi
 
 
 @pytest.mark.parametrize("who", ["nobody", "of another authority", "expired", "of another name"])
-def test_without_a_certificate_that_it_knows_nobody_gets_in(rabbitmq, certificates, who):
+def test_a_login_requires_a_known_certificate(rabbitmq, certificates, who):
     ours = certificates.ours
     shown = {
         "nobody": None,
@@ -67,7 +67,7 @@ def test_without_a_certificate_that_it_knows_nobody_gets_in(rabbitmq, certificat
     assert {name: said for name, said in went.items() if not any(sign in said for sign in signs)} == {}
 
 
-def test_a_password_is_no_login_beside_a_certificate(rabbitmq, certificates):
+def test_a_password_is_not_accepted_in_place_of_a_certificate(rabbitmq, certificates):
     address = rabbitmq.address(ca=certificates.ours.file, shown=certificates.client)
     url = address.replace("&login_method=EXTERNAL", "").replace("//127", f"//orderflow:{rabbitmq.password}@127")
     assert url.count("@") == 1

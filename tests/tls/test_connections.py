@@ -49,7 +49,7 @@ def test_a_server_that_shows_a_wrong_certificate_is_refused_everywhere(behind, c
 
 
 @pytest.mark.slow
-def test_urls_that_name_no_authority_trust_those_of_the_system_alone(behind):
+def test_urls_without_an_authority_trust_only_those_of_the_system(behind):
     went = connect(behind.environment(behind.show("right"), ca=None))
 
     assert {name: said for name, said in went.items() if not any(s in said for s in (*REFUSED, NO_ROOTS))} == {}

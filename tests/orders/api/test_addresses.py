@@ -47,7 +47,7 @@ def test_clients_behind_a_trusted_proxy_have_a_rate_each(settings, db):
 
 
 @pytest.mark.parametrize("proxies", [0, 1])
-def test_nobody_escapes_the_limit_by_making_addresses_up(settings, db, proxies):
+def test_made_up_addresses_do_not_evade_the_limit(settings, db, proxies):
     settings.TRUSTED_PROXIES, settings.API_RATE_LIMIT = proxies, "2/minute"
     made_up = [f"198.51.100.{number}, 192.0.2.1" for number in range(3)]
 

@@ -15,7 +15,7 @@ from tests.orders.api.client import ORDERS, assert_problem, order_of, pointers
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[1", b"\xff\xfe", b"[" * 30_000, b'{"items": ' + b"9" * 5000 + b"}", b"\x00"]
 )
-def test_what_is_no_json_is_refused(api, db, body):
+def test_invalid_json_is_refused(api, db, body):
     response = api.post(ORDERS, body, key="k")
 
     assert response.status_code in (400, 422)
@@ -33,7 +33,7 @@ def test_a_large_body_is_refused_before_it_is_read(api, db):
     assert_problem(api.post(ORDERS, body, key="k"), 413, "body-too-large")
 
 
-def test_only_json_is_taken(api, db):
+def test_only_json_is_accepted(api, db):
     response = api.http.post(ORDERS, {"a": "b"}, headers=api.headers | {"Idempotency-Key": "k"})
 
     assert_problem(response, 415, "unsupported-media-type")
@@ -54,7 +54,7 @@ def test_the_limit_of_bodies_is_as_documented():
         (b'"client_reference"', b'"unknown": {"a": [{"b": 1, "b": 1}]}, "client_reference"'),
     ],
 )
-def test_a_member_that_is_named_twice_is_refused_however_deep(api, mug, twice):
+def test_a_duplicate_name_is_refused_at_any_depth(api, mug, twice):
     body = json.dumps(order_of()).encode()
     assert twice[0] in body
 
@@ -70,7 +70,7 @@ def test_numbers_that_json_does_not_have_are_refused(api, mug, number, body):
 
 
 @pytest.mark.parametrize("number", [b"9" * 5000, b"-" + b"9" * 5000, b"1e400", b"-1e400", b"1e-400", b"0.1"])
-def test_numbers_that_no_field_takes_are_pointed_at(api, mug, number):
+def test_out_of_range_numbers_are_pointed_at(api, mug, number):
     body = json.dumps(order_of()).encode().replace(b'"quantity": 2', b'"quantity": ' + number)
 
     assert pointers(assert_problem(api.place(body), 422, "validation-failed")) == ["/items/0/quantity"]
@@ -92,7 +92,7 @@ def test_numbers_that_no_field_takes_are_pointed_at(api, mug, number):
     ],
 )
 @pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/OF-1/cancel"])
-def test_types_and_character_sets_that_are_not_read_are_refused(api, mug, path, kind):
+def test_unsupported_types_and_character_sets_are_refused(api, mug, path, kind):
     response = api.post(path, order_of(), key="k", **{"Content-Type": kind})
 
     assert_problem(response, 415, "unsupported-media-type")
@@ -108,7 +108,7 @@ def test_utf_8_may_be_named(api, mug, kind):
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "x", "identity, gzip"])
 @pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/OF-1/cancel"])
-def test_encodings_that_are_not_read_are_refused_with_those_that_are(api, mug, path, encoding):
+def test_unsupported_encodings_are_refused_with_the_supported_ones(api, mug, path, encoding):
     response = api.post(
         path, gzip.compress(json.dumps(order_of()).encode()), key="k", **{"Content-Encoding": encoding}
     )
@@ -122,7 +122,7 @@ def test_no_encoding_may_be_named(api, mug):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
-def test_what_is_not_utf_8_is_no_json(api, mug, encoding):
+def test_json_that_is_not_utf_8_is_refused(api, mug, encoding):
     body = json.dumps(order_of(customer={"name": "Zoë"}), ensure_ascii=False).encode(encoding)
 
     assert_problem(api.place(body), 400, "malformed-request")
@@ -137,7 +137,7 @@ def test_a_body_that_is_not_needed_is_readable_all_the_same(api, mug, body):
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "²", "0x10", "٣", "1_0"])
-def test_a_length_that_is_none_is_refused(api, mug, length):
+def test_an_invalid_length_is_refused(api, mug, length):
     response = api.http.post(
         ORDERS, order_of(), content_type="application/json", headers=api.headers, CONTENT_LENGTH=length
     )
@@ -153,7 +153,7 @@ def test_a_length_of_many_digits_is_too_large(api, mug):
     assert_problem(response, 413, "body-too-large")
 
 
-def test_chunks_are_refused_where_the_server_cannot_tell_their_end(api, mug):
+def test_chunks_are_refused_where_the_server_cannot_detect_their_end(api, mug):
     response = api.http.post(
         ORDERS,
         order_of(),

@@ -12,7 +12,7 @@ from tests.orders.api.client import (
 )
 
 
-def test_cancelling_is_asked_for_once_however_often_it_is_asked(api, db):
+def test_repeated_cancellations_are_requested_once(api, db):
     order = place(client_id=api.client_id)
     first = api.post(f"{ORDERS}/{order.number}/cancel")
     again = api.post(f"{ORDERS}/{order.pk}/cancel")

@@ -24,7 +24,7 @@ from tests.orders.api.client import (
 )
 
 
-def test_the_same_key_and_body_get_the_first_answer_again(api, mug):
+def test_the_same_key_and_body_get_the_first_response_again(api, mug):
     first = api.place(order_of(), key="once")
     Order.objects.update(status=moves.Status.VALIDATED)
     again = api.place(order_of(), key="once")
@@ -72,7 +72,7 @@ def test_an_order_without_a_key_is_refused(api, mug):
 @pytest.mark.parametrize(
     "key", ["once,once", "once, once", "once,", ",once", '"once","once"', '"once", "once"', "a,b"]
 )
-def test_two_keys_in_one_request_are_none(api, mug, key):
+def test_two_keys_in_one_request_are_refused(api, mug, key):
     """So a header that is sent twice arrives: joined."""
     api.place(order_of(), key="once")
 

@@ -19,7 +19,7 @@ from tests.orders.api.client import (
 )
 
 
-def test_pages_stay_put_while_orders_come_in(api, db):
+def test_pages_do_not_shift_while_orders_are_placed(api, db):
     product = ProductFactory()
     moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     expected = [place(product, client_id=api.client_id, placed_at=moment).number for _ in range(7)]
@@ -92,5 +92,5 @@ def test_a_page_takes_few_queries_however_many_orders_it_has(api, db, django_ass
         ({"cursor": cursor("0001-01-01T00:00:00+23:59")}, "cursor"),
     ],
 )
-def test_filters_that_cannot_be_meant_are_refused(api, db, query, pointer):
+def test_contradictory_filters_are_refused(api, db, query, pointer):
     assert pointers(assert_problem(api.get(ORDERS, query), 422, "validation-failed")) == [pointer]

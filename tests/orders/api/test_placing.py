@@ -47,7 +47,7 @@ def test_the_clients_request_id_goes_with_the_order(api, mug):
     assert Order.objects.get().correlation_id == "req-7"
 
 
-def test_orders_are_taken_while_the_broker_is_down(api, mug, no_broker):
+def test_orders_are_accepted_while_the_broker_is_down(api, mug, no_broker):
     began = time.monotonic()
     response = api.place(order_of())
 

@@ -16,14 +16,14 @@ from tests.orders.api.client import (
 @pytest.mark.parametrize(
     "path", ["/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/orders/", "/api/v2/x"]
 )
-def test_addresses_that_lead_nowhere_are_a_problem(api, settings, debug, path):
+def test_unknown_urls_are_a_problem(api, settings, debug, path):
     settings.DEBUG = debug
 
     assert_problem(api.get(path), 404, "not-found")
     assert_problem(api.post(path, {}), 404, "not-found")
 
 
-def test_a_method_that_is_not_there_is_a_problem(api, db):
+def test_a_disallowed_method_is_a_problem(api, db):
     response = api.http.delete(ORDERS, headers=api.headers)
 
     assert_problem(response, 405, "method-not-allowed")
@@ -31,7 +31,7 @@ def test_a_method_that_is_not_there_is_a_problem(api, db):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_error_that_nobody_foresaw_says_nothing_about_the_inside(api, settings, monkeypatch, debug):
+def test_an_unexpected_error_reveals_nothing_internal(api, settings, monkeypatch, debug):
     settings.DEBUG = debug
 
     def fail(**_):
@@ -44,7 +44,7 @@ def test_an_error_that_nobody_foresaw_says_nothing_about_the_inside(api, setting
     assert "inside" not in response.content.decode()
 
 
-def test_a_database_that_is_away_is_a_problem_that_passes(api, monkeypatch):
+def test_a_database_outage_is_a_temporary_problem(api, monkeypatch):
     from django.db import OperationalError
 
     def fail(**_):

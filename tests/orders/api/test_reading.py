@@ -16,7 +16,7 @@ from tests.orders.api.client import (
 )
 
 
-def test_an_order_tells_where_it_stands_and_how_it_got_there(api, db):
+def test_an_order_shows_its_state_and_its_history(api, db):
     order = place(client_id=api.client_id)
     move(order, moves.Status.VALIDATED, moves.Status.CHARGED)
     Payment.objects.create(
@@ -39,7 +39,7 @@ def test_an_order_tells_where_it_stands_and_how_it_got_there(api, db):
     assert "example.com" not in response.content.decode()
 
 
-def test_a_final_order_says_why_and_need_not_be_asked_for_again(api, db):
+def test_a_final_order_shows_the_reason_and_no_time_to_poll_again(api, db):
     order = place(client_id=api.client_id)
     move(order, moves.Status.REJECTED, reason="not in stock: MUG-01")
     response = api.get(f"{ORDERS}/{order.pk}")

@@ -48,7 +48,7 @@ from tests.orders.api.client import (
         ({"\ud800": 5}, ""),
     ],
 )
-def test_what_breaks_the_rules_is_pointed_at_and_not_stored(api, mug, changed, pointer):
+def test_invalid_fields_are_pointed_at_and_not_stored(api, mug, changed, pointer):
     problem = assert_problem(api.place(order_of(**changed)), 422, "validation-failed")
 
     assert pointers(problem) == [pointer]
@@ -61,7 +61,7 @@ def test_a_whole_number_may_be_written_with_a_point(api, mug):
     assert placed.json()["lines"][0]["quantity"] == 2
 
 
-def test_every_mistake_is_pointed_at_at_once(api, mug):
+def test_all_mistakes_are_pointed_at_together(api, mug):
     problem = assert_problem(api.place(order_of(currency="x", country="x")), 422, "validation-failed")
 
     assert pointers(problem) == ["/country", "/currency"]
@@ -99,7 +99,7 @@ def test_a_total_beyond_what_can_be_stored_is_refused(api, db):
 @pytest.mark.parametrize(
     ("price", "currency"), [(29, "GBP"), (0, "GBP"), (49, "JPY"), (12_345, "KWD"), (100, "IRR")]
 )
-def test_what_the_payment_provider_cannot_charge_is_refused_and_the_key_stays_free(api, price, currency):
+def test_an_unchargeable_total_is_refused_and_the_key_stays_free(api, price, currency):
     product = ProductFactory(price_minor=price, currency=currency)
     order = order_of(items=[{"sku": product.sku, "quantity": 1}], currency=currency)
     problem = assert_problem(api.place(order, key="one-key"), 422, "not-chargeable")

@@ -69,7 +69,7 @@ def pass_hours(hours: int) -> None:
             row.save()
 
 
-def test_a_token_expires_unless_it_is_said_never_to(settings):
+def test_a_token_expires_by_default(settings):
     settings.API_TOKEN_LIFETIME_DAYS = 90
     create()
     api_token("create", "short", "--scopes", "orders:read", "--expires", "7")
@@ -156,7 +156,7 @@ def test_tokens_that_never_expire_are_listed_on_request(db):
     assert api_token("list", "--without-expiry")[0] == ""
 
 
-def test_the_list_says_which_old_secrets_work_and_whether_they_are_used():
+def test_the_list_shows_which_old_secrets_are_valid_and_used():
     old = create()
     api_token("rotate", "shop", "--overlap", "24")
     [line] = api_token("list")[0].splitlines()
@@ -187,7 +187,7 @@ def test_a_token_is_accepted_from_its_networks_only(address, status):
     assert (ApiToken.objects.get().last_used_at is None) == (status == 403)
 
 
-def test_networks_can_be_changed_and_old_secrets_obey_them():
+def test_networks_can_be_changed_and_apply_to_old_secrets():
     old = create("--from", "192.0.2.0/24")
     new, _ = api_token("rotate", "shop", "--overlap", "24")
     assert (status_with(old), status_with(new)) == (403, 403)
@@ -200,7 +200,7 @@ def test_networks_can_be_changed_and_old_secrets_obey_them():
     assert (status_with(old), status_with(new)) == (200, 200)
 
 
-def test_an_address_that_is_made_up_opens_nothing(settings):
+def test_a_forged_address_is_not_accepted(settings):
     secret = create("--from", "192.0.2.0/24")
     made_up = {"HTTP_X_FORWARDED_FOR": "192.0.2.1"}
     assert status_with(secret, REMOTE_ADDR="203.0.113.5", **made_up) == 403
@@ -210,7 +210,7 @@ def test_an_address_that_is_made_up_opens_nothing(settings):
     assert status_with(secret, REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="203.0.113.5, 192.0.2.1") == 200
 
 
-def test_a_stolen_token_says_why_is_reported_and_does_not_use_up_the_clients_rate(settings):
+def test_a_stolen_token_is_refused_with_the_reason_and_does_not_use_up_the_clients_rate(settings):
     settings.API_RATE_LIMIT = "2/minute"
     seen: list[tuple[str, dict]] = []
 
@@ -288,7 +288,7 @@ def test_secrets_of_the_past_are_identified_too(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "of_live_guess", "of_test_" + "x" * 43, "\x00", "\udcff"])
-def test_what_is_no_secret_of_ours_is_nobodys(monkeypatch, text):
+def test_an_unknown_secret_belongs_to_no_token(monkeypatch, text):
     create()
     with pytest.raises(CommandError, match="not the secret"):
         identify(monkeypatch, text)
@@ -296,7 +296,7 @@ def test_what_is_no_secret_of_ours_is_nobodys(monkeypatch, text):
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_at_a_terminal_the_secret_is_asked_for_and_not_shown():
+def test_at_a_terminal_the_secret_is_prompted_for_and_not_shown():
     secret = create()
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

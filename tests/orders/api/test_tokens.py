@@ -104,7 +104,7 @@ def test_an_expired_token_stops_working():
         (["revoke", "nobody"], "no token named nobody"),
     ],
 )
-def test_mistakes_at_the_terminal_are_told(arguments, message):
+def test_mistakes_at_the_terminal_are_reported(arguments, message):
     with pytest.raises(CommandError, match=message):
         api_token(*arguments)
 
@@ -125,7 +125,7 @@ def test_the_use_of_a_token_is_noted_once_a_minute(django_assert_num_queries):
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Bearer of_test_guess", "Basic YTpi", "bearer \u00fc"]
 )
-def test_without_a_valid_token_nobody_gets_in(header):
+def test_every_operation_requires_a_valid_token(header):
     response = Client().get(ORDERS, headers={"Authorization": header} if header is not None else {})
 
     assert_problem(response, 401, "unauthenticated")
@@ -145,7 +145,7 @@ def test_a_token_does_what_its_scopes_say():
     assert_problem(reader.post(f"{ORDERS}/OF-1/cancel"), 403, "missing-scope")
 
 
-def test_a_client_that_asks_too_often_has_to_wait_and_the_others_need_not(settings, signals):
+def test_a_client_over_its_rate_has_to_wait_and_the_others_need_not(settings, signals):
     settings.API_RATE_LIMIT = "3/minute"
     eager, calm = ApiClient(), ApiClient()
     assert [eager.get(ORDERS).status_code for _ in range(4)] == [200, 200, 200, 429]
@@ -164,7 +164,7 @@ def test_guessing_tokens_is_limited_by_address_and_valid_ones_are_not_held_up(se
     assert ApiClient().get(ORDERS).status_code == 200
 
 
-def test_without_the_counts_everybody_passes_and_it_is_told(settings, signals):
+def test_without_the_counts_all_requests_pass_and_it_is_logged(settings, signals):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     settings.API_RATE_LIMIT = "1/minute"
     api = ApiClient()

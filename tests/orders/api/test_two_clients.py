@@ -129,7 +129,7 @@ def is_about_an_order(operation: dict[str, Any]) -> bool:
 
 
 @every_operation
-def test_no_operation_shows_or_changes_what_is_another_clients(victim, method, path, operation):
+def test_no_operation_shows_or_changes_another_clients_data(victim, method, path, operation):
     other, before = ApiClient(*tokens.ORDINARY), victim.everything()
     for filled, query, headers in requests(victim, operation, path):
         response = send(other, method, filled, query, headers, body_of(victim, operation))
@@ -147,7 +147,7 @@ def test_no_operation_shows_or_changes_what_is_another_clients(victim, method, p
 
 
 @every_operation
-def test_another_clients_order_is_answered_like_one_that_does_not_exist(victim, method, path, operation):
+def test_another_clients_order_gives_the_same_response_as_a_missing_one(victim, method, path, operation):
     if not is_about_an_order(operation):
         pytest.skip("the operation names no order")
     other = ApiClient(*tokens.ORDINARY)
@@ -183,7 +183,7 @@ def test_every_operation_needs_a_scope_of_those_that_are_documented(victim, meth
 
 
 @every_operation
-def test_an_order_of_no_client_is_nobodys(victim, method, path, operation):
+def test_an_order_without_a_client_is_visible_to_no_client(victim, method, path, operation):
     nobodys = place()
     if not is_about_an_order(operation):
         pytest.skip("the operation names no order")
@@ -202,7 +202,7 @@ def test_the_same_key_is_another_order_for_another_client(victim):
     assert Order.objects.get(pk=mine.json()["id"]).client_id == other.client_id
 
 
-def test_whoever_may_read_all_reads_all_and_cancels_none(victim):
+def test_the_scope_to_read_all_orders_does_not_allow_cancelling_them(victim):
     nobodys = place()
     auditor = ApiClient(tokens.READ_ALL, tokens.CANCEL, tokens.WRITE)
 
