@@ -247,7 +247,7 @@ class DeadLetterAdmin(KeyedAdmin):
             dead_letter.message_id and OutboxMessage.objects.filter(pk=dead_letter.message_id).exists()
         )
         if deliverable and self.has_replay_permission(request):
-            return command_line("replay_failures", "--id", dead_letter.pk, reason="its cause is mended")
+            return command_line("replay_failures", "--id", dead_letter.pk, reason="the cause is fixed")
         if not dead_letter.message_id and self.has_discard_permission(request):
             return command_line("discard_failures", "--id", dead_letter.pk, reason="it carries no message")
         return ""

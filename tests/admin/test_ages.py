@@ -50,4 +50,4 @@ def test_a_history_shows_remaining_times_by_the_clock_of_the_database(db, skew):
     assert order_story._moment(order.due_at).endswith(("in 90 s", "in 89 s"))
     order.lease_until = clock.now() + dt.timedelta(seconds=5)
     OutboxMessage.objects.update(status="published", published_at=clock.now())
-    assert order_story.outlook(order).startswith("A step is at work")
+    assert order_story.outlook(order).startswith("A step is running")

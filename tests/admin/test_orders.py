@@ -71,7 +71,7 @@ def test_support_requests_a_cancellation_once(signed_in, order):
     listing = reverse("admin:orders_order_changelist")
 
     page = client.post(listing, {"action": "cancel", "_selected_action": [order.pk]})
-    assert "1 order</strong> will be asked for" in page.text
+    assert "1 order</strong> will be requested" in page.text
     assert Order.objects.get().cancel_requested_at is None
     form = {"ids": page.context["ids"], "confirmed": "yes"}
     first = client.post(reverse("admin:orders_order_cancel"), form, follow=True)

@@ -130,11 +130,11 @@ class SlowRun(demo.Run):
         return self.clock.now >= 144
 
 
-def test_while_the_demo_waits_it_says_every_few_seconds_for_what(monkeypatch):
+def test_while_the_demo_waits_it_prints_every_few_seconds_for_what(monkeypatch):
     clock = SlowRun.clock = Clock()
     monkeypatch.setattr(command, "time", clock)
     monkeypatch.setattr(command.Command, "_final", lambda self, run: 20 if clock.now >= 105 else 3)
-    monkeypatch.setattr(command.Command, "_tell", lambda self, run: self.stdout.write("What happened"))
+    monkeypatch.setattr(command.Command, "_show_result", lambda self, run: self.stdout.write("What happened"))
     monkeypatch.setattr(demo, "faults", contextlib.nullcontext)
     monkeypatch.setattr(
         demo, "begin", lambda: SlowRun(name="x", began_at=timezone.now(), order_ids=[None] * 20)

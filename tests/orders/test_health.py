@@ -28,7 +28,7 @@ def _no_database(monkeypatch):
     def refuse():
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(health, "_ask_database", refuse)
+    monkeypatch.setattr(health, "_query_database", refuse)
 
 
 def test_liveness_depends_on_no_server(client):
