@@ -120,13 +120,13 @@ class SlowRun(demo.Run):
     def open_orders(self):
         return []
 
-    def unexplained_letters(self):
+    def unexpected_dead_letters(self):
         return []
 
     def notifications(self):
         return (9 if self.clock.now >= 120 else 2), 9
 
-    def has_provoked_letters(self):
+    def has_expected_dead_letters(self):
         return self.clock.now >= 144
 
 
