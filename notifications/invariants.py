@@ -4,15 +4,24 @@ What notifications promises: every customer is told once, and what could not be 
 
 from __future__ import annotations
 
-from notifications import missing, providers
+import functools
+from collections.abc import Iterable
+
+from notifications import missing
 from notifications.models import Channel
 from outbox.database import uuid7
 from outbox.database.clock import LONGEST_SKEW
-from outbox.verification.catalogue import Invariant
+from outbox.verification.catalogue import Invariant, Row, Snapshot
 
 TRACE = "python manage.py order_trace {id}"
 
 ORDER_NUMBER = "message.payload ->> 'order_number'"
+
+
+def _missing(channel: Channel, sent: list[Row], snapshot: Snapshot) -> Iterable[str]:
+    from notifications import providers  # it loads the providers' libraries, which only this needs
+
+    return providers.missing(channel, sent, snapshot)
 
 
 def _at_the_provider(channel: Channel) -> Invariant:
@@ -24,7 +33,7 @@ def _at_the_provider(channel: Channel) -> Invariant:
             WHERE status = 'sent' AND channel = %(channel)s AND sent_at >= %(since)s
         """,
         values=lambda: {"channel": str(channel)},
-        compare=lambda sent, snapshot: providers.missing(channel, sent, snapshot),
+        compare=functools.partial(_missing, channel),
         needs_providers=True,
         command=TRACE,
     )

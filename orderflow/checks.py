@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import limits
 from celery import current_app
 from django.conf import settings
 from django.core import checks
@@ -18,8 +17,7 @@ from django.utils.module_loading import import_string
 from psycopg import pq
 
 from orderflow.configuration import tls
-from orders import claims, transitions
-from orders.adapters import stripe
+from orders import adapters, claims, transitions
 from orders.clients import tokens
 from orders.models import ApiToken
 from outbox import periodic, resilience
@@ -39,7 +37,7 @@ RATES = ("API_RATE_LIMIT", "LOGIN_RATE_PER_ADDRESS", "LOGIN_RATE_PER_USER")
 """Rate limits. A misspelt one would fail each request instead of the start."""
 
 ADDRESSES = {
-    "STRIPE_API_KEY": ("STRIPE_API_BASE", stripe.LIVE),
+    "STRIPE_API_KEY": ("STRIPE_API_BASE", adapters.STRIPE),
     "TWILIO_ACCOUNT_SID": ("TWILIO_API_BASE", "https://api.twilio.com"),
     "FCM_PROJECT_ID": ("FCM_API_BASE", "https://fcm.googleapis.com"),
 }
@@ -72,7 +70,7 @@ REPLAYABLE_FOR = dt.timedelta(days=2)
 
 def connect() -> None:
     """Register the checks with Django."""
-    checks.register(check_settings)
+    checks.register(check_settings, "orderflow")
     checks.register(check_encryption, checks.Tags.security, deploy=True)
     checks.register(check_logins, checks.Tags.security, deploy=True)
     checks.register(check_sessions, checks.Tags.database)
@@ -309,6 +307,8 @@ def _times() -> Iterator[checks.CheckMessage]:
 
 
 def _rates() -> Iterator[checks.CheckMessage]:
+    import limits  # workers check nothing and do not need it
+
     for name in RATES:
         try:
             limits.parse_many(getattr(settings, name))

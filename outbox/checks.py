@@ -24,7 +24,7 @@ SETTINGS = {
 """Celery settings that should be true, and what happens otherwise."""
 
 
-@checks.register
+@checks.register("outbox")
 def check_database(**_: Any) -> Iterator[checks.CheckMessage]:
     engine = django_settings.DATABASES.get("default", {}).get("ENGINE", "")
     if "postgresql" not in engine and "postgis" not in engine:
@@ -35,7 +35,7 @@ def check_database(**_: Any) -> Iterator[checks.CheckMessage]:
         )
 
 
-@checks.register
+@checks.register("outbox")
 def check_celery(**_: Any) -> Iterable[checks.CheckMessage]:
     return list(traps(current_app))
 

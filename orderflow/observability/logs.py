@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from orderflow.observability import errors, redaction
+from orderflow.observability import redaction
 from outbox import context, telemetry
 from outbox.worker import inline
 
@@ -54,6 +54,8 @@ def connect() -> None:
     _hand_over_to_logging()
     telemetry.register(log_signal)
     if settings.SENTRY_DSN:
+        from orderflow.observability import errors  # it loads Sentry's library
+
         errors.connect_sentry(settings.SENTRY_DSN)
 
 

@@ -10,6 +10,9 @@ from django.utils.module_loading import import_string
 
 from orders import ports
 
+STRIPE = "https://api.stripe.com"
+"""The real address. It is here because many ask for it, and the adapter loads the provider's library."""
+
 
 @functools.cache
 def payment_gateway() -> ports.PaymentGateway:

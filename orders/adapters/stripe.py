@@ -59,7 +59,6 @@ OF_ANOTHER_MODE = "exists in live mode, but a test mode key was used"
 """Stripe's message for live cards if our key is a test key. The opposite case concerns one client, who has sent
 us a test card."""
 
-LIVE = "https://api.stripe.com"
 NOWHERE = "http://not-configured.invalid"
 """The address that is called if none is set: never Stripe by accident."""
 

@@ -14,7 +14,7 @@ from orderflow.chaos import options
 from orderflow.chaos.drill import Drill, Plan
 from orderflow.chaos.faults import schedule
 from orderflow.chaos.own_stack import OwnStack
-from orders.adapters import stripe
+from orders import adapters
 
 REFUSAL = (
     "This drill places orders and injects faults. `python3 run.py chaos` starts a stack of its own for it. To "
@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         stack = self._stack(options["home"], confirmations=options["not_my_own_stack"])
-        if settings.STRIPE_API_BASE.rstrip("/") in ("", stripe.LIVE):
+        if settings.STRIPE_API_BASE.rstrip("/") in ("", adapters.STRIPE):
             raise CommandError(NO_SANDBOX)
         plan = self._plan(stack, **options)
         for fault in plan.schedule:
