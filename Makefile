@@ -1,4 +1,4 @@
-# For people with make; without it: python3 run.py, python3 run.py test.
+# Shortcuts for make; without it: python3 run.py, python3 run.py test.
 .PHONY: demo test
 
 demo:

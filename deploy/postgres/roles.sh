@@ -1,6 +1,6 @@
 #!/bin/sh
-# Two roles, neither a superuser: one owns the tables and migrates, the other works with what is in them.
-# The image of PostgreSQL runs this once, when the cluster is made.
+# Two roles, neither a superuser: one owns the tables and migrates, the other reads and writes them.
+# The image of PostgreSQL runs this once, when the cluster is created.
 set -eu
 secrets=${SECRETS:-/run/secrets}
 owner=$(cat "$secrets/owner_password")
