@@ -12,9 +12,12 @@ class OutboxConfig(AppConfig):
         from celery import current_app
 
         from outbox import checks as checks
+        from outbox import registry
         from outbox import tasks as tasks  # every process needs to know the periodic tasks
+        from outbox.django_tasks import workflows
         from outbox.verification import catalogue, outbox_invariants, restores
 
         current_app.steps["worker"].add("outbox.relay.listener:Listening")
+        registry.subscribe(workflows.SUBSCRIPTIONS)
         catalogue.register(outbox_invariants.INVARIANTS)
         restores.connect()

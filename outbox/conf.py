@@ -35,6 +35,9 @@ class Settings:
     """Dotted path of a function that takes a provider's name and returns a `resilience.Breaker`. The default
     breaker never opens."""
 
+    TASK_POLICY: str = "outbox.resilience.DEFAULT_TASK_POLICY"
+    """Dotted path of the `resilience.RetryPolicy` of the tasks of Django's framework."""
+
     COMMAND: str = "python manage.py"
     """How commands begin where pages and commands show them."""
 

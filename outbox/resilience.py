@@ -133,6 +133,16 @@ class RetryPolicy:
         return None
 
 
+DEFAULT_TASK_POLICY = RetryPolicy()
+"""The default of `OUTBOX_TASK_POLICY`: three attempts, and three more after 1, 5 and 30 minutes and 2 hours."""
+
+
+def task_policy() -> RetryPolicy:
+    """The policy of the tasks of Django's framework, which `OUTBOX_TASK_POLICY` names."""
+    policy: RetryPolicy = _named(settings.TASK_POLICY)
+    return policy
+
+
 def spread(wait: dt.timedelta) -> dt.timedelta:
     """Return `wait`, lengthened at random so that messages that failed together do not come back together."""
     return wait + min(wait * SPREAD, LONGEST_SPREAD) * random.random()  # noqa: S311 - jitter, no secret
@@ -196,6 +206,11 @@ def always_closed(name: str) -> Breaker:
 
 def breaker(name: str) -> Breaker:
     """Return the breaker of the provider `name`, built by the factory in `OUTBOX_BREAKER_FACTORY`."""
-    module, _, attribute = settings.BREAKER_FACTORY.rpartition(".")
-    made: Breaker = getattr(importlib.import_module(module), attribute)(name)
+    made: Breaker = _named(settings.BREAKER_FACTORY)(name)
     return made
+
+
+def _named(path: str) -> Any:
+    """What is at a dotted path."""
+    module, _, attribute = path.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import amqp
 from celery import Celery, Signature
+from celery.exceptions import CeleryError, QueueNotFound
 from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -140,10 +141,10 @@ class Batch:
 
 
 def _sent(sending: Sending) -> bool:
-    """Send as Celery does; return False if no queue accepts the message."""
+    """Send as Celery does; return False if no queue accepts the message, or none of its name is configured."""
     try:
         send(sending)
-    except (amqp_transport.NotDelivered, amqp.ChannelError, redis_kinds.WrongKind):
+    except (QueueNotFound, amqp_transport.NotDelivered, amqp.ChannelError, redis_kinds.WrongKind):
         return False
     return True
 
@@ -152,7 +153,7 @@ def _sent(sending: Sending) -> bool:
 def _broker_failures(app: Celery) -> Iterator[None]:
     try:
         yield
-    except BrokerDown:
+    except (BrokerDown, CeleryError):  # some of Celery's are KeyErrors, as are some outages of Redis
         raise
     except _broker_errors(app) as error:
         raise BrokerDown(repr(error)) from error

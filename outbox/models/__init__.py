@@ -1,5 +1,5 @@
 """
-The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, verifications.
+The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, tasks, verifications.
 
 They are imported from here; the modules beside it are where they are read.
 """
@@ -7,6 +7,7 @@ They are imported from here; the modules beside it are where they are read.
 from outbox.models.dead_letters import UNRESOLVED, DeadLetter, DeadLetterQuerySet, Replay, ReplayCampaign
 from outbox.models.deliveries import Delivery, PeriodicRun, QueueProbe, QueueWatch, RelayState
 from outbox.models.messages import Attempt, InboxEntry, OutboxMessage, OutboxMessageQuerySet, new_message_id
+from outbox.models.tasks import EnqueuedTask
 from outbox.models.verifications import DatabaseIdentity, RepairRecord, Restore, Verification
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterQuerySet",
     "Delivery",
+    "EnqueuedTask",
     "InboxEntry",
     "OutboxMessage",
     "OutboxMessageQuerySet",

@@ -23,8 +23,8 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from outbox import crash_points, registry, telemetry
 from outbox.conf import settings
-from outbox.database import clock
-from outbox.models import Attempt, DeadLetter, Delivery, InboxEntry, OutboxMessage, Verification
+from outbox.database import clock, uuid7
+from outbox.models import Attempt, DeadLetter, Delivery, EnqueuedTask, InboxEntry, OutboxMessage, Verification
 from outbox.retention import partitions
 from outbox.retention.partitions import Partition
 from outbox.verification import restores
@@ -50,6 +50,7 @@ def prune(*, batch: int = BATCH) -> dict[str, int]:
     pruned = {
         "partitions": dropped,
         "messages": _delete(_spent_messages(before).filter(partitions.without(waiting)), batch),
+        "tasks": _delete(_spent_tasks(before), batch),
         "attempts": _delete(_spent_attempts(before), batch),
         "inbox entries": _delete(InboxEntry.objects.filter(taken_at__lt=before) & _forgettable_inbox(), batch),
         "verifications": _delete(_spent_verifications(before), batch),
@@ -143,6 +144,13 @@ def _spent_messages(before: dt.datetime) -> QuerySet[OutboxMessage]:
     for query in registry.holds():
         held |= Q(pk__in=query)
     return spent.exclude(held) if held else spent
+
+
+def _spent_tasks(before: dt.datetime) -> QuerySet[EnqueuedTask]:
+    """A task goes after its message, which stays as long as the task has not ended or its failure is open."""
+    return EnqueuedTask.objects.filter(
+        ~Exists(OutboxMessage.objects.filter(pk=OuterRef("pk"))), pk__lt=uuid7.first_at(before)
+    )
 
 
 def _spent_attempts(before: dt.datetime) -> QuerySet[Attempt]:

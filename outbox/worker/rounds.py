@@ -42,6 +42,13 @@ class RoundTask(Task):
     abstract = True
 
     policy: ClassVar[RetryPolicy] = RetryPolicy()
+    redelivered_for: ClassVar[tuple[type[BaseException], ...]] = (
+        Transient,
+        SoftTimeLimitExceeded,
+        TimeLimitExceeded,
+        DatabaseError,
+    )
+    """The errors after which a message is delivered again later. `Permanent` ones never are."""
     on_buried: ClassVar[Callable[..., None] | None] = None
     """Called with the task's keyword arguments in the transaction that buries its message."""
 
@@ -56,7 +63,7 @@ class RoundTask(Task):
             # The step is done; Celery calls it failed because its next link found no broker.
             self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
             return
-        if isinstance(exc, Transient | SoftTimeLimitExceeded | TimeLimitExceeded | DatabaseError):
+        if isinstance(exc, self.redelivered_for) and not isinstance(exc, Permanent):
             wait = self.policy.redelivery_wait(self._rounds(kwargs))
             if wait is not None:
                 self._postpone(kwargs, exc, Attempt.Outcome.POSTPONED, max(wait, _requested_wait(exc)))

@@ -19,3 +19,28 @@ def subscribed(monkeypatch):
         registry.subscribe([(Happened, handler) for handler in handlers])
 
     return subscribe
+
+
+OUTBOX_BACKEND = "outbox.django_tasks.OutboxBackend"
+
+
+@pytest.fixture
+def tasks(settings):
+    """Let Django's tasks go through the outbox, by backends with and without priorities."""
+    settings.TASKS = {
+        "default": {
+            "BACKEND": OUTBOX_BACKEND,
+            "QUEUES": ["default", "newsletters", "orders"],
+            "OPTIONS": {"queues": {"newsletters": "email"}},
+        },
+        "prioritized": {
+            "BACKEND": OUTBOX_BACKEND,
+            "OPTIONS": {"queues": {"default": {50: "orders", 0: "jobs", -100: "email"}}},
+        },
+        "anywhere": {"BACKEND": OUTBOX_BACKEND, "QUEUES": []},
+    }
+    from tests.outbox.django_tasks import work
+
+    yield settings.TASKS
+    work.CALLS.clear()
+    work.TROUBLES.clear()

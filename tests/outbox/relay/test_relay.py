@@ -29,6 +29,11 @@ def noted(message):
     return note.si(about=message.event.about)
 
 
+def misrouted(message):
+    canvas = note.si(about=message.event.about)
+    return canvas.set(queue="mistyped") if message.event.about.startswith("bad") else canvas
+
+
 def explodes(message):
     if message.event.about.startswith("bad"):
         raise ValueError("no canvas for this one")
@@ -86,6 +91,17 @@ def test_one_bad_message_is_postponed_then_buried_and_holds_up_nobody(drain, sub
     assert dead_letter.attempts == len(relay.POSTPONEMENTS) + 1
     assert "no canvas for this one" in dead_letter.traceback
     assert statuses()["bad"] == "buried"
+
+
+def test_a_message_for_a_queue_that_is_not_configured_waits_and_holds_up_nobody(drain, subscribed):
+    subscribed(misrouted)
+    publish("bad", *"abcdef")
+    drain()
+
+    assert sorted(SEEN) == list("abcdef")
+    waiting = OutboxMessage.objects.get(key="bad")
+    assert (waiting.status, waiting.attempts) == ("pending", 0)
+    assert waiting.last_error.startswith("NotDelivered: no queue takes the work of ")
 
 
 def test_a_failure_of_the_relay_leaves_an_attempt_like_any_other(drain, subscribed):
