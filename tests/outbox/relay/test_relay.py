@@ -101,7 +101,7 @@ def test_a_message_for_a_queue_that_is_not_configured_waits_and_holds_up_nobody(
     assert sorted(SEEN) == list("abcdef")
     waiting = OutboxMessage.objects.get(key="bad")
     assert (waiting.status, waiting.attempts) == ("pending", 0)
-    assert waiting.last_error.startswith("NotDelivered: no queue takes the work of ")
+    assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
 
 
 def test_a_failure_of_the_relay_leaves_an_attempt_like_any_other(drain, subscribed):
