@@ -22,7 +22,7 @@ TASKS = "tests.chaos.tasks"
 
 
 class Broker:
-    """A broker that workers of this test consume from, and a producer for messages of any shape."""
+    """A broker from which workers of this test consume, and a producer for messages of any shape."""
 
     def __init__(self, url):
         self.url = url
@@ -48,7 +48,7 @@ class Broker:
     def send_task(
         self, name, *, message_id=None, task_id=None, queue="orders", headers=None, arguments=None, **properties
     ):
-        """Send a task as Celery would; returns the message id in its arguments."""
+        """Send a task as Celery would; return the message id in its arguments."""
         message_id = str(message_id or uuid.uuid4())
         self.send(
             [[], {"message_id": message_id, "order_id": "order-1", **(arguments or {})}, {}],
@@ -59,7 +59,7 @@ class Broker:
         return message_id
 
     def push(self, item, *, queue="orders"):
-        """Put anything at all into a list of Redis."""
+        """Put an arbitrary item into a Redis list."""
         with self.link.channel() as channel:
             channel.client.lpush(queue, item)
 
@@ -70,7 +70,7 @@ class Broker:
             return channel.queue_declare(queue, passive=True).message_count
 
     def purge(self):
-        """Start from nothing: other tests' messages would be taken for this one's."""
+        """Empty the broker: messages of other tests would be mistaken for this one's."""
         names = [*celeryconfig.QUEUES, *(f"{name}.dead" for name in celeryconfig.QUEUES)]
         with self.link.channel() as channel:
             if self.is_redis:
@@ -88,7 +88,7 @@ class Broker:
 
 
 def written_message(message_id=None, **fields):
-    """A message that was published before."""
+    """A message that has already been published."""
     return OutboxMessage.objects.create(
         **{
             "event_name": "tests.happened",
@@ -119,14 +119,14 @@ def committed(django_db_setup, django_db_blocker):
 
 @pytest.fixture(scope="module")
 def stack(committed, tmp_path_factory):
-    """Start celery processes for all tests of a module."""
+    """Start Celery processes for all tests of a module."""
     with processes.stack(tmp_path_factory.mktemp("workers")) as started:
         yield started
 
 
 @pytest.fixture
 def short_lived(committed, tmp_path):
-    """Start celery processes for one test."""
+    """Start Celery processes for one test."""
     with processes.stack(tmp_path) as started:
         yield started
 
@@ -148,7 +148,7 @@ def redis_client(redis_broker):
 
 @pytest.fixture
 def spoil(redis_client):
-    """Put something else under a key until the test ends; the bindings that workers declared stay."""
+    """Put a value of another type under a key until the test ends; the bindings that workers declared stay."""
     before = {}
 
     def spoil(key, kind="string"):
@@ -165,7 +165,7 @@ def spoil(redis_client):
 
 @pytest.fixture(scope="module")
 def amqp_broker():
-    """RabbitMQ, or None where none answers."""
+    """RabbitMQ, or None if none responds."""
     if not rabbitmq_hosts.answers(AMQP_URL):
         yield None
         return

@@ -1,4 +1,4 @@
-"""For a relay that has only the clock: `celery -A orderflow worker -I tests.chaos.deaf`."""
+"""For a relay that only polls: `celery -A orderflow worker -I tests.chaos.deaf`."""
 
 from celery import current_app
 

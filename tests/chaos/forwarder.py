@@ -17,7 +17,7 @@ async def main(port, host, target):
     def fall_silent():
         nonlocal silent
         silent.set()
-        silent = asyncio.Event()  # for those to come
+        silent = asyncio.Event()  # for later connections
 
     async def pump(reader, writer, silenced):
         while data := await reader.read(65536):

@@ -1,4 +1,4 @@
-"""For a relay that has only the clock and needs 0.2 seconds for each message: `-I tests.chaos.slow_relay`."""
+"""For a relay that only polls and needs 0.2 seconds for each message: `-I tests.chaos.slow_relay`."""
 
 import time
 

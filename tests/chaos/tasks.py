@@ -1,4 +1,4 @@
-"""Tasks that misbehave, for real workers: `celery -A orderflow worker -I tests.chaos.tasks`."""
+"""Tasks that fail in various ways, for real workers: `celery -A orderflow worker -I tests.chaos.tasks`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THREE_TRIES = RetryPolicy(attempts=3, redelivery_waits=())
 FINISHED = "tests.finished"
 BEGUN = "tests.begun"
 DELIVERED = "tests.delivered."
-"""Of each delivery, with a name of its own behind it."""
+"""A key per delivery, with a name of its own appended."""
 
 
 def note(witness, message_id):

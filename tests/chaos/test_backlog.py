@@ -1,4 +1,4 @@
-"""A backlog that takes long: the sweeps have their turn, and the broker hears from the relay."""
+"""A long backlog: the sweeps still run, and the relay sends heartbeats to the broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processes import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
 BACKLOG = 75
-"""Messages that the slow relay needs 15 seconds for: longer than RabbitMQ waits for a heartbeat here."""
+"""Messages for which the slow relay needs 15 seconds: longer than RabbitMQ waits for a heartbeat here."""
 HEARTBEAT = 2
 FEW_SECONDS = 6
 

@@ -1,4 +1,4 @@
-"""beat: it ends when it is told to, leaves no pile of ticks, and goes on ticking when its clock is set."""
+"""beat: it can be stopped at any time, accumulates no ticks, and keeps ticking when its clock is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that goes away and comes back, and networks that cut it off or fall silent."""
+"""Broker outages, and networks that cut connections or hang."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.django_db]
 
 FINISH, LINGER = f"{TASKS}.finish", f"{TASKS}.linger"
 SOON = 15
-"""Seconds for a publish over a connection that has fallen silent: a read times out, and it is tried again."""
+"""Seconds for a publish over a hanging connection: a read times out, and it is tried again."""
 PORTS = {"redis": 6379, "rabbitmq": 5672}
 
 
@@ -60,7 +60,7 @@ for attempt in ("over the connection it has", "over a new one"):
 
 @pytest.fixture(scope="module")
 def silenced(brokers):
-    """Programs that publish over a network which freezes; they take their time beside the other tests."""
+    """Programs that publish over a network that hangs; they run concurrently with the other tests."""
     running, networks = {}, []
     for kind, broker in brokers.items():
         networks.append(network := Network(broker.url, port=PORTS[kind]))
@@ -82,7 +82,7 @@ def silenced(brokers):
 
 @dataclasses.dataclass
 class Cut:
-    """A worker behind a network that has fallen silent under it, a task in its hands."""
+    """A worker behind a network that hangs while it holds a task."""
 
     broker: Broker
     network: Network
@@ -102,7 +102,7 @@ class Cut:
 
 @pytest.fixture(scope="module")
 def half_open(brokers, silenced, stack):
-    """One worker on each broker whose connection has fallen silent; they take their time, too."""
+    """One worker on each broker whose connection hangs; they run concurrently, too."""
     cuts = {}
     for kind, broker in brokers.items():
         network = Network(broker.url, port=PORTS[kind])

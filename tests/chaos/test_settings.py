@@ -1,4 +1,4 @@
-"""Values of celeryconfig that must agree with each other, or a trap opens that no single value shows."""
+"""Values of celeryconfig that must agree with each other, although each one alone looks right."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def skewed(seconds):
 
 
 def last_end(name):
-    """When a periodic task was last done, by the database; the moment zero if it has not been done yet."""
+    """When a periodic task was last done, by the database; the epoch if it has not been done yet."""
     ended = PeriodicRun.objects.filter(name=name).values_list("last_ended_at", flat=True).first()
     return ended or dt.datetime.fromtimestamp(0, dt.UTC)
 
@@ -87,7 +87,7 @@ def test_a_lost_order_is_resumed_however_wrong_the_clock_of_a_role_is(
     eventually(is_fulfilled, lambda: (order.status, [str(one) for one in periodic.standings()]))
     resumed = OutboxMessage.objects.get(event_name=OrderPlaced.name)
     assert (resumed.redeliveries, Attempt.objects.count()) == (1, 0)
-    for name in NET:  # and they go on
+    for name in NET:  # and they continue
         before = last_end(name)
         eventually(lambda name=name, before=before: last_end(name) > before, f"{name} again", within=20)
     assert not [str(one) for one in periodic.standings() if one.is_late]

@@ -1,4 +1,4 @@
-"""Real workers that are slow, and brokers that forget: copies that wait are not sent again, lost ones are."""
+"""Slow real workers, and brokers that lose messages: waiting copies are not sent again, lost ones are."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ pytestmark = [
 WORKFLOWS = "tests.chaos.slow_workflows"
 MESSAGES = 150
 SLOTS = 2
-"""Of each of two workers."""
+"""For each of two workers."""
 
 AFTER_A_DEATH = {"VISIBILITY_TIMEOUT": "2", "HEARTBEAT": "10", "GRACE": "12"}
-"""Redis delivers again what a worker held after its wait, and the lock of the dead and a second for looking."""
+"""
+Redis redelivers a worker's messages after the visibility timeout, the dead worker's lock and a second of
+polling.
+"""
 
 PROMPT = {"GRACE": "8", "VISIBILITY_TIMEOUT": "32", "HEARTBEAT": "10"}
 
@@ -46,7 +49,7 @@ def broker(request):
 
 @pytest.fixture
 def start(broker, short_lived):
-    """Start a clock and a relay that look every second, and two slow workers; return these."""
+    """Start a beat and a relay that poll every second, and two slow workers; return the workers."""
 
     def start(pool, **settings):
         settings["BROKER_URL"] = broker.url
@@ -85,17 +88,17 @@ def times_taken():
 
 
 def copies():
-    """Copies that were made because something was thought to be lost."""
+    """Copies that were made because a message was considered lost."""
     return OutboxMessage.objects.aggregate(copies=Sum("redeliveries"))["copies"]
 
 
 def returns():
-    """When each probe of the queue that is known came back, in the order of sending; None if it has not yet."""
+    """When each known probe of the queue returned, in the order of sending; None if it has not yet."""
     return dict(QueueProbe.objects.filter(queue="sms").order_by("pk").values_list("pk", "returned_at"))
 
 
 def finished_while(watched):
-    """Wait for all effects, and look at the probes meanwhile."""
+    """Wait for all effects, and sample the probes meanwhile."""
     eventually(lambda: watched.update(returns()) or effects() == MESSAGES, lambda: f"{effects()} effects")
     watched.update(returns())
 
@@ -109,7 +112,7 @@ def test_slow_workers_get_no_copies_and_probes_come_back_in_their_order(start, p
 
     came_back = [watched[pk] for pk in sorted(watched) if watched[pk]]
     assert len(came_back) >= 3
-    # Two workers note it at the same time, each on a busy machine: the grace bears with more than that.
+    # Two workers record it at the same time, each on a busy machine: the grace period tolerates more than that.
     apart = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(came_back)]
     assert min(apart) > -float(PROMPT["GRACE"]) / 2
     assert copies() <= MESSAGES // 100
@@ -130,7 +133,7 @@ def test_messages_of_a_dead_worker_are_redelivered_by_the_broker_and_not_copied(
 
 
 def forget(broker):
-    """All that waits or is in somebody's hands, at once."""
+    """All waiting and unacknowledged messages, counted at once."""
     with broker.link.channel() as channel:
         if broker.is_redis:
             channel.client.delete("sms", "unacked-slow", "unacked-index-slow")
@@ -143,7 +146,7 @@ def test_work_lost_by_a_broker_is_resumed_soon_and_takes_effect_once(start, brok
     start("threads", **PROMPT)
     publish()
     eventually(lambda: effects() >= 20, lambda: f"{effects()} effects")
-    # What a relay is sending while its broker fails is sent again: nobody knows what has become of it.
+    # What a relay is sending while its broker fails is sent again, because its outcome is unknown.
     eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "the broker has them all")
     forget(broker)
     forgotten_at = time.monotonic()

@@ -40,7 +40,7 @@ class Scene:
         return has_run(self.ids[trap])
 
     def open_ends(self):
-        """The traps that have not come to their end yet."""
+        """The traps that are not finished yet."""
         lettered = [trap for trap in (*MALFORMED, *ENDED) if not self.dead_letters(trap)]
         unfinished = [trap for trap in ("fail_once", "fail_twice", *VICTIMS) if not self.finished(trap)]
         redelivered = OutboxMessage.objects.filter(pk=self.ids["retry_in_vain"], redeliveries=1).exists()
@@ -115,7 +115,7 @@ def set_traps(scene):
         f"{HERE}retry_in_vain", message_id=written_message().pk, headers={"workflow": "tests.workflow"}
     )
     ids["old"] = written_message(published_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)).pk
-    PeriodicRun.objects.all().delete()  # the other broker's scene has just pruned
+    PeriodicRun.objects.all().delete()  # the scene of the other broker has just pruned
     scene.broker.send_task("outbox.tasks.prune", queue="jobs")
     for victim in VICTIMS:
         ids[victim] = scene.broker.send_task(f"{HERE}finish")
@@ -124,7 +124,7 @@ def set_traps(scene):
 
 @pytest.fixture(scope="module")
 def no_results(committed):
-    """The table of task results cannot be reached while all of this happens."""
+    """The table of task results is unreachable during all of this."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE django_celery_results_taskresult RENAME TO unreachable")
     yield
@@ -134,7 +134,7 @@ def no_results(committed):
 
 @pytest.fixture(scope="module")
 def scenes(request, redis_broker, amqp_broker, no_results, stack):
-    """The aftermath on each broker that answers and that is asked for."""
+    """The results on each broker that responds and is selected."""
     brokers = {"redis": redis_broker}
     if any(request.config.getoption(option) for option in ("--slow", "--nightly")):
         brokers["rabbitmq"] = amqp_broker
@@ -245,7 +245,7 @@ NO_MESSAGES = {
 
 @pytest.mark.parametrize(("item", "error_class"), NO_MESSAGES.items())
 def test_an_item_that_is_not_a_message_is_kept_too(scenes, item, error_class):
-    scene = scenes["redis"]  # RabbitMQ holds messages only
+    scene = scenes["redis"]  # RabbitMQ contains only messages
     scene.broker.push(item)
 
     kept = DeadLetter.objects.filter(consumer=unreadable.CONSUMER, payload={"body": item})

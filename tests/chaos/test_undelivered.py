@@ -1,4 +1,4 @@
-"""Messages for which RabbitMQ has no queue any more: they are not delivered, whatever the broker confirms."""
+"""Messages for which RabbitMQ has no queue: they count as undelivered, whatever the broker confirms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def delete_with_its_exchange(channel):
 
 @pytest.fixture(params=[delete, unbind, delete_with_its_exchange], ids=lambda harm: harm.__name__)
 def harm(request, amqp_broker):
-    """Take the queue `jobs` away in one of the ways in which RabbitMQ confirms what it throws away."""
+    """Remove the queue `jobs` in one of the ways in which RabbitMQ confirms messages that it drops."""
 
     def harm():
         with amqp_broker.link.channel() as channel:
@@ -59,7 +59,7 @@ def rabbitmq(amqp_broker):
 
 @pytest.fixture(scope="module")
 def relay(rabbitmq, amqp_broker, stack):
-    """A relay; nobody works on what it publishes."""
+    """A relay without consumers for its messages."""
     started = stack.relay(include=WORKFLOWS, BROKER_URL=amqp_broker.url)
     started.wait_until_ready()
     return started
@@ -67,7 +67,7 @@ def relay(rabbitmq, amqp_broker, stack):
 
 @pytest.fixture(scope="module")
 def worker(rabbitmq, amqp_broker, stack):
-    """A worker whose steps are followed by others in the queue `jobs`, on which nobody works."""
+    """A worker whose steps are followed by others in the queue `jobs`, which has no consumer."""
     started = stack.worker(
         "first", "orders", include=TASKS, BROKER_URL=amqp_broker.url, CHAIN_INLINE_SECONDS="0"
     )
@@ -77,7 +77,7 @@ def worker(rabbitmq, amqp_broker, stack):
 
 @pytest.fixture
 def waiting(amqp_broker):
-    """How many messages wait in `jobs`; None while there is no such queue."""
+    """The number of messages in `jobs`; None while there is no such queue."""
 
     def waiting():
         with contextlib.suppress(amqp.NotFound):
@@ -94,7 +94,7 @@ def publish(number=1):
 
 
 def start_chain(broker):
-    """Send a step whose message is written, with another one behind it in the queue `jobs`."""
+    """Send a step whose message is written, followed by another one in the queue `jobs`."""
     message_id = str(written_message().pk)
     kwargs = {"message_id": message_id}
     following = {
@@ -108,7 +108,7 @@ def start_chain(broker):
 
 @contextlib.contextmanager
 def impossible_queue(broker):
-    """In the place of `jobs` a queue that cannot be declared as it should be, and to which nothing leads."""
+    """In place of `jobs`, a queue that cannot be declared as configured and has no binding."""
     with broker.link.channel() as channel:
         channel.queue_delete("jobs")
         kombu.Queue("jobs", kombu.Exchange(""), routing_key="jobs", durable=True)(channel).declare()
@@ -126,7 +126,7 @@ def test_the_relay_declares_a_missing_queue_again_and_loses_none(relay, waiting,
     eventually(lambda: not OutboxMessage.objects.exclude(status="published").exists(), "all are published")
     probes = QueueProbe.objects.filter(queue="jobs").count()
     assert probes == 120 // preparing.PROBED_EVERY
-    left = {120 + probes, 123 + probes}  # an unbound queue keeps what it has
+    left = {120 + probes, 123 + probes}  # an unbound queue keeps its messages
     eventually(lambda: waiting() in left, lambda: f"{waiting()} messages of {left}")
 
 

@@ -27,7 +27,7 @@ HASTY = f"{TASKS},tests.chaos.impatient"
 OPTIONS = celeryconfig.broker_transport_options
 WAIT = 2
 LONGER = WAIT + OPTIONS["unacked_mutex_expire"] + 2
-"""Seconds a task takes, so that it is delivered again while it runs, the lock of the dead notwithstanding."""
+"""Seconds that a task takes, so that it is redelivered while it runs, in spite of the dead worker's lock."""
 MARGIN = 2
 """Seconds for a busy machine."""
 
@@ -38,7 +38,7 @@ def deliveries(message_id):
 
 @dataclasses.dataclass
 class Scene:
-    """When a worker died with a message in its hands, and the ids of what the others work on."""
+    """When a worker died while holding a message, and the ids of the others' messages."""
 
     orphan: str
     killed_at: float

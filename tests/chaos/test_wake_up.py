@@ -1,4 +1,4 @@
-"""How soon the relay starts what was committed, and what happens when its ear is deaf."""
+"""How soon the relay starts committed work, and what happens when it misses notifications."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def started(stack):
 
 @pytest.fixture
 def relay(redis_broker, started):
-    """A relay that listens and sleeps; it also works on what it publishes."""
+    """A relay that listens and sleeps; it also consumes what it publishes."""
     if not started.is_alive():
         started.start()
     eventually(is_asleep, "a sleeping relay")
@@ -47,7 +47,7 @@ def test_a_commit_wakes_the_sleeping_relay(relay):
     taken = []
     for _ in range(5):
         eventually(is_asleep, "a sleeping relay")
-        time.sleep(0.3)  # past its first quick looks: from here on only a notification is quick
+        time.sleep(0.3)  # past its initial frequent polling: from here on only a notification is fast
         committed = time.monotonic()
         message_id = publish()
         eventually(lambda message_id=message_id: has_run(message_id), "the task")
@@ -86,7 +86,7 @@ def test_polling_alone_delivers_when_the_listening_relay_has_stopped(
     relay, redis_broker, short_lived, tmp_path
 ):
     assert relay.stop() < 5
-    assert not is_asleep()  # nobody is notified in vain
+    assert not is_asleep()  # no notification is sent in vain
 
     folder = tmp_path / "beat"
     folder.mkdir()
@@ -128,7 +128,7 @@ def test_messages_given_up_by_rabbitmq_reach_the_dead_letter_table(amqp_broker, 
 
 
 def declare_as_for_rabbitmq(name, broker, monkeypatch):
-    """Declare a queue that no worker of the test consumes, as the worker that does would."""
+    """Declare a queue without a consumer in the test, as its worker would."""
     monkeypatch.setattr(celeryconfig, "_is_redis", False)
     monkeypatch.setattr(celeryconfig, "task_default_exchange_type", "topic")
     with broker.link.channel() as channel:
@@ -136,6 +136,6 @@ def declare_as_for_rabbitmq(name, broker, monkeypatch):
 
 
 def die_with_a_message(url):
-    """Take a message as a worker does that is lost before it can count anything."""
+    """Take a message like a worker that is lost before it can count anything."""
     with kombu.Connection(url) as link, link.channel() as channel:
         eventually(lambda: channel.basic_get("orders"), "the message comes back")

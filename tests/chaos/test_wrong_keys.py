@@ -1,4 +1,4 @@
-"""Keys of Redis that hold something of another kind: what needs them waits, the rest goes on."""
+"""Redis keys of a wrong type: what needs them waits, everything else continues."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def goes_on(redis_broker, queue):
 
 
 def complains(worker, key):
-    """The log says which key is wrong, and what to do."""
+    """The log names the wrong key, and what to do."""
     quoted = json.dumps(repr(key))[1:-1]
     eventually(lambda: worker.says(quoted) and worker.says("redis-cli DEL"), lambda: worker.output()[-3000:])
 
@@ -106,7 +106,7 @@ def test_bindings_of_a_wrong_type_stop_nothing(redis_broker, stack, worker, spoi
 
 
 def test_a_lock_without_expiry_is_named(worker, spoil):
-    """Nobody would deliver again what a dead worker held."""
+    """Messages of a dead worker would not be redelivered."""
     spoil("unacked-mutex-orders")
     complains(worker, "unacked-mutex-orders")
     assert "no end" in inspection.wrong_keys()["unacked-mutex-orders"]

@@ -1,4 +1,4 @@
-"""Journeys run with real worker processes, which all share; a broker and a network that may go away."""
+"""Journeys run with shared real worker processes, and with a broker and a network that may fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNACKED, UNACKED_SINCE = "unacked-orders", "unacked-index-orders"
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
-    """A Redis of the journeys' own, which keeps nothing over a restart."""
+    """A separate Redis for the journeys, which keeps nothing over a restart."""
     server = RedisServer(tmp_path_factory.mktemp("broker"), durable=False)
     yield server
     server.kill()
@@ -27,7 +27,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(broker, tmp_path_factory):
-    """A place for the processes that all journeys share; `staff` starts them."""
+    """The stack of the processes that all journeys share; `staff` starts them."""
     with processes.stack(tmp_path_factory.mktemp("shared")) as started:
         yield (shared := types.SimpleNamespace(stack=started, orders=None, relay=None, database=None))
     if shared.database:
@@ -36,7 +36,7 @@ def shared(broker, tmp_path_factory):
 
 @pytest.fixture
 def staff(transactional_db, world, broker, shared):
-    """A relay, a clock, and a worker for orders that reaches the database by way of `staff.database`."""
+    """A relay, a beat, and a worker for orders that reaches the database through `staff.database`."""
     if shared.orders is None:
         shared.database = Network(processes.environment()["DATABASE_URL"], port=5432)
         shared.relay = shared.stack.relay(BROKER_URL=broker.url)
@@ -48,7 +48,7 @@ def staff(transactional_db, world, broker, shared):
         shared.orders.start()
     shared.orders.wait_until_ready()
     yield shared
-    shared.orders.thaw()  # whatever became of the journey
+    shared.orders.thaw()  # also after a failed journey
     with broker.client() as link:
         try:
             assert shared.orders.is_alive(), shared.orders.output()[-5000:]
@@ -69,7 +69,7 @@ def stack(tmp_path, staff, broker):
 
 @pytest.fixture
 def pass_time(broker):
-    """Let a minute pass for the database, and for the broker's patience with those who do not acknowledge."""
+    """Let a minute pass for the database and for the broker's acknowledgement timeout."""
 
     def pass_time(span=dt.timedelta(minutes=1)):
         testing.pass_time(span)
@@ -105,12 +105,12 @@ def take_a_probe(url):
 
 
 def end_patience(link):
-    """Let the broker's wait for each acknowledgement be over; a worker looks for such messages every second."""
+    """Expire the broker's acknowledgement timeouts; a worker checks for such messages every second."""
     for tag in link.zrange(UNACKED_SINCE, 0, -1):
         link.zadd(UNACKED_SINCE, {tag: 0}, xx=True)
 
 
 def forget_messages(link):
-    """Empty the queues that nobody works on here; what is declared stays declared."""
+    """Empty the queues without a consumer; declarations stay."""
     if names := [name for name in link.scan_iter() if not name.startswith(b"_kombu")]:
         link.delete(*names)

@@ -1,4 +1,4 @@
-"""What work leaves behind: after any number of rounds the brokers hold what they held after the first."""
+"""Leftovers of work: after any number of rounds the brokers contain what they contained after the first."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ KEPT = {
     "outbox.QueueProbe": "the newest of each queue",
     "admin.LogEntry": "who did what",
 }
-"""Tables that have rows after their days, by how their names begin, and why."""
+"""Tables that keep rows after their days, by how their names begin, and why."""
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker(request, tmp_path):
-    """The address of a broker that is this test's own, or as good as that."""
+    """The address of a separate broker for this test, or an equivalent."""
     if request.param == "redis":
         server = processes.RedisServer(tmp_path, durable=False)
         yield server.url
@@ -71,7 +71,7 @@ def empty(url):
 
 @pytest.fixture
 def shop(transactional_db, world, broker, tmp_path):
-    """All that an order passes through, and an operator with questions."""
+    """Everything that an order passes through, and an operator's commands."""
     with processes.stack(tmp_path) as stack:
         started = [
             stack.relay(BROKER_URL=broker),
@@ -86,11 +86,11 @@ def shop(transactional_db, world, broker, tmp_path):
 
 
 def work(shop, product, orders):
-    """Place orders, ask the workers how they are, and wait until everything has come to its end."""
+    """Place orders, inspect the workers, and wait until all work is finished."""
     placed = [place(product) for _ in range(orders)]
     inspect = shop.control.inspect(timeout=5, destination=WORKERS)
     eventually(lambda: set(inspect.ping() or ()) == set(WORKERS), "all answer: on Redis, once they listen")
-    shop.control.inspect(timeout=0.001).stats()  # whoever asks is gone before the answers come
+    shop.control.inspect(timeout=0.001).stats()  # the requester is gone before the replies arrive
     ids = [order.pk for order in placed]
     left = Order.objects.filter(pk__in=ids).exclude(status=Order.Status.FULFILLED)
     eventually(lambda: not left.exists(), "all orders are fulfilled", within=120)
@@ -103,7 +103,7 @@ def work(shop, product, orders):
 
 
 def held(shop):
-    """What the broker holds without an end of its own, with sizes."""
+    """What the broker keeps without expiry, with sizes."""
     with shop.connection_for_read() as link:
         if link.transport.driver_type == "redis":
             return in_redis(link.default_channel.client)
@@ -155,7 +155,7 @@ def test_leftovers_do_not_grow_and_expire(shop, rounds):
 
 
 def quiet(sizes):
-    """Without what comes and goes with every tick of the clock."""
+    """Without what changes with every tick."""
     return {name: size for name, size in sizes.items() if not name.startswith(("relay", "unacked"))}
 
 

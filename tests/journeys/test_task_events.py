@@ -1,4 +1,4 @@
-"""What Flower hears of the workers: every step, and nothing of what runs every second."""
+"""Flower's events from the workers: every step, but no frequent periodic task."""
 
 from __future__ import annotations
 

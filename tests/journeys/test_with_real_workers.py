@@ -1,4 +1,4 @@
-"""Whole journeys, with workers that are killed, and a broker, a network and a database that go away."""
+"""Whole journeys, with workers that are killed, and outages of a broker, a network and a database."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_struck(server, match):
 
 @contextlib.contextmanager
 def before_it_begins(worker):
-    """Do something about an order that the worker would otherwise have worked off already."""
+    """Act on an order before the worker has processed it."""
     worker.freeze()
     try:
         yield
@@ -57,7 +57,7 @@ def before_it_begins(worker):
 
 
 def place_with_held_charge(staff, world, *products, seconds):
-    """Place an order, and let the provider think about its charge."""
+    """Place an order whose charge takes long at the provider."""
     with before_it_begins(staff.orders):
         order = place(*products)
         hold(world.payments, f"order-{order.pk}-charge", seconds=seconds)
@@ -131,13 +131,13 @@ def test_the_step_of_a_killed_child_is_finished(staff, world, pass_time):
 @pytest.mark.slow
 def test_a_message_that_a_dying_worker_swallowed_is_sent_again(staff, world, broker, pass_time):
     def swallowed():
-        """Redis has handed the message out, and the worker has told nobody that it has it."""
+        """Redis has handed the message out, but the worker has recorded it nowhere."""
         staff.orders.freeze()
         order = place()
         eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "the broker has it")
         with broker.client() as link:
             if link.llen("orders") or link.hlen(UNACKED):
-                staff.orders.thaw()  # its read had ended before, so the message waits for the next one
+                staff.orders.thaw()  # its read had ended before, so the message waits for the next read
                 eventually(lambda: status(order) == Status.FULFILLED, "the worker reads again")
                 return None
         return order
@@ -148,7 +148,7 @@ def test_a_message_that_a_dying_worker_swallowed_is_sent_again(staff, world, bro
     staff.orders.wait_until_ready()
     assert status(order) == Status.PLACED
 
-    # A probe that was sent behind it has to come back before the loss is known; then its grace has to be over.
+    # A probe that was sent behind it must return before the loss is detected; then the grace period must end.
     lost = Delivery.objects.get(message_id=order.message_id, workflow__startswith="orders.")
     later = QueueProbe.objects.filter(queue="orders", sent_at__gte=lost.sent_at, returned_at__isnull=False)
     eventually(later.exists, "a probe")
@@ -183,7 +183,7 @@ def test_orders_are_accepted_while_the_broker_is_down_and_processed_afterwards(s
     during = [place() for _ in range(5)]
     eventually(lambda: "broker_down" in staff.relay.output(), "the relay has noticed")
     assert set(OutboxMessage.objects.undelivered().values_list("attempts", flat=True)) == {0}
-    broker.start()  # and it remembers nothing
+    broker.start()  # without any messages
 
     eventually(lambda: all_are(during, Status.FULFILLED), "the orders of the outage")
     pass_time()
@@ -277,7 +277,7 @@ def test_ten_deliveries_at_once_and_in_any_order_take_effect_once(staff, stack, 
     assert world.warehouse.count(kind="shipment") == len(shipped)
     assert world.smtp.count() == Notification.objects.count() > 0
     assert examination.run(providers=True).failed == []
-    pass_time()  # for copies of e-mails that wait for the end of another's lease
+    pass_time()  # for copies of e-mails that wait for the end of another lease
 
 
 def in_canvas(canvas):
@@ -321,7 +321,7 @@ TOLD = {
 
 
 def heard(link, events, order):
-    """Which events of which tasks of the order have come by now."""
+    """The events of the order's tasks that have arrived so far."""
     with contextlib.suppress(TimeoutError):
         link.drain_events(timeout=0.1)
     names = {event["uuid"]: event["name"] for event in told_of(events, order)}

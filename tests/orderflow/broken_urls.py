@@ -1,4 +1,4 @@
-"""One page, and it fails."""
+"""One page that fails."""
 
 from django.urls import path
 

@@ -67,7 +67,7 @@ def test_failures_in_one_process_open_it_for_the_others(name):
         theirs, onlooker = breakers.shared_breaker(name), breakers.SharedBreaker(name)
         for _ in range(3):
             fail(theirs)
-        # The state is written by a thread of this process, so it must be seen before the process ends.
+        # A thread of this process writes the state, so wait for it before the process ends.
         assert eventually(lambda: fail(onlooker, Permanent) is Outage)
 
     process = fork.Process(target=trip)
@@ -100,7 +100,7 @@ def test_it_works_locally_while_redis_is_down(name):
 
 
 def shared(name, **changes):
-    """A breaker of a process of its own, which is quick to probe."""
+    """A separate process's breaker with short times until it probes."""
     return breakers.SharedBreaker(name, config=dataclasses.replace(breakers.CONFIG, **changes))
 
 

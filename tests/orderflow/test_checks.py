@@ -1,4 +1,4 @@
-"""Settings that would hurt later are told by `manage.py check`, with what to do."""
+"""Settings that would cause trouble later are reported by `manage.py check`, with what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes import ROOT
 
 
 class Overridden:
-    """Django's settings but for one; overriding DATABASES for real would take the tests' own away."""
+    """Django's settings with one changed; really overriding DATABASES would disable the tests' own."""
 
     def __init__(self, name, value):
         setattr(self, name, value)

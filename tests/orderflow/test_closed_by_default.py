@@ -1,4 +1,4 @@
-"""What is closed unless an operator opens it: production's rules, proxies' headers, and Flower."""
+"""What is closed by default: production's rules, proxies' headers, and Flower."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def environment(**given):
 
 
 def settings_with(**given):
-    """What the settings are in such an environment, or the sentence with which they refuse."""
+    """The settings in such an environment, or the sentence with which they refuse."""
     code = "import json; from orderflow import settings as found; "
     code += f"print(json.dumps([getattr(found, name) for name in {NAMES}]))"
     done = subprocess.run(
@@ -80,7 +80,7 @@ def test_a_secret_key_that_can_be_guessed_does_not_start_in_production(monkeypat
 
 @contextlib.contextmanager
 def gunicorn(**given):
-    """A web server in production, and how it answers a request for its first page."""
+    """A web server in production, and its response to a request for its first page."""
     port = ports.choose()
     words = ["gunicorn", "orderflow.wsgi", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
     server = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment(**given))

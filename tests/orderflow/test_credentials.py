@@ -1,4 +1,4 @@
-"""Credentials that a provider refuses are an outage of that channel: visible, and of no cost to any message."""
+"""Credentials that a provider refuses are an outage of that channel: visible, and without spending attempts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_refusals_are_shown_with_the_settings_to_correct(world, drain, admin_cli
     ):
         drain()
 
-    breakers._made.clear()  # another process, which has seen nothing
+    breakers._made.clear()  # like another process without own observations
     credentials._seen.clear()
     shown = status.read()["credentials_refused"]
     assert list(shown) == [provider]
@@ -133,7 +133,7 @@ def test_refusals_are_shown_with_the_settings_to_correct(world, drain, admin_cli
     health = admin_client.get("/healthz").json()["components"]["credentials"]
     assert health == {"status": "degraded", provider: shown[provider]}
     assert shown[provider] in admin_client.get(reverse("admin:index")).text.replace("&#x27;", "'")
-    # Those that met the open breaker say why, too.
+    # Messages that met the open breaker show the reason, too.
     assert not Attempt.objects.exclude(error__contains="rejects our credentials").exists()
 
 

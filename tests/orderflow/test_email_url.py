@@ -1,4 +1,4 @@
-"""A mail server's URL: a scheme that asks for TLS gives it, and what is not understood does not start."""
+"""A mail server's URL: a scheme for TLS enables it, and an invalid URL prevents a start."""
 
 from __future__ import annotations
 

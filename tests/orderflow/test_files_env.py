@@ -1,4 +1,4 @@
-"""A setting may lie in a file: every one, in the same way, and never beside a variable that contradicts it."""
+"""Settings in files: possible for every one, in the same way, and never together with the variable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAY = "from orderflow import settings; print([settings.SECRET_KEY, settings.BROK
 
 
 def read(tmp_path, **environment):
-    """What settings say in an empty folder, where no .env adds to them."""
+    """The settings in an empty folder, without a .env."""
     return subprocess.run(
         [sys.executable, "-c", SAY],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},

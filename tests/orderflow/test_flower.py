@@ -1,4 +1,4 @@
-"""Flower: it keeps so many tasks and no more, and hears of work alone."""
+"""Flower: it keeps a bounded number of tasks, and gets no events of periodic tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where logs are for machines, every line of every program is JSON, redacted, and without query strings."""
+"""With JSON logs, every line of every program is JSON, redacted, and without query strings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROGRAMS = {
 
 
 class Program:
-    """A program whose servers cannot be reached, and what it writes."""
+    """A program whose servers are unreachable, and its output."""
 
     def __init__(self, name, log):
         words, self.ready = PROGRAMS[name]

@@ -1,4 +1,4 @@
-"""What a process of the project needs in memory before it has done anything."""
+"""The memory of a process of the project before it has done anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROVIDERS = ("stripe", "twilio", "google", "requests", "aiohttp")
 FOR_THE_WEB = ("ninja", "pydantic")
 
 WORKER_MB = 125
-"""Of the main process and of each child. They take 112 and 98 on 64 bit Linux with Python 3.11."""
+"""For the main process and for each child. They take 112 and 98 on 64-bit Linux with Python 3.11."""
 
 LOADED = """
 import json, sys

@@ -1,4 +1,4 @@
-"""Logs say what happened to whom without saying who; errors reach Sentry without personal data."""
+"""Logs identify the work without personal data; errors reach Sentry without personal data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What logs and error reports leave out, whatever stands around it; ids stay readable."""
+"""What logs and error reports leave out, in any context; ids stay readable."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PASSWORDS = random_text(URL_SAFE + "!$%^*()+=.,~@/:?#")
 
 @st.composite
 def with_its_secret(draw):
-    """A text that holds a secret, and the part of it that must not be read."""
+    """A text with a secret, and the part of it that must not be readable."""
     kind = draw(st.sampled_from(sorted(KINDS)))
     secret, form = draw(KINDS[kind]), kind
     return form.format(secret), secret

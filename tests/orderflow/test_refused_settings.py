@@ -125,7 +125,7 @@ def test_a_queue_that_is_full_at_the_provider_is_an_outage(world, drain, setting
 
 @contextlib.contextmanager
 def answering(status, body):
-    """A server that gives one answer to everything."""
+    """A server that gives the same response to everything."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self):
@@ -179,7 +179,7 @@ ADDRESSES = {"sms": "TWILIO_API_BASE", "warehouse": "WAREHOUSE_URL", "payments":
 
 
 def work_off(provider, status, body, drain, settings):
-    """Work off an order or a notification whose provider gives this one answer to everything."""
+    """Process an order or a notification whose provider gives this one response to everything."""
     with answering(status, body) as address:
         setattr(settings, ADDRESSES[provider], address)
         forget()
@@ -243,7 +243,7 @@ OF_RECIPIENTS = [
 
 
 def submit(monkeypatch, failure):
-    """Hand a mail to a server that answers so."""
+    """Send a mail to a server that replies like this."""
 
     def fail(*_, **__):
         raise failure

@@ -1,4 +1,4 @@
-"""The results of jobs, whatever they say."""
+"""The results of jobs, whatever they contain."""
 
 from __future__ import annotations
 

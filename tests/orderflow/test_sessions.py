@@ -1,4 +1,4 @@
-"""Database sessions that are kept between tasks: not asked whether they live, replaced when they do not."""
+"""Database sessions that are kept between tasks: used without a check, replaced when they are broken."""
 
 from __future__ import annotations
 

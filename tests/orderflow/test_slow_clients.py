@@ -1,4 +1,4 @@
-"""Clients that send half a request, read nothing or take no end keep nobody else from being served."""
+"""Clients that send half a request, read nothing or never finish do not prevent others from being served."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PORTS = ("web", "payments", "warehouse", "smtp", "smtp-control", "sms", "push", 
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
-    """The web server as run.py starts it; where it listens. No test here needs a database."""
+    """The web server as run.py starts it, and its port. No test here needs a database."""
     tmp_path = tmp_path_factory.mktemp("web")
     port = ports.choose()
     stack_folders = folders.StackFolders(kept_in=tmp_path)
@@ -65,7 +65,7 @@ def web(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def front(web, tmp_path_factory):
-    """Debian's nginx with the configuration that is shipped, in front of it."""
+    """Debian's nginx with the shipped configuration, in front of it."""
     if NGINX is None:
         pytest.skip("nginx is not installed here (Debian: apt-get install nginx-light)")
     port, tmp_path = ports.choose(), tmp_path_factory.mktemp("front")
@@ -92,12 +92,12 @@ def front(web, tmp_path_factory):
 
 @pytest.fixture(params=["web", "front"])
 def listening(request):
-    """Either of them."""
+    """With and without nginx."""
     return request.getfixturevalue(request.param)
 
 
 def answers_within(port, *, patience=10.0):
-    """How many seconds /livez takes, or None when there is no answer."""
+    """The seconds that /livez takes, or None without a response."""
     began = time.monotonic()
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     try:
@@ -121,7 +121,7 @@ def connected(port):
 
 @contextlib.contextmanager
 def many(port, sent, *, number=MANY):
-    """Connections that have sent this much and wait."""
+    """Connections that have sent this and wait."""
     with contextlib.ExitStack() as open_until:
         for _ in range(number):
             link = open_until.enter_context(connected(port))
@@ -195,7 +195,7 @@ def test_no_size_of_a_chunk_keeps_the_server_busy(web, size):
 
 
 def test_requests_that_take_too_long_to_come_end_with_a_problem(web):
-    """And a connection on which nothing came ends without a word."""
+    """A connection without any data ends without a response."""
     with connected(web) as silent, connected(web) as slow:
         for link in (silent, slow):
             link.settimeout(connection.HEAD_WITHIN + 10)
@@ -212,12 +212,12 @@ def test_the_largest_of_the_requests_that_fill_the_memory_ends_and_no_other(web)
             for _ in range(2 * worker.MOST_BUFFERED // len(full) + 4)  # of each process
         ]
         for link in large:
-            with contextlib.suppress(OSError):  # one that has ended
+            with contextlib.suppress(OSError):  # a connection that has ended
                 link.sendall(POST + b"Content-Length: 3145728\r\n\r\n" + full)
         with connected(web) as other:
             for part in (GET, b"\r\n"):
                 other.sendall(part)
-                time.sleep(0.1)  # pieces that arrive as pieces
+                time.sleep(0.1)  # so that pieces arrive separately
             assert other.recv(100).startswith(b"HTTP/1.1 200 ")
         for link in large:
             link.settimeout(0.1)
@@ -225,16 +225,16 @@ def test_the_largest_of_the_requests_that_fill_the_memory_ends_and_no_other(web)
 
 
 LONG_FILE = "/static/admin/js/vendor/jquery/jquery.js"
-"""Anybody may ask for it, and it is more than sockets hold."""
+"""A public page that is larger than socket buffers."""
 
 
 @contextlib.contextmanager
 def many_that_do_not_read(port, request):
-    """Connections that have asked for this, and leave the answers where they are."""
+    """Connections that have requested this, and do not read the responses."""
     with contextlib.ExitStack() as open_until:
         for _ in range(MANY):
             link = open_until.enter_context(socket.socket())
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least that the system has
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the system's minimum
             link.settimeout(10)
             link.connect(("127.0.0.1", port))
             with contextlib.suppress(TimeoutError):
@@ -266,7 +266,7 @@ def test_a_long_response_reaches_a_slow_client_completely(web):
         slow.settimeout(10)
         slow.connect(("127.0.0.1", web))
         slow.sendall(f"GET {LONG_FILE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        time.sleep(1)  # the answer is waiting
+        time.sleep(1)  # the response waits
         answer = read_all(slow)
     assert answer.partition(b"\r\n\r\n")[2] == whole
     assert len(whole) > 200_000
@@ -289,7 +289,7 @@ def test_bodies_in_pieces_reach_the_application_whole(web):
         with connected(web) as link:
             for part in parts:
                 link.sendall(part)
-                time.sleep(0.02)  # pieces that arrive as pieces
+                time.sleep(0.02)  # so that pieces arrive separately
             said = link.recv(4096)
             while said.startswith(b"HTTP/1.1 100 "):
                 said = said.partition(b"\r\n\r\n")[2] or link.recv(4096)

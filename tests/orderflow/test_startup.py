@@ -1,4 +1,4 @@
-"""Every process refuses to start on an error of `check`, says which setting is wrong, and asks no server."""
+"""Every process refuses to start on an error of `check`, names the wrong setting, and queries no server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BAD = {
 
 
 def start(role, **settings):
-    """Run a process of this role, whose servers cannot be reached, until it ends by itself."""
+    """Run a process of this role, whose servers are unreachable, until it ends by itself."""
     nowhere = f"127.0.0.1:{ports.choose()}"
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -59,7 +59,7 @@ def start(role, **settings):
 
 
 def output_until(process, *texts):
-    """What it says until it says one of the texts, or ends."""
+    """Return its output up to one of the texts, or to its end."""
     said = ""
     for line in process.stdout:
         said += line

@@ -1,4 +1,4 @@
-"""TLS that verifies nothing is refused by the checks, whatever word turns verification off."""
+"""TLS without verification is refused by the checks, whichever option turns it off."""
 
 from __future__ import annotations
 

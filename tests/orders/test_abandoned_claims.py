@@ -1,4 +1,4 @@
-"""Claims of what a worker held when it died: made together with the note of its loss, or not at all."""
+"""Claims of a dead worker's orders: made together with the record of its loss, or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_claim_of_a_free_order_records_no_loss(claim):
 def test_taking_over_from_a_dead_worker_records_its_loss_or_claims_nothing(claim):
     claim()
     before = Order.objects.get()
-    assert claim() is None  # the lease may be that of a living one
+    assert claim() is None  # the lease may belong to a living worker
     testing.pass_time(dt.timedelta(minutes=1))
 
     with losses.at_work(not_alone), pytest.raises(NotAlone):

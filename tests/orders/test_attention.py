@@ -1,4 +1,4 @@
-"""An order that waits for a person says so: in the admin, over the API, and to whoever asks for its story."""
+"""An order that needs a person shows it: in the admin, over the API, and in its history."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_order_whose_dead_letter_was_discarded_without_it_still_needs_attenti
     assert attention.needed_by([stuck]) == {stuck.pk}
     assert ask(stuck).json()["needs_attention"] is True
     assert "discarded dead letter" in order_story.outlook(stuck)
-    assert order_story.way_out(stuck) == ""  # what is discarded cannot be replayed
+    assert order_story.way_out(stuck) == ""  # a discarded dead letter cannot be replayed
     page = signed_in("support").get(reverse("admin:orders_order_change", args=[stuck.pk]))
     assert "nothing continues the order: cancel it" in page.text
 

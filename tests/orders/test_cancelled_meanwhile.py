@@ -1,4 +1,4 @@
-"""A cancellation that is asked for while a step is at work, and whose message the broker then loses."""
+"""A cancellation that is requested while a step is running, and whose message the broker then loses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHIPPED_ALL_THE_SAME = {"fulfill.intended", "fulfill.answered"}
 
 
 def lose_everything():
-    """Let the broker take what is due, and forget all it holds."""
+    """Let the broker accept what is due, and lose all its messages."""
     relay.drain()
     testing.purge()
 
@@ -50,7 +50,7 @@ def let_sweeps_run(drain, minutes=3):
 
 @pytest.fixture
 def at_point():
-    """Call something once, at the moment at which the work comes to a point."""
+    """Call something once, when the work reaches a crash point."""
 
     def arm(name, act):
         def once(reached):
@@ -127,7 +127,7 @@ def test_a_step_never_gives_an_order_an_older_message(drain, at_point):
 
 
 def test_orders_that_named_their_older_message_again_are_given_that_of_their_cancellation(drain):
-    """As versions before this one left them."""
+    """The rows as earlier versions left them."""
     order = place()
     services.request_cancellation(order_id=order.pk, requested_by="customer")
     lose_everything()
@@ -141,7 +141,9 @@ def test_orders_that_named_their_older_message_again_are_given_that_of_their_can
 
 
 def test_a_late_failure_discards_no_shipment_of_another_worker(drain):
-    """The first worker's call certainly did nothing; by then a second one has taken the order, and ships it."""
+    """
+    The first worker's call certainly did nothing; by then a second one has claimed the order, and ships it.
+    """
     order = place()
     steps.validate(order_id=order.pk)
     steps.charge(order_id=order.pk, gateway=adapters.payment_gateway())
@@ -178,7 +180,7 @@ def test_a_late_failure_discards_no_shipment_that_another_worker_requests(drain)
 
 
 def test_a_late_failure_discards_no_charge_of_another_worker(drain):
-    """Forgotten, the call would be made again once the provider has forgotten its key."""
+    """If it were discarded, the call would be repeated once the provider has dropped its key."""
     order = place()
     steps.validate(order_id=order.pk)
 
@@ -203,12 +205,12 @@ def test_a_late_failure_discards_no_charge_of_another_worker(drain):
 
 
 def _failures_end_here():
-    """Where a worker's task would take the failure of a call."""
+    """The place where a worker's task would handle the failure of a call."""
     return contextlib.suppress(Transient, TimeoutError)
 
 
 def _elsewhere(act):
-    """Do something in a session of its own, to its end."""
+    """Do something in a separate session, to its end."""
 
     def run():
         try:

@@ -1,4 +1,6 @@
-"""Card numbers are recognised however they are written; ids, times and phone numbers are none."""
+"""
+Card numbers are recognised however they are written; ids, times and phone numbers are not mistaken for them.
+"""
 
 from __future__ import annotations
 

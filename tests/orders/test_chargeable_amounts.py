@@ -1,4 +1,4 @@
-"""Amounts in the payment provider's units, and amounts that it does not charge, refused where they come in."""
+"""Amounts in the payment provider's units, and amounts that it does not charge, refused on input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tokens and orders from before there were clients: migrated, and back, and what older code places late."""
+"""
+Tokens and orders from before there were clients: migrated, and back, and orders placed late by older code.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,12 @@ BACKFILL = importlib.import_module("orders.migrations.0012_orders_of_clients")
 
 def migrate(targets) -> None:
     MigrationExecutor(connection).migrate(targets)
-    connection.close()  # with what it has prepared for the tables as they were
+    connection.close()  # with statements prepared for the previous tables
 
 
 @pytest.fixture
 def before(transactional_db):
-    """The database as it was without clients."""
+    """The database before there were clients."""
     latest = [node for node in MigrationExecutor(connection).loader.graph.leaf_nodes() if node[0] == "orders"]
     migrate(BEFORE)
     yield lambda: migrate(latest)

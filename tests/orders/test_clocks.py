@@ -1,4 +1,4 @@
-"""Times that decide come from the database: a process whose clock is a day wrong decides the same."""
+"""Deciding times come from the database: a process whose clock is a day off decides the same."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DAY = dt.timedelta(days=1)
 
 @pytest.fixture(params=[-DAY, DAY], ids=["a day slow", "a day fast"], autouse=True)
 def skew(request, monkeypatch):
-    """Let this process's clock be wrong."""
+    """Skew this process's clock."""
     right = timezone.now
     monkeypatch.setattr(timezone, "now", lambda: right() + request.param)
 
 
 def asked_for(order, *, ago):
-    """A charge of which nobody knows what became, and nothing is found."""
+    """A charge with an unknown outcome that is not found."""
     Payment.objects.create(
         order=order,
         idempotency_key=f"order-{order.pk}-charge",
@@ -99,7 +99,7 @@ def test_a_try_waits_for_its_planned_time_and_no_longer(drain, world):
 
 
 def deliver_again():
-    """One delivery of a message that came back."""
+    """One delivery of a message that was returned."""
     relay.drain()
     with current_app.connection_for_read() as link:
         queue = current_app.amqp.queues["orders"](link.default_channel)

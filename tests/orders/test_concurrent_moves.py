@@ -20,7 +20,9 @@ WRITERS = 8
 
 
 def test_writers_that_ignore_the_version_still_move_an_order_along_the_table():
-    """Each writes statuses by hand, as no code here does; a trigger notes what the database let pass."""
+    """
+    Each writes statuses by hand, as no code here does; a trigger records the moves that the database allowed.
+    """
     order = place()
     with connection.cursor() as cursor:
         cursor.execute(WITNESS)

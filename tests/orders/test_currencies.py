@@ -1,4 +1,4 @@
-"""One table of minor units, for everybody who reads or shows an amount."""
+"""One table of minor units, for everything that parses or shows an amount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person has ended stays ended: discarding cancels the order that waits, or changes nothing."""
+"""What a person has ended stays ended: discarding cancels the waiting order, or changes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def stuck(drain, world):
-    """An order whose charge was given up on."""
+    """An order whose charge was given up."""
     order = place(payment_method="pm_no_such_card")
     drain()
     return order

@@ -1,4 +1,4 @@
-"""Alive, ready, well: three questions with three answers."""
+"""Liveness, readiness and health: three checks with three results."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_complete_status_is_shown_to_staff_and_to_holders_of_a_token(client,
 
 
 def test_a_healthy_system_is_ok(staff):
-    close_breakers()  # tests before may have left them open
+    close_breakers()  # earlier tests may have left them open
     answer = staff.get("/healthz").json()
 
     assert set(answer["components"]) == set(health.CHECKS)

@@ -1,4 +1,6 @@
-"""A client that follows the API's advice gets one order and one answer, however often it asks."""
+"""
+A client that follows the API's advice gets one order and one response, however often it repeats the request.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tests.factories import ProductFactory
 from tests.orders.api.client import ORDERS, ApiClient, clear_limits, order_of
 
 POSTS, AT_ONCE = 100, 40
-"""PostgreSQL has a session for each that is under way, and 100 in all."""
+"""PostgreSQL has a session for each request in progress, and 100 in total."""
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def shop(transactional_db):
 
 
 def post_until_answered(shop):
-    """Post once, and again after as many seconds as a refusal says; return the answer and the refusals."""
+    """Post once, and again after the seconds that a refusal gives; return the response and the refusals."""
     http, refused = Client(raise_request_exception=False), []
     try:
         while True:

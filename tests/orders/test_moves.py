@@ -1,4 +1,4 @@
-"""The life of an order: one table in code, the same in the database, and a past that is fixed."""
+"""The life of an order: one table in code, the same in the database, and an immutable history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def force(order, status):
 
 
 def reach(order, target):
-    """Lead an order to a status by legal moves, the shortest way."""
+    """Move an order to a status by legal moves, the shortest way."""
     ways = [[moves.Status.PLACED]]
     while ways[0][-1] != target:
         ways = [*ways[1:], *([*ways[0], following] for following in moves.MOVES[ways[0][-1]])]

@@ -1,4 +1,4 @@
-"""The API is as its document says, whatever is sent to it."""
+"""The API behaves as its document says, whatever is sent to it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def send_anything(operation, mode, headers) -> None:
 
 
 def _name_what_exists(case) -> None:
-    """What no schema knows: the product, its currency, the order, and which odd addresses pass."""
+    """What no schema contains: the product, its currency, the order, and which unusual URLs are valid."""
     if isinstance(case.body, dict):
         case.body |= {"currency": "GBP", "payment_method": "pm_card_visa"}
         case.body.get("customer", {}).pop("email", None)

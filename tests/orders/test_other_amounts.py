@@ -1,4 +1,4 @@
-"""A provider that captures or gives back another amount than it should: noticed at once."""
+"""A provider that captures or refunds another amount than it should: detected at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def place_undecided(world, drain):
 
 
 def restore():
-    """From now on, orders there are may be known better by the providers."""
+    """From now on, providers may know more about existing orders than the database."""
     restores.declare(clock.now(), by="ops")
 
 
@@ -125,7 +125,7 @@ def test_once_it_is_corrected_at_the_provider_a_replay_goes_on(world, drain, dif
 
 @pytest.fixture
 def refunded_in_part(world, drain):
-    """A cancelled order of 500 of which the provider has given back 200."""
+    """A cancelled order of 500 of which the provider has refunded 200."""
     order = place()
     with world.warehouse.failing(fault="error", status=503):
         drain()

@@ -1,4 +1,4 @@
-"""An order's way through the steps, against the sandbox's real servers."""
+"""An order's way through the steps, with the sandbox's real servers."""
 
 from __future__ import annotations
 

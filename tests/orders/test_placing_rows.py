@@ -1,4 +1,4 @@
-"""Placing writes by hand what the models describe: every column, and one order per key whatever happens."""
+"""Placing writes the models' columns by hand: every column, and one order per key in all cases."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_order_is_placed_in_two_statements(django_assert_num_queries):
 
 
 def test_a_key_used_between_the_query_and_the_lock_gives_the_order_it_placed():
-    """The other request commits after our statement's snapshot, and has let go of the key when we try it."""
+    """The other request commits after our statement's snapshot, and has released the key when we try it."""
     product = ProductFactory()
 
     def use_the_key():

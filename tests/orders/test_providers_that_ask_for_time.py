@@ -1,4 +1,4 @@
-"""A provider that asks to be left alone is left alone, but never for longer than an hour."""
+"""A provider that requests a pause gets it, but never for longer than an hour."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def fresh_channels():
 
 
 LONGEST_SPREAD = retry_after.LONGEST * (1 + SPREAD)
-"""The longest wait, with what is added so that not all that wait come back at one moment."""
+"""The longest wait, plus the spread that keeps waiting messages from returning at the same moment."""
 
 PROVIDERS = ("payments", "warehouse", "sms", "push")
 CALL = {"push": "messages:send"}
-"""What the fault hits where not every request does: Google's tokens come from a server of their own."""
+"""What the fault matches where not every request is meant: Google's tokens come from a separate server."""
 
 
 def work_for(provider):

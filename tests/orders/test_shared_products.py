@@ -1,4 +1,4 @@
-"""Orders that share products: none waits for another in a circle, and the stock adds up."""
+"""Orders that share products: no deadlocks, and the stock adds up."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
     held, done = threading.Event(), threading.Event()
 
     def name_the_product():
-        """As a transaction does that has inserted a line of an order."""
+        """Like a transaction that has inserted a line of an order."""
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute(

@@ -1,4 +1,4 @@
-"""Charges and refunds that the provider has taken and not decided on: nothing is concluded from them."""
+"""Charges and refunds that the provider has accepted but not decided: nothing is concluded from them."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_refund_that_the_bank_sends_back_later_is_found_by_the_comparison_with
     assert "our-refunds-are-at-the-provider" in violated
 
 
-# what waits for a person ---------------------------------------------------------------------------
+# charges that need a person --------------------------------------------------------------------------
 
 
 def api_answer(order):

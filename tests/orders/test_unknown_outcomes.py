@@ -1,4 +1,4 @@
-"""What happens when nobody knows whether the payment provider has acted."""
+"""What happens when it is unknown whether the payment provider has acted."""
 
 from __future__ import annotations
 

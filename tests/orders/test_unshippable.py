@@ -1,4 +1,4 @@
-"""What the warehouse cannot ship by what the order says is refunded, once, and never tried again for ever."""
+"""An order that the warehouse cannot ship as described is refunded, once, and not retried forever."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_COUNTRY = ["", "gb", "United Kingdom", "G", "GBR", "ＧＢ", "G\n", "GB\n", "
 
 
 class Answers:
-    """A warehouse whose one answer a test writes itself."""
+    """A warehouse with one response that the test defines."""
 
     status, body = 200, b""
 
@@ -62,7 +62,7 @@ def answers(world, settings) -> Iterator[Answers]:
 
 
 def charged(**changed) -> Order:
-    """An order of before countries were asked for, charged."""
+    """A charged order from before countries were required."""
     order = place()
     steps.validate(order_id=str(order.pk))
     steps.charge(order_id=str(order.pk), gateway=adapters.payment_gateway())

@@ -1,4 +1,4 @@
-"""A client of the API, what it asks for, and what its answers must look like."""
+"""A client of the API, its requests, and the required format of responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDERS = "/api/v1/orders"
 
 
 class ApiClient:
-    """A client with a token; `problem` is for answers that must be one."""
+    """A client with a token; `problem` is for responses that must be one."""
 
     def __init__(self, *scopes: str, name: str = "", client: str = "") -> None:
         self.token, self.secret = tokens.create(

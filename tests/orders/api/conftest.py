@@ -1,4 +1,4 @@
-"""A client with a token, a product to order, and rates that nobody has used up."""
+"""A client with a token, a product to order, and unused rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anonymous clients are told apart by an address that they cannot choose."""
+"""Anonymous clients are distinguished by an address that they cannot choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies that are too large, no JSON, or JSON that is no order."""
+"""Bodies that are too large, not JSON, or JSON but not an order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling over HTTP: asked for once, and too late for what has ended."""
+"""Cancelling over HTTP: requested once, and too late for orders that have ended."""
 
 from __future__ import annotations
 

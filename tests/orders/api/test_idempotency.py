@@ -1,4 +1,4 @@
-"""An idempotency key stands for one order, however often and by how many it is sent."""
+"""An idempotency key stands for one order, however often and by however many clients it is sent."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_order_without_a_key_is_refused(api, mug):
     "key", ["once,once", "once, once", "once,", ",once", '"once","once"', '"once", "once"', "a,b"]
 )
 def test_two_keys_in_one_request_are_refused(api, mug, key):
-    """So a header that is sent twice arrives: joined."""
+    """A header that is sent twice arrives like this: joined."""
     api.place(order_of(), key="once")
 
     assert_problem(api.post(ORDERS, order_of(), key=key), 400, "idempotency-key-malformed")

@@ -1,4 +1,4 @@
-"""Lists of orders: pages that stay put, and filters that mean one thing."""
+"""Lists of orders: pages that do not shift, and unambiguous filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Placing an order over HTTP: what is stored, answered and announced."""
+"""Placing an order over HTTP: what is stored, returned and published."""
 
 from __future__ import annotations
 

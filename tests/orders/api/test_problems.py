@@ -1,4 +1,4 @@
-"""Whatever goes wrong is a problem that tells what to do, and nothing about the inside."""
+"""Every error is a problem document that says what to do, and reveals nothing internal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading one order: where it stands, how it got there, and whether it has changed."""
+"""Reading one order: its state, its history, and whether it has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What breaks the rules is refused, pointed at and not stored."""
+"""Invalid orders are refused with pointers to the errors, and not stored."""
 
 from __future__ import annotations
 

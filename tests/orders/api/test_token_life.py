@@ -1,4 +1,6 @@
-"""The life of a token: expiry, rotation with an overlap, where it may be used, and whose a leaked one is."""
+"""
+The life of a token: expiry, rotation with an overlap, allowed networks, and identification of a leaked one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ HOUR = dt.timedelta(hours=1)
 
 
 def api_token(*arguments: str) -> tuple[str, str]:
-    """What the command says, on its two outputs."""
+    """The command's two outputs."""
     out, told = io.StringIO(), io.StringIO()
     call_command("api_token", *arguments, stdout=out, stderr=told)
     return out.getvalue().strip(), told.getvalue()
@@ -52,17 +54,17 @@ def days_left(token: ApiToken) -> float:
 
 
 def what_is_left(terminal: int) -> bytes:
-    """What a terminal shows whose other end is closed."""
+    """The output of a terminal whose other end is closed."""
     try:
         return os.read(terminal, 10_000)
     except OSError as ended:
-        if ended.errno != errno.EIO:  # how Linux says that there is nothing
+        if ended.errno != errno.EIO:  # Linux reports the end this way
             raise
         return b""
 
 
 def pass_hours(hours: int) -> None:
-    """Let secrets be older."""
+    """Make secrets older."""
     for model, end in ((ApiToken, "expires_at"), (SupersededSecret, "valid_until")):
         for row in model.objects.all():
             setattr(row, end, getattr(row, end) - hours * HOUR)

@@ -1,4 +1,4 @@
-"""Tokens of API clients: who may do what, how often, and the command that makes them."""
+"""Tokens of API clients: scopes, rates, and the command that creates them."""
 
 from __future__ import annotations
 

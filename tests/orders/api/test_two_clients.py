@@ -34,7 +34,7 @@ EMAIL = "grace@victim.example"
 
 
 class Victim:
-    """A client with an order; what its order is known by, and what another client would find it by."""
+    """A client with an order; the identifiers of that order, and what another client would find it by."""
 
     def __init__(self) -> None:
         self.api = ApiClient()
@@ -52,7 +52,7 @@ class Victim:
 
     @property
     def marks(self) -> list[str]:
-        """What an answer to somebody else does not say."""
+        """The texts that a response to another client must not contain."""
         found = [[str(o.pk), o.number, str(o.message_id)] for o in Order.objects.of_client(self.api.client_id)]
         return [*itertools.chain(*found), EMAIL, "Grace Victim", "cart-of-victim", "+447700900999"]
 
@@ -72,7 +72,7 @@ class Victim:
         }[name]
 
     def everything(self) -> Any:
-        """All that there is of the client's orders, as the database has it."""
+        """All data of the client's orders in the database."""
         mine = Order.objects.of_client(self.api.client_id)
         ids = [str(pk) for pk in mine.values_list("pk", flat=True)]
         return [
@@ -89,7 +89,7 @@ def victim(db) -> Victim:
 
 
 def requests(victim: Victim, operation: dict[str, Any], path: str):
-    """The operation with every combination of what can be known: as path, query, headers and body."""
+    """The operation with every combination of known values: as path, query, headers and body."""
     parameters = operation["parameters"]
     always = [each for each in parameters if each.get("required")]
     optional = [each for each in parameters if not each.get("required")]

@@ -1,4 +1,4 @@
-"""Money that a person has given back by other means, because the provider would not."""
+"""Money that a person has refunded by other means, because the provider would not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses that environments may name keep leading somewhere."""
+"""Former import paths that environments may contain still work."""
 
 from django.utils.module_loading import import_string
 

@@ -1,4 +1,4 @@
-"""Keys of Redis that hold something of another kind, as publishers, operators and one channel meet them."""
+"""Redis keys of a wrong type, as publishers, operators and a single channel encounter them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FINISH = f"{TASKS}.finish"
 
 
 def test_a_message_taken_just_before_its_key_was_lost_is_returned(redis_broker, redis_client):
-    """The worker has the message, and looks for wrong keys every few seconds only."""
+    """The worker has the message, and checks for wrong keys only every few seconds."""
     with redis_broker.link.clone() as link:
         channel = link.default_channel
         channel.unacked_key = channel.qos.unacked_key = f"tests-{uuid.uuid4()}"
@@ -51,7 +51,9 @@ def test_status_and_health_name_the_key_and_what_to_do(spoil, capsys):
 
 
 def test_messages_to_other_queues_are_sent_once(redis_broker, redis_client, spoil):
-    """The relay sends a batch again that the broker did not take: then no queue may have had its part."""
+    """
+    The relay sends a batch again that the broker did not accept: then no queue may have received its part.
+    """
     from celery import current_app
 
     def sending(queue):
