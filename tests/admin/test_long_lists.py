@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from orders import queries
+from orders.dead_letters import attention
 from orders.models import ApiClient, Order
 from outbox.admin import lists, parts
 from tests.admin.conftest import LISTS
@@ -182,6 +183,28 @@ def test_a_page_far_behind_begins_where_it_is(signed_in, seed, window):
                 assert read_in_vain(plan(statement["sql"], "FORMAT JSON, ANALYZE")) < ROWS / 50, statement[
                     "sql"
                 ]
+
+
+def test_the_few_orders_that_wait_for_a_person_are_found_among_many_charges(many_orders):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO orders_payment (order_id, idempotency_key, amount_minor, currency, status, provider_id,
+                decline_code, calls, error, requested_at, held_since, resolved_at)
+            SELECT id, 'k' || id, 100, 'GBP', CASE WHEN due_at IS NULL THEN 'succeeded' ELSE 'unknown' END,
+                '', '', 1, '', now(), CASE WHEN number IN ('OF-2000', 'OF-3000') THEN now() END,
+                CASE WHEN due_at IS NULL THEN now() END
+            FROM orders_order
+            """
+        )
+        cursor.execute("ANALYZE orders_payment")
+    with CaptureQueriesContext(connection) as statements:
+        found = list(attention.waiting(Order.objects.order_by("-placed_at", "id"))[:10])
+    with CaptureQueriesContext(connection) as of_a_page:
+        assert attention.needed_by(found) == {order.pk for order in found}
+
+    assert [order.number for order in found] == ["OF-2000", "OF-3000"]
+    assert dear([*statements, *of_a_page], "orders_payment") == []
 
 
 @pytest.fixture
