@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
-from outbox.models import DeadLetter, OutboxMessage
+from outbox.models import Attempt, DeadLetter, OutboxMessage
 from tests.admin.conftest import bury, said
 from tests.factories import place
 
@@ -123,3 +123,18 @@ def test_the_breakdown_of_a_replay_counts_only_what_can_be_replayed(signed_in, o
     assert "1 carried no message that could be read" in replay.text
     discard = client.post(reverse(REPLAY, args=["discard"]), form)
     assert [dead_letters for _, dead_letters in discard.context["causes"]] == [1, 1]
+
+
+def test_an_outage_is_one_row_of_the_tries_that_led_to_a_dead_letter(signed_in, dead_letter):
+    for _ in range(3):
+        Attempt.objects.create(
+            consumer=dead_letter.consumer,
+            message_id=dead_letter.message_id,
+            outcome="waited",
+            error_class="Outage",
+            error="Stripe does not answer",
+        )
+    page = signed_in("on-call").get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
+
+    assert page.text.count("Stripe does not answer") == 1
+    assert ", 3 checks until " in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 import pytest
 
@@ -50,6 +51,18 @@ def place_undecided(world, drain):
     drain()
     assert now(order).status == Order.Status.CHARGE_UNKNOWN
     return order
+
+
+def let_be_older(world, kind):
+    """Verification leaves records alone that are so young that our books may not have them yet."""
+    yesterday = int(time.time()) - 86_400
+    for entry in world.payments.ledger(kind=kind):
+        world.payments.change(kind, entry["id"], created=yesterday)
+
+
+def violated():
+    report = examination.run(providers=True)
+    return [finding.as_json() for finding in report.findings if finding.verdict == "violated"]
 
 
 def restore():
@@ -107,8 +120,9 @@ def test_cancelling_it_gives_back_what_was_captured(world, drain, differs):
     assert now(differs).status == Order.Status.CANCELLED
     assert [refund["amount"] for refund in world.payments.ledger(kind="refund")] == [300]
     assert Payment.objects.get().refund.amount_minor == 300
-    report = examination.run(providers=True)
-    assert not [finding.as_json() for finding in report.findings if finding.verdict == "violated"]
+    let_be_older(world, "payment_intent")
+    let_be_older(world, "refund")
+    assert not violated()
 
 
 def test_once_it_is_corrected_at_the_provider_a_replay_goes_on(world, drain, differs):
@@ -147,13 +161,14 @@ def test_a_refund_of_another_amount_is_a_dead_letter_and_nobody_is_told_that_it_
     assert "refunded" not in set(Notification.objects.values_list("template", flat=True))
 
 
-def test_its_rest_is_given_back_by_other_means(refunded_in_part, drain):
+def test_its_rest_is_given_back_by_other_means(world, refunded_in_part, drain):
     resolving.discard(DeadLetter.objects.all(), by="ops", reason="3.00 by bank transfer", mark_done=True)
     wait(drain)
 
     assert now(refunded_in_part).status == Order.Status.CANCELLED
-    report = examination.run(providers=True)
-    assert not [finding.as_json() for finding in report.findings if finding.verdict == "violated"]
+    let_be_older(world, "payment_intent")
+    let_be_older(world, "refund")
+    assert not violated()
 
 
 def test_a_charge_that_was_given_back_in_parts_by_hand_is_refunded(world, drain):

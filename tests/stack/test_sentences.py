@@ -1,6 +1,7 @@
 """Problems are reported in sentences: which setting, what was tried, what to do."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
@@ -266,6 +269,22 @@ def test_a_full_disk_is_named(folder, monkeypatch, capsys):
 
     assert cli.main(["up"]) == 1
     assert capsys.readouterr().err.startswith(f"{folders.StackFolders().state}: No space left on device. Free")
+
+
+def test_of_several_folders_the_one_without_room_is_named(folder, monkeypatch, capsys, tmp_path):
+    def write(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def room(path):
+        blocks = 0 if Path(path) == tmp_path else 1_000_000
+        return SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_files=1000, f_favail=1000)
+
+    monkeypatch.setattr(cli, "_dispatch", write)
+    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cli.os, "statvfs", room)
+
+    assert cli.main(["up"]) == 1
+    assert capsys.readouterr().err.startswith(f"{tmp_path}: No space left on device. Free")
 
 
 def test_a_closed_output_ends_a_command_silently():
