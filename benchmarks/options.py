@@ -10,6 +10,7 @@ SCENARIOS = (
     "pipeline",
     "latency",
     "intake",
+    "logins",
     "backlog",
     "writers",
     "relays",

@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -122,9 +123,18 @@ def written(
     )
 
 
-def requested(kind: str, requests: int, clients: int, *, environment: Mapping[str, str] = NO_CHANGE) -> Sample:
+def requested(
+    kind: str,
+    requests: int,
+    clients: int,
+    *,
+    environment: Mapping[str, str] = NO_CHANGE,
+    beside: Callable[[str], AbstractContextManager[None]] = lambda address: nullcontext(),
+) -> Sample:
     """
-    Place orders by HTTP requests to a separate web server.
+    Place orders by HTTP requests to a separate web server, as `run.py` starts it.
+
+    `beside` does something else to the server at the given host and port meanwhile.
 
     Raises:
         Incorrect: if a response is not 201, or an order is missing.
@@ -138,7 +148,8 @@ def requested(kind: str, requests: int, clients: int, *, environment: Mapping[st
         processes.until(lambda: ready(_NO_PROCESS), within=30, what="the web server answers")
         _run_clients(f"{address}{PATHS[kind]}", secret, 4 * clients, clients)  # warm
         meter = measure.Meter(systems.servers_and(groups))
-        report = _run_clients(f"{address}{PATHS[kind]}", secret, each * clients, clients)
+        with beside(f"127.0.0.1:{port}"):
+            report = _run_clients(f"{address}{PATHS[kind]}", secret, each * clients, clients)
         cpu, _ = meter.read()
     _check((each + 4) * clients)
     times = [1000 * took for took in report["times"]]
@@ -154,7 +165,7 @@ _NO_PROCESS: Any = None
 
 
 def _web(port: int, environment: Mapping[str, str]) -> Spec:
-    size = ("--worker-class=gthread", "--threads=4", "--workers=2", "--preload", "--no-control-socket")
+    size = ("--threads=4", "--workers=2", "--preload", "--no-control-socket")
     command = ["-m", "gunicorn", "orderflow.wsgi", f"--bind=127.0.0.1:{port}", *size]
     return Spec(name="web", command=command, environment=environment)
 
