@@ -1,5 +1,5 @@
 """
-Taking up an order for one step: reading it, or claiming it and writing down what the step is about to ask.
+Taking an order for one step: reading it, or claiming it and recording what the step is about to request.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from outbox.models import Restore
 from outbox.worker import losses
 
 KEY_WINDOW = dt.timedelta(hours=23)
-"""How long the payment provider surely remembers a key (Stripe prunes keys after 24 hours). Later a
-charge whose outcome is open may be looked up, and nothing else."""
+"""How long the payment provider certainly remembers a key (Stripe deletes keys after 24 hours). After that, a
+charge whose outcome is open may only be looked up."""
 
 RECOVERED = "restore"
-"""The source of orders that were entered again from what the providers know."""
+"""The source of orders that were entered again from the providers' records."""
 
 NAMES = [field.attname for field in Order._meta.concrete_fields]
 
@@ -30,10 +30,10 @@ def claim(
     order_id: str, *, only_from: frozenset[moves.Status], lease: dt.timedelta = LEASE, cancelling: bool = False
 ) -> Order | None:
     """
-    Take an order for one step, or return None when its status is another or somebody holds it.
+    Take an order for one step, or return None if it has another status or is held by another worker.
 
-    The version that comes back is the fencing token: whoever finishes with an older one changes
-    nothing. A step towards shipping is not begun once cancellation was asked for.
+    The version of the returned order is the fencing token: a worker that finishes with an older version changes
+    nothing. A step towards shipping does not begin after cancellation was requested.
     """
     claimed = _claim(CLAIM, order_id, only_from=only_from, lease=lease, cancelling=cancelling)
     return claimed[0] if claimed else None
@@ -41,9 +41,10 @@ def claim(
 
 def claim_to_charge(order_id: str, *, key: str) -> tuple[Order, Payment, bool] | None:
     """
-    Claim the order, and intend its payment under the idempotency key.
+    Claim the order, and record the intent to charge it under the idempotency key.
 
-    Says also whether the intent is new; an older one may have been asked for before. None: see `claim`.
+    Also return whether the intent is new: an older one may have been requested before. Return None as `claim`
+    does.
     """
     claimed = _claim(CLAIM_TO_CHARGE, order_id, only_from=moves.CHARGEABLE, key=key)
     if claimed is None:
@@ -65,9 +66,9 @@ def claim_to_charge(order_id: str, *, key: str) -> tuple[Order, Payment, bool] |
 
 def claim_to_ship(order_id: str, *, key: str) -> tuple[Order, Shipment, bool, dict[str, int]] | None:
     """
-    Claim the order, and intend its shipment under the idempotency key.
+    Claim the order, and record the intent to ship it under the idempotency key.
 
-    Says also whether the intent is new, and how much of which SKU is to be shipped. None: see `claim`.
+    Also return whether the intent is new, and the quantity to ship of each SKU. Return None as `claim` does.
     """
     claimed = _claim(CLAIM_TO_SHIP, order_id, only_from=frozenset({moves.Status.CHARGED}), key=key)
     if claimed is None:
@@ -79,7 +80,7 @@ def claim_to_ship(order_id: str, *, key: str) -> tuple[Order, Shipment, bool, di
 
 
 class Lines(NamedTuple):
-    """What validation has to know of an order's lines."""
+    """What validation has to know about an order's lines."""
 
     number: int
     total_minor: int
@@ -88,9 +89,9 @@ class Lines(NamedTuple):
 
 def read_to_validate(order_id: str) -> tuple[Order, Lines]:
     """
-    Read an order and what its lines add up to, and lock its products if it has still to be validated.
+    Read an order and the sum of its lines, and lock its products if it still has to be validated.
 
-    There is no claim, because no provider is called.
+    The order is not claimed, because no provider is called.
 
     Raises:
         Order.DoesNotExist: if there is no such order.
@@ -114,14 +115,14 @@ def _claim(
     **values: Any,
 ) -> tuple[Any, ...] | None:
     """
-    The claimed order, and what else the statement returns.
+    Return the claimed order, and what else the statement returns.
 
-    A lease that its holder never gave back is taken over in one transaction with the note that its worker was
-    lost: whoever dies next is counted from the moment of the claim.
+    A lease that its holder did not return is taken over in the same transaction that records the loss of its
+    worker, so that the next loss is counted from the moment of the claim.
 
     Raises:
-        outbox.worker.losses.CrashLoop: if it was one worker too many.
-        outbox.worker.losses.NotAlone: if the order must wait until others that came back are done.
+        outbox.worker.losses.CrashLoop: if too many workers were lost.
+        outbox.worker.losses.NotAlone: if the order must wait until other recovered orders are done.
     """
     values |= {
         "id": order_id,
@@ -159,8 +160,8 @@ FROM_BEFORE = f"""
         statement_timestamp() - %(key_window)s, (SELECT max(noted_at) FROM {Restore._meta.db_table})
     ), TRUE))
 """  # noqa: S608 - our own tables
-"""Whether providers may know more of an order than the database: it is older than a restore, or than the life
-of a key."""
+"""Whether providers may know more about an order than the database does: it is older than a restore, or than
+the lifetime of a key."""
 
 READ = f"""
 WITH locked AS MATERIALIZED ({stock.LOCK.format(where="status = 'placed'")})
@@ -172,7 +173,7 @@ LEFT JOIN {OrderLine._meta.db_table} AS line ON line.order_id = o.id
 LEFT JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
 WHERE o.id = %(id)s AND (SELECT count(*) FROM locked) >= 0 GROUP BY o.id
 """  # noqa: S608 - our own tables
-"""PostgreSQL executes no query that nothing refers to, so an always true condition refers to `locked`."""
+"""PostgreSQL does not execute a CTE without a reference to it, so a condition that is always true has one."""
 
 CLAIM = f"""
 UPDATE {Order._meta.db_table} AS o

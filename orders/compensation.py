@@ -1,8 +1,8 @@
 """
-The way back: cancel, refund, and give back what was charged after its order had ended.
+The steps that undo an order: cancel it, refund it, and refund what was charged after it had ended.
 
-Same rules as in `steps`: claim, write down what is about to be asked, ask between the transactions
-under a key, write down the answer unless somebody else has moved the order on.
+They follow the same rules as `steps`: claim the order, record what is about to be requested, make the call
+between two transactions under a key, and record the answer unless another worker has moved the order on.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from outbox import crash_points, publisher
 from outbox.resilience import NotNow, Permanent
 
 LOOK_UP_LAG = dt.timedelta(minutes=2)
-"""How long after a call the provider's search may not know of it yet. Stripe says that its search follows
-within a minute under normal conditions."""
+"""How long after a call the provider's search may not find its result yet. Stripe states that under normal
+conditions its search is up to date within a minute."""
 
 REFUND_WAIT = dt.timedelta(minutes=5)
-"""How long to wait before looking again at a refund that is not carried out yet: banks take days."""
+"""How long to wait before looking up again a refund that is not completed yet. Banks take days."""
 
 
 class RefundImpossible(Permanent):
-    """The order is to be refunded but no captured charge of it is known."""
+    """The order is to be refunded, but no captured charge of it is known."""
 
 
 def cancel(*, order_id: str, gateway: ports.PaymentGateway, warehouse: ports.Warehouse) -> bool:
     """
-    Cancel an order that somebody asked to cancel: at once if it is not charged, else by way of a refund.
+    Cancel an order whose cancellation was requested: at once if it is not charged, otherwise with a refund.
 
-    What a step that died may have done is looked up first: a parcel that has left stays shipped. So is what
-    may have been done for an order from before a restore.
+    What a step that died may have done is looked up first, as is what may have been done for an order from
+    before a restore. An order whose parcel has left stays shipped.
 
     Raises:
-        NotNow: while a step is at work on the order, or a charge may not be found yet or may still capture.
+        NotNow: while a step works on the order, or while a charge may not be found yet or may still be
+        captured.
     """
     order = claims.claim(order_id, only_from=moves.CANCELLABLE, cancelling=True)
     if order is None:
@@ -73,12 +74,12 @@ def cancel(*, order_id: str, gateway: ports.PaymentGateway, warehouse: ports.War
 def _wait_for_step(order_id: str) -> bool:
     order = Order.objects.get(pk=order_id)
     if order.status in moves.CANCELLABLE and order.lease_until:
-        raise NotNow(f"a step is at work on {order.number}", retry_after=dt.timedelta(seconds=2))
+        raise NotNow(f"a step is working on {order.number}", retry_after=dt.timedelta(seconds=2))
     return False
 
 
 def _wait_until_findable(payment: Payment) -> None:
-    """A call whose answer was lost may have charged although the search does not say so yet."""
+    """A call whose answer was lost may have charged although the search does not find the charge yet."""
     rest = (
         Payment.objects.filter(pk=payment.pk, last_asked_at__gt=Now() - Value(LOOK_UP_LAG))
         .values_list(F("last_asked_at") + Value(LOOK_UP_LAG) - Now(), flat=True)
@@ -130,7 +131,7 @@ def _move_to_end(order: Order) -> bool:
 
 
 def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
-    """Give the charge of a cancelling order back once, free its stock, and end it."""
+    """Refund the charge of an order that is being cancelled, once, release its stock, and end it."""
     with transaction.atomic(durable=True):
         order = claims.claim(order_id, only_from=frozenset({moves.Status.CANCELLING}), cancelling=True)
         if order is None:
@@ -160,7 +161,7 @@ def refund(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
 
 
 def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
-    """Give back a charge that went through after its order had ended."""
+    """Refund a charge that succeeded after its order had ended."""
     with transaction.atomic(durable=True):
         payment = (
             Payment.objects.select_related("order")
@@ -183,10 +184,10 @@ def refund_stranded(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
 
 def _intend_refund(payment: Payment) -> Refund:
     """
-    The intent to give the charge back, under a key of its own.
+    Record the intent to refund the charge, under a key of its own.
 
-    A refund that failed has certainly given nothing back, and its key is spent: the provider would only repeat
-    its answer. Whoever has the work done again gets the next key.
+    A refund that failed has certainly returned no money, and its key is used up: the provider would only repeat
+    its answer. A person who has the work done again gets the next key.
     """
     key = effects.refund_key(payment.order_id)
     intent, _ = Refund.objects.get_or_create(
@@ -207,7 +208,7 @@ def _intend_refund(payment: Payment) -> Refund:
 def _refunded_before(
     gateway: ports.PaymentGateway, order: Order, payment: Payment
 ) -> ports.RefundReceipt | None:
-    """A refund that the database does not know of, or that its provider would make again."""
+    """Find a refund that the database does not have, or that its provider would make a second time."""
     if not order.is_from_before:
         return None
     found = _found_refund(gateway, payment)
@@ -225,12 +226,12 @@ def _ask_for_refund(
     gateway: ports.PaymentGateway, payment: Payment, intent: Refund, *, found: ports.RefundReceipt | None
 ) -> ports.RefundReceipt:
     """
-    What came of the refund: of the one that was `found`, or else of a new one.
+    Return the outcome of the refund: of the one that was `found`, or else of a new one.
 
     Raises:
-        orders.ports.RefundUndecided: while the provider has not given the money back yet.
+        orders.ports.RefundUndecided: while the provider has not returned the money yet.
         orders.ports.RefundFailed: if it never will.
-        orders.ports.RefundDiffers: if it has given back another amount.
+        orders.ports.RefundDiffers: if it has refunded another amount.
     """
     receipt = found or gateway.refund(
         charge_id=payment.provider_id,
@@ -249,7 +250,7 @@ def _ask_for_refund(
         _note_not_done(intent, receipt)
         was, wanted = (written(minor, intent.currency) for minor in (receipt.amount_minor, intent.amount_minor))
         raise ports.RefundDiffers(
-            f"{receipt.id} has given back {was} in place of {wanted}: give back the rest by other means, and "
+            f"{receipt.id} has refunded {was} instead of {wanted}: refund the rest by other means, and "
             "discard the dead letter as refunded elsewhere"
         )
     return receipt

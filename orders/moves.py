@@ -1,8 +1,8 @@
 """
-The life of an order: which status may follow which.
+The statuses of an order, and which status may follow which.
 
-This table is the only one in code. A trigger of the database holds the same moves (the newest
-migration named `…_legal_moves`), and a test compares the two.
+This table is the only one in code. A database trigger enforces the same moves (see the newest migration
+named `…_legal_moves`), and a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from django.db import models
 
 
 class Status(models.TextChoices):
-    """Where an order stands."""
+    """The status of an order."""
 
     PLACED = "placed", "placed"
     VALIDATED = "validated", "validated"
@@ -36,7 +36,7 @@ MOVES: dict[Status, frozenset[Status]] = {
 
 FINAL = frozenset(status for status, following in MOVES.items() if not following)
 CHARGEABLE = frozenset({Status.VALIDATED, Status.CHARGE_UNKNOWN})
-"""What the step that charges takes up."""
+"""The statuses from which the charge step takes an order."""
 
 UNCHARGED = frozenset({Status.PLACED} | {status for status, after in MOVES.items() if Status.CHARGED in after})
 """The statuses before the charge."""
@@ -47,11 +47,11 @@ HOLDING_STOCK = frozenset(MOVES) - FINAL - {Status.PLACED}
 CANCELLABLE = frozenset(
     status for status, after in MOVES.items() if after & {Status.CANCELLED, Status.CANCELLING}
 ) - {Status.CANCELLING}
-"""The statuses in which a cancellation may still be asked for."""
+"""The statuses in which a cancellation may still be requested."""
 
 
 class IllegalMove(Exception):
-    """A status was asked to follow one that it cannot follow: a mistake in the calling code."""
+    """A status cannot follow the current one. This is a mistake in the calling code."""
 
 
 def check(*, before: Status, after: Status) -> None:

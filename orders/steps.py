@@ -1,10 +1,10 @@
 """
-The steps of an order: validate → charge → fulfill. The way back is in `compensation`.
+The steps of an order: validate → charge → fulfill. `compensation` has the steps that undo them.
 
-Each runs at least once and takes effect at most once. A step without an outside call is one
-transaction. One with a call claims the order, writes down what it is about to ask, asks between the
-transactions under a key the outside recognises, and writes down the answer if nobody fenced it off.
-A step that finds nothing to do returns False.
+Each step runs at least once and takes effect at most once. A step without a call to a provider is one
+transaction. A step with such a call claims the order, records what it is about to request, makes the call
+between two transactions under a key that the provider recognises, and records the answer unless it was fenced
+off. A step that finds nothing to do returns False.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from outbox.resilience import Permanent, Transient
 
 
 class ChargeUntraceable(Permanent):
-    """A charge was asked for, the provider's key window is over, and the provider knows nothing of it."""
+    """A charge was requested, its key has expired, and the provider does not know of the charge."""
 
 
 # validate ------------------------------------------------------------------------------------------
@@ -38,8 +38,8 @@ def validate(*, order_id: str, refusal: Refusal = services.no_refusal) -> bool:
     """
     Check the order and reserve its stock, or reject it with the reason.
 
-    `refusal` says why an amount cannot be charged; what is refused must not hold stock. For old orders see
-    `recovery`.
+    `refusal` returns why an amount cannot be charged. It is asked first, because a refused order must not hold
+    stock. `recovery` describes what happens to old orders.
     """
     with fence("validate"), transaction.atomic(durable=True):
         order, lines = claims.read_to_validate(order_id)
@@ -94,11 +94,11 @@ def charge(*, order_id: str, gateway: ports.PaymentGateway) -> bool:
     """
     Charge the order once.
 
-    A declined card rejects the order. An unknown outcome is looked up, now or at the next try, and a charge
-    that may still be captured is waited for; the order is `charge_unknown` meanwhile and no other key is ever
-    used. Nothing is rejected while it may still be captured, and nothing goes on that was captured with another
-    amount. Of an order from
-    before a restore, or older than a key's life, nothing is asked before everything is looked up.
+    A declined card rejects the order. If the outcome is unknown, the charge is looked up, now or at the next
+    attempt; if it may still be captured, the step waits for it. Meanwhile the order is `charge_unknown`, and no
+    other key is ever used. An order is not rejected while its charge may still be captured, and does not
+    continue if another amount was captured. If the order is from before a restore, or older than the lifetime
+    of a key, everything is looked up before anything is requested.
     """
     key = effects.charge_key(order_id)
     claimed = claims.claim_to_charge(order_id, key=key)
@@ -137,15 +137,15 @@ def _caught_up(order: Order, payment: Payment, *, is_new: bool) -> bool:
         return recovery.catch_up(order)
     except (Transient, Permanent):
         if is_new:
-            _note_without_effect(payment)  # so far there were questions only
+            _note_without_effect(payment)  # so far it was only looked up
         raise
 
 
 def _prepare_to_ask_again(order: Order, payment: Payment) -> None:
     """
     Raises:
-        orders.transitions.Fenced: if the look-up took so long that somebody else has taken the order.
-        ChargeUntraceable: if an earlier call may have acted so long ago that its key is forgotten.
+        orders.transitions.Fenced: if the look-up took so long that another worker has taken the order.
+        ChargeUntraceable: if an earlier call may have charged so long ago that its key has expired.
     """
     remembered = Q(first_asked_at__isnull=True) | Q(first_asked_at__gte=Now() - Value(KEY_WINDOW))
     with transaction.atomic(durable=True):
@@ -155,8 +155,8 @@ def _prepare_to_ask_again(order: Order, payment: Payment) -> None:
         )
         if not noted:
             raise ChargeUntraceable(
-                f"{payment.idempotency_key} was first asked for at {payment.first_asked_at:%Y-%m-%d %H:%M} "
-                "UTC; find it at the provider by hand, then replay or discard"
+                f"{payment.idempotency_key} was first requested at {payment.first_asked_at:%Y-%m-%d %H:%M} "
+                "UTC; look for it at the provider by hand, then replay or discard"
             )
     payment.calls += 1
     crash_points.reached("charge.asking_again")
@@ -185,9 +185,9 @@ def _refused(payment: Payment, declined: ports.PaymentDeclined) -> ports.Charge:
 
 def _note_without_effect(payment: Payment) -> None:
     """
-    The provider has certainly done nothing so far, so its memory of the key does not matter.
+    Forget when the charge was requested: the provider has certainly done nothing, so its keys do not matter.
 
-    Whoever has taken the order over since counts a call of their own, of which this one knows nothing.
+    A worker that has taken the order over since then has counted its own call, which is not forgotten.
     """
     crash_points.reached("charge.without_effect")
     Payment.objects.filter(pk=payment.pk, calls=payment.calls).update(first_asked_at=None, last_asked_at=None)
@@ -206,7 +206,7 @@ def _note_unknown(order: Order, payment: Payment, unknown: Exception) -> None:
 
 
 def _held(unknown: Exception) -> dict[str, Any]:
-    """Since when a person has to act at the provider. Who got no answer knows nothing new of that."""
+    """Return since when a person has to act at the provider. A call without an answer changes nothing."""
     if isinstance(unknown, ports.ChargeHeld):
         return {"held_since": Coalesce("held_since", Now())}
     return {"held_since": None} if isinstance(unknown, ports.ChargeUndecided) else {}
@@ -235,7 +235,7 @@ def _finish_charge(order: Order, payment: Payment, done: ports.Charge) -> bool:
 
 
 def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> None:
-    """The charge took effect but this step was fenced off: never forget money, give back what is not due."""
+    """The charge succeeded but this step was fenced off: record it, and refund it if the order has ended."""
     with transaction.atomic(durable=True):
         now = Order.objects.select_for_update(no_key=True).get(pk=order.pk)
         if now.status in (moves.Status.REJECTED, moves.Status.CANCELLED):
@@ -248,7 +248,7 @@ def _recover_stranded(order: Order, payment: Payment, done: ports.Charge) -> Non
 
 
 def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
-    """Ship the order once; if the warehouse refuses, compensation begins."""
+    """Ship the order once. If the warehouse refuses, cancel it and refund the charge."""
     claimed = claims.claim_to_ship(order_id, key=effects.shipment_key(order_id))
     if claimed is None:
         return False
@@ -276,7 +276,7 @@ def fulfill(*, order_id: str, warehouse: ports.Warehouse) -> bool:
 
 
 def _forget_shipment(order: Order, shipment: Shipment) -> None:
-    """Nothing was asked for, so there is nothing to look up, unless somebody else ships the order by now."""
+    """Nothing was requested, so there is nothing to look up, unless another worker ships the order by now."""
     crash_points.reached("fulfill.without_effect")
     with fence("fulfill"), transaction.atomic(durable=True):
         extend(order)

@@ -1,10 +1,11 @@
 """
-Stock moves with orders: reserved, shipped, released, each for all lines at once or not at all.
+The stock of products: an order's products are reserved, shipped or released, either all lines at once or none.
 
 All functions run in the caller's transaction. Products are locked in the order of their keys, so that orders
-that share products cannot deadlock, and by an earlier statement than the update. A single statement that waits
-for the lock and then updates still sees the old version of the row. It locks the newest version a second time,
-behind others that wait for this transaction: a deadlock, if the foreign key of a new order holds the row too.
+that share products cannot deadlock. The lock is taken by an earlier statement than the update: a single
+statement that waits for the lock and then updates still sees the old version of the row. It then locks the
+newest version a second time, behind other transactions that wait for this one, and deadlocks if the foreign key
+of a new order also holds the row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from orders.transitions import Also
 
 
 class OutOfStock(Exception):
-    """Some products of the order are not there in the wanted quantity; `skus` names them."""
+    """Some products of the order are not available in the requested quantity. `skus` names them."""
 
     def __init__(self, skus: list[str]) -> None:
         super().__init__(", ".join(skus))
@@ -36,7 +37,7 @@ def reserve(order: Order) -> None:
     Reserve the order's products.
 
     Raises:
-        OutOfStock: if one of them is short; then nothing is reserved.
+        OutOfStock: if a product is short. Nothing is reserved then.
     """
     lock(order)
     reserve_locked(order)
@@ -44,10 +45,10 @@ def reserve(order: Order) -> None:
 
 def reserve_locked(order: Order) -> None:
     """
-    Reserve the order's products, which the transaction has locked.
+    Reserve the order's products, which the transaction has already locked.
 
     Raises:
-        OutOfStock: if one of them is short; then nothing is reserved.
+        OutOfStock: if a product is short. Nothing is reserved then.
     """
     _shift(order, "on_hand", "reserved")
 
@@ -60,15 +61,15 @@ def release(order: Order) -> None:
 
 def shipped(order: Order) -> Also:
     """
-    That the order's reserved products have left, to be noted with the order's move.
+    Return the change that counts the order's reserved products as shipped, to be made with the order's move.
 
-    The transaction must have locked them. If less is reserved, a constraint of the database fails.
+    The transaction must have locked the products. If less is reserved, a constraint of the database fails.
     """
     return Also(SHIPPED, {"id": order.pk})
 
 
 def receive(quantities: Mapping[str, int]) -> None:
-    """Take in so many of each product, by SKU."""
+    """Add the given quantities, by SKU, to the stock."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""

@@ -1,5 +1,5 @@
 """
-Moving an order: guarded by version, noted in its history, and due again unless it is final.
+Moving an order to another status: guarded by its version, recorded in its history, and due again unless final.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from orders.models import Order, OrderTransition
 from outbox import context, crash_points, telemetry
 
 STEP_DEADLINE = dt.timedelta(seconds=6)
-"""How long after one step the next one may begin. Later the sweep starts the rest of the chain again. An
-idle system needs milliseconds; what a long queue needs more is allowed for by the sweep."""
+"""How long after one step the next one may begin. After that, the sweep starts the rest of the chain again. An
+idle system needs milliseconds; the sweep allows for the time that messages wait in long queues."""
 
 LEASE = dt.timedelta(seconds=8)
-"""How long a step may hold an order: one provider call, of 2 seconds to connect and 5 to answer, and some
-database work. A second call is preceded by `extend`. A worker that died holding an order delays it by
-no more than this and one sweep."""
+"""How long a step may hold an order: one provider call, with 2 seconds to connect and 5 to answer, and some
+database work. `extend` precedes a second call. A worker that dies while it holds an order delays the order by
+at most this time and one sweep."""
 
 
 class Fenced(Exception):
-    """Somebody else moved the order on since this step began; what it found out came too late."""
+    """Another worker has moved the order on since this step began; the result of this step came too late."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Also:
     """
-    A change that is true once an order has moved, and is made in the same statement.
+    A change that belongs to the move of an order, and is made in the same statement.
 
     `sql` is an UPDATE or INSERT that does nothing unless `moved` has a row.
     """
@@ -56,12 +56,12 @@ def move(
     also: Sequence[Also] = (),
 ) -> None:
     """
-    Move `order`, as it was read or claimed, and note it in its history, in one statement.
+    Move `order`, as it was read or claimed, and record the move in its history, in one statement.
 
-    `message_id` names the message that moves it on from here, if the step publishes one. Otherwise the order
-    keeps the one it has by now, which may be newer than the one that was read: a cancellation is asked for
-    without changing the version. What else the step has to write belongs into the caller's transaction, or
-    into `also`: changes of other tables, each at most once.
+    `message_id` names the message that continues the order, if the step publishes one. Otherwise the order
+    keeps its current one, which may be newer than the one that was read: a request for cancellation does not
+    change the version. Other changes belong in the caller's transaction, or in `also`: changes of other tables,
+    at most one for each table.
 
     Raises:
         Fenced: if its version is no longer the one that was read.
@@ -124,7 +124,7 @@ def _with(*also: str) -> str:
 
 
 def placed(order: Order) -> OrderTransition:
-    """The beginning of the history of an order that is being placed, to be written with it."""
+    """Return the first entry in the history of an order that is being placed, to be saved with the order."""
     work = context.current()
     return OrderTransition(
         order=order,
@@ -140,7 +140,7 @@ def extend(order: Order) -> None:
     Hold a claimed order for another lease, before another call.
 
     Raises:
-        Fenced: if somebody else has taken it meanwhile; then the call must not be made.
+        Fenced: if another worker has taken it meanwhile. The call must not be made then.
     """
     held_on = Order.objects.filter(pk=order.pk, version=order.version).update(
         lease_until=Now() + Value(LEASE), due_at=Now() + Value(LEASE)
@@ -150,7 +150,7 @@ def extend(order: Order) -> None:
 
 
 def let_go(order: Order) -> None:
-    """End a claim without a move, so that the next try need not wait for the lease."""
+    """End a claim without a move, so that the next attempt need not wait for the lease."""
     Order.objects.filter(pk=order.pk, version=order.version).update(
         lease_until=None, due_at=Now() + Value(STEP_DEADLINE)
     )
@@ -158,7 +158,7 @@ def let_go(order: Order) -> None:
 
 @contextlib.contextmanager
 def held(order: Order) -> Iterator[None]:
-    """Let go of the claim when the outside call fails, so that the next try finds the order free."""
+    """Release the claim if the call to the provider fails, so that the next attempt finds the order free."""
     try:
         yield
     except BaseException:
@@ -170,7 +170,7 @@ def held(order: Order) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fence(step: str) -> Iterator[None]:
-    """End a step quietly that somebody else overtook; its transaction is rolled back."""
+    """End a step without an error if another worker overtook it. Its transaction is rolled back."""
     try:
         yield
     except Fenced as fenced:
