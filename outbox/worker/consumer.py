@@ -1,13 +1,13 @@
 """
-The worker's own consumer, guarded against messages that would stop it; its requests are in `request`.
+The worker's consumer, guarded against messages that would stop it. `request` contains its requests.
 
-A stock worker ends, wedges or drops silently when a message is malformed, unknown or revoked, when a
-task runs out of memory, and when a retry finds no broker. Here each of these leaves one dead letter,
-or one redelivery from the database, and the worker goes on. What is given up is acknowledged, not
-rejected: a rejected message would come back by way of the broker's own dead letter queue.
+A stock worker exits, hangs or silently drops a message if the message is malformed, unknown or revoked, if a
+task runs out of memory, or if a retry finds no broker. Here each of these results in one dead letter, or in one
+redelivery from the database, and the worker continues. A message that is given up is acknowledged, not
+rejected: a rejected message would return through the broker's own dead letter queue.
 
-Everything here runs in the worker's main process. It closes its database session after each use,
-because children are forked from it, and it never raises.
+Everything here runs in the worker's main process. It never raises, and it closes its database connection after
+each use, because children are forked from this process.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from outbox.worker.unreadable import failure_of, failure_of_item, give_up, safel
 GUARDED_REQUEST = "outbox.worker.request:GuardedRequest"
 
 LONGEST_RECONNECT_WAIT = 1.0
-"""Seconds between two tries to reach the broker; Celery's own waits grow to 30."""
+"""Seconds between two tries to connect to the broker; Celery's own waits grow to 30."""
 
 KEEP_AGAIN = 5.0
-"""Seconds after which a letter is written again that found the database down. Its message stays
-unacknowledged meanwhile, so that the broker has it if the worker goes away."""
+"""Seconds until a dead letter is written again if the database was down. Its message stays unacknowledged, so
+the broker keeps it if the worker ends."""
 
 CONTROL = ".celery.pidbox"
-"""How the queues of control commands end."""
+"""The suffix of the queues of control commands."""
 
 EVENTS_SENT_WITHIN = 0.5
-"""Seconds after which Flower is told of what tasks do, or as soon as there are 24 events. Celery tells it in
-every turn of the worker's loop, which takes half of the main process' time."""
+"""Seconds after which task events are sent to Flower, or as soon as there are 24 of them. Celery sends them in
+every iteration of the worker's loop, which takes half of the main process's time."""
 
 logger = logging.getLogger(__name__)
 
 
 class GuardedConsumer(Consumer):
-    """Celery's consumer; whatever a message is like, it lives on and keeps the message as a dead letter."""
+    """Celery's consumer. It survives any message and stores invalid ones as dead letters."""
 
     call_soon_ack: Any
     connection_errors: Any
@@ -68,10 +68,10 @@ class GuardedConsumer(Consumer):
 
     def connect(self) -> Any:
         connection = super().connect()
-        if isinstance(connection.transport, redis_items.Transport):  # RabbitMQ holds nothing but messages
+        if isinstance(connection.transport, redis_items.Transport):  # RabbitMQ's queues contain messages only
             connection.transport.give_up = self.give_up_item
-        self._let_the_pool_see_who_died()
-        self._flush_is_planned = False  # timers ended with the last connection
+        self._replace_dead_children()
+        self._flush_is_planned = False  # timers end with their connection
         return connection
 
     def on_send_event_buffered(self) -> Any:
@@ -88,30 +88,29 @@ class GuardedConsumer(Consumer):
         ignore_errors(consumer, self._flush_events)
         super().stop()
 
-    def _let_the_pool_see_who_died(self) -> None:
+    def _replace_dead_children(self) -> None:
         """
-        Replace children that ended while the connection was lost, before the event loop starts anew.
+        Replace children that ended while the connection was lost, before the event loop starts again.
 
         Celery ends the children of running tasks when the connection is lost, and the loop that would have
-        noticed has ended too. Meeting such a child, the next loop ends the worker: it watches a file that
-        is closed.
+        noticed ends too. The next loop would watch a closed file of such a child, which ends the worker.
         """
         pool: Any = getattr(self.pool, "_pool", None)
         if not hasattr(pool, "_pool"):  # only prefork pools have children
             return
-        if pool.on_process_down is None:  # the first loop would set it; without it no pipe is ever freed
+        if pool.on_process_down is None:  # the first loop sets it; without it no pipe is ever freed
             pool.on_process_down = functools.partial(self._forget_child, pool)
         pool.did_start_ok = functools.partial(self._replace_the_dead, pool)
         pool.maintain_pool()
         for child in pool._pool:
             if getattr(child, "_sentinel_poll", True) is None:
-                del child._sentinel_poll  # so that it is watched by a new copy of its file
+                del child._sentinel_poll  # it is then watched through a new copy of its file
             pool._fileno_to_outq.setdefault(child.outqR_fd, child)
             pool._fileno_to_synq.setdefault(child.synqW_fd, child)
 
     @staticmethod
     def _forget_child(pool: Any, child: Any) -> None:
-        """Forget what a child said before it died; the one that replaces it gets the same pipes."""
+        """Unregister the pipes of a dead child; its replacement gets the same pipes."""
         pool._all_inqueues.discard(child.inqW_fd)
         pool._fileno_to_inq.pop(child.inqW_fd, None)
         pool._fileno_to_outq.pop(child.outqR_fd, None)
@@ -119,7 +118,7 @@ class GuardedConsumer(Consumer):
 
     @staticmethod
     def _replace_the_dead(pool: Any) -> bool:
-        """In place of Celery's `did_start_ok`, which ends the worker if any child has died until then."""
+        """Replaces Celery's `did_start_ok`, which ends the worker if any child has died by then."""
         pool.maintain_pool()
         return True
 
@@ -134,7 +133,7 @@ class GuardedConsumer(Consumer):
 
     def update_strategies(self) -> None:
         for task in self.app.tasks.values():
-            task.Request = GUARDED_REQUEST  # a MemoryError in any task would end the worker
+            task.Request = GUARDED_REQUEST  # otherwise a MemoryError in any task ends the worker
         super().update_strategies()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -156,7 +155,7 @@ class GuardedConsumer(Consumer):
         self.give_up(message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        self._reject(message, InvalidTaskError("the message is in no format that Celery knows"))
+        self._reject(message, InvalidTaskError("the message has no format that Celery knows"))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         self._reject(message, exc)
@@ -174,17 +173,17 @@ class GuardedConsumer(Consumer):
         signals.task_rejected.send(sender=self, message=message, exc=error)
 
     def give_up(self, message: Any, error: Exception) -> None:
-        """Keep the message as a dead letter, then acknowledge it; while the database is down, try again."""
+        """Store the message as a dead letter, then acknowledge it; while the database is down, try again."""
         failure = failure_of(message, error, worker=self.hostname)
         logger.error("Gave up a message for %s: %s", failure.consumer, failure.error_class)
         self._acknowledge_after(message, functools.partial(give_up, failure))
 
     def give_up_item(self, item: str, error: Exception, queue: str) -> bool:
-        """Keep as a dead letter what Redis held and is no message; return False while the database is down."""
-        if queue.endswith(CONTROL):  # each worker has one of its own
+        """Store an invalid item of Redis as a dead letter; return False while the database is down."""
+        if queue.endswith(CONTROL):  # each worker has its own
             queue = CONTROL
         failure = failure_of_item(item, error, queue=queue, worker=self.hostname)
-        logger.error("Gave up an item that is no message: %s", failure.error_class)
+        logger.error("Gave up an item that is not a message: %s", failure.error_class)
         return safely(functools.partial(give_up, failure))
 
     def _acknowledge_after(self, message: Any, note: Callable[[], None]) -> None:
@@ -202,8 +201,8 @@ class GuardedConsumer(Consumer):
         """
         The errors of a lost connection to the broker.
 
-        kombu counts a few more among those of Redis, which malformed messages raise as well: a worker
-        would reconnect for ever.
+        kombu's list for Redis contains a few more, which malformed messages raise as well: a worker would
+        reconnect for ever.
         """
         return tuple(
             error

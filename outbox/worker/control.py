@@ -1,9 +1,9 @@
 """
-Control commands that a worker takes, and the logical clock that they and their answers carry.
+Validates the control commands of a worker, and the logical clock that commands and replies carry.
 
-Whoever may write to the broker may send any command that Celery knows. What is left out here is what no command
-needs, and what would keep a worker from working long after it was read: Celery sets a limit first, and finds
-out with the next task that it is none.
+Anybody who may write to the broker may send any command that Celery knows. Commands are ignored if they contain
+something that no command needs, or something that would disable a worker later: Celery accepts an invalid limit
+and fails on it with the next task.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from kombu.clocks import LamportClock
 from outbox.database import storable
 
 LATEST = 2**53
-"""The latest time of a clock that is believed: counting a million commands a second takes 285 years to it. What
-brokers and JSON cannot carry any more, which is 2**63 for RabbitMQ, would end every answer of a worker."""
+"""The latest clock value that is accepted: a million commands a second take 285 years to reach it. With a value
+that brokers and JSON cannot carry, 2**63 for RabbitMQ, a worker could not reply to any command."""
 
 LONGEST_COMMAND = 64 * 1024
-"""Characters of a command in JSON. The longest that anybody sends names some hundreds of tasks."""
+"""Maximum length of a command in JSON, in characters. The longest real ones name some hundreds of tasks."""
 
 LONGEST_NAME = 255
-"""Characters of a pattern for the names of workers, of a task's id and of other names."""
+"""Maximum length of patterns, task ids and other names, in characters."""
 
 LARGEST_POOL = 256
-"""Processes that one command may add to a pool, or take from it."""
+"""Maximum number of processes that one command may add to a pool or remove from it."""
 
 LONGEST_LIMIT = 86_400
-"""Seconds of a time limit."""
+"""The longest time limit, in seconds."""
 
 RATE = re.compile(r"\d{1,9}(\.\d{1,9})?(/[smh])?")
 
@@ -44,14 +44,14 @@ logger = logging.getLogger(__name__)
 
 
 class Refused(ValueError):
-    """A control command that is none, or asks for what nobody needs."""
+    """A control command is invalid, or asks for something that no operator needs."""
 
 
 class BoundedClock(LamportClock):
-    """Celery's logical clock, which believes no time that cannot be one."""
+    """Celery's logical clock, which ignores impossible times."""
 
     def adjust(self, other: Any) -> int:
-        """Go on after `other`, if it is a time; else after the last one."""
+        """Continue after `other` if it is a valid time, otherwise after the last time."""
         if type(other) is not int or not 0 <= other < LATEST:
             return self.forward()
         return super().adjust(other)
@@ -59,9 +59,10 @@ class BoundedClock(LamportClock):
 
 class GuardedNode(pidbox.Node):
     """
-    What takes control commands; one that is none is left out.
+    Receives control commands and ignores invalid ones.
 
-    Celery opens its channel anew after an error, which ends a worker on Redis while it reads from the old one.
+    Celery would reopen its channel after an error, which ends a worker on Redis while it reads from the old
+    one.
     """
 
     mailbox: Any
@@ -72,14 +73,14 @@ class GuardedNode(pidbox.Node):
             check(body, replies=self.mailbox.reply_exchange.name, queues=self.state.app.amqp.queues)
             return super().handle_message(body, message)
         except Refused as refused:
-            logger.warning("Left out a control command: %s", refused)
+            logger.warning("Ignored a control command: %s", refused)
         except Exception as unreadable:
-            logger.warning("Left out a control command that cannot be read: %s", type(unreadable).__name__)
+            logger.warning("Ignored a control command that cannot be read: %s", type(unreadable).__name__)
         return None
 
 
 class Mailbox(pidbox.Mailbox):
-    """Where control commands and their answers are sent from, and taken."""
+    """Sends and receives control commands and replies."""
 
     node_cls = GuardedNode
 
@@ -88,33 +89,36 @@ class Mailbox(pidbox.Mailbox):
 
 
 class Control(control.Control):
-    """Celery's remote control, by such a mailbox."""
+    """Celery's remote control with the guarded mailbox."""
 
     Mailbox = Mailbox
 
 
 def check(body: Any, *, replies: str, queues: Mapping[str, Any]) -> None:
     """
-    Check that a command can be carried out, and that the worker works as before afterwards.
+    Check that a command is valid and that the worker can continue to work after it.
 
-    `replies` is the exchange of answers, `queues` those that there are. The error quotes nothing of it.
+    `replies` is the exchange for replies, `queues` are the existing queues. The error quotes nothing of the
+    command.
 
     Raises:
-        Refused: if not.
+        Refused: if the command is invalid or harmful.
     """
     if not isinstance(body, dict) or not _is_name(body.get("method")):
-        raise Refused("it names none")
+        raise Refused("it has no method")
     if len(json.dumps(body, default=str)) > LONGEST_COMMAND:
         raise Refused("it is too long")
     arguments, destination = body.get("arguments"), body.get("destination")
     if not isinstance(arguments, dict | None):
-        raise Refused("its arguments are no mapping")
+        raise Refused("its arguments are not a mapping")
     if not isinstance(destination, list | tuple | None) or not all(map(_is_name, destination or ())):
-        raise Refused("its destination is no list of names")
+        raise Refused("its destination is not a list of names")
     if not _is_pattern(body.get("pattern"), body.get("matcher")):
-        raise Refused("its pattern is none; a glob is one, and a regular expression may take for ever")
+        raise Refused(
+            "its pattern is not a glob; regular expressions are not allowed, as they may take for ever"
+        )
     if not _is_reply(body.get("reply_to"), body.get("ticket"), replies):
-        raise Refused("its answer would go where nobody waits for it")
+        raise Refused("its reply would go to an unknown address")
     _check_arguments(body["method"], arguments or {}, queues)
 
 
@@ -122,15 +126,15 @@ def _check_arguments(method: str, arguments: Mapping[str, Any], queues: Mapping[
     kinds = ARGUMENTS.get(method, {})
     for name, is_valid in kinds.items():
         if arguments.get(name) is not None and not is_valid(arguments[name]):
-            raise Refused(f"{method} with a {name} that is none")
+            raise Refused(f"{method} with an invalid {name}")
     if method in OF_QUEUES:
         queue = arguments.get("queue")
         others = {name for name, value in arguments.items() if value is not None} - {"queue"}
-        # Celery's own commands always name the type of an exchange, and the worker reads it of new queues only.
+        # Celery's own commands always contain the type of an exchange; the worker uses it for new queues only.
         if arguments.get("exchange_type") == "direct":
             others.discard("exchange_type")
         if not _is_name(queue) or queue not in queues or others:
-            raise Refused(f"{method} with a queue that is none of ours, or is to be set up otherwise")
+            raise Refused(f"{method} with an unknown queue, or with other options for a queue")
 
 
 def _is_name(value: Any) -> bool:
@@ -173,7 +177,7 @@ def _is_number(value: Any, *, most: float, least: float = 0) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    """A worker would start as many processes as it is told."""
+    """Whether a pool may grow or shrink by this number; a worker would start any number of processes."""
     return type(value) is int and 0 <= value <= LARGEST_POOL
 
 
@@ -192,4 +196,4 @@ ARGUMENTS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "terminate": {"task_id": _is_names, "signal": _is_name},
     "time_limit": {"task_name": _is_name, "hard": _is_limit, "soft": _is_limit},
 }
-"""Of the commands that leave something behind: their arguments, and what each may be."""
+"""The arguments of commands that change a worker, with a validator for each."""

@@ -1,9 +1,8 @@
 """
-The broker's own dead letter queues (RabbitMQ only), and the way from them into the dead letter table.
+The broker's own dead letter queues (RabbitMQ only): moves their messages into the dead letter table.
 
-A quorum queue moves a message whose delivery has failed too often to `<queue>.dead`. Every worker
-declares these queues, or such messages would vanish; nobody works on them. The relay's worker empties all
-of them into the table, where people look.
+A quorum queue moves a message that was delivered too often to `<queue>.dead`. Every worker declares these
+queues, because otherwise such messages would vanish. The relay's worker moves their messages into the table.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from outbox.models import DeadLetter
 from outbox.worker import unreadable
 
 PAUSE = 1.0
-"""Seconds between two looks at whether to stop, and before a failed connection is tried again."""
+"""Seconds between two checks whether to stop, and before a failed connection is tried again."""
 
 logger = logging.getLogger(__name__)
 
 
 class Undeliverable(Exception):
-    """The broker gave the message up: its deliveries failed too often, or it was rejected."""
+    """The broker gave up the message: its deliveries failed too often, or it was rejected."""
 
 
 class Queues(bootsteps.StartStopStep):
     """
-    Declares all queues, with what gives up and delays their messages, before the worker consumes.
+    Declares all queues, with their dead letter queues and delays, before the worker consumes.
 
-    Takes the place of Celery's step for delayed delivery, which binds the queues of other workers before
-    anybody has declared them, as on a new broker, and then says that there is no delayed delivery.
+    It replaces Celery's step for delayed delivery, which binds the queues of other workers before they are
+    declared, as on a new broker, and then reports that there is no delayed delivery.
     """
 
     requires = (Connection,)
@@ -60,7 +59,7 @@ class Queues(bootsteps.StartStopStep):
             )
 
     def _declares(self, c: Any, name: str) -> bool:
-        """Declare a queue, if it can be; one that another pool needs must not keep this worker from its own."""
+        """Declare a queue if possible; a failure for another pool's queue must not stop this worker."""
         try:
             queues.declare(c.app, c.connection, [name])
         except c.connection.channel_errors as error:
@@ -70,7 +69,7 @@ class Queues(bootsteps.StartStopStep):
 
 
 def bury_undeliverable(app: Celery, stopping: threading.Event) -> None:
-    """Move messages from the dead letter queues into the table until told to stop; broker errors end it."""
+    """Move messages from the dead letter queues into the table until `stopping` is set; raise broker errors."""
     with app.connection_for_read(heartbeat=app.conf.broker_heartbeat) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
         outdated = queues.declare_dead(app, connection, list(app.amqp.queues))
@@ -105,14 +104,14 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
     reason = str(death.get("reason") or headers.get("x-first-death-reason") or "unknown")
     task = app.tasks.get(str(headers.get("task") or ""))
     if reason == "expired" and not isinstance(task, ConsumerTask):
-        message.ack()  # a tick of the clock that nobody needs any more
+        message.ack()  # a tick of beat that is no longer needed
         return
-    error = Undeliverable(storable.note(f"{death.get('queue', 'a queue')} gave the message up: {reason}"))
+    error = Undeliverable(storable.note(f"{death.get('queue', 'a queue')} gave up the message: {reason}"))
     attempts = _deliveries(app, message, death, reason)
     failure = unreadable.failure_of(message, error, source=DeadLetter.Source.BROKER, attempts=attempts)
     kwargs = failure.payload.get("kwargs")
     note = functools.partial(unreadable.give_up, failure, task if kwargs else None, kwargs)
-    while not unreadable.safely(note):  # held meanwhile: newer brokers drop what is handed back too often
+    while not unreadable.safely(note):  # keep the message: newer brokers drop one that is requeued too often
         if stopping.wait(PAUSE):
             return
     crash_points.reached("broker.dead_letter_kept")
@@ -120,7 +119,7 @@ def _take(app: Celery, stopping: threading.Event, message: Any) -> None:
 
 
 def _death_of(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the broker says that the message came here; nothing if somebody has put it here."""
+    """The broker's record of how the message came here; empty if a person has sent it here."""
     deaths = headers.get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else None
     return last if isinstance(last, Mapping) else {}
@@ -130,8 +129,8 @@ def _deliveries(app: Celery, message: Any, death: Mapping[str, Any], reason: str
     """
     How often a message was delivered before the broker gave it up, as far as the broker knows.
 
-    At the limit of its queue it is one more than that. Otherwise the count of deliveries is in a header, but
-    not before RabbitMQ 4, where that of the dead letter queue itself takes its place.
+    If the message reached the limit of its queue, it is the limit plus one. Otherwise RabbitMQ 4 puts the
+    number into a header; in older versions that header belongs to the dead letter queue itself.
     """
     queue = app.amqp.queues.get(str(death.get("queue") or ""))
     limit = (queue.queue_arguments or {}).get("x-delivery-limit") if queue else None

@@ -1,4 +1,4 @@
-"""Compressed bodies of messages, unfolded as far as a worker's memory is safe from them."""
+"""Decompression of message bodies with a size limit, which protects a worker's memory."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from celery.exceptions import InvalidTaskError
 from kombu import compression
 
 LARGEST_BODY = 1024 * 1024
-"""Bytes of a message that are read, unfolded. Ours carry ids, and take some hundreds."""
+"""Maximum bytes of a decompressed body. Messages of the outbox contain ids and have some hundreds."""
 
 
 class TooLarge(InvalidTaskError):
-    """The message is larger than any of ours."""
+    """The message is larger than any valid message."""
 
 
 def _bounded(decompressor: Callable[[], Any]) -> Callable[[bytes], bytes]:
-    def unfold(body: bytes) -> bytes:
+    def decompress(body: bytes) -> bytes:
         working = decompressor()
-        unfolded: bytes = working.decompress(body, LARGEST_BODY + 1)
-        if len(unfolded) > LARGEST_BODY:
-            raise TooLarge(f"the body unfolds to more than {LARGEST_BODY} bytes")
+        decompressed: bytes = working.decompress(body, LARGEST_BODY + 1)
+        if len(decompressed) > LARGEST_BODY:
+            raise TooLarge(f"the body decompresses to more than {LARGEST_BODY} bytes")
         if not working.eof:
-            raise InvalidTaskError("the compressed body is cut off")
-        return unfolded
+            raise InvalidTaskError("the compressed body is truncated")
+        return decompressed
 
-    return unfold
+    return decompress
 
 
-UNFOLDING: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
+METHODS: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
     "application/x-gzip": (zlib.compress, zlib.decompressobj),
     "application/x-bz2": (bz2.compress, bz2.BZ2Decompressor),
     "application/x-lzma": (lzma.compress, lambda: lzma.LZMADecompressor(memlimit=64 * LARGEST_BODY)),
@@ -40,10 +40,10 @@ UNFOLDING: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
 
 
 def install() -> None:
-    """Have kombu unfold no body beyond `LARGEST_BODY`, and none by a method that cannot be stopped there."""
+    """Make kombu decompress no body beyond `LARGEST_BODY`, and remove methods without such a limit."""
     known: Any = compression
     for content_type in list(known._decoders):
-        if content_type not in UNFOLDING:
+        if content_type not in METHODS:
             del known._decoders[content_type]
-    for content_type, (fold, decompressor) in UNFOLDING.items():
-        compression.register(fold, _bounded(decompressor), content_type)
+    for content_type, (compress, decompressor) in METHODS.items():
+        compression.register(compress, _bounded(decompressor), content_type)

@@ -1,14 +1,14 @@
 """
-Going on with a chain in the process that has finished a link, instead of by way of the broker.
+Runs the next task of a chain in the same process, instead of sending it through the broker.
 
-A link that belongs to the same pool would be published, taken off the queue and acknowledged by the very
-workers that publish it, which costs more than most steps do. So the process runs it at once, as if the
-broker had just delivered it: through Celery's tracer, with the request that a worker makes of a message,
-so that retries, hooks and limits are the same. The delivery is acknowledged when the last such link is
-done. A process that dies before gives all of it back to the broker, and the steps that are done skip.
+A task of the same pool would be published, taken off the queue and acknowledged by the very workers that
+publish it, which costs more than most steps. So the process runs it at once, as if the broker had just
+delivered it: through Celery's tracer and with the request that a worker makes of a message, so retries, hooks
+and limits are the same. The delivery is acknowledged when the last such task is done. If the process dies
+before that, the broker redelivers the whole chain, and the finished steps skip.
 
-Only a message's first, undisturbed delivery goes this way. What was delivered before, waits, is late or
-belongs to another pool goes by way of the broker, where its failures are counted.
+This applies only to the first delivery of a message. A task goes through the broker, which counts its failures,
+if its message was delivered before, waits or is late, or if the task belongs to another pool.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from celery.exceptions import Reject
 from outbox.conf import settings
 
 MOST_LINKS = 10
-"""Links that follow one delivery; more could not be told in its result (see `Followed`)."""
+"""Maximum number of links that follow one delivery; its result has no room for more (see `Followed`)."""
 
 LONGEST_TEXT = 500
-"""Characters that are told of a link's arguments and of its result."""
+"""Maximum length of the texts that describe a link's arguments and its result, in characters."""
 
 OPTIONS = {"task_id", "headers", "reply_to"}
-"""What the links of a plain chain carry. One with another option, a queue or a countdown, is not for here."""
+"""The options of links that may run inline. A link with others, such as a queue or a countdown, may not."""
 
 FAILED = {states.RETRY: "task-retried", states.FAILURE: "task-failed"}
-"""Celery's events for tasks that did not succeed; it has none for those that ended as ignored."""
+"""Celery's events for tasks that did not succeed; there is none for ignored tasks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A link that has run here, for those who watch tasks; times in seconds, `began` since the epoch."""
+    """A link that has run inline, for monitoring. Times are in seconds; `began` counts from the epoch."""
 
     task: str
     id: str
@@ -50,16 +50,16 @@ class Ended:
     began: float
     seconds: float
     state: str
-    says: str
+    outcome: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Followed:
     """
-    What a task returns whose chain went on here: its own result, and what followed it.
+    The return value of a task whose chain continued inline: its own result and the links that followed.
 
-    The worker's main process gets no more of a result than its representation, so that is where it
-    reads what to tell Flower.
+    The worker's main process only gets the representation of a result, so it reads the links from there and
+    reports them to Flower.
     """
 
     result: Any
@@ -75,15 +75,15 @@ PREFIX = "followed "
 
 
 def read(text: str) -> tuple[str, float | None, list[Ended]]:
-    """The result, its own seconds and the links in the representation of a task's result."""
+    """Return the result, its own seconds and the links in the representation of a task's result."""
     if not text.startswith(PREFIX):
         return text, None, []
-    told = json.loads(text.removeprefix(PREFIX))
-    return told["result"], told["seconds"], [Ended(**link) for link in told["links"]]
+    followed = json.loads(text.removeprefix(PREFIX))
+    return followed["result"], followed["seconds"], [Ended(**link) for link in followed["links"]]
 
 
-def tell(dispatcher: Any, link: Ended, *, root_id: str | None) -> None:
-    """Send Celery's events of a link that has run here."""
+def send_events(dispatcher: Any, link: Ended, *, root_id: str | None) -> None:
+    """Send Celery's events for a link that has run inline."""
     if not dispatcher or not dispatcher.enabled:
         return
     dispatcher.send(
@@ -102,25 +102,25 @@ def tell(dispatcher: Any, link: Ended, *, root_id: str | None) -> None:
     dispatcher.send("task-started", uuid=link.id, timestamp=link.began)
     ended: dict[str, Any] = {"uuid": link.id, "timestamp": link.began + link.seconds}
     if link.state == states.SUCCESS:
-        dispatcher.send("task-succeeded", result=link.says, runtime=link.seconds, **ended)
+        dispatcher.send("task-succeeded", result=link.outcome, runtime=link.seconds, **ended)
     elif link.state in FAILED:
-        dispatcher.send(FAILED[link.state], exception=link.says, **ended)
+        dispatcher.send(FAILED[link.state], exception=link.outcome, **ended)
 
 
 def is_inline(task: Task) -> bool:
-    """Whether the task at hand was not delivered by the broker, but follows another one in its process."""
+    """Return whether the current task was not delivered by the broker, but runs inline after another one."""
     return task.request.get("inline_since") is not None
 
 
 def follow(task: Task, result: Any, *, began: float) -> Any:
     """
-    Run the next link of the chain, if it may run here, and after it those that follow.
+    Run the next link of the chain, if it may run inline, and the links after it.
 
-    `task` has just succeeded with `result`; `began` says when, on the monotonic clock. Returns `result`, or
-    that together with what followed.
+    `task` has just succeeded with `result`; `began` is its start on the monotonic clock. Returns `result`, or a
+    `Followed` if links have run.
 
     Raises:
-        Reject: if a link could be tried again neither here nor, its broker being down, later.
+        Reject: if a link must be retried and the retry could not be published, because the broker is down.
     """
     request: Any = task.request
     since = request.inline_since if is_inline(task) else began
@@ -138,7 +138,7 @@ def follow(task: Task, result: Any, *, began: float) -> Any:
         loader=task.app.loader,
         hostname=request.hostname,
     )
-    request.chain = None  # or Celery would publish what has just run
+    request.chain = None  # otherwise Celery would publish the links that have just run
     state = info.state if info else states.SUCCESS
     if state == states.REJECTED:
         raise _rejection(returned)
@@ -151,7 +151,7 @@ def follow(task: Task, result: Any, *, began: float) -> Any:
         began=started_at,
         seconds=returned.seconds if isinstance(returned, Followed) else time.monotonic() - started,
         state=state,
-        says=_outcome(info, returned, text)[:LONGEST_TEXT],
+        outcome=_outcome(info, returned, text)[:LONGEST_TEXT],
     )
     return Followed(result=result, seconds=seconds, links=(ended, *later))
 
@@ -175,7 +175,7 @@ def _may_follow(task: Task, since: float) -> bool:
 
 
 def is_undisturbed(request: Mapping[str, Any]) -> bool:
-    """Whether this is the first delivery of its message, as far as its headers and the broker say."""
+    """Return whether this is the first delivery of its message, according to its headers and the broker."""
     if request.get("generation") or request.get("redeliveries"):  # the latter in messages of older code
         return False
     return not ((request.get("delivery_info") or {}).get("redelivered") or request.get("came_back"))
@@ -183,14 +183,14 @@ def is_undisturbed(request: Mapping[str, Any]) -> bool:
 
 @functools.cache
 def _queue_of(app: Celery, name: str) -> str | None:
-    """The queue that a task's messages go to; None if the task may not run here."""
+    """The queue of a task's messages; None if the task may not run inline."""
     if not getattr(app.tasks.get(name), "runs_inline", False):
         return None
     return str(app.amqp.router.route({}, name)["queue"].name)
 
 
 def _request_of(link: Mapping[str, Any], before: Any, since: float) -> dict[str, Any]:
-    """The request that a worker makes of the link's message; `test_inline` compares the two."""
+    """The same request that a worker makes of the link's message; `test_inline` compares the two."""
     headers = link["options"].get("headers") or {}
     return {
         **vars(before),

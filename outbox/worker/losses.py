@@ -1,14 +1,14 @@
 """
-Finding the message that ends the workers it is given to, without blaming those that were beside it.
+Finds the message that kills its workers, without blaming messages that were processed at the same time.
 
 A worker that dies leaves one of three traces. Its main process sees which child died of which message, and
-notes it. The broker delivers again what was not acknowledged, and says so. A step or a notification keeps the
-lease of a worker that never gave it back. The last two are a suspicion only: a broker that restarts looks the
-same, and a process that dies takes all its threads' messages along.
+records it. The broker redelivers unacknowledged messages and marks them. A step or a notification keeps the
+lease of a worker that never released it. The last two only raise a suspicion: a restart of the broker looks the
+same, and a dying process affects the messages of all its threads.
 
-So a message under suspicion is noted as lost in advance, and a worker that survives it takes the note back.
-One that has such a note already runs alone among its kind in the pool. If the worker dies again, it was that
-message; the others step aside meanwhile, and end well when their turn comes.
+So a suspected message is recorded as lost in advance, and a worker that survives it withdraws the record. A
+message that already has such a record runs alone among the suspected messages of the pool. If the worker dies
+again, that message was the cause. The others wait meanwhile and succeed when their turn comes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from outbox.models import Attempt
 from outbox.resilience import NotNow
 
 MOST_LOSSES = 3
-"""Workers that a message may lose before it counts as the cause. The limit of quorum queues is above it, for
-messages whose workers do not get as far as counting."""
+"""The number of lost workers after which a message counts as the cause. The delivery limit of quorum queues is
+higher; it applies to messages whose workers die before they can count."""
 
 LOSSES_COUNT_FOR = dt.timedelta(hours=1)
-"""Older losses were other incidents: deployments, a machine that went away."""
+"""Older losses belong to other incidents, such as deployments or a lost machine."""
 
 
 class CrashLoop(Exception):
@@ -48,15 +48,15 @@ class WorkerLost(Exception):
 
 
 class LostAlone(Exception):
-    """The worker was lost, and no other message that had come back was at work in its pool."""
+    """The worker was lost, and no other suspected message was running in its pool."""
 
 
 class LostTogether(Exception):
-    """The worker was lost, with other messages that had come back: which of them was the cause is open."""
+    """The worker was lost while other suspected messages were running, so the cause is not known."""
 
 
 class NotAlone(NotNow):
-    """Other messages that have come back are at work in this pool; this one steps aside for a moment."""
+    """Other suspected messages are running in this pool; this one waits for a moment."""
 
 
 _found_abandoned: ContextVar[Callable[[], None] | None] = ContextVar("outbox_found_abandoned", default=None)
@@ -64,7 +64,7 @@ _found_abandoned: ContextVar[Callable[[], None] | None] = ContextVar("outbox_fou
 
 @contextlib.contextmanager
 def at_work(found: Callable[[], None]) -> Iterator[None]:
-    """Call `found` when the work inside the block takes over what a dead worker has left behind."""
+    """Call `found` when the work inside the block takes over an abandoned lease."""
     token = _found_abandoned.set(found)
     try:
         yield
@@ -74,18 +74,18 @@ def at_work(found: Callable[[], None]) -> Iterator[None]:
 
 def found_abandoned() -> None:
     """
-    Say that a lease has ended which its holder never gave back: that worker was lost.
+    Report that a lease has expired without being released: its worker was lost.
 
     Raises:
-        CrashLoop: if it was one too many.
-        NotAlone: if the work must wait until others that came back are done.
+        CrashLoop: if the message has lost too many workers.
+        NotAlone: if the work must wait for other suspected messages.
     """
     if found := _found_abandoned.get():
         found()
 
 
 class Pool:
-    """Which messages that have come back are at work, in all threads and processes of one worker."""
+    """The suspected messages that are running, in all threads and processes of one worker."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -94,11 +94,11 @@ class Pool:
         self._file: IO[bytes] | None = None
 
     def share(self, file: IO[bytes]) -> None:
-        """Let the processes that are forked from now on know of each other; their ends release the lock."""
+        """Share a lock file with the processes that are forked later; a process that ends releases its lock."""
         self._file = file
 
     def enter(self, *, alone: bool) -> bool:
-        """Whether the message may begin, alone or together with others."""
+        """Return whether the message may begin, alone or together with others."""
         with self._guard:
             if self._is_alone or (alone and self._together) or not self._lock(alone=alone):
                 return False
@@ -107,7 +107,7 @@ class Pool:
             return True
 
     def leave(self) -> None:
-        """End what `enter` has begun."""
+        """Undo a successful `enter`."""
         with self._guard:
             self._together -= not self._is_alone
             self._is_alone = False
@@ -128,12 +128,12 @@ pool = Pool()
 
 @signals.worker_init.connect
 def share_the_pool(**_: Any) -> None:
-    """Before the worker forks."""
+    """Share the pool's lock file before the worker forks."""
     pool.share(tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the worker lives
 
 
 class Watch:
-    """One delivery of a message to a consumer, and whether its worker is noted as lost in advance."""
+    """One delivery of a message to a consumer, and whether its worker is recorded as lost in advance."""
 
     def __init__(self, consumer: str, message_id: str, *, delivery: str, worker: str) -> None:
         self.consumer, self.message_id, self.worker = consumer, message_id, worker
@@ -143,18 +143,19 @@ class Watch:
 
     @property
     def came_back(self) -> str:
-        """What the same message says when it is sent once more: the deliveries whose notes are to go."""
+        """The header for sending the message again: the deliveries whose records must be deleted."""
         noted = self.delivery if self._is_noted else ""
         return ",".join(filter(None, [self._before, noted])) or self.delivery
 
     def suspect(self, *, before: str = "") -> None:
         """
-        Note the delivery as lost in advance: its message has come back. `before` names earlier
-        deliveries that ended well, whose notes the database could not take back.
+        Record the delivery as lost in advance, because its message has come back.
+
+        `before` names earlier deliveries that ended well but whose records could not be deleted.
 
         Raises:
-            CrashLoop: if its message has lost too many workers.
-            NotAlone: if others that came back are at work, and it has to be found out who it is.
+            CrashLoop: if the message has lost too many workers.
+            NotAlone: if other suspected messages are running and this one must run alone.
         """
         if self._is_noted:
             return
@@ -165,9 +166,9 @@ class Watch:
             self._before = ""
         alone = bool(noted(self.consumer, self.message_id))
         if not pool.enter(alone=alone):
-            raise NotAlone(f"{self.consumer} waits until other messages that came back are done")
+            raise NotAlone(f"{self.consumer} waits for other redelivered messages")
         self._is_in = True
-        if alone:  # now no other copy of the message is at work here, whose note would not be a loss yet
+        if alone:  # no other copy of the message is running here, whose record would not be a loss yet
             give_up_if_proven(self.consumer, noted(self.consumer, self.message_id))
         loss = LostAlone if alone else LostTogether
         attempts.note(
@@ -182,14 +183,14 @@ class Watch:
         crash_points.reached("step.loss_noted")
 
     def survived(self, *, done: bool = False) -> None:
-        """Take the note back: the worker lives. If the work is `done`, the message was never the cause."""
+        """Withdraw the record, because the worker survived. If the work is `done`, the message is cleared."""
         if not self._is_noted:
             return
         withdraw(self.consumer, self.message_id, delivery=self.delivery, done=done)
         self._is_noted = False
 
     def leave(self) -> None:
-        """Let others that came back begin."""
+        """Let other suspected messages begin."""
         if self._is_in:
             pool.leave()
             self._is_in = False
@@ -199,20 +200,20 @@ _watch: ContextVar[Watch | None] = ContextVar("outbox_watch", default=None)
 
 
 def watch(delivery: Watch) -> Watch:
-    """Watch a delivery until this thread takes the next one: its hooks run when its task has ended."""
+    """Watch a delivery until this thread takes the next one, because its hooks run after its task has ended."""
     _watch.set(delivery)
     return delivery
 
 
 def watched(consumer: str, kwargs: dict[str, Any]) -> Watch | None:
-    """The delivery that this thread has taken; None in a process that has taken none, or another one."""
+    """Return the delivery that this thread has taken; None if it has taken none or another one."""
     found = _watch.get()
     message_id = str(kwargs.get("message_id", ""))
     return found if found and (found.consumer, found.message_id) == (consumer, message_id) else None
 
 
 def withdraw(consumer: str, message_id: str, *, delivery: str, done: bool = False) -> None:
-    """Take back what was noted in advance of a delivery, and all that was open if its work is `done`."""
+    """Delete the record of a delivery; if its work is `done`, also all losses with an unknown cause."""
     mine = Q(delivery=delivery)
     if done:
         mine |= Q(error_class=LostTogether.__name__)
@@ -222,12 +223,12 @@ def withdraw(consumer: str, message_id: str, *, delivery: str, done: bool = Fals
 
 def give_up_if_proven(consumer: str, errors: list[str]) -> None:
     """
-    Judge a message by what is noted of it: the errors of its losses.
+    Judge a message by the error classes of its recorded losses.
 
-    The first loss is noted by nobody unless a main process saw it: the message was under no suspicion then.
+    The first loss is recorded only if a main process saw it, because the message was not suspected then.
 
     Raises:
-        CrashLoop: if its losses are too many, and in one of them it was the cause beyond doubt.
+        CrashLoop: if there are too many losses and the message was certainly the cause of one of them.
     """
     unseen = WorkerLost.__name__ not in errors
     is_proven = any(error_class != LostTogether.__name__ for error_class in errors)
@@ -236,11 +237,11 @@ def give_up_if_proven(consumer: str, errors: list[str]) -> None:
 
 
 def noted(consumer: str, message_id: str) -> list[str]:
-    """The error classes of a message's losses that still count."""
+    """Return the error classes of a message's losses that still count."""
     recent = lost(consumer, message_id).filter(failed_at__gt=Now() - Value(LOSSES_COUNT_FOR))
     return list(recent.values_list("error_class", flat=True))
 
 
 def lost(consumer: str, message_id: str) -> QuerySet[Attempt]:
-    """What is noted of workers that the message has lost."""
+    """Return the recorded losses of a message."""
     return attempts.since_resolved(consumer, message_id).filter(outcome=Attempt.Outcome.LOST)

@@ -1,9 +1,9 @@
 """
-Celery's request, guarded: a task that ends without its own hooks leaves a dead letter or a redelivery.
+Celery's request, guarded: a task that ends without running its hooks leaves a dead letter or a redelivery.
 
-A task is ended so when the child that ran it died, when its memory was used up, when somebody revoked it, and
-when its retry found no broker. As in `worker`, everything runs in the worker's main process, closes its
-database session after each use, and never raises.
+That happens if the child process died, the memory was used up, somebody revoked the task, or its retry found no
+broker. As in `consumer`, everything runs in the worker's main process, closes its database connection after
+each use, and never raises.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Expired(Exception):
 
 
 class GuardedRequest(Request):
-    """Celery's request; what ends without the task's own hooks leaves a dead letter or a redelivery."""
+    """Celery's request; a task that ends without its hooks leaves a dead letter or a redelivery."""
 
     delivery_info: Any
     eventer: Any
@@ -54,7 +54,7 @@ class GuardedRequest(Request):
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
-        self._request_dict["delivery_nonce"] = uuid.uuid4().hex  # what a child notes of it is found again
+        self._request_dict["delivery_nonce"] = uuid.uuid4().hex  # identifies the records of the child process
         if self._eta is not None:
             try:
                 timezone.to_system(self._eta).utctimetuple()
@@ -63,7 +63,7 @@ class GuardedRequest(Request):
                 raise InvalidTaskError(f"the ETA {self._eta} is out of range: {error}") from error
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Let the hooks of the task, which run here for a hard limit, see its headers."""
+        """Make the headers available to the task's hooks, which run here after a hard time limit."""
         self.task.request_stack.push(self._context)
         try:
             super().on_timeout(soft, timeout)
@@ -71,23 +71,23 @@ class GuardedRequest(Request):
             self.task.request_stack.pop()
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
-        """Tell Flower of the task; when it ends well, of those, too, that followed it in its process."""
+        """Send an event to Flower; after a success, also the events of the links that followed inline."""
         links: list[inline.Ended] = []
         if type == "task-succeeded":
             fields["result"], seconds, links = inline.read(fields["result"])
             fields["runtime"] = fields["runtime"] if seconds is None else seconds
         super().send_event(type, **fields)
         for link in links:
-            inline.tell(self.eventer, link, root_id=self.root_id)
+            inline.send_events(self.eventer, link, root_id=self.root_id)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Cancel without noting a retry: the broker was lost, which is not a failure of the message."""
+        """Cancel without recording a retry: losing the broker is not a failure of the message."""
         super().cancel(pool, signal=signal, emit_retry=False)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         error: Any = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, MemoryError):
-            self._end_failed(error)  # Celery would end the worker; the task's hook has run in the child
+            self._end_failed(error)  # Celery would end the worker; the task's hook ran in the child
         elif isinstance(self.task, ConsumerTask) and isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]
             if not safely(functools.partial(self._note_rejected, error)):
                 state.task_ready(self)
@@ -111,7 +111,7 @@ class GuardedRequest(Request):
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _is_given_up(self, error: BaseException) -> bool:
-        """Note that a child died of this message; whether it was buried for that, or is to be tried again."""
+        """Record that a child died of this message; return whether the message was buried for that."""
         if not isinstance(self.task, ConsumerTask) or self._was_ended_by_us() or self._may_have_followed():
             return False
         loops: list[losses.CrashLoop] = []
@@ -123,7 +123,7 @@ class GuardedRequest(Request):
         return self._already_cancelled or self._already_revoked or bool(is_stopping)
 
     def _may_have_followed(self) -> bool:
-        """Whether the child may have died of a later link of the chain: then its lease will tell."""
+        """Whether the child may have died of a later link of the chain; its lease will show that."""
         _, _, embed = self._message.payload
         return (
             bool(embed and embed.get("chain"))
@@ -159,7 +159,7 @@ class GuardedRequest(Request):
         self.send_event("task-failed", exception=repr(error), traceback="")
 
     def _note_rejected(self, rejected: Any) -> None:
-        """A retry that could not be published ends as a `Reject`, and as nothing else."""
+        """Redeliver or bury a task whose retry could not be published: such a task ends as a `Reject`."""
         message_id = self.kwargs.get("message_id")
         if message_id and isinstance(rejected.reason, Exception):
             workflow, copy = str(self._request_dict.get("workflow") or ""), self._copy()

@@ -1,7 +1,7 @@
 """
-What becomes of a message whose round of tries has ended without success: it is postponed, or buried.
+Postpones or buries a message whose round of tries has ended without success.
 
-The quick tries within a round are in `consumer`.
+`consumer` makes the quick tries within a round.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from outbox.relay import deliveries
 from outbox.resilience import NotNow, Outage, Permanent, RetryPolicy, Transient, spread
 
 PUBLISH_WAIT = dt.timedelta(seconds=5)
-"""After how long a message is redelivered whose step is done but whose next step found no broker."""
+"""The wait before a message is redelivered whose next step could not be sent to the broker."""
 
 
 class NothingToRedeliver(Permanent):
-    """The message cannot be delivered later, since the outbox does not have it: it is buried instead."""
+    """The outbox does not have the message, so it cannot be redelivered. It is buried instead."""
 
 
 class RoundTask(Task):
-    """The base of `consumer.ConsumerTask`: how a round ends, and what is noted of it."""
+    """The base of `consumer.ConsumerTask`: ends a round and records the result."""
 
     abstract = True
 
@@ -60,7 +60,7 @@ class RoundTask(Task):
 
     def _postpone_or_bury(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
         if isinstance(exc, BrokerError | AMQPError):
-            # The step is done; Celery calls it failed because its next link found no broker.
+            # The step is done; Celery reports a failure because the next step could not be sent.
             self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
             return
         if isinstance(exc, self.redelivered_for) and not isinstance(exc, Permanent):
@@ -119,7 +119,7 @@ class RoundTask(Task):
         crash_points.reached("step.buried")
 
     def _bury_unreadable(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
-        """Bury a message of which hardly anything can be relied on, such as its id."""
+        """Bury a message whose data, such as its id, may be invalid."""
         burying.bury(
             burying.Failure.of(
                 exc,
@@ -136,10 +136,10 @@ class RoundTask(Task):
 
     def note_buried(self, kwargs: dict[str, Any]) -> None:
         """
-        Call `on_buried`, in the transaction that buries.
+        Call `on_buried`, in the transaction that buries the message.
 
-        What it cannot read, such as an order whose id is no id, is why the message is buried. It must not undo
-        the dead letter.
+        Its failure must not undo the dead letter: the message may be buried because of invalid arguments, such
+        as an order id that is not an id.
         """
         if not self.on_buried:
             return
@@ -149,7 +149,7 @@ class RoundTask(Task):
         except (OperationalError, InterfaceError):
             raise
         except Exception:
-            logging.getLogger(__name__).exception("%s could not note that its message is buried", self.name)
+            logging.getLogger(__name__).exception("%s could not record that its message is buried", self.name)
 
     def _note(
         self,

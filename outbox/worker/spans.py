@@ -1,9 +1,9 @@
 """
-The wait of a quick try as a span, not as a time.
+The wait of a quick try as a duration instead of a time.
 
-Celery says in a message's ETA until when the worker that takes it is to wait, by the clock of the worker that
-sent it. An hour between the two makes each quick try an hour late, or immediate. So the sender says in a header
-how long the wait is, and the receiver counts it from now, by its own clock. On RabbitMQ the broker has waited.
+Celery puts the end of the wait into the message's ETA, by the clock of the sender. If the clocks of sender and
+receiver differ by an hour, each quick try is an hour late, or immediate. So the sender also puts the duration
+into a header, and the receiver applies it to its own clock. On RabbitMQ the broker has already waited.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ HEADER = "wait_seconds"
 
 
 @signals.before_task_publish.connect
-def say_span(headers: dict[str, Any], **_: Any) -> None:
-    """Add the span to a message that has an ETA."""
+def add_wait(headers: dict[str, Any], **_: Any) -> None:
+    """Add the duration of the wait to a message that has an ETA."""
     if eta := headers.get("eta"):
         left = dt.datetime.fromisoformat(eta) - dt.datetime.now(dt.UTC)
         headers[HEADER] = max(0.0, round(left.total_seconds(), 3))
 
 
 def eta_of(message: Any, eta: dt.datetime) -> dt.datetime | None:
-    """Until when to wait by this process's clock; None: not at all. Messages of older code have their ETA."""
+    """Return the end of the wait by this process's clock, or None. Messages of older code keep their ETA."""
     span = message.headers.get(HEADER)
     if not isinstance(span, int | float):
         return eta

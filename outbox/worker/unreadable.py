@@ -1,8 +1,8 @@
 """
-Making a dead letter of a message as a broker hands it out, however little of it can be read.
+Turns a broker's message into a dead letter, however little of it can be read.
 
-Used in the main process of workers, by `worker`, `request` and `dead_letter_queues`: what is done here closes
-its database session after each use, because children are forked from that process.
+`consumer`, `request` and `dead_letter_queues` use it in the main process of workers. It closes the database
+connection after each use, because children are forked from that process.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from outbox.relay import deliveries
 from outbox.worker import losses, validation
 
 CONSUMER = "outbox.worker"
-"""Whom a letter names whose message does not say which task it is for."""
+"""The consumer of a dead letter whose message names no task."""
 
 BODY_KEPT = 16 * 1024
-"""Characters of an unreadable body that its letter keeps."""
+"""Maximum length of an unreadable body in a dead letter, in characters."""
 
 HEADER_KEPT = 2 * 1024
-"""Characters of one header that a letter keeps."""
+"""Maximum length of one header in a dead letter, in characters."""
 
 MOST_HEADERS = 100
-"""Headers that a letter keeps."""
+"""Maximum number of headers in a dead letter."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def failure_of(
     source: DeadLetter.Source = DeadLetter.Source.WORKER,
     attempts: int = 1,
 ) -> burying.Failure:
-    """Describe what failed as far as its message can be read."""
+    """Describe a failed message as far as it can be read."""
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     task = headers.get("task") if isinstance(headers.get("task"), str) else ""
     kwargs = _kwargs(message)
@@ -78,7 +78,7 @@ def failure_of(
 
 
 def failure_of_item(item: str, error: BaseException, *, queue: str, worker: str) -> burying.Failure:
-    """Describe what a broker's list held and is no message."""
+    """Describe an item of a broker's list that is not a message."""
     return burying.Failure.of(
         error,
         source=DeadLetter.Source.WORKER,
@@ -105,7 +105,7 @@ def give_up(failure: burying.Failure, task: Any = None, kwargs: Mapping[str, Any
     except (OperationalError, InterfaceError):
         raise
     except Exception:
-        logger.exception("What is given up could not be noted as it should be")
+        logger.exception("A message that was given up could not be recorded completely")
         burying.bury(failure)
 
 
@@ -121,10 +121,10 @@ def _bury_and_notify(failure: burying.Failure, task: Any, kwargs: Mapping[str, A
 
 def note_death(consumer: str, message_id: str, *, delivery: str, worker: str, error: str) -> None:
     """
-    Note that the child died which ran this delivery.
+    Record that the child process of this delivery died.
 
     Raises:
-        outbox.worker.losses.CrashLoop: if that was one too many.
+        outbox.worker.losses.CrashLoop: if the message has lost too many workers.
     """
     in_advance = losses.lost(consumer, message_id).filter(delivery=delivery)
     if not in_advance.update(error_class=losses.LostAlone.__name__, error=error):
@@ -166,18 +166,18 @@ def give_up_lost(
 
 def safely(note: Callable[[], None]) -> bool:
     """
-    Note something in the database from the main process; return False if it must be tried again.
+    Write to the database from the main process; return False if it must be tried again.
 
-    An error that is not the database's own would come back each time. It is logged with its
-    traceback and counts as done.
+    An error that does not come from the database would occur each time. It is logged with its traceback and
+    counts as done.
     """
     try:
         note()
     except (OperationalError, InterfaceError):
-        logger.exception("The worker could not reach the database to note a failure")
+        logger.exception("The worker could not reach the database to record a failure")
         return False
     except Exception:
-        logger.critical("The worker could not note a failure", exc_info=True)
+        logger.critical("The worker could not record a failure", exc_info=True)
     finally:
         if not connection.in_atomic_block:
             connections.close_all()
@@ -185,7 +185,7 @@ def safely(note: Callable[[], None]) -> bool:
 
 
 def _kwargs(message: Any) -> dict[str, Any] | None:
-    """The keyword arguments of a message, or None if it has none that could be stored."""
+    """The keyword arguments of a message, or None if they cannot be read or stored."""
     try:
         _, kwargs, _ = validation.contents(message)
     except Exception:
@@ -198,7 +198,7 @@ def _text(body: Any) -> str:
         return body[:BODY_KEPT]
     if not isinstance(body, bytes | bytearray | memoryview):
         return storable.text(body, longest=BODY_KEPT)
-    raw = bytes(body[: 4 * BODY_KEPT])  # no character takes more
+    raw = bytes(body[: 4 * BODY_KEPT])  # a character takes at most four bytes
     try:
         return raw.decode()[:BODY_KEPT]
     except UnicodeDecodeError as invalid:
@@ -208,13 +208,13 @@ def _text(body: Any) -> str:
 
 
 def _place(message: Any) -> str:
-    """The queue that a message came by, or what leads there."""
+    """The routing key of a message, which leads to its queue."""
     info = message.delivery_info
     return storable.text(info.get("routing_key") if isinstance(info, Mapping) else "")
 
 
 def _digest(body: Any) -> str:
-    """What tells a body apart from others that begin as it does."""
+    """A digest of the whole body, which distinguishes bodies with the same beginning."""
     if isinstance(body, str):
         body = body.encode(errors="backslashreplace")
     if not isinstance(body, bytes | bytearray | memoryview):

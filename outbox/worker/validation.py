@@ -1,8 +1,8 @@
 """
-Whether a message, as a broker hands it out, can be worked on at all: found out before anything is done with it.
+Validates messages from the broker before anything else is done with them.
 
-Who may write to the broker may write anything, and programs that are not Celery do by mistake. What is let
-through here neither ends a worker's main process nor the child that runs it, and can be noted in the database.
+Anybody who may write to the broker may write anything, and other programs do so by mistake. A message that
+passes these checks cannot end a worker's main process or a child, and it can be stored in the database.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from outbox.worker.rounds import RoundTask
 LARGEST_COUNT = 2**31 - 1
 
 ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary"})
-"""Others are codecs of Python's, of which some unfold what they read."""
+"""Other names are Python codecs, some of which decompress their input."""
 
 TEXTS = (
     *("id", "task", "shadow", "lang", "root_id", "parent_id", "group", "origin", "argsrepr", "kwargsrepr"),
     *("eta", "expires", "workflow", "came_back", "message_id", "x_correlation_id"),
     *("traceparent", "tracestate", "sentry-trace", "baggage"),
 )
-"""Headers that are texts where they are there; see Celery's message protocol, and `preparing`."""
+"""Headers that must be texts if they are present; see Celery's message protocol, and `preparing`."""
 
 COUNTS = ("retries", "generation", "redeliveries", "group_index", "replaced_task_nesting")
-"""Headers that are whole numbers; some brokers carry them as texts."""
+"""Headers that must be integers; some brokers transmit them as texts."""
 
 
 def check(message: Any, tasks: Mapping[str, Any]) -> None:
     """
-    Check that Celery can make a request of the message, and one of `tasks`, if it knows the task, can run it.
+    Check that Celery can make a request of the message and that the task, if it is one of `tasks`, can run it.
 
     Raises:
-        InvalidTaskError: if it cannot.
+        InvalidTaskError: if the message is invalid.
         Exception: whatever decoding its body raises.
     """
     headers = message.headers
@@ -57,17 +57,17 @@ def check(message: Any, tasks: Mapping[str, Any]) -> None:
 
 def contents(message: Any) -> tuple[Any, Any, Any]:
     """
-    The arguments, keyword arguments and options in the body of a message.
+    Return the arguments, keyword arguments and options in the body of a message.
 
     Raises:
-        InvalidTaskError: if they are none, or the message is too large to look.
+        InvalidTaskError: if the body is invalid or too large.
         Exception: whatever decoding its body raises.
     """
     size = len(message.body) if isinstance(message.body, str | bytes | bytearray | memoryview) else 0
     if size > LARGEST_BODY:
-        raise TooLarge(f"the body has {size} bytes, of at most {LARGEST_BODY}")
+        raise TooLarge(f"the body has {size} bytes; the limit is {LARGEST_BODY}")
     if str(message.content_encoding or "utf-8").lower() not in ENCODINGS:
-        raise InvalidTaskError("the body is in an encoding that is not read here")
+        raise InvalidTaskError("the body has an encoding that is not supported")
     body = message.payload
     if not isinstance(body, list | tuple) or len(body) != 3:
         raise InvalidTaskError("the body is not a list of arguments, keyword arguments and options")
@@ -83,41 +83,43 @@ def _check_headers(headers: Mapping[str, Any]) -> None:
     for name in TEXTS:
         value = headers.get(name)
         if value is not None and not (type(value) is str and storable.is_text(value)):
-            raise InvalidTaskError(f"the header {name!r} is no text that can be kept")
+            raise InvalidTaskError(f"the header {name!r} is not a text that can be stored")
     for name in COUNTS:
         if not _is_count(headers.get(name)):
-            raise InvalidTaskError(f"the header {name!r} is no whole number")
+            raise InvalidTaskError(f"the header {name!r} is not an integer")
     if not _is_span(headers.get("wait_seconds")):
-        raise InvalidTaskError("the header 'wait_seconds' is no time")
+        raise InvalidTaskError("the header 'wait_seconds' is not a duration")
     limits = headers.get("timelimit")
     if limits and not (isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_span, limits))):
         raise InvalidTaskError("the time limits are not a pair of numbers")
     for name, kind in (("stamps", Mapping), ("stamped_headers", list | tuple)):
         if not isinstance(headers.get(name), kind | None):  # type: ignore[operator]  # of two classes
-            raise InvalidTaskError(f"the header {name!r} is of another kind than it should be")
+            raise InvalidTaskError(f"the header {name!r} has the wrong type")
 
 
 def _check_options(options: Mapping[str, Any] | None) -> None:
     for name in ("callbacks", "errbacks", "chain"):
-        links = (options or {}).get(name)
-        if links is not None and not (isinstance(links, list | tuple) and all(map(_is_signature, links))):
+        tasks = (options or {}).get(name)
+        if tasks is not None and not (isinstance(tasks, list | tuple) and all(map(_is_signature, tasks))):
             raise InvalidTaskError(f"the {name} of the task are not a list of tasks")
     chord = (options or {}).get("chord")
     if chord is not None and not _is_signature(chord):
-        raise InvalidTaskError("the chord of the task is no task")
+        raise InvalidTaskError("the chord of the task is not a task")
 
 
 def _check_arguments(args: Any, kwargs: Mapping[str, Any]) -> None:
-    """What takes messages takes ids, and notes them."""
+    """Check the arguments of a `RoundTask`, which takes ids and stores them."""
     if not storable.is_storable([list(args), dict(kwargs)]):
-        raise InvalidTaskError("the arguments hold what cannot be kept, such as NaN or a NUL character")
+        raise InvalidTaskError(
+            "the arguments contain values that cannot be stored, such as NaN or NUL characters"
+        )
     message_id = kwargs.get("message_id")
     try:
         known = isinstance(message_id, str) and str(uuid.UUID(message_id)) == message_id.lower()
     except ValueError:
         known = False
     if not known:
-        raise InvalidTaskError("the argument 'message_id' is no id of a message")
+        raise InvalidTaskError("the argument 'message_id' is not a message id")
 
 
 def _is_count(value: Any) -> bool:

@@ -378,7 +378,7 @@ def test_the_longest_chain_fits_into_what_is_kept_of_a_result():
         began=1e10 / 3,
         seconds=1 / 3,
         state="SUCCESS",
-        says="x" * inline.LONGEST_TEXT,
+        outcome="x" * inline.LONGEST_TEXT,
     )
     followed = inline.Followed(result=True, seconds=1 / 3, links=(link,) * inline.MOST_LINKS)
 
