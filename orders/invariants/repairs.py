@@ -88,7 +88,7 @@ def _release_stock(sku: str) -> str:
 START_AGAIN = Repair(what="start the order again", apply=_start_again)
 REFUND_STRANDED = Repair(what="refund the stranded charge", apply=_refund_stranded)
 ADOPT_STRANDED = Repair(
-    what="record the stranded charge and refund it", apply=_adopt_stranded, ask=_ask_for_charge
+    what="record the stranded charge and refund it", apply=_adopt_stranded, query=_ask_for_charge
 )
-ENTER_AGAIN = Repair(what="enter the forgotten order again", apply=recovery.enter_order, ask=recovery.ask)
+ENTER_AGAIN = Repair(what="enter the forgotten order again", apply=recovery.enter_order, query=recovery.ask)
 RELEASE_STOCK = Repair(what="release what no order holds", apply=_release_stock)

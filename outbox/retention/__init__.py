@@ -1,6 +1,6 @@
 """
-What is deleted, when, and what never is.
+Deletes old rows.
 
-Open dead letters stay, and so do the records that make their replay safe. Where the message table is
+Open dead letters are never deleted, nor are the records that make their replay safe. If the message table is
 partitioned, whole partitions are dropped instead of rows.
 """

@@ -1,9 +1,9 @@
 """
-Dividing the message table by time while everybody goes on writing, and putting it together again.
+Partitions the message table by time while it is in use, and undoes that.
 
-The table that is there becomes the first partition as it is: a constraint says that its ids lie below a
-boundary, is validated while others write, and spares the scan when names are swapped. No row is copied.
-Each step can be repeated: what was done already is found in the catalog.
+The existing table becomes the first partition without copying any row. A constraint states that its ids lie
+below a boundary; it is validated while others write, and it saves the scan when the names are swapped. Each
+step can be repeated, because the catalog shows what was done already.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from outbox.retention import partitions
 from outbox.retention.partitions import BOUND, DEFAULT, TABLE
 
 MARGIN = dt.timedelta(days=2)
-"""How far ahead the first boundary lies at least. Until then everything has to be done, or is taken back."""
+"""How far ahead the first boundary lies at least. By then the work is finished or undone."""
 
 FIRST = f"{TABLE}_first"
-"""What the table is called once it is the first partition."""
+"""The name of the existing table as the first partition."""
 
 MOST_COPIED = 10_000
-"""Rows outside the largest partition with which the table can be put together again while everybody waits."""
+"""Maximum number of rows outside the largest partition that are copied, under a lock, to undo the
+partitioning."""
 
 MONDAY = dt.datetime(1970, 1, 5, tzinfo=dt.UTC)
 
-IN_THE_WAY = {
+OBSTACLES = {
     "a foreign key": """
         SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND confrelid = %s::regclass
     """,
@@ -48,28 +49,28 @@ IN_THE_WAY = {
         SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid = %s::regclass
     """,
 }
-"""What would go on naming the old table after the swap, or would have to be built during it."""
+"""Objects that would still reference the old table after the swap, or would have to be built during it."""
 
 
 class Span(enum.Enum):
-    """How long one partition is."""
+    """The time span of one partition."""
 
     DAILY = dt.timedelta(days=1)
     WEEKLY = dt.timedelta(days=7)
 
     def boundary_after(self, moment: dt.datetime) -> dt.datetime:
-        """The first midnight, or Monday's midnight, at or after a moment; in UTC."""
+        """Return the first midnight, or midnight of a Monday, at or after a time, in UTC."""
         whole, rest = divmod(moment - MONDAY, self.value)
         return MONDAY + (whole + bool(rest)) * self.value
 
 
 class CannotDivide(Exception):
-    """The table cannot be divided as it is, or not be put together; the message says why. Nothing changed."""
+    """The table cannot be partitioned, or that cannot be undone, for the stated reason. Nothing was changed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Described:
-    """What has to be the same before and after: everything about a table that is not its columns."""
+    """The properties of a table, besides its columns, that must be the same before and after."""
 
     indexes: list[tuple[str, str]]
     """Names, and the statements that make them."""
@@ -79,18 +80,17 @@ class _Described:
 
 def divide(*, span: Span, now: dt.datetime, patience: dt.timedelta) -> list[str]:
     """
-    Divide the message table, or go on where the last try ended; return the names of all partitions.
+    Partition the message table, or continue an interrupted try; return the names of all partitions.
 
-    Writers wait for a few moments, none longer than `partitions.LOCK_TIMEOUT` and the swap itself.
+    Writers wait briefly, none longer than `partitions.LOCK_TIMEOUT` and the swap itself.
 
     Raises:
-        CannotDivide: if something stands in the way.
-        outbox.retention.partitions.Busy: if the table was in use all the time. Run it again: what is done
-        stays, and
-            is taken back by the hourly prune before it can do harm.
+        CannotDivide: if there is an obstacle.
+        outbox.retention.partitions.Busy: if the table was in use all the time. Run it again: finished steps are
+            kept, and the hourly prune undoes them before they can do harm.
     """
     if not partitions.is_partitioned():
-        look_for_obstacles(boundary=plan(span=span, now=now))
+        check_obstacles(boundary=plan(span=span, now=now))
         boundary = _bind(span=span, now=now, patience=patience)
         _validate()
         partitions.briefly(lambda cursor: _swap(cursor, boundary, span), patience=patience)
@@ -99,51 +99,51 @@ def divide(*, span: Span, now: dt.datetime, patience: dt.timedelta) -> list[str]
 
 
 def plan(*, span: Span, now: dt.datetime) -> dt.datetime:
-    """The boundary at which the first partition ends: that of the last try, if it is not too near."""
+    """Return the end of the first partition: that of the last try, if it is not too close."""
     begun = partitions.bound()
     if begun and begun - now >= MARGIN / 2 and span.boundary_after(begun) == begun:
         return begun
     return span.boundary_after(now + MARGIN)
 
 
-def look_for_obstacles(*, boundary: dt.datetime | None = None) -> None:
+def check_obstacles(*, boundary: dt.datetime | None = None) -> None:
     """
-    Look for what a swap of tables would break, and for ids that do not lie below a boundary.
+    Check for objects that the swap of the tables would break, and for ids at or above the boundary.
 
     Raises:
-        CannotDivide: naming it.
+        CannotDivide: if there are any.
     """
     with connection.cursor() as cursor:
-        for what, statement in IN_THE_WAY.items():
+        for what, statement in OBSTACLES.items():
             cursor.execute(statement, [TABLE])
             if found := [name for (name,) in cursor.fetchall()]:
-                raise CannotDivide(f"{what} is in the way: {', '.join(found)}")
+                raise CannotDivide(f"{what} uses the table: {', '.join(found)}")
         if boundary is None:
             return
         cursor.execute(f"SELECT count(*) FROM {TABLE} WHERE id >= %s", [uuid7.first_at(boundary)])  # noqa: S608
         if beyond := cursor.fetchone()[0]:
             raise CannotDivide(
-                f"{counted(beyond, 'message')} without an id that is a UUIDv7 of a time before {boundary}"
+                f"{counted(beyond, 'message')} with an id that is not a UUIDv7 from before {boundary}"
             )
 
 
 def undo(*, patience: dt.timedelta) -> None:
     """
-    Put the table together again: the largest partition becomes the table, and takes in the others' messages.
+    Undo the partitioning: the largest partition becomes the table, and the others' messages are copied into it.
 
     Raises:
-        CannotDivide: if that would be more than `MOST_COPIED` messages.
+        CannotDivide: if more than `MOST_COPIED` messages would have to be copied.
         outbox.retention.partitions.Busy: if the table was in use all the time.
     """
     if partitions.is_partitioned():
-        look_for_obstacles()
+        check_obstacles()
         partitions.briefly(_join, patience=patience)
     else:
         partitions.withdraw_bound(patience=patience)
 
 
 def _bind(*, span: Span, now: dt.datetime, patience: dt.timedelta) -> dt.datetime:
-    """Let the table refuse ids at and beyond the boundary; those that are there are not looked at yet."""
+    """Make the table refuse ids at or above the boundary. Existing ids are not checked yet."""
     boundary = plan(span=span, now=now)
     if partitions.bound() != boundary:
         partitions.withdraw_bound(patience=patience)
@@ -156,7 +156,7 @@ def _bind(*, span: Span, now: dt.datetime, patience: dt.timedelta) -> dt.datetim
 
 
 def _validate() -> None:
-    """Look at all ids, while everybody reads and writes."""
+    """Check all existing ids, while others read and write."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute(f"ALTER TABLE {TABLE} VALIDATE CONSTRAINT {BOUND}")
@@ -179,7 +179,7 @@ def _swap(cursor: Any, boundary: dt.datetime, span: Span) -> None:
     cursor.execute(f"ALTER TABLE {FIRST} DROP CONSTRAINT {BOUND}")
     _move_triggers(cursor, described, away_from=FIRST)
     cursor.execute(f"CREATE TABLE {DEFAULT} PARTITION OF {TABLE} DEFAULT")
-    # With the first span of the agreed length, which all later ones follow.
+    # The first partition of the chosen length; later ones use the same length.
     partitions.create(cursor, partitions.between(boundary, boundary + span.value))
 
 
@@ -218,13 +218,13 @@ def _refuse_to_copy_many(cursor: Any, others: list[str]) -> None:
         rows += cursor.fetchone()[0]
     if rows >= MOST_COPIED:
         raise CannotDivide(
-            f"{MOST_COPIED} messages or more would have to be copied while everybody waits; prune first, or "
+            f"at least {MOST_COPIED} messages would have to be copied while all writers wait; prune first, or "
             "leave the table as it is"
         )
 
 
 def _move_triggers(cursor: Any, described: _Described, *, away_from: str = "") -> None:
-    """Put triggers and rights on the table that has the name now."""
+    """Create the triggers and grants on the table that has the name now."""
     if away_from:
         for name in _triggers(cursor, away_from):
             cursor.execute(f"DROP TRIGGER {name} ON {away_from}")
@@ -238,7 +238,7 @@ def _triggers(cursor: Any, table: str) -> Iterator[str]:
 
 
 def _describe(cursor: Any) -> _Described:
-    """Statements that name the table, and so make the same for whichever table has its name when they run."""
+    """Statements that recreate the properties for the table that has the name when they run."""
     cursor.execute(
         """
         SELECT index.relname, CASE

@@ -1,9 +1,10 @@
 """
-The partitions of the message table, where it has any: which there are, those of the days to come, dropping one.
+The partitions of the message table, if it has any: lists them, creates new ones in advance, and drops old ones.
 
-`partition_outbox` divides the table (see `partition_table`); a new installation has it in one piece. Message
-ids are UUIDv7 and begin with the time of their making, so a range of ids is a span of time. What no partition
-takes goes into the default one: a clock that is wrong, or a prune that has not run for a week, refuses nobody.
+`partition_outbox` partitions the table (see `partition_table`); a new installation does not have partitions.
+Message ids are UUIDv7 and begin with their creation time, so a range of ids is a span of time. The default
+partition takes messages that fit no other one, for example because of a wrong clock or because no prune has run
+for a week.
 """
 
 from __future__ import annotations
@@ -27,43 +28,43 @@ T = TypeVar("T")
 TABLE = OutboxMessage._meta.db_table
 DEFAULT = f"{TABLE}_default"
 BOUND = "outbox_partition_bound"
-"""The constraint on a table that is about to be divided: all of its ids lie below the first boundary."""
+"""The constraint on a table that is being partitioned: all of its ids lie below the first boundary."""
 
 AHEAD = dt.timedelta(days=7)
-"""How far ahead partitions are made: so long may nothing prune before rows go into the default one."""
+"""How far ahead partitions are created. If no prune runs for longer, rows go into the default partition."""
 
 LOCK_TIMEOUT = dt.timedelta(milliseconds=250)
-"""How long writers may have to queue behind us while we wait for those at work."""
+"""How long writers may have to queue behind us while we wait for the lock."""
 
 WORK_TIMEOUT = dt.timedelta(seconds=1)
 """How long one statement may take while writers wait."""
 
 VACUUM_YIELDS_WITHIN = dt.timedelta(seconds=5)
-"""A vacuum gives way to somebody who has waited for `deadlock_timeout`, one second unless configured."""
+"""An autovacuum gives way to a lock request after `deadlock_timeout`, which is one second by default."""
 
 PATIENCE = dt.timedelta(seconds=10)
-"""How long to try again; between tries writers have the table for themselves."""
+"""How long to try again. Between two tries writers are not blocked."""
 
 PAUSE = 0.2
 """Seconds between two tries."""
 
 WITHDRAWN_BEFORE = dt.timedelta(hours=12)
-"""How long before its boundary a division that was begun and not finished is taken back: beyond the boundary
-its constraint would refuse new messages."""
+"""How long before its boundary an unfinished partitioning is undone. Beyond the boundary, its constraint would
+refuse new messages."""
 
 GIVES_WAY = frozenset({"55P03", "57014", "40P01"})
-"""SQLSTATEs: the lock was not to be had, the statement took too long, a deadlock."""
+"""SQLSTATEs after which to try again: lock not available, statement timeout, deadlock."""
 
 _BOUNDS = re.compile(r"FROM \((?:MINVALUE|'([0-9a-f-]{36})')\) TO \('([0-9a-f-]{36})'\)")
 
 
 class Busy(Exception):
-    """Others held the table for longer than anybody may be made to wait; nothing was changed."""
+    """The table was in use for too long. Nothing was changed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Partition:
-    """One partition: its table, and the span of time whose messages it holds. None: since ever."""
+    """One partition: its table, and the time span of its messages. `begins_at` is None for the first one."""
 
     name: str
     begins_at: dt.datetime | None
@@ -71,25 +72,25 @@ class Partition:
 
     @property
     def rows(self) -> Q:
-        """Its messages, as a condition on the whole table by which the database leaves out the others."""
+        """A condition for its messages that lets the database skip the other partitions."""
         return ids_between(self.begins_at, self.ends_at)
 
 
 def ids_between(begins_at: dt.datetime | None, ends_at: dt.datetime) -> Q:
-    """The messages that were made in a span of time."""
+    """Return a condition for the messages that were created in a time span."""
     below = Q(pk__lt=uuid7.first_at(ends_at))
     return below & Q(pk__gte=uuid7.first_at(begins_at)) if begins_at else below
 
 
 def is_partitioned() -> bool:
-    """Whether the message table is divided."""
+    """Return whether the message table is partitioned."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass", [TABLE])
         return bool(cursor.fetchone()[0])
 
 
 def partitions() -> list[Partition]:
-    """All partitions but the default one, oldest first; none when the table is in one piece."""
+    """Return all partitions except the default one, oldest first; none if the table is not partitioned."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -115,7 +116,7 @@ def partitions() -> list[Partition]:
 
 
 def without(left_out: Collection[Partition]) -> Q:
-    """All messages but those of some partitions; adjacent ones are left out as one range."""
+    """Return a condition for all messages outside some partitions. Adjacent partitions form one range."""
     ranges: list[tuple[dt.datetime | None, dt.datetime]] = []
     for partition in sorted(left_out, key=lambda partition: partition.ends_at):
         if ranges and ranges[-1][1] == partition.begins_at:
@@ -131,12 +132,12 @@ def without(left_out: Collection[Partition]) -> Q:
 
 def create_ahead(*, now: dt.datetime, patience: dt.timedelta = PATIENCE) -> list[str]:
     """
-    Make the partitions of the days to come, as long as the newest one each; return the names of the new ones.
+    Create the partitions of the coming days, with the length of the newest one; return the new names.
 
-    A span of which the default partition holds messages already stays with the default partition.
+    A span stays in the default partition if that already holds messages of it.
 
     Raises:
-        Busy: if the table was in use all the time. Those made before stay.
+        Busy: if the table was in use all the time. Partitions created before stay.
     """
     known = partitions()
     if not known or known[-1].begins_at is None:
@@ -154,20 +155,20 @@ def create_ahead(*, now: dt.datetime, patience: dt.timedelta = PATIENCE) -> list
 
 
 def between(begins_at: dt.datetime, ends_at: dt.datetime) -> Partition:
-    """A partition that need not exist yet."""
+    """Return the description of a partition, which need not exist yet."""
     return Partition(name=f"{TABLE}_{begins_at:%Y%m%d}", begins_at=begins_at, ends_at=ends_at)
 
 
 def create(cursor: Any, partition: Partition) -> bool:
-    """Make a partition in the open transaction; False when the default one holds messages of its span."""
+    """Create a partition in the open transaction; return False if the default one holds such messages."""
     assert partition.begins_at is not None
     low, high = uuid7.first_at(partition.begins_at), uuid7.first_at(partition.ends_at)
-    # Attaching would lock the default partition too, after a look that others could make wrong.
+    # Attaching locks the default partition as well, but only after the check, which could be outdated by then.
     cursor.execute(f"LOCK TABLE {DEFAULT} IN ACCESS EXCLUSIVE MODE")
     cursor.execute(f"SELECT EXISTS (SELECT FROM {DEFAULT} WHERE id >= %s AND id < %s)", [low, high])  # noqa: S608
     if cursor.fetchone()[0]:
         return False
-    # CREATE TABLE … PARTITION OF would keep everybody out of the whole table.
+    # CREATE TABLE … PARTITION OF would lock the whole table exclusively.
     cursor.execute(f"CREATE TABLE {partition.name} (LIKE {TABLE} INCLUDING ALL)")
     cursor.execute(
         f"ALTER TABLE {TABLE} ATTACH PARTITION {partition.name} FOR VALUES FROM ('{low}') TO ('{high}')"
@@ -179,9 +180,9 @@ def drop(
     partition: Partition, *, stay: Callable[[], Collection[uuid.UUID]], patience: dt.timedelta = PATIENCE
 ) -> None:
     """
-    Drop a partition and all of its messages but those that `stay` names, which move into the default one.
+    Drop a partition and its messages. Messages whose ids `stay` returns move into the default partition.
 
-    `stay` is asked while nobody can write, so it has to be quick. What it raises leaves everything as it was.
+    `stay` is called while writers are locked out, so it must be quick. If it raises, nothing is changed.
 
     Raises:
         Busy: if the table was in use all the time, or `stay` was slow.
@@ -202,7 +203,7 @@ def drop(
 
 
 def bound() -> dt.datetime | None:
-    """The boundary of a division that was begun and not finished; None when there is none."""
+    """Return the boundary of an unfinished partitioning, or None."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
@@ -216,7 +217,7 @@ def bound() -> dt.datetime | None:
 
 def withdraw_bound(*, patience: dt.timedelta = PATIENCE) -> None:
     """
-    Take back a division that was begun and not finished.
+    Undo an unfinished partitioning.
 
     Raises:
         Busy: if the table was in use all the time.
@@ -229,7 +230,7 @@ def withdraw_bound(*, patience: dt.timedelta = PATIENCE) -> None:
 
 def maintain(*, now: dt.datetime, patience: dt.timedelta = PATIENCE) -> None:
     """
-    What has to be done from time to time: partitions ahead, or an unfinished division taken back in time.
+    Create partitions in advance, or undo an unfinished partitioning in time. Call it regularly.
 
     Raises:
         Busy: if the table was in use all the time.
@@ -242,13 +243,12 @@ def maintain(*, now: dt.datetime, patience: dt.timedelta = PATIENCE) -> None:
 
 def briefly(work: Callable[[Any], T], *, patience: dt.timedelta) -> T:
     """
-    Run `work` in a transaction that keeps nobody waiting for long; try again until `patience` ends.
+    Run `work` in a transaction that blocks others only briefly; try again until `patience` ends.
 
-    A vacuum is made to give way first, under a lock that lets everybody write. Nobody else changes
-    partitions meanwhile.
+    First, a lock that allows writes makes a vacuum give way and prevents others from changing partitions.
 
     Raises:
-        Busy: if there was no such moment; nothing of the last try remains.
+        Busy: if no try succeeded. The last try was rolled back.
     """
     deadline = time.monotonic() + patience.total_seconds()
     while True:

@@ -1,12 +1,11 @@
 """
-What is deleted, when, and what never is.
+Deletes old messages, attempts, inbox entries, verifications and results.
 
-Never: open dead letters, the messages and attempts they speak of, messages of which a delivery is
-outstanding, and whatever an app holds (`registry.hold`), for example the messages of orders that are not
-final. Resolved dead letters and records of repairs stay too.
+Never deleted are dead letters, the messages and attempts of open ones, messages with an outstanding delivery,
+messages that an app holds (`registry.hold`), for example those of unfinished orders, and records of repairs.
 
-Where the message table is divided (see `partitions`), old messages go with their partition, and what must
-stay of it moves into the default one. Rows are deleted one by one elsewhere.
+If the message table is partitioned (see `partitions`), old messages are dropped with their partition, and those
+that must stay move into the default partition. Otherwise rows are deleted in batches.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from outbox.retention.partitions import Partition
 from outbox.verification import restores
 
 BATCH = 1000
-"""Rows deleted in one transaction: short enough to hold up nobody."""
+"""Rows deleted in one transaction, which keeps transactions short."""
 
 MOST_MOVED = 1000
-"""Messages that may move out of a partition to be dropped: nobody can write meanwhile. Of a partition of which
-more must stay, the others are deleted row by row."""
+"""Messages that may be moved out of a partition before it is dropped, while writers wait. If more must stay,
+the other messages of the partition are deleted row by row."""
 
 PATIENCE = dt.timedelta(seconds=2)
-"""How long to wait for a moment in which a partition can be dropped; the next prune tries again. The task has
-15 seconds for everything."""
+"""How long to wait for the lock to drop a partition; the next prune tries again. The task has 15 seconds in
+total."""
 
 
 def prune(*, batch: int = BATCH) -> dict[str, int]:
@@ -62,7 +61,7 @@ def prune(*, batch: int = BATCH) -> dict[str, int]:
 
 
 class _TooManyStay(Exception):
-    """More of a partition must stay than may move."""
+    """More messages of a partition must stay than may be moved."""
 
 
 def _maintain(now: dt.datetime) -> None:
@@ -73,7 +72,7 @@ def _maintain(now: dt.datetime) -> None:
 
 
 def _drop_partitions(before: dt.datetime) -> tuple[int, list[Partition]]:
-    """Drop what is old as a whole; return how many, and those whose rows wait for that day."""
+    """Drop old partitions; return their number, and the partitions whose rows wait to be dropped together."""
     dropped, waiting = 0, []
     for partition in partitions.partitions():
         try:
@@ -83,7 +82,7 @@ def _drop_partitions(before: dt.datetime) -> tuple[int, list[Partition]]:
                 _drop(partition, before)
                 dropped += 1
         except _TooManyStay:
-            continue  # its rows go one by one
+            continue  # its rows are deleted one by one
         except partitions.Busy as busy:
             telemetry.emit("retention.postponed", error=str(busy), partition=partition.name)
             waiting.append(partition)
@@ -94,7 +93,7 @@ def _drop(partition: Partition, before: dt.datetime) -> None:
     def stay() -> set[uuid.UUID]:
         return _staying(partition, before)
 
-    stay()  # a look that keeps nobody waiting; the one that counts is taken under the lock
+    stay()  # a first check without blocking anyone; it is repeated under the lock
     partitions.drop(partition, stay=stay, patience=PATIENCE)
     telemetry.emit("retention.partition_dropped", partition=partition.name)
     crash_points.reached("retention.batch_deleted")
@@ -117,10 +116,9 @@ def _staying(partition: Partition, before: dt.datetime) -> set[uuid.UUID]:
 
 def _needed(before: dt.datetime) -> Iterator[Q]:
     """
-    All reasons to keep a message, each of which an index answers.
+    All conditions under which a message is kept. An index supports each of them.
 
-    Together they are what `_spent_messages` leaves. Buried messages are found by their letters, without
-    which none is buried.
+    Together they are the complement of `_spent_messages`. Buried messages are found through their dead letters.
     """
     yield Q(status=OutboxMessage.Status.PENDING)
     yield Q(status=OutboxMessage.Status.PARKED)
@@ -162,7 +160,7 @@ def _spent_attempts(before: dt.datetime) -> QuerySet[Attempt]:
 
 
 def _spent_verifications(before: dt.datetime) -> QuerySet[Verification]:
-    """All but one that has settled the newest restore, which would look open again without it."""
+    """Old verifications, except one that has confirmed the newest restore, which would look open again."""
     spent = Verification.objects.filter(ran_at__lt=before)
     if restore := restores.newest():
         spent = spent.exclude(pk__in=restores.comparisons(restore).order_by("pk").values("pk")[:1])
@@ -171,9 +169,9 @@ def _spent_verifications(before: dt.datetime) -> QuerySet[Verification]:
 
 def _old_results(now: dt.datetime) -> Iterator[QuerySet[Any]]:
     """
-    What the operators' long jobs returned, after Celery's `result_expires`.
+    The results of operators' long jobs that are older than Celery's `result_expires`.
 
-    Celery has a task for it, which beat adds to a schedule that it keeps on disk, and not to ours.
+    Celery has a task for this, but beat adds it only to a schedule on disk.
     """
     expires = maybe_timedelta(current_app.conf.result_expires)
     if expires is None or not apps.is_installed("django_celery_results"):
@@ -183,7 +181,7 @@ def _old_results(now: dt.datetime) -> Iterator[QuerySet[Any]]:
 
 
 def _forgettable_inbox() -> QuerySet[InboxEntry]:
-    """Duplicate memory outlives replay memory: an entry goes only after its message has gone."""
+    """Inbox entries whose message is gone: a message that can be replayed keeps its entries."""
     return InboxEntry.objects.filter(~Exists(OutboxMessage.objects.filter(pk=OuterRef("message_id"))))
 
 

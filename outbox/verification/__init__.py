@@ -1,6 +1,6 @@
 """
-Whether the system keeps what it promises, and what repairs are safe.
+Verifies that the guarantees hold, and makes safe repairs.
 
-An invariant is one sentence with one query or comparison; apps register theirs. Restored backups are noticed
-here, because they break promises that no table shows.
+An invariant is a sentence with a query or a comparison; apps register theirs. Restored backups are detected
+here, because they break guarantees in ways that no table shows.
 """

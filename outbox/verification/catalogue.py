@@ -1,7 +1,7 @@
 """
-What apps promise: invariants, each one sentence and one query or comparison, and how to repair what breaks one.
+The invariants of all apps: each has a sentence, a query or a comparison, and possibly a repair.
 
-Apps hand theirs over in `apps.ready()`; `outbox.verification` is their only reader.
+Apps register theirs in `apps.ready()`; `examination` reads them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class NotComparable(Exception):
-    """The outside keeps no list to compare with. A note, not a violation."""
+    """The provider has no list to compare with. This is a note, not a violation."""
 
 
 class OutOfTime(Exception):
@@ -31,31 +31,31 @@ class Ambiguous(Exception):
 
 @dataclasses.dataclass(kw_only=True)
 class Snapshot:
-    """One look at the system: when its snapshot was taken, and since when rows count (None: all)."""
+    """One run's view of the system: the time of its snapshot, and since when rows count (None: all)."""
 
     since: dt.datetime | None
     at: dt.datetime
     deadline: float
-    _told: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    _results: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
-    def once(self, key: Any, ask: Callable[[], Iterable[T]]) -> list[T]:
+    def once(self, key: Any, fetch: Callable[[], Iterable[T]]) -> list[T]:
         """
-        What `ask` lists, asked once in a run; a failure is told again, without asking again.
+        Return the list that `fetch` returns, fetched once in a run; raise its failure again without a new call.
 
         Raises:
-            OutOfTime: if the list is longer than the run may last.
-            outbox.resilience.Transient: if nobody answers.
-            outbox.resilience.Permanent: if the question is refused.
+            OutOfTime: if fetching the list takes longer than the run may last.
+            outbox.resilience.Transient: if the provider does not answer.
+            outbox.resilience.Permanent: if the provider refuses the request.
         """
-        if key not in self._told:
+        if key not in self._results:
             try:
-                self._told[key] = list(self._in_time(ask()))
+                self._results[key] = list(self._in_time(fetch()))
             except (OutOfTime, NotComparable, Transient, Permanent) as failure:
-                self._told[key] = failure
-        told = self._told[key]
-        if isinstance(told, Exception):
-            raise told
-        found: list[T] = told
+                self._results[key] = failure
+        result = self._results[key]
+        if isinstance(result, Exception):
+            raise result
+        found: list[T] = result
         return found
 
     def _in_time(self, items: Iterable[T]) -> Iterator[T]:
@@ -67,7 +67,7 @@ class Snapshot:
 
 Row = dict[str, Any]
 Compare = Callable[[list[Row], Snapshot], Iterable[str]]
-"""What our books say and the look at hand in, the offending ids out. May ask the outside."""
+"""Takes the rows of our side and the snapshot, and returns the offending ids. May call providers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,26 +75,27 @@ class Repair:
     """
     A repair that is safe by construction.
 
-    `apply` gets an offending id, runs in a transaction, looks again under a lock, and returns what it
-    did in a sentence; empty when there was nothing left to do. A dry run rolls the transaction back.
-    With `ask`, which gets the id before the transaction, the outside's answer is its second argument.
+    `apply` gets an offending id, runs in a transaction, checks again under a lock, and returns a sentence about
+    what it did; empty if there was nothing left to do. A dry run rolls the transaction back. `query` is called
+    with the id before the transaction, for example to query a provider; its result is the second argument of
+    `apply`.
     """
 
     what: str
     apply: Callable[..., str]
-    ask: Callable[[str], Any] | None = None
+    query: Callable[[str], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Invariant:
     """
-    One promise.
+    One guarantee.
 
-    Every row of `sql` is a violation, its first column the id people look for. The query knows
-    `%(since)s`, `%(is_partial)s` (whether that was given), `%(retained)s` (what was written later has
-    not been pruned) and the `values`, which are asked for before the snapshot is taken. With `compare`,
-    the rows are our side of a comparison instead. `command` is what to type next; `{id}` in it becomes
-    the first offending id.
+    Every row of `sql` is a violation, with the id to look up in its first column. The query has the parameters
+    `%(since)s`, `%(is_partial)s` (whether that was given), `%(retained)s` (rows written later have not been
+    pruned) and the `values`, which are read before the snapshot is taken. With `compare`, the rows are our side
+    of a comparison instead. `command` is the next command to type; `{id}` in it is replaced by the first
+    offending id.
     """
 
     name: str
@@ -112,10 +113,10 @@ _invariants: dict[str, Invariant] = {}
 
 def register(invariants: Iterable[Invariant]) -> None:
     """
-    Let every run examine these invariants.
+    Register invariants.
 
     Raises:
-        Ambiguous: if another invariant has the name already.
+        Ambiguous: if another invariant already has the name.
     """
     for invariant in invariants:
         if _invariants.setdefault(invariant.name, invariant) is not invariant:
@@ -123,5 +124,5 @@ def register(invariants: Iterable[Invariant]) -> None:
 
 
 def invariants() -> list[Invariant]:
-    """All that are known, in the order in which they were handed over."""
+    """Return all invariants, in the order of their registration."""
     return list(_invariants.values())

@@ -1,9 +1,8 @@
 """
-Whether the system keeps what it promises: examining the invariants that apps handed over (`catalogue`).
+Examines the invariants that apps have registered (`catalogue`), and applies their repairs.
 
-Knows no order. All queries of a run read one
-snapshot of the database and write nothing; what has to be asked of the outside is asked between
-transactions, before the snapshot or after it. Repairs re-examine what they repair under its lock.
+All queries of a run read one snapshot of the database and write nothing. Providers are called between
+transactions, before the snapshot or after it. Repairs check again under a lock.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from outbox.verification import catalogue
 from outbox.verification.catalogue import Invariant, NotComparable, OutOfTime, Row, Snapshot
 
 STATEMENT_TIMEOUT = dt.timedelta(seconds=15)
-"""How long one query may take; half of what other statements may (see settings)."""
+"""How long one query may take: half of the limit for other statements (see settings)."""
 
 RUN_WITHIN = dt.timedelta(seconds=90)
-"""How long a run may take, questions to providers included. A snapshot this old harms no vacuum."""
+"""How long a run may take, including calls to providers. A snapshot of this age does not hinder vacuum."""
 
 SHOWN = 20
 """Offending ids that a finding shows."""
@@ -39,21 +38,21 @@ REPAIRED_AT_ONCE = 500
 """Offending ids that one run repairs; the next run finds the rest."""
 
 LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
-"""Before anything that is looked at."""
+"""A time before all rows."""
 
 LONGEST_NAME = 200
-"""Characters of who did something; see the models."""
+"""Maximum length of the name of the person who repairs, in characters; see the models."""
 
 QUERY_CANCELED = "57014"
 """SQLSTATE of a statement that ran into its timeout."""
 
 
 class ReasonMissing(Exception):
-    """Somebody wants to repair without saying why."""
+    """A repair needs a reason."""
 
 
 class Verdict(enum.StrEnum):
-    """How a promise stands."""
+    """The result for one invariant."""
 
     OK = "ok"
     VIOLATED = "violated"
@@ -67,7 +66,7 @@ PASSING = frozenset({Verdict.OK, Verdict.NOT_COMPARABLE})
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """How one invariant stands; `offending` is capped, `count` is not."""
+    """The result for one invariant. `offending` is limited, `count` is not."""
 
     invariant: Invariant
     verdict: Verdict
@@ -82,13 +81,13 @@ class Finding:
 
     @property
     def command(self) -> str:
-        """What to type next; empty if there is nothing to do."""
+        """The next command to type; empty if there is nothing to do."""
         if self.verdict is not Verdict.VIOLATED:
             return ""
         return as_typed_here(self.invariant.command.replace("{id}", self.ids[0]))
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as plain data."""
+        """Return the finding as plain data."""
         return {
             "name": self.invariant.name,
             "sentence": self.invariant.sentence,
@@ -103,7 +102,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerificationReport:
-    """What one run found."""
+    """The result of one run."""
 
     ran_at: dt.datetime
     took: dt.timedelta
@@ -113,7 +112,7 @@ class VerificationReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every invariant was examined to the end and holds."""
+        """Whether every invariant was examined completely and holds."""
         return all(finding.verdict in PASSING for finding in self.findings)
 
     @property
@@ -122,7 +121,7 @@ class VerificationReport:
         return [finding.invariant.name for finding in self.findings if finding.verdict not in PASSING]
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return {
             "passed": self.passed,
             "ran_at": self.ran_at.isoformat(),
@@ -135,7 +134,7 @@ class VerificationReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repaired:
-    """What one repair did, or in a dry run would do."""
+    """What one repair did, or would do in a dry run."""
 
     invariant: str
     subject: str
@@ -150,11 +149,12 @@ def run(
     within: dt.timedelta = RUN_WITHIN,
 ) -> VerificationReport:
     """
-    Examine all invariants in one snapshot, and with `providers` compare with the providers' own records.
+    Examine all invariants in one snapshot; with `providers`, also compare with the providers' own records.
 
-    With `since`, only what has changed since then counts. Safe on a live system: read-only, and bounded
-    by `statement_timeout` for each query and by `within` in all; what runs out of time is told as such
-    and is no pass. Inside a transaction of the caller's it reads what that transaction sees.
+    With `since`, only changes since then count. A run is safe on a live system: it is read-only, and it is
+    limited by `statement_timeout` for each query and by `within` in total. An invariant that runs out of time
+    has that verdict and does not pass. Inside a transaction of the caller, the run reads what that transaction
+    sees.
     """
     began = time.monotonic()
     deadline = began + within.total_seconds()
@@ -191,8 +191,7 @@ def run(
 
 
 def keep(report: VerificationReport, *, by: str) -> Verification:
-    """Write a report down, for the admin and for those who come later."""
-    told = report.as_json()
+    """Store a report, for the admin."""
     return Verification.objects.create(
         ran_at=report.ran_at,
         took=report.took,
@@ -200,7 +199,7 @@ def keep(report: VerificationReport, *, by: str) -> Verification:
         providers=report.providers,
         passed=report.passed,
         by=by,
-        findings=told["findings"],
+        findings=report.as_json()["findings"],
     )
 
 
@@ -208,18 +207,17 @@ def repair(
     report: VerificationReport, *, by: str = "", reason: str = "", apply: bool = False
 ) -> list[Repaired]:
     """
-    Repair what `report` found violated and what can be repaired safely; without `apply` only say how.
+    Repair the violations in `report` that can be repaired safely; without `apply` only describe the repairs.
 
-    Each repair is a transaction of its own that looks again under a lock, and leaves a record of who
-    did it and why.
+    Each repair is a transaction that checks again under a lock and records who made it and why.
 
     Raises:
-        ReasonMissing: if it is to be applied and `reason` is blank.
-        outbox.resilience.Transient: if a provider that has to be asked first does not answer.
-        outbox.resilience.Permanent: if it refuses to.
+        ReasonMissing: if `apply` is set and `reason` is blank.
+        outbox.resilience.Transient: if a provider that must be queried first does not answer.
+        outbox.resilience.Permanent: if it refuses the query.
     """
     if apply and not reason.strip():
-        raise ReasonMissing("say why: the next person will read it on the record")
+        raise ReasonMissing("give a reason: it is stored with the repair")
     by, reason = storable.text(by, longest=LONGEST_NAME), storable.text(reason.strip())
     done = []
     for finding in report.findings:
@@ -233,7 +231,7 @@ def repair(
 def _read(
     cursor: Any, invariant: Invariant, snapshot: Snapshot, values: dict[str, Any], timeout: dt.timedelta
 ) -> Finding | list[Row]:
-    """The finding of an invariant; the rows to compare for one that compares."""
+    """The finding of an invariant; for one with a comparison, the rows to compare."""
     left = snapshot.deadline - time.monotonic()
     if left <= 0:
         return Finding(invariant=invariant, verdict=Verdict.TIMED_OUT, note="the run was out of time")
@@ -244,7 +242,7 @@ def _read(
         "retained": snapshot.at - retention,
         **values,
     }
-    # The savepoint ends in a rollback either way: it undoes the timeout, and nothing else was done.
+    # The savepoint is always rolled back, which resets the timeout; nothing else was changed.
     cursor.execute("SAVEPOINT invariant")
     try:
         cursor.execute(
@@ -301,9 +299,9 @@ def _finding(invariant: Invariant, offending: list[str], *, count: int) -> Findi
 
 def _repair(invariant: Invariant, subject: str, *, by: str, reason: str, apply: bool) -> str:
     assert invariant.repair is not None
-    answers = [invariant.repair.ask(subject)] if invariant.repair.ask else []
+    results = [invariant.repair.query(subject)] if invariant.repair.query else []
     with transaction.atomic():
-        what = invariant.repair.apply(subject, *answers)
+        what = invariant.repair.apply(subject, *results)
         if what and apply:
             RepairRecord.objects.create(
                 invariant=invariant.name, subject=subject, what=what, repaired_by=by, reason=reason

@@ -1,8 +1,8 @@
 """
-What the outbox promises of its own tables, whatever the messages say.
+The invariants of the outbox's own tables.
 
-Rows that one transaction writes together are compared without any grace: a snapshot sees both or
-neither. Where something is in flight between transactions, the grace is built on the lease.
+Rows that one transaction writes together are compared without tolerance, because a snapshot sees both or
+neither. Where work is in flight between transactions, the tolerance depends on the lease.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from outbox.verification import outbox_repairs
 from outbox.verification.catalogue import Invariant
 
 STALLED_AFTER = dt.timedelta(minutes=5)
-"""How long a due message may wait before somebody has to look: many relays in a row would have had to die,
-or the broker is down, or no relay runs."""
+"""How long a due message may wait. Longer waits mean that many relays in a row have died, that the broker is
+down, or that no relay runs."""
 
 MOST_LOSSES = 8
-"""Copies of one delivery, each found lost, until somebody has to look: nobody seems to take them at all."""
+"""Lost copies of one delivery after which a person has to investigate: no worker seems to take them."""
 
 CLOCKS_DIFFER = dt.timedelta(seconds=30)
-"""By how much a time that a statement took may be ahead of the snapshot's."""
+"""How far the time of a statement may be ahead of the snapshot's time."""
 
 AT_WORK = dt.timedelta(minutes=1)
-"""How long after its dead letter was discarded a try may still fail that had begun before."""
+"""How long after its dead letter was discarded a running try may still fail."""
 
 READ = "docs/operations.md, “Reading a failed verdict”"
-"""Where no command helps."""
+"""The place to read where no command helps."""
 
 INVARIANTS = [
     Invariant(
@@ -52,7 +52,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="postponed-messages-say-why",
-        sentence="Every message that waits for a later try says why: an error, an attempt or a workflow.",
+        sentence="Every message that waits for a later try has a reason: an error, an attempt or a workflow.",
         sql="""
             SELECT id FROM outbox_outboxmessage AS message
             WHERE status = 'pending' AND claim IS NULL AND not_before > now() + %(clocks)s
@@ -74,11 +74,11 @@ INVARIANTS = [
         """,
         values=lambda: {"longest": LEASE + CLOCKS_DIFFER},
         command="python manage.py verify --repair",
-        repair=outbox_repairs.TAKE_CLAIM_BACK,
+        repair=outbox_repairs.REMOVE_CLAIM,
     ),
     Invariant(
         name="lost-deliveries-are-resumed",
-        sentence="Every delivery that was found lost is sent again, and what is due is soon sent.",
+        sentence="Every lost delivery is sent again, and every due delivery is soon sent.",
         sql="""
             SELECT delivery.message_id FROM outbox_delivery AS delivery
             WHERE (status = 'waiting' AND not_before < now() - %(stalled)s)
@@ -109,7 +109,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="one-copy-is-outstanding",
-        sentence="A delivery has one copy that counts: its generation is one that its message has come to.",
+        sentence="A delivery has one valid copy: its generation is not above its message's redeliveries.",
         sql="""
             SELECT delivery.message_id FROM outbox_delivery AS delivery
             JOIN outbox_outboxmessage AS message ON message.id = delivery.message_id
@@ -122,7 +122,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="settled-messages-say-how",
-        sentence="A published message says when a broker took it; a parked or buried one says why.",
+        sentence="A published message has the time of its publication; a parked or buried one has a reason.",
         sql="""
             SELECT id FROM outbox_outboxmessage
             WHERE (status = 'published' AND published_at IS NULL)
@@ -143,7 +143,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="attempts-are-sane",
-        sentence="An attempt that says the work goes on later says when; any other says no time.",
+        sentence="A postponed or waiting attempt has the time of the next try; any other has none.",
         sql="""
             SELECT id FROM outbox_attempt
             WHERE failed_at >= %(since)s AND (
@@ -155,7 +155,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="given-up-work-has-letters",
-        sentence="Everything that a consumer gave up has a dead letter of that consumer.",
+        sentence="Every message that a consumer gave up has a dead letter of that consumer.",
         sql="""
             SELECT DISTINCT message_id FROM outbox_attempt AS attempt
             WHERE outcome = 'buried' AND failed_at >= %(since)s
@@ -191,7 +191,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="resolved-letters-say-who-and-why",
-        sentence="A dead letter that is not open says who decided that, when and why; an open one does not.",
+        sentence="A resolved dead letter has a person, a time and a reason; an open one has none of them.",
         sql="""
             SELECT id FROM outbox_deadletter
             WHERE (resolution = 'open') <> (resolved_at IS NULL)
@@ -215,7 +215,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="replays-end-with-their-dead-letter",
-        sentence="A dead letter is being replayed as long as its replay is under way, and no longer.",
+        sentence="A dead letter is being replayed exactly as long as its replay is under way.",
         sql="""
             SELECT dead_letter.id FROM outbox_deadletter AS dead_letter
             FULL JOIN (SELECT dead_letter_id FROM outbox_replay WHERE outcome = 'under_way') AS replay
@@ -226,7 +226,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="ended-work-stays-ended",
-        sentence="Nothing tries again, or gives up once more, what a dead letter was discarded for.",
+        sentence="The work of a discarded dead letter is neither tried again nor given up again.",
         sql="""
             SELECT dead_letter.id FROM outbox_deadletter AS dead_letter
             WHERE dead_letter.resolution = 'discarded' AND dead_letter.resolved_at >= %(since)s
@@ -245,7 +245,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="inbox-knows-its-messages",
-        sentence="Every inbox entry belongs to a message that exists or has outlived its retention.",
+        sentence="Every inbox entry belongs to a message that exists or is older than the retention.",
         sql=f"""
             SELECT message_id FROM outbox_inboxentry AS entry
             WHERE taken_at >= %(since)s AND {uuid7.moment_in_sql("message_id")} > %(retained)s + %(skew)s
@@ -256,7 +256,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="causes-are-known",
-        sentence="The message that caused another one exists or has outlived its retention.",
+        sentence="The message that caused another one exists or is older than the retention.",
         sql=f"""
             SELECT id FROM (
                 SELECT id, causation_id FROM outbox_outboxmessage

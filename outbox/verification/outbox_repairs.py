@@ -1,7 +1,7 @@
 """
-Repairs of the outbox that are safe by construction. `outbox.verification` runs each in a transaction.
+Repairs of the outbox that are safe by construction. `examination` runs each one in a transaction.
 
-Delivering a message again is what replays and sweeps do anyway: consumers find what has taken effect.
+They redeliver messages, as replays and sweeps do: consumers detect what has already taken effect.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def _deliver_replayed(dead_letter_id: str) -> str:
     return f"deliver {message} to {dead_letter.workflow or 'all workflows'}, as the replay should have"
 
 
-def _take_claim_back(message_id: str) -> str:
-    """A relay that comes late with such a claim settles nothing: it is no longer its own."""
+def _remove_claim(message_id: str) -> str:
+    """Safe, because a relay that returns with such a claim settles nothing: the claim is gone."""
     message = OutboxMessage.objects.select_for_update(no_key=True).get(pk=message_id)
     is_pending = message.status == OutboxMessage.Status.PENDING
     if message.claim is None or (is_pending and message.not_before <= clock.now() + 2 * LEASE):
@@ -45,7 +45,7 @@ def _take_claim_back(message_id: str) -> str:
     OutboxMessage.objects.filter(pk=message.pk).update(
         claim=None, **({"not_before": Now()} if is_pending else {})
     )
-    return f"take the claim on {message} back" + (", so that it is due now" if is_pending else "")
+    return f"remove the claim on {message}" + (", so that it is due now" if is_pending else "")
 
 
 SENT = (
@@ -53,8 +53,8 @@ SENT = (
     DeadLetter.Resolution.REPLAYED,
     DeadLetter.Resolution.RECOVERED,
 )
-"""What the message of a replayed dead letter leads to."""
+"""The resolutions of a replayed dead letter."""
 
 DELIVER_BURIED = Repair(what="deliver the message again", apply=_deliver_buried)
-DELIVER_REPLAYED = Repair(what="deliver the message that was said to be replayed", apply=_deliver_replayed)
-TAKE_CLAIM_BACK = Repair(what="take the claim back", apply=_take_claim_back)
+DELIVER_REPLAYED = Repair(what="deliver the message that should have been replayed", apply=_deliver_replayed)
+REMOVE_CLAIM = Repair(what="remove the claim", apply=_remove_claim)

@@ -1,10 +1,10 @@
 """
-Noticing that the database went back in time, and remembering it: a backup was restored, or a standby took over.
+Detects and records restores of the database: a backup was restored, or a standby took over.
 
-The data names the server, the timeline, the database and the table it was written in. Data that finds itself
-elsewhere was copied there. A copy of the server's files into their old place looks the same from within, so
-after every start of the server a witness outside is asked how far the server had written.
-What it means that the past is forgotten is decided by apps (`registry.on_restore`, `newest`).
+The data contains the identity of the server, the timeline, the database and the table in which it was written.
+If the identity differs from the current one, the data was copied. If the server's files were restored in place,
+the identity is the same, so after every start of the server an external witness is asked for the last known WAL
+position. Apps decide what a restore means for them (`registry.on_restore`, `newest`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from outbox.database import clock
 from outbox.models import DatabaseIdentity, Restore, Verification
 
 BRIEF = dt.timedelta(minutes=10)
-"""A standby lags less. A change of the timeline alone that lost more was a recovery to a point in time."""
+"""The longest lag of a standby. A new timeline that lost more than this was a point-in-time recovery."""
 
 UNDEFINED_TABLE = "42P01"
-"""SQLSTATE of a table that no migration has made yet."""
+"""SQLSTATE of a table that does not exist yet."""
 
 
 class Place(NamedTuple):
-    """Where the data is now, and how far that server has written safely."""
+    """Where the data is now, and the flushed WAL position of that server."""
 
     system: str
     timeline: str
@@ -42,19 +42,19 @@ class Place(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """What changes when data moves, and never otherwise."""
+        """The identity: it changes when the data is copied, and never otherwise."""
         return {name: getattr(self, name) for name in ("system", "timeline", "database", "table")}
 
 
 class Witness(Protocol):
-    """Remembers something about the database outside of it."""
+    """Stores a text about the database outside of the database."""
 
     def recall(self) -> str:
-        """What was said last; empty if nothing is remembered, or nobody answers."""
+        """Return the stored text; empty if there is none or the witness does not answer."""
         ...
 
-    def remember(self, said: str) -> None:
-        """Remember this instead."""
+    def remember(self, state: str) -> None:
+        """Replace the stored text."""
         ...
 
 
@@ -63,12 +63,12 @@ _witnesses: list[Callable[[], Witness | None]] = []
 
 
 def use_witness(make: Callable[[], Witness | None]) -> None:
-    """Ask this witness from now on; None where there is none."""
+    """Use this witness from now on; `make` returns None if there is none."""
     _witnesses[:] = [make]
 
 
 def connect() -> None:
-    """Look at every new session of this process before it is used."""
+    """Check every new connection of this process before it is used."""
     connection_created.connect(_check_session, dispatch_uid="outbox.verification.restores")
 
 
@@ -85,7 +85,7 @@ def _check_session(sender: object, **opened: Any) -> None:
 
 
 def check() -> Restore | None:
-    """Compare where the data says it is with where it is; return the restore if this call has found one."""
+    """Compare the recorded identity with the current one; return the restore if this call has detected one."""
     found = _read()
     if found is None:
         return None
@@ -96,7 +96,7 @@ def check() -> Restore | None:
 
 
 def watch() -> Restore | None:
-    """Look again, and tell the witness how far the server has written. Beat asks for it."""
+    """Check again, and store the WAL position at the witness. Called periodically."""
     restore = check()
     found = _read()
     witness = _witness()
@@ -111,9 +111,9 @@ def watch() -> Restore | None:
 
 def declare(data_until: dt.datetime, *, by: str) -> Restore:
     """
-    Note that the database was restored to what it was at `data_until`; once, however often it is said.
+    Record that the database was restored to its state at `data_until`. Repeated calls record it once.
 
-    A restore that was noticed already, and whose data were thought to be younger, is corrected.
+    If the restore was already detected, with a later end of its data, the record is corrected.
     """
     with transaction.atomic():
         known = Restore.objects.select_for_update().filter(noted_at__gte=data_until).order_by("-pk").first()
@@ -127,12 +127,12 @@ def declare(data_until: dt.datetime, *, by: str) -> Restore:
 
 
 def newest() -> Restore | None:
-    """The restore that was noted last."""
+    """Return the restore that was recorded last."""
     return Restore.objects.order_by("-noted_at").first()
 
 
 def comparisons(restore: Restore) -> QuerySet[Verification]:
-    """The verifications that have compared all that it may have forgotten with the providers, and passed."""
+    """Return the passed verifications that compared everything the restore may have lost with the providers."""
     since_then = Q(since=None)
     if restore.data_until is not None:
         since_then |= Q(since__lte=restore.data_until)
@@ -141,18 +141,18 @@ def comparisons(restore: Restore) -> QuerySet[Verification]:
 
 def _identify() -> Restore | None:
     witness = _witness()
-    said = witness.recall() if witness else ""
+    recalled = witness.recall() if witness else ""
     with transaction.atomic():
-        restore = _note_place(said)
+        restore = _record_place(recalled)
     crash_points.reached("database.identified")
     return restore
 
 
-def _note_place(said: str) -> Restore | None:
+def _record_place(recalled: str) -> Restore | None:
     """
-    Note where the data is; decide under a lock, so that one of many sessions that look does it.
+    Record where the data is. The lock makes sure that only one of many connections does so.
 
-    `said` is what the witness remembers.
+    `recalled` is the text of the witness.
     """
     DatabaseIdentity.objects.bulk_create([DatabaseIdentity(pk=1)], ignore_conflicts=True)
     identity = DatabaseIdentity.objects.select_for_update().get(pk=1)
@@ -167,7 +167,7 @@ def _note_place(said: str) -> Restore | None:
             f"the data was written elsewhere: {_differences(identity.names, place.names)}",
             is_new_timeline={**identity.names, "timeline": place.timeline} == place.names,
         )
-    ahead = _ahead(said, place) if identity.names else ""
+    ahead = _ahead(recalled, place) if identity.names else ""
     return _note(ahead) if ahead else None
 
 
@@ -177,9 +177,9 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> str:
     )
 
 
-def _ahead(said: str, place: Place) -> str:
-    """How what the witness said contradicts the database; empty if it does not."""
-    known = json.loads(said) if said else {}
+def _ahead(recalled: str, place: Place) -> str:
+    """How the witness contradicts the database; empty if it does not."""
+    known = json.loads(recalled) if recalled else {}
     if {name: known.get(name) for name in place.names} != place.names or known["written"] <= place.written:
         return ""
     return f"the server had written up to {known['written']}, now up to {place.written}"
@@ -206,7 +206,7 @@ def _note(
 
 
 def _newest_data() -> dt.datetime | None:
-    """When the newest message was written: the ids of messages are in the order of their times."""
+    """The time of the newest message; message ids are in the order of their times."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT created_at FROM outbox_outboxmessage ORDER BY id DESC LIMIT 1")
         row = cursor.fetchone()
@@ -214,7 +214,7 @@ def _newest_data() -> dt.datetime | None:
 
 
 def _read() -> tuple[Place, dict[str, str] | None, str] | None:
-    """Where the data is and where it says it is; None on a standby, whose data is on its way."""
+    """The current place of the data and the recorded identity; None on a standby."""
     with connection.cursor() as cursor:
         cursor.execute(READ)
         row = cursor.fetchone()

@@ -70,7 +70,7 @@ class Command(BaseCommand):
             )
         else:
             boundary = partition_table.plan(span=span, now=clock.now())
-            partition_table.look_for_obstacles(boundary=boundary)
+            partition_table.check_obstacles(boundary=boundary)
             self.stdout.write(
                 f"Would divide {partitions.TABLE}, {span.name.lower()}. What is there, and what comes until "
                 f"{boundary:%Y-%m-%d %H:%M} UTC, stays in the first partition."
