@@ -1,7 +1,8 @@
 """
-The outbox's pages in the admin. Django looks for them here; importing the files registers them.
+The outbox's admin pages. Django imports this package, which registers them.
 
-Rows are read-only; dead letters can be replayed and discarded. No logic is here: pages call what commands call.
+Rows are read-only; dead letters can be replayed and discarded. The pages call the same functions as the
+commands.
 """
 
 from outbox.admin import campaigns, dead_letters, messages, tasks, verifications

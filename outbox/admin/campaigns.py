@@ -1,4 +1,4 @@
-"""The window on replays: who replayed what, and how it ended."""
+"""Admin of replays: who replayed what, and the outcomes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class _CampaignList(KeysetChangeList):
 
 @admin.register(ReplayCampaign)
 class ReplayCampaignAdmin(ReadOnlyAdmin):
-    """Each decision to replay, and what came of it."""
+    """Each decision to replay dead letters, with its outcomes."""
 
     list_display = ("id", "started", "by", "reason", "outcome")
     search_fields = ("by",)
-    search_help_text = "Who replayed, exactly."
+    search_help_text = "The exact name of the person who replayed."
     ordering = ("-started_at", "id")
     fields = ("started", "by", "reason", "outcome")
 

@@ -1,8 +1,8 @@
 """
-The window on dead letters, with two levers: replay and discard.
+Admin of dead letters: read-only, with actions to replay and to discard.
 
-The levers need their own permissions, ask for a reason on a page that says what exactly they will do,
-and call the same functions as the commands.
+The actions need their own permissions. They show what they will do, ask for a reason, and call the same
+functions as the commands.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from django.views.decorators.http import require_POST
 from outbox import telemetry
 from outbox.admin import parts
 from outbox.admin.lists import IndexedValuesFilter, back_to, filters_of
-from outbox.admin.parts import KeyedAdmin, as_uuid, chip, masked, pretty, said_by
+from outbox.admin.parts import KeyedAdmin, as_uuid, chip, event_payload, masked, pretty
 from outbox.command_lines import command_line, counted
 from outbox.dead_letters import owners, previews, resolving, waits
 from outbox.models import Attempt, DeadLetter, DeadLetterQuerySet, OutboxMessage, Replay
 
 MOST_AT_ONCE = 5000
-"""What one confirmation page takes; for more there are the commands."""
+"""The limit for one confirmation page; the commands have none."""
 
 
 REVEALED = "Saw its contact data."
-"""What the admin's history of a dead letter says."""
+"""The entry in the admin's history of a dead letter."""
 
 MOST_NAMED = 10
-"""Orders that a page names; of the others it says how many."""
+"""Orders that a page names; the others are only counted."""
 
 
 class ResolutionFilter(admin.SimpleListFilter):
-    """Shows the open dead letters unless asked for others; a search looks through all of them."""
+    """Shows open dead letters by default; a search includes all of them."""
 
     title = "resolution"
     parameter_name = "resolution"
@@ -56,7 +56,7 @@ class ResolutionFilter(admin.SimpleListFilter):
         return super().value() or (self.ALL if searching else DeadLetter.Resolution.OPEN.value)
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        _, *own = super().choices(changelist)  # the first is Django's "All", which here is one of our own
+        _, *own = super().choices(changelist)  # the first is Django's "All"; our own replaces it
         yield from own
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -65,7 +65,7 @@ class ResolutionFilter(admin.SimpleListFilter):
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(KeyedAdmin):
-    """What could not be finished. Replay and discard lead to a page that asks why."""
+    """Unfinished work. Replay and discard lead to a confirmation page that asks for a reason."""
 
     list_display = ("id", "about", "consumer", "error_class", "short_error", "attempts", "age", "state")
     list_filter = (
@@ -75,7 +75,7 @@ class DeadLetterAdmin(KeyedAdmin):
         "buried_at",
     )
     search_fields = ("id", "message_id", "key", "fingerprint")
-    search_help_text = "A letter's number, a message id, an order's id or a fingerprint, exactly."
+    search_help_text = "The exact number of a dead letter, message id, order id or fingerprint."
     ordering = ("-buried_at", "-id")
     actions = ("replay", "discard")
     fieldsets = (
@@ -100,12 +100,14 @@ class DeadLetterAdmin(KeyedAdmin):
 
     @admin.display(description="error")
     def short_error(self, dead_letter: Any) -> str:
-        return Truncator(masked(dead_letter.error, dead_letter.said)).chars(90)
+        return Truncator(masked(dead_letter.error, dead_letter.event_payload)).chars(90)
 
     @admin.display(description="error")
     def shown_error(self, dead_letter: Any) -> str:
         return str(
-            dead_letter.error if _is_revealed(dead_letter) else masked(dead_letter.error, dead_letter.said)
+            dead_letter.error
+            if _is_revealed(dead_letter)
+            else masked(dead_letter.error, dead_letter.event_payload)
         )
 
     @admin.display(description="age", ordering="-buried_at")
@@ -119,7 +121,7 @@ class DeadLetterAdmin(KeyedAdmin):
     @admin.display(description="message")
     def message(self, dead_letter: DeadLetter) -> str:
         if dead_letter.message_id is None:
-            return "none that could be read"
+            return "no readable message"
         url = reverse("admin:outbox_outboxmessage_change", args=[dead_letter.message_id])
         return format_html('<a href="{}">{}</a>', url, dead_letter.message_id)
 
@@ -130,7 +132,7 @@ class DeadLetterAdmin(KeyedAdmin):
         return found | Q(key=term) | Q(fingerprint=term)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
-        found = super().get_queryset(request).annotate(said=said_by("message_id"))
+        found = super().get_queryset(request).annotate(event_payload=event_payload("message_id"))
         shows_list = getattr(request.resolver_match, "url_name", "") == "outbox_deadletter_changelist"
         return found.defer("payload", "headers", "traceback") if shows_list else found
 
@@ -145,11 +147,11 @@ class DeadLetterAdmin(KeyedAdmin):
 
     @admin.action(description="Replay: deliver the messages again…", permissions=["replay"])
     def replay(self, request: HttpRequest, queryset: DeadLetterQuerySet) -> HttpResponse | None:
-        return self._ask_for(request, "replay", queryset)
+        return self._confirm(request, "replay", queryset)
 
     @admin.action(description="Discard: close without delivering…", permissions=["discard"])
     def discard(self, request: HttpRequest, queryset: DeadLetterQuerySet) -> HttpResponse | None:
-        return self._ask_for(request, "discard", queryset)
+        return self._confirm(request, "discard", queryset)
 
     def get_urls(self) -> list[URLPattern]:
         resolve = self.admin_site.admin_view(require_POST(self.resolve))
@@ -161,7 +163,7 @@ class DeadLetterAdmin(KeyedAdmin):
         ]
 
     def reveal(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Show one dead letter with its contact data, once it is written down who saw it."""
+        """Show one dead letter with its contact data, after recording who sees it."""
         if not (self.has_view_permission(request) and self.has_reveal_permission(request)):
             raise PermissionDenied
         dead_letter = DeadLetter.objects.filter(pk=pk).first()
@@ -169,7 +171,7 @@ class DeadLetterAdmin(KeyedAdmin):
             raise Http404(pk)
         self.log_change(request, dead_letter, REVEALED)
         telemetry.emit("dead_letter.revealed", dead_letter=pk, user_id=request.user.pk)
-        request.method = "GET"  # the page itself, which only reads
+        request.method = "GET"  # the page only reads
         request.reveals = True  # type: ignore[attr-defined]
         response = self.change_view(request, str(pk))
         response["Cache-Control"] = "no-store"
@@ -182,7 +184,7 @@ class DeadLetterAdmin(KeyedAdmin):
         return dead_letter
 
     def resolve(self, request: HttpRequest, verb: str) -> HttpResponse:
-        """Ask about the letters named in `ids`; once a reason comes with them, do it."""
+        """Show the confirmation page for the dead letters in `ids`; with a reason, resolve them."""
         if verb not in ("replay", "discard"):
             raise Http404(verb)
         allowed = self.has_replay_permission if verb == "replay" else self.has_discard_permission
@@ -197,7 +199,9 @@ class DeadLetterAdmin(KeyedAdmin):
         try:
             resolved = self._act(request, verb, DeadLetter.objects.filter(pk__in=ids))
         except resolving.ReasonMissing:
-            return self._confirmation(request, verb, ids, error="Say why: the next person reads it here.")
+            return self._confirmation(
+                request, verb, ids, error="Give a reason. It is shown on the dead letter."
+            )
         self._report(request, verb, resolved)
         return HttpResponseRedirect(back_to(request, DeadLetter, ids))
 
@@ -242,7 +246,7 @@ class DeadLetterAdmin(KeyedAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _command(self, request: HttpRequest, dead_letter: DeadLetter) -> str:
-        """What does to the letter on the command line what the user may do to it here; empty if nothing."""
+        """The command for what the user may do to the dead letter here; empty if there is none."""
         deliverable = (
             dead_letter.message_id and OutboxMessage.objects.filter(pk=dead_letter.message_id).exists()
         )
@@ -252,18 +256,18 @@ class DeadLetterAdmin(KeyedAdmin):
             return command_line("discard_failures", "--id", dead_letter.pk, reason="it carries no message")
         return ""
 
-    def _ask_for(
+    def _confirm(
         self, request: HttpRequest, verb: str, dead_letters: DeadLetterQuerySet
     ) -> HttpResponse | None:
         ids = list(dead_letters.open().order_by("pk").values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         if not ids:
-            self.message_user(request, "None of these is open any more.", messages.WARNING)
+            self.message_user(request, "None of these dead letters is open any more.", messages.WARNING)
             return None
         if len(ids) > MOST_AT_ONCE:
             command = command_line("help", f"{verb}_failures")
             self.message_user(
                 request,
-                f"More than {MOST_AT_ONCE} at once: narrow the filter. The command takes more: {command}",
+                f"More than {MOST_AT_ONCE} selected: narrow the filter. The command has no limit: {command}",
                 messages.ERROR,
             )
             return None
@@ -311,18 +315,18 @@ class DeadLetterAdmin(KeyedAdmin):
             about = ", ".join(sorted({work.about for work in resolved.unfinished})[:MOST_NAMED])
             self.message_user(
                 request,
-                f"{len(resolved.unfinished)} stayed open, because work waits for it: {about}. Replay it, or "
-                "discard it together with that work where this is offered.",
+                f"{len(resolved.unfinished)} stayed open, because unfinished work waits: {about}. Replay, or "
+                "discard together with that work where this is offered.",
                 messages.WARNING,
             )
         if resolved.unreadable:
             self.message_user(
                 request,
-                f"{resolved.unreadable} stayed open: no message to deliver. They can be discarded.",
+                f"{resolved.unreadable} stayed open, because there is no message to deliver. Discard instead.",
                 messages.WARNING,
             )
         if not resolved.done and not resolved.unreadable and not resolved.unfinished:
-            self.message_user(request, "Nothing to do: none of these was open any more.", messages.WARNING)
+            self.message_user(request, "Nothing to do: none of these dead letters was open.", messages.WARNING)
 
 
 def _done(verb: str, resolved: resolving.Resolved) -> str:
@@ -331,7 +335,7 @@ def _done(verb: str, resolved: resolving.Resolved) -> str:
         return f"{dead_letters} discarded."
     url = reverse("admin:outbox_replaycampaign_change", args=[resolved.campaign.pk])
     are = "is" if resolved.done == 1 else "are"
-    return format_html('{} {} being replayed. <a href="{}">See how it ends</a>.', dead_letters, are, url)
+    return format_html('{} {} being replayed. <a href="{}">See the outcome</a>.', dead_letters, are, url)
 
 
 def _is_revealed(dead_letter: DeadLetter) -> bool:
@@ -339,20 +343,20 @@ def _is_revealed(dead_letter: DeadLetter) -> bool:
 
 
 def _shown_of(dead_letter: Any) -> Callable[[Any], Any]:
-    """What the page shows of the letter's texts and JSON."""
+    """The function that prepares the dead letter's texts and JSON for the page."""
     if _is_revealed(dead_letter):
         return lambda value: value
-    return lambda value: masked(value, dead_letter.said)
+    return lambda value: masked(value, dead_letter.event_payload)
 
 
 def _tries(dead_letter: DeadLetter, shown: Callable[[Any], Any]) -> list[list[Attempt]]:
-    """The tries that led here, with the checks of each wait together."""
+    """The tries that led to the dead letter, with the checks of each wait grouped."""
     if not dead_letter.message_id:
         return []
     tries = Attempt.objects.filter(message_id=dead_letter.message_id, consumer=dead_letter.consumer)
     groups = waits.grouped(tries.defer("traceback").order_by("pk"))
     for group in groups:
-        group[-1].error = shown(group[-1].error)  # the one that the page shows
+        group[-1].error = shown(group[-1].error)  # the page shows the last one
     return groups
 
 
@@ -367,7 +371,7 @@ def _may_end(request: HttpRequest, works: list[owners.Unfinished]) -> bool:
 
 
 def _causes(dead_letters: DeadLetterQuerySet) -> dict[tuple[str, str], int]:
-    """How many of the letters there are, by consumer and error class."""
+    """The number of dead letters by consumer and error class."""
     counts = dead_letters.order_by().values_list("consumer", "error_class").annotate(dead_letters=Count("pk"))
     return {(consumer, error): number for consumer, error, number in counts}
 

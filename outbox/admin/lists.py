@@ -1,9 +1,9 @@
 """
-Lists that cost the same at a million rows as at a hundred.
+Lists that cost the same with a million rows as with a hundred.
 
-A page begins where the one before it ended (its place is named by the values it is ordered by, not by how
-many rows come before). Rows are counted up to a limit. What a filter offers is found by hopping through an
-index, from each value to the next, never by reading all rows.
+They use keyset pagination: a page begins where the previous one ended, addressed by the values of the ordering,
+not by an offset. Rows are counted up to a limit. The values of a filter are found by skipping through an index,
+never by reading all rows.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ MOST_OFFERED = 50
 """Values that a filter offers."""
 
 OLDER, NEWER = "after-", "before-"
-"""How the name of a page begins: it follows that row, or ends before it."""
+"""The prefixes of a page's address: the page after a row, or the page before it."""
 
 
 class KeysetChangeList(ChangeList):
-    """A list whose pages follow each other by the values of their last rows; its order is that of its admin."""
+    """A list with keyset pagination, in the ordering of its admin."""
 
     is_keyset = True
     first = newer = older = ""
-    """The addresses of the first page and of the neighbouring ones; empty where there is none."""
+    """The addresses of the first page and of its neighbours; empty if there is none."""
 
     @property
     def order(self) -> list[str]:
-        """The columns that the list is ordered by; together they are unique."""
+        """The columns of the ordering; together they are unique."""
         return [str(name) for name in self.model_admin.ordering or ()]
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
@@ -81,9 +81,9 @@ class KeysetChangeList(ChangeList):
 
 def beyond(order: list[str], values: list[Any]) -> Q:
     """
-    The rows that come after the one with these values.
+    Return a condition for the rows after the one with these values.
 
-    Each condition also says what the first column says, so that an index is entered where the page begins.
+    The condition always includes the first column, so an index scan can start at the beginning of the page.
     """
     (name, *others), (value, *rest) = order, values
     column, comparison = name.removeprefix("-"), "lt" if name.startswith("-") else "gt"
@@ -94,14 +94,14 @@ def beyond(order: list[str], values: list[Any]) -> Q:
 
 
 def place_of(order: list[str], row: Model) -> str:
-    """The name of a row's place in an order."""
+    """Return the address of a row's place in an ordering."""
     values = [getattr(row, name.removeprefix("-")) for name in order]
     exactly = [value.isoformat() if hasattr(value, "isoformat") else value for value in values]
     return base64.urlsafe_b64encode(json.dumps(exactly, cls=DjangoJSONEncoder).encode()).decode().rstrip("=")
 
 
 def read_place(model: type[Model], order: list[str], place: str) -> list[Any] | None:
-    """The values that a name stands for; None if it names no place."""
+    """Return the values in the address of a place; None if it is invalid."""
     try:
         values = json.loads(base64.urlsafe_b64decode(place.encode("ascii") + b"=" * (-len(place) % 4)))
         fields = [model._meta.get_field(name.removeprefix("-")) for name in order]
@@ -118,7 +118,7 @@ def _turned(name: str) -> str:
 
 
 class IndexedValuesFilter(admin.FieldListFilter):
-    """Offers the values of a column that an index begins with, the first ones of them."""
+    """Offers the first values of a column; the column must be the first of an index."""
 
     def __init__(self, field: Any, request: HttpRequest, params: Any, *arguments: Any, **named: Any) -> None:
         self.lookup_kwarg = named["field_path"]
@@ -138,7 +138,7 @@ class IndexedValuesFilter(admin.FieldListFilter):
 
 
 def distinct_values(model: type[Model], column: str) -> list[str]:
-    """The values of a column, in their order, one look into its index for each."""
+    """Return the values of a column, in order, with one index lookup for each."""
     table = model._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute(
@@ -157,17 +157,17 @@ def distinct_values(model: type[Model], column: str) -> list[str]:
 
 
 FILTERS = "_changelist_filters"
-"""Django's own name for the filters of the list that somebody has come from."""
+"""Django's name for the filters of the list from which the user came."""
 
 
 def filters_of(request: HttpRequest) -> str:
-    """The filters of that list: a form carries them, a page's address does, or the request is for the list."""
+    """Return the filters of that list, from a form, from the page's address, or from the list's own address."""
     given = request.POST.get(FILTERS, request.GET.get(FILTERS))
     return (request.GET if given is None else QueryDict(given)).urlencode()
 
 
 def back_to(request: HttpRequest, model: type[Model], ids: Sequence[Any]) -> str:
-    """Where somebody goes on who has acted on these rows: their page, or the list with the same filters."""
+    """Return the address to show after an action on these rows: their page, or the list with its filters."""
     window, filters = f"admin:{model._meta.app_label}_{model._meta.model_name}", filters_of(request)
     if len(ids) == 1:
         query = urlencode({FILTERS: filters}) if filters else ""

@@ -1,4 +1,4 @@
-"""Windows on the outbox, on the inbox and on attempts that failed. Nothing can be changed in them."""
+"""Read-only admin of messages, inbox entries and failed attempts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 
 from outbox.admin.lists import IndexedValuesFilter
-from outbox.admin.parts import KeyedAdmin, ReadOnlyAdmin, age, chip, masked, moment, pretty, said_by
+from outbox.admin.parts import KeyedAdmin, ReadOnlyAdmin, age, chip, event_payload, masked, moment, pretty
 from outbox.database import clock, uuid7
 from outbox.models import Attempt, Delivery, InboxEntry, OutboxMessage
 
 SHORT = 90
-"""Characters of an error that a list shows."""
+"""Maximum length of an error in a list, in characters."""
 
 REASON = Coalesce(
     NullIf(Left("last_error", 2 * SHORT), Value("")),
     Subquery(
         Attempt.objects.filter(message_id=OuterRef("pk"))
         .order_by("-pk")
-        .values(said=Concat("error_class", Value(": "), Left("error", 2 * SHORT)))[:1]
+        .values(summary=Concat("error_class", Value(": "), Left("error", 2 * SHORT)))[:1]
     ),
 )
-"""Why a message waits: what kept the relay from delivering it, or else what its latest consumer said."""
+"""Why a message waits: the relay's error, or else the error of the latest attempt."""
 
 
 def _short(text: str | None) -> str | None:
@@ -37,7 +37,7 @@ def _short(text: str | None) -> str | None:
 
 
 class CreatedFilter(admin.SimpleListFilter):
-    """Since when. Ids are in the order of their making, so the primary key knows."""
+    """Filters by age, using the primary key: ids are in the order of their creation."""
 
     title = "created at"
     parameter_name = "created"
@@ -53,7 +53,7 @@ class CreatedFilter(admin.SimpleListFilter):
 
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(KeyedAdmin):
-    """Every event that was published, and how far it got."""
+    """Every published event, and the state of its delivery."""
 
     list_display = (
         "event_name",
@@ -68,7 +68,7 @@ class OutboxMessageAdmin(KeyedAdmin):
     )
     list_filter = ("status", ("event_name", IndexedValuesFilter), CreatedFilter)
     search_fields = ("id", "key", "correlation_id", "event_name")
-    search_help_text = "A message id, an order's id, a correlation id or an event's name, exactly."
+    search_help_text = "The exact message id, order id, correlation id or event name."
     ordering = ("-id",)
     fieldsets = (
         (None, {"fields": ("id", "event_name", "event_version", "about", "state", "shown_error")}),
@@ -86,7 +86,7 @@ class OutboxMessageAdmin(KeyedAdmin):
             },
         ),
         ("Where it comes from", {"fields": ("key", "correlation_id", "causation_id", "trace")}),
-        ("What it says", {"fields": ("content",)}),
+        ("Content", {"fields": ("content",)}),
     )
 
     @admin.display(description="status", ordering="status")
@@ -116,7 +116,7 @@ class OutboxMessageAdmin(KeyedAdmin):
 
     @admin.display(description="outstanding", empty_value="–")
     def outstanding(self, message: OutboxMessage) -> SafeString | None:
-        """The workflows that have not ended, and where each one stands."""
+        """The workflows that have not ended, and the state of each one."""
         found = Delivery.objects.filter(message_id=message.pk).order_by("workflow")
         rows = [(row.workflow, row.get_status_display(), row.queue) for row in found]
         return format_html_join(mark_safe("<br>"), "{}: {} ({})", rows) if rows else None
@@ -137,23 +137,23 @@ class OutboxMessageAdmin(KeyedAdmin):
 
 @admin.register(InboxEntry)
 class InboxEntryAdmin(ReadOnlyAdmin):
-    """Which consumer has taken which message into effect."""
+    """Which consumer has handled which message."""
 
     list_display = ("consumer", "message_id", "taken_at")
     list_filter = ("taken_at",)
     search_fields = ("message_id",)
-    search_help_text = "A message id, exactly."
+    search_help_text = "The exact message id."
     ordering = ("-taken_at", "-id")
 
 
 @admin.register(Attempt)
 class AttemptAdmin(ReadOnlyAdmin):
-    """Tries that did not succeed."""
+    """Failed tries."""
 
     list_display = ("consumer", "error_class", "what_then", "failed_at", "next_try_at", "message_id")
     list_filter = (("consumer", IndexedValuesFilter), ("error_class", IndexedValuesFilter), "failed_at")
     search_fields = ("message_id",)
-    search_help_text = "A message id, exactly."
+    search_help_text = "The exact message id."
     ordering = ("-failed_at", "-id")
     fields = (
         "consumer",
@@ -168,7 +168,7 @@ class AttemptAdmin(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Attempt]:
-        return super().get_queryset(request).annotate(said=said_by("message_id"))
+        return super().get_queryset(request).annotate(event_payload=event_payload("message_id"))
 
     @admin.display(description="outcome", ordering="outcome")
     def what_then(self, attempt: Attempt) -> SafeString:
@@ -176,9 +176,9 @@ class AttemptAdmin(ReadOnlyAdmin):
 
     @admin.display(description="traceback")
     def trace(self, attempt: Any) -> SafeString:
-        shown = masked(attempt.traceback, attempt.said) if attempt.traceback else "none kept"
+        shown = masked(attempt.traceback, attempt.event_payload) if attempt.traceback else "none"
         return format_html('<pre class="of-code" tabindex="0">{}</pre>', shown)
 
     @admin.display(description="error")
     def shown_error(self, attempt: Any) -> str:
-        return str(masked(attempt.error, attempt.said))
+        return str(masked(attempt.error, attempt.event_payload))

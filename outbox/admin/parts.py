@@ -1,4 +1,4 @@
-"""What operator windows are made of: read-only rows, exact searches, and how things look in them."""
+"""Building blocks of admin pages: read-only rows, exact searches, and formatting."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHIPS = {
     "waited": ("wait", "‖"),
     "lost": ("warn", "?"),
 }
-"""By status: how its chip looks, and its sign, so that nobody depends on seeing the colour."""
+"""The style and the sign of each status; the sign is for people who cannot see the colour."""
 
 KeyLinks = Callable[[Iterable[str]], dict[str, SafeString]]
 
@@ -51,19 +51,19 @@ _key_links: list[KeyLinks] = [_no_links]
 
 
 def link_keys_with(links: KeyLinks) -> None:
-    """Let the app that knows what keys stand for turn many of them into links at once."""
+    """Register a function that turns many keys into links at once."""
     _key_links[0] = links
 
 
 def key_link(key: str) -> str:
-    """The link to what one key stands for, or the key itself."""
+    """Return the link for a key, or the key itself."""
     return _key_links[0]([key]).get(key, key)
 
 
 Mask = Callable[[Any, Any], Any]
 
 
-def _hide(value: Any, said: Any) -> Any:
+def _hide(value: Any, payload: Any) -> Any:
     return "[hidden]" if value else value
 
 
@@ -71,30 +71,30 @@ _mask: list[Mask] = [_hide]
 
 
 def mask_with(mask: Mask) -> None:
-    """Let the app that knows what contact data looks like decide what pages show of texts and JSON."""
+    """Register a function that removes contact data from texts and JSON."""
     _mask[0] = mask
 
 
-def masked(value: Any, said: Any) -> Any:
-    """A text or JSON, fit for those who need not know the customer of whom its message `said` something."""
-    return _mask[0](value, said)
+def masked(value: Any, payload: Any) -> Any:
+    """Return a text or JSON without contact data; `payload` is that of its message."""
+    return _mask[0](value, payload)
 
 
-def said_by(column: str) -> Subquery:
-    """For `annotate(said=…)`: the payload of the message whose id is in this column."""
+def event_payload(column: str) -> Subquery:
+    """Return an annotation: the payload of the message whose id is in this column."""
     return Subquery(OutboxMessage.objects.filter(pk=OuterRef(column)).values("payload")[:1])
 
 
-def chip(status: str, word: str, looks: dict[str, tuple[str, str]] | None = None) -> SafeString:
-    """A status as a word with a sign."""
-    look, sign = (looks or CHIPS).get(status, ("quiet", "·"))
+def chip(status: str, word: str, styles: dict[str, tuple[str, str]] | None = None) -> SafeString:
+    """Return a status as a word with a sign."""
+    style, sign = (styles or CHIPS).get(status, ("quiet", "·"))
     return format_html(
-        '<span class="of-chip of-{}"><span aria-hidden="true">{}</span> {}</span>', look, sign, word
+        '<span class="of-chip of-{}"><span aria-hidden="true">{}</span> {}</span>', style, sign, word
     )
 
 
 def moment(at: dt.datetime) -> SafeString:
-    """A time as lists show it: short; where there is no room for one line, the date stands above the time."""
+    """Return a short time for lists. If there is no room for one line, the date is above the time."""
     day, time = f"{at.astimezone(dt.UTC):%Y-%m-%d %H:%M}".split()
     return format_html(
         '<time class="of-time" datetime="{0}" title="{0}"><span>{1}</span> <span>{2}</span></time>',
@@ -105,21 +105,21 @@ def moment(at: dt.datetime) -> SafeString:
 
 
 def age(since: dt.datetime, *, now: dt.datetime) -> SafeString:
-    """How long ago something happened, in its largest unit; the time itself is in the title."""
+    """Return how long ago something happened, in its largest unit; the title contains the time."""
     exactly = since.isoformat(timespec="seconds")
     ago = timesince(since, now=now, depth=1)
     return format_html('<time class="of-age" datetime="{0}" title="{0}">{1}</time>', exactly, ago)
 
 
 def pretty(value: Any) -> SafeString:
-    """JSON to be read by people, escaped."""
+    """Return indented, escaped JSON."""
     return format_html(
         '<pre class="of-code" tabindex="0">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False)
     )
 
 
 def as_uuid(text: str) -> uuid.UUID | None:
-    """The UUID that somebody typed or pasted, or None."""
+    """Return the UUID in a text, or None."""
     try:
         return uuid.UUID(text.strip())
     except ValueError:
@@ -127,19 +127,19 @@ def as_uuid(text: str) -> uuid.UUID | None:
 
 
 class LongListAdmin(admin.ModelAdmin):
-    """For tables that grow without end. Searches are exact, so that indexes answer them."""
+    """For tables that grow without limit. Searches are exact, so they can use indexes."""
 
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count all rows once for every value
     list_per_page = 50
     sortable_by = ()
-    """No column can be sorted by: that would read all rows. Every list has an order that an index has too."""
+    """No column is sortable, because that would read all rows. Every list has the ordering of an index."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return KeysetChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Each row says as `read_at` when it was read, by the clock that its other times are of."""
+        """Annotate each row with `read_at`, the current time by the database's clock."""
         return super().get_queryset(request).annotate(read_at=Now())
 
     def get_search_results(
@@ -149,7 +149,7 @@ class LongListAdmin(admin.ModelAdmin):
         return (queryset.filter(self.matching(term)) if term else queryset), False
 
     def matching(self, term: str) -> Q:
-        """What a search for `term` finds: rows that have it, exactly, in one of the `search_fields`."""
+        """Return a condition for rows in which one of the `search_fields` equals `term`."""
         found = Q(pk__in=[])
         for name in self.search_fields:
             is_uuid = isinstance(self.model._meta.get_field(name), UUIDField)
@@ -160,7 +160,7 @@ class LongListAdmin(admin.ModelAdmin):
 
 
 class ReadOnlyAdmin(LongListAdmin):
-    """Nobody adds, changes or deletes rows here."""
+    """Rows cannot be added, changed or deleted."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -173,7 +173,7 @@ class ReadOnlyAdmin(LongListAdmin):
 
 
 class _KeyedChangeList(KeysetChangeList):
-    """Finds what the keys of a page stand for in one query."""
+    """Resolves the keys of a page with one query."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -183,7 +183,7 @@ class _KeyedChangeList(KeysetChangeList):
 
 
 class KeyedAdmin(ReadOnlyAdmin):
-    """For rows whose key stands for something of another app."""
+    """For rows whose key identifies an object of another app."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return _KeyedChangeList
@@ -194,5 +194,5 @@ class KeyedAdmin(ReadOnlyAdmin):
 
 
 def may_view(request: HttpRequest, model: type[Model]) -> bool:
-    """Whether the user may open windows on the model, so that links lead nowhere forbidden."""
+    """Return whether the user may view the model, so that pages link only to permitted ones."""
     return request.user.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")

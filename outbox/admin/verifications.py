@@ -1,4 +1,4 @@
-"""Windows on verifications and repairs: what was promised, and how it stood."""
+"""Admin of verifications and repairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOKS = {
 
 @admin.register(Verification)
 class VerificationAdmin(ReadOnlyAdmin):
-    """Every run, and in each the verdict on every promise."""
+    """Every run, with the verdict on every invariant."""
 
     list_display = ("ran_at", "state", "not_as_promised", "took", "since", "providers", "by")
     list_filter = ("passed", "ran_at")
@@ -61,12 +61,12 @@ class VerificationAdmin(ReadOnlyAdmin):
 
 @admin.register(RepairRecord)
 class RepairRecordAdmin(ReadOnlyAdmin):
-    """What was repaired, by whom and why."""
+    """Repairs: what was repaired, by whom and why."""
 
     list_display = ("repaired_at", "invariant", "subject", "what", "repaired_by")
     list_filter = ("repaired_at",)
     search_fields = ("subject",)
-    search_help_text = "A subject, such as an order's number or a SKU, exactly."
+    search_help_text = "The exact subject, such as an order number or a SKU."
     ordering = ("-repaired_at", "-id")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -82,5 +82,5 @@ def _what_to_do(finding: dict[str, Any]) -> SafeString:
     if not finding["count"]:
         return format_html("{}", finding["note"] or "–")
     more = finding["count"] - len(finding["ids"])
-    told = ", ".join(finding["ids"]) + (f" and {more} more" if more > 0 else "")
-    return format_html("{}<br><code>{}</code>", told, finding["command"])
+    offending = ", ".join(finding["ids"]) + (f" and {more} more" if more > 0 else "")
+    return format_html("{}<br><code>{}</code>", offending, finding["command"])

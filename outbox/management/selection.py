@@ -1,4 +1,4 @@
-"""Which dead letters an operator means: the same options for replaying and discarding."""
+"""The options that select dead letters, for replaying and for discarding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from outbox.database import clock
 from outbox.models import DeadLetter, DeadLetterQuerySet
 
 SPAN = re.compile(r"(\d+)([smhd])")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+ARGUMENTS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 KeyOf = Callable[[str], str | None]
 _keys: dict[str, tuple[str, KeyOf]] = {}
@@ -23,39 +23,41 @@ _keys: dict[str, tuple[str, KeyOf]] = {}
 
 def register(option: str, *, help: str, key_of: KeyOf) -> None:  # noqa: A002 - as argparse calls it
     """
-    Offer `--option VALUE`, which selects the dead letters of one key. Apps call it in `ready()`.
+    Register `--option VALUE`, which selects the dead letters of one key. Apps call this in `ready()`.
 
-    `key_of` says which key the value means; None: there is no such thing.
+    `key_of` returns the key of the value, or None if there is none.
     """
     _keys[option] = (help, key_of)
 
 
 def add_options(parser: CommandParser) -> None:
     """Add the options that select dead letters."""
-    parser.add_argument("--id", dest="ids", type=int, nargs="+", help="These dead letters.")
-    parser.add_argument("--consumer", help="What this consumer gave up on, e.g. orders.tasks.charge.")
-    parser.add_argument("--error", help="Those with this error class, e.g. PaymentRequestRefused.")
-    parser.add_argument("--since", help="Those buried since then: 2h, 3d, or a time like 2026-11-24T08:00.")
+    parser.add_argument("--id", dest="ids", type=int, nargs="+", help="The dead letters with these ids.")
+    parser.add_argument("--consumer", help="Dead letters of this consumer, e.g. orders.tasks.charge.")
+    parser.add_argument("--error", help="Dead letters with this error class, e.g. PaymentRequestRefused.")
+    parser.add_argument(
+        "--since", help="Dead letters buried since then: 2h, 3d, or a time like 2026-11-24T08:00."
+    )
     for option, (meaning, _) in _keys.items():
         parser.add_argument(f"--{option}", help=meaning)
     parser.add_argument("--all", action="store_true", help="Every open dead letter.")
-    parser.add_argument("--limit", type=int, help="At most that many, the oldest first.")
+    parser.add_argument("--limit", type=int, help="At most this many, the oldest first.")
     parser.add_argument("--dry-run", action="store_true", help="Show what would be done, change nothing.")
-    parser.add_argument("--reason", default="", help="Why; the next person reads it on the dead letter.")
+    parser.add_argument("--reason", default="", help="The reason, which is shown on the dead letter.")
     parser.add_argument("--format", choices=["table", "json"], default="table")
 
 
 def select(options: dict[str, Any]) -> DeadLetterQuerySet:
     """
-    The open dead letters the options mean.
+    Return the open dead letters that the options select.
 
     Raises:
-        CommandError: if they mean none in particular, or cannot be understood.
+        CommandError: if no selection is given, or if it is invalid.
     """
     chosen = [options[name] for name in ("ids", "consumer", "error", "since", *_keys)]
     if not any(chosen) and not options["all"]:
         ways = ", ".join(f"--{name}" for name in ("id", "consumer", "error", "since", *_keys))
-        raise CommandError(f"Say which: {ways} or --all.")
+        raise CommandError(f"Select dead letters by {ways} or --all.")
     dead_letters = DeadLetter.objects.open().order_by("pk")
     if options["ids"]:
         dead_letters = dead_letters.filter(pk__in=options["ids"])
@@ -82,17 +84,17 @@ def select(options: dict[str, Any]) -> DeadLetterQuerySet:
 
 def moment(text: str) -> dt.datetime:
     """
-    The time that `2h` ago was, or that is written out.
+    Return a time, given as an age such as `2h` or written out.
 
     Raises:
-        CommandError: if it is neither.
+        CommandError: if the text is neither.
     """
     try:
         if span := SPAN.fullmatch(text):
-            return clock.now() - dt.timedelta(**{UNITS[span[2]]: int(span[1])})
+            return clock.now() - dt.timedelta(**{ARGUMENTS[span[2]]: int(span[1])})
         at = parse_datetime(text)
     except (ValueError, OverflowError):
         at = None
     if at is None:
-        raise CommandError(f"--since {text!r}: write 30m, 2h, 3d or a time like 2026-11-24T08:00.")
+        raise CommandError(f"--since {text!r} is invalid: use 30m, 2h, 3d or a time like 2026-11-24T08:00.")
     return timezone.make_aware(at) if timezone.is_naive(at) else at

@@ -65,6 +65,6 @@ def test_a_replay_leads_to_the_page_with_its_result(signed_in, dead_letter):
 
     campaign = dead_letter.replays.get().campaign
     url = reverse("admin:outbox_replaycampaign_change", args=[campaign.pk])
-    assert f'<a href="{url}">See how it ends</a>' in said(page)
+    assert f'<a href="{url}">See the outcome</a>' in said(page)
     assert "1 sent: 1 under way" in client.get(url).text
     assert "1 sent: 1 under way" in client.get(reverse("admin:outbox_replaycampaign_changelist")).text

@@ -38,7 +38,7 @@ def test_waiting_for_an_unprocessed_order_has_its_own_exit_code(run):
 
 @pytest.mark.parametrize("since", ["99999999999999d", "2010-13-45", "soon"])
 def test_an_invalid_time_is_refused(run, since):
-    assert "write 30m" in run("replay_failures", "--since", since, "--reason", "x").error
+    assert "use 30m" in run("replay_failures", "--since", since, "--reason", "x").error
 
 
 def test_the_demo_without_a_broker_reports_that(run, world, no_broker):

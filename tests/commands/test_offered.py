@@ -190,7 +190,7 @@ def test_the_example_of_the_api_works_against_the_demo(transactional_db, client)
 def test_a_replay_by_command_shows_how_to_see_its_result(run):
     bury(place())
     told = run("replay_failures", "--all", "--reason", "the cause is fixed").out
-    [line] = [line for line in told.splitlines() if line.startswith("How it ends: ")]
+    [line] = [line for line in told.splitlines() if line.startswith("See the outcome: ")]
 
-    words = [{"60": "0.1"}.get(word, word) for word in pasted(line.removeprefix("How it ends: "))]
+    words = [{"60": "0.1"}.get(word, word) for word in pasted(line.removeprefix("See the outcome: "))]
     assert "under way" in run(*words).out + run(*words).error

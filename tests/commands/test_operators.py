@@ -24,7 +24,7 @@ def buried(drain, world):
 
 
 def test_an_unfiltered_replay_is_refused(run):
-    assert "Say which" in run("replay_failures", "--reason", "x").error
+    assert "Select dead letters by" in run("replay_failures", "--reason", "x").error
 
 
 @pytest.mark.parametrize("reason", [[], ["--reason", ""], ["--reason", "  "]])
@@ -32,7 +32,7 @@ def test_an_unfiltered_replay_is_refused(run):
 def test_nothing_is_resolved_without_a_reason(run, command, reason):
     burying.bury(burying.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage"))
 
-    assert "Say why with --reason" in run(command, "--all", *reason).error
+    assert "Give a --reason" in run(command, "--all", *reason).error
     assert DeadLetter.objects.unresolved().count() == 1
 
 
@@ -107,7 +107,7 @@ def test_a_dry_run_counts_what_can_be_replayed_and_explains_the_rest(run):
 
 
 def test_an_unreadable_time_is_reported(run):
-    assert "write 30m" in run("replay_failures", "--since", "yesterday", "--reason", "x").error
+    assert "use 30m" in run("replay_failures", "--since", "yesterday", "--reason", "x").error
 
 
 def test_the_trace_shows_the_whole_history_and_what_waits(run, buried):

@@ -38,7 +38,7 @@ def test_what_is_not_exits_with_1_and_names_the_promise_the_ids_and_the_next_com
     spoil(books, CORRUPTIONS["totals-are-sums"])
     answer = verify()
 
-    assert (answer.code, answer.error) == (1, "Not as promised: totals-are-sums.")
+    assert (answer.code, answer.error) == (1, "Invariants that do not hold: totals-are-sums.")
     assert f"order_trace {books.plain.number}" in answer.out
 
 
@@ -73,9 +73,9 @@ def test_repair_is_a_dry_run_unless_it_is_applied_with_a_reason(books):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--apply", "--reason", "x"], "--apply belongs to --repair"),
-        (["--repair", "--apply"], "Say why"),
-        (["--since", "yesterday"], "write 30m"),
+        (["--apply", "--reason", "x"], "--apply needs --repair"),
+        (["--repair", "--apply"], "Give a --reason"),
+        (["--since", "yesterday"], "use 30m"),
     ],
 )
 def test_a_mistake_exits_with_2_and_examines_nothing(db, arguments, says):

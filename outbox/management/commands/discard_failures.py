@@ -16,14 +16,14 @@ from outbox.models import DeadLetterQuerySet
 NOTHING_MATCHED = 4
 SOME_LEFT = 3
 MOST_NAMED = 10
-"""Orders that a message names."""
+"""Orders that a message lists."""
 
 
 class Command(BaseCommand):
     help = (
-        "Closes open dead letters without delivering anything. They stay readable. One that an unfinished "
-        "order waits for is discarded together with the order, by --cancel-orders or, for an order that waits "
-        "for its refund, by --refunded-elsewhere; or it stays open."
+        "Closes open dead letters without delivering anything. They stay readable. A dead letter of an "
+        "unfinished order stays open, unless --cancel-orders cancels the order, or --refunded-elsewhere ends "
+        "an order that waits for its refund."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -36,8 +36,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--refunded-elsewhere",
             action="store_true",
-            help="The customers have their money back by other means, which --reason describes: end the orders "
-            "that wait for a refund, and note who said so.",
+            help="The customers were refunded by other means, which --reason describes. Ends the orders that "
+            "wait for a refund, and records who decided that.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             self._show(options, "would be discarded", count - len(left), left)
             return
         if not options["reason"].strip():
-            raise CommandError("Say why with --reason; the next person reads it on the dead letter.")
+            raise CommandError("Give a --reason; it is shown on the dead letter.")
         resolved = resolving.discard(
             dead_letters,
             by=f"cli:{getpass.getuser()}",
@@ -82,7 +82,7 @@ class Command(BaseCommand):
 
 def _why_left(left: Sequence[owners.Unfinished]) -> str:
     about = ", ".join(sorted({work.about for work in left})[:MOST_NAMED])
-    way = "; --cancel-orders cancels them, too" if any(work.can_be_cancelled for work in left) else ""
+    way = "; --cancel-orders cancels them as well" if any(work.can_be_cancelled for work in left) else ""
     if any(work.can_be_marked_done for work in left):
-        way += "; --refunded-elsewhere ends those whose customer has the money back by other means"
+        way += "; --refunded-elsewhere ends those whose customers were refunded by other means"
     return f"{len(left)} left open, because orders wait: {about}{way}."

@@ -17,24 +17,26 @@ from outbox.models import DeadLetter, DeadLetterQuerySet, ReplayCampaign
 
 NOTHING_MATCHED = 4
 SOME_LEFT = 3
-LOOK_AGAIN = 0.2
-"""Seconds between two looks at how a replay is going."""
+POLL_INTERVAL = 0.2
+"""Seconds between two queries for the outcome of a replay."""
 
 
 class Command(BaseCommand):
-    help = "Delivers the messages of open dead letters again. What has taken effect stays single."
+    help = "Delivers the messages of open dead letters again. No effect takes place twice."
 
     def add_arguments(self, parser: CommandParser) -> None:
         selection.add_options(parser)
-        parser.add_argument("--rate", type=float, help="Messages a second; all at once when not given.")
-        parser.add_argument("--wait", type=float, metavar="SECONDS", help="Wait that long for the outcome.")
-        parser.add_argument("--outcome", type=int, metavar="REPLAY", help="Only say how this replay ended.")
+        parser.add_argument("--rate", type=float, help="Messages per second; all at once by default.")
+        parser.add_argument("--wait", type=float, metavar="SECONDS", help="Wait this long for the outcome.")
+        parser.add_argument(
+            "--outcome", type=int, metavar="REPLAY", help="Only show the outcome of this replay."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["rate"] is not None and options["rate"] <= 0:
             raise CommandError("--rate must be above 0.")
         if options["outcome"] is not None:
-            self._tell_outcome(options)
+            self._show_outcome(options)
             return
         dead_letters = selection.select(options)
         preview = previews.preview(dead_letters)
@@ -44,7 +46,7 @@ class Command(BaseCommand):
             self._show(options, "would be replayed", preview.replayable, preview)
             return
         if not options["reason"].strip():
-            raise CommandError("Say why with --reason; the next person reads it on the dead letter.")
+            raise CommandError("Give a --reason; it is shown on the dead letter.")
         done, campaign = self._replay(dead_letters, options)
         outcomes = self._await(campaign, options["wait"] or 0) if campaign else None
         self._show(options, "sent", done, preview, campaign, outcomes)
@@ -52,11 +54,11 @@ class Command(BaseCommand):
             raise CommandError("Not all recovered.", returncode=SOME_LEFT)
         if preview.unreadable:
             raise CommandError(
-                f"Left open, with no message to deliver: {', '.join(preview.why_not())}; discard them.",
+                f"Left open, with no message to deliver: {', '.join(preview.why_not())}. Discard them.",
                 returncode=SOME_LEFT,
             )
 
-    def _tell_outcome(self, options: dict[str, Any]) -> None:
+    def _show_outcome(self, options: dict[str, Any]) -> None:
         campaign = ReplayCampaign.objects.filter(pk=options["outcome"]).first()
         if campaign is None:
             raise CommandError(f"There is no replay {options['outcome']}.", returncode=NOTHING_MATCHED)
@@ -80,10 +82,10 @@ class Command(BaseCommand):
         return done, campaign
 
     def _await(self, campaign: ReplayCampaign, seconds: float) -> campaigns.Outcomes:
-        """How a replay has ended, or how far it is after so many seconds."""
+        """Wait until a replay has ended, at most so many seconds; return its outcomes."""
         until = time.monotonic() + seconds
         while (outcomes := campaigns.outcomes(campaign.pk)).under_way and time.monotonic() < until:
-            time.sleep(LOOK_AGAIN)
+            time.sleep(POLL_INTERVAL)
         return outcomes
 
     def _show(
@@ -113,7 +115,7 @@ class Command(BaseCommand):
             self.stdout.write(str(outcomes))
         elif campaign:
             self.stdout.write(
-                f"How it ends: {command_line('replay_failures', '--outcome', campaign.pk, '--wait', 60)}"
+                f"See the outcome: {command_line('replay_failures', '--outcome', campaign.pk, '--wait', 60)}"
             )
         for consumer, count in sorted(preview.by_consumer.items()):
             self.stdout.write(f"  {count:>6}  {consumer}")

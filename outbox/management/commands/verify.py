@@ -22,33 +22,32 @@ from outbox.verification.examination import Finding, Repaired, Verdict, Verifica
 MISUSED = 2
 
 CLOCKS_DIFFER = dt.timedelta(hours=1)
-"""How much earlier than the end of restored data providers are asked about: its time is known roughly."""
+"""How long before the end of the restored data the comparison with providers begins: that time is
+approximate."""
 
 STYLES = {Verdict.OK: "green", Verdict.NOT_COMPARABLE: "dim"}
-"""All others are red."""
+"""The styles of verdicts; all others are red."""
 
 
 class Command(RichCommand):
     help = (
-        "Compares all that the system promises with what there is: orders, history, payments, messages, "
-        "notifications, dead letters, stock. Exits with 1 when something does not hold."
+        "Checks that all invariants hold: orders, history, payments, messages, notifications, dead letters, "
+        "stock. Exits with 1 if one does not hold."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--format", choices=["table", "json"], default="table")
-        parser.add_argument(
-            "--since", help="Only what has changed since: 2h, 3d, or a time like 2026-11-24T08:00."
-        )
+        parser.add_argument("--since", help="Only changes since then: 2h, 3d, or a time like 2026-11-24T08:00.")
         parser.add_argument("--providers", action="store_true", help="Compare with the providers' records too.")
         parser.add_argument(
             "--after-restore",
             metavar="TIME",
-            help="A backup was restored: the data ends at this time. Lets all processes know, and compares "
-            "with the providers since then. Once is enough; repeating it does no harm.",
+            help="A backup was restored whose data ends at this time. Notifies all processes, and compares "
+            "with the providers since then. Repeating it has no effect.",
         )
         parser.add_argument("--repair", action="store_true", help="Show what can be repaired safely, and how.")
-        parser.add_argument("--apply", action="store_true", help="With --repair: do it. Needs --reason.")
-        parser.add_argument("--reason", default="", help="Why; the next person reads it on the record.")
+        parser.add_argument("--apply", action="store_true", help="With --repair: repair it. Needs --reason.")
+        parser.add_argument("--reason", default="", help="The reason, which is stored with the repair.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check(options)
@@ -62,11 +61,11 @@ class Command(RichCommand):
         if options["repair"]:
             repaired = _repair(report, by, options)
         if options["format"] == "json":
-            self.stdout.write(json.dumps(_told(report, repaired, options), indent=2))
+            self.stdout.write(json.dumps(_as_json(report, repaired, options), indent=2))
         else:
             self._show(report, repaired, options)
         if not report.passed:
-            raise CommandError(f"Not as promised: {', '.join(report.failed)}.", returncode=1)
+            raise CommandError(f"Invariants that do not hold: {', '.join(report.failed)}.", returncode=1)
 
     def _show(self, report: VerificationReport, repaired: list[Repaired], options: dict[str, Any]) -> None:
         self.console.print(_table(report))
@@ -82,11 +81,11 @@ class Command(RichCommand):
 
 def _check(options: dict[str, Any]) -> None:
     if options["since"] and options["after_restore"]:
-        raise CommandError("--after-restore says since when, too; leave --since out.", returncode=MISUSED)
+        raise CommandError("--after-restore implies --since; omit --since.", returncode=MISUSED)
     if options["apply"] and not options["repair"]:
-        raise CommandError("--apply belongs to --repair.", returncode=MISUSED)
+        raise CommandError("--apply needs --repair.", returncode=MISUSED)
     if options["apply"] and not options["reason"].strip():
-        raise CommandError("Say why with --reason; the next person reads it on the record.", returncode=MISUSED)
+        raise CommandError("Give a --reason; it is stored with the repair.", returncode=MISUSED)
 
 
 def _since(options: dict[str, Any]) -> dt.datetime | None:
@@ -94,10 +93,10 @@ def _since(options: dict[str, Any]) -> dt.datetime | None:
 
 
 def _declare(data_until: dt.datetime, *, by: str) -> dt.datetime:
-    """Note the restore; from now on all processes look up what they may have forgotten."""
+    """Record the restore; all processes then look up at the providers what the database may have lost."""
     if data_until > clock.now():
         raise CommandError(
-            "--after-restore is the time at which the data ends, which has passed.", returncode=MISUSED
+            "--after-restore must be in the past: it is the time at which the data ends.", returncode=MISUSED
         )
     restores.declare(data_until, by=by)
     return data_until - CLOCKS_DIFFER
@@ -114,15 +113,15 @@ def _repair(report: VerificationReport, by: str, options: dict[str, Any]) -> lis
     try:
         return examination.repair(report, by=by, reason=options["reason"], apply=options["apply"])
     except (Transient, Permanent) as failure:
-        raise CommandError(f"A provider that has to be asked first does not answer: {failure}") from failure
+        raise CommandError(f"A provider that must be queried first does not answer: {failure}") from failure
 
 
-def _told(report: VerificationReport, repaired: list[Repaired], options: dict[str, Any]) -> dict[str, Any]:
-    told = report.as_json()
+def _as_json(report: VerificationReport, repaired: list[Repaired], options: dict[str, Any]) -> dict[str, Any]:
+    found = report.as_json()
     if options["repair"]:
         repairs = [dataclasses.asdict(one) for one in repaired]
-        told |= {"repairs": repairs, "applied": options["apply"]}
-    return told
+        found |= {"repairs": repairs, "applied": options["apply"]}
+    return found
 
 
 def _table(report: VerificationReport) -> Table:
@@ -139,5 +138,5 @@ def _table(report: VerificationReport) -> Table:
 
 def _offending(finding: Finding) -> Text:
     more = finding.count - len(finding.ids)
-    told = ", ".join(finding.ids) + (f" and {more} more" if more > 0 else "")
-    return Text(told or finding.note)
+    offending = ", ".join(finding.ids) + (f" and {more} more" if more > 0 else "")
+    return Text(offending or finding.note)

@@ -173,5 +173,5 @@ def test_a_view_that_would_go_on_showing_the_old_table_is_in_the_way():
 
 def test_a_dry_run_changes_nothing(capsys):
     call_command("partition_outbox", "--weekly", "--dry-run")
-    assert "Would divide outbox_outboxmessage, weekly" in capsys.readouterr().out
+    assert "Would partition outbox_outboxmessage, weekly" in capsys.readouterr().out
     assert shape() == SHAPE
