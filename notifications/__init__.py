@@ -1,6 +1,6 @@
 """
-E-mails, text messages and pushes that follow the events of orders.
+E-mails, text messages and push notifications about the events of orders.
 
-One row for each message and channel says what was sent, and a unique key keeps it single. Of orders this app
-sees `orders.contracts` and nothing else.
+One row for each message, channel and recipient records what was sent; a unique key prevents duplicates. From
+`orders`, this app imports `orders.contracts` only.
 """

@@ -1,4 +1,4 @@
-"""Windows on what customers were told, and the lever for what they want to hear."""
+"""Admin of notifications (read-only) and of customers' preferences."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ MAIL_HEADERS = {
     "form-action 'none'; frame-ancestors 'self'; sandbox",
     "X-Frame-Options": "SAMEORIGIN",
 }
-"""A mail shows its own styles and the pictures it carries; it runs, sends and loads nothing."""
+"""The policy for showing an e-mail: its own styles and embedded images are allowed, scripts and requests are
+not."""
 
 
 @admin.register(Notification)
 class NotificationAdmin(ReadOnlyAdmin):
-    """What was sent to whom. The HTML of a mail is shown in a frame that runs nothing and knows no session."""
+    """What was sent to whom. The HTML of an e-mail is shown in a sandboxed frame without a session."""
 
     list_display = ("number", "template", "channel", "recipient", "state", "attempts", "created", "sent")
     list_filter = ("channel", "status", "created_at")
     search_fields = ("order_number", "recipient", "order_id", "message_id", "provider_message_id")
-    search_help_text = (
-        "An order's number, a recipient, or the id of an order, a message or a provider, exactly."
-    )
+    search_help_text = "The exact order number, recipient, order id, message id or id at the provider."
     ordering = ("-created_at", "id")
     fieldsets = (
         (None, {"fields": ("order_number", "order_id", "message_id", "template", "channel", "recipient")}),
@@ -62,7 +61,7 @@ class NotificationAdmin(ReadOnlyAdmin):
                 )
             },
         ),
-        ("What was said", {"fields": ("subject", "text_as_sent", "mail")}),
+        ("Content", {"fields": ("subject", "text_as_sent", "mail")}),
     )
 
     @admin.display(description="order", ordering="order_number")
@@ -112,7 +111,7 @@ class NotificationAdmin(ReadOnlyAdmin):
         return [path("<int:pk>/mail/", view, name="notifications_notification_mail"), *super().get_urls()]
 
     def show_mail(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """The HTML of a mail as it was sent, under a policy of its own: ours would take its styles away."""
+        """Show the HTML of an e-mail as sent, with its own policy: that of the admin would block its styles."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         notification = Notification.objects.filter(pk=pk).exclude(html="").first()
@@ -123,11 +122,11 @@ class NotificationAdmin(ReadOnlyAdmin):
 
 @admin.register(Preference)
 class PreferenceAdmin(LongListAdmin):
-    """What a customer wants to hear. A change counts for what is written from then on."""
+    """Customers' preferences. A change applies to notifications created from then on."""
 
     list_display = ("email", "channel", "enabled")
     search_fields: ClassVar = ["email"]
-    search_help_text = "An e-mail address, in whatever case."
+    search_help_text = "The e-mail address, in upper or lower case."
     ordering = ("-id",)
 
     def matching(self, term: str) -> Q:

@@ -1,4 +1,4 @@
-"""The notifications app: hands its workflows and invariants over to the outbox."""
+"""The notifications app: registers its workflows and invariants with the outbox."""
 
 from django.apps import AppConfig
 

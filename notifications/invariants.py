@@ -1,6 +1,4 @@
-"""
-What notifications promises: every customer is told once, and what could not be told is visible.
-"""
+"""The invariants of notifications: every customer is notified once, and failed notifications are visible."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ def _at_the_provider(channel: Channel) -> Invariant:
 INVARIANTS = [
     Invariant(
         name="customers-are-told",
-        sentence="Every message for customers has a notification for each way the customer can be reached.",
+        sentence="Every message for customers has a notification for each channel with an address.",
         sql=missing.select(ORDER_NUMBER, missing.NEVER_WRITTEN_DOWN),
         values=missing.values,
         command="python manage.py verify --repair",
@@ -68,35 +66,35 @@ INVARIANTS = [
     ),
     Invariant(
         name="notifications-tell-of-messages",
-        sentence="Every notification tells of a message of its order, unless that has outlived its retention.",
+        sentence="Every notification is about a message of its order, unless that is older than the retention.",
         sql=f"""
-            SELECT DISTINCT told.order_number FROM notifications_notification AS told
-            LEFT JOIN outbox_outboxmessage AS message ON message.id = told.message_id
-            WHERE told.created_at >= %(since)s
+            SELECT DISTINCT notification.order_number FROM notifications_notification AS notification
+            LEFT JOIN outbox_outboxmessage AS message ON message.id = notification.message_id
+            WHERE notification.created_at >= %(since)s
               AND CASE WHEN message.id IS NULL
-                  THEN {uuid7.moment_in_sql("told.message_id")} > %(retained)s + %(skew)s
-                  ELSE message.key <> told.order_id::text OR message.event_name <> ALL(%(told)s) END
+                  THEN {uuid7.moment_in_sql("notification.message_id")} > %(retained)s + %(skew)s
+                  ELSE message.key <> notification.order_id::text OR message.event_name <> ALL(%(events)s) END
         """,  # noqa: S608 - names of our own
-        values=lambda: {"skew": LONGEST_SKEW, "told": missing.EVENTS},
+        values=lambda: {"skew": LONGEST_SKEW, "events": missing.EVENTS},
         command=TRACE,
     ),
     Invariant(
         name="failed-notifications-have-letters",
         sentence="Every notification that was given up has a dead letter of its channel.",
         sql="""
-            SELECT DISTINCT told.order_number FROM notifications_notification AS told
-            WHERE told.status = 'failed' AND told.created_at >= %(since)s
+            SELECT DISTINCT notification.order_number FROM notifications_notification AS notification
+            WHERE notification.status = 'failed' AND notification.created_at >= %(since)s
               AND NOT EXISTS (
                   SELECT FROM outbox_deadletter AS dead_letter
-                  WHERE dead_letter.message_id = told.message_id
-                    AND dead_letter.consumer = 'notifications.tasks.send_' || told.channel
+                  WHERE dead_letter.message_id = notification.message_id
+                    AND dead_letter.consumer = 'notifications.tasks.send_' || notification.channel
               )
         """,
         command=TRACE,
     ),
     Invariant(
         name="sent-notifications-name-their-record",
-        sentence="Every sent notification says when, has the provider's id, and leaves no outcome open.",
+        sentence="Every sent notification has a time and the provider's id, and its outcome is not open.",
         sql="""
             SELECT DISTINCT order_number FROM notifications_notification
             WHERE status = 'sent' AND created_at >= %(since)s
@@ -106,7 +104,7 @@ INVARIANTS = [
     ),
     Invariant(
         name="provider-ids-are-told-apart",
-        sentence="No two notifications of a channel claim the same record of the provider.",
+        sentence="No two notifications of a channel have the same id of the provider.",
         sql="""
             SELECT min(order_number) FROM notifications_notification
             WHERE status = 'sent' AND provider_message_id <> '' AND created_at >= %(since)s

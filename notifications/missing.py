@@ -1,8 +1,8 @@
 """
-Messages whose customer was not reached through a channel, and delivering them again.
+Finds missing notifications and redelivers their messages.
 
-What is under way is the outbox's business, which finds what is lost. Missing is what nothing is under way of:
-messages of the time before deliveries were written down, or whose delivery somebody deleted.
+The outbox detects lost deliveries. A notification is missing if no delivery of its message is under way,
+because the message is older than delivery rows or because somebody deleted the row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outbox import redelivery
 from outbox.verification.catalogue import Repair
 
 AFTER = dt.timedelta(minutes=5)
-"""How long a notification of a delivered message may be missing before somebody has to look."""
+"""How long a notification of a delivered message may be missing before that is a violation."""
 
 WORKFLOW = "notifications.workflows.by_{channel}"
 
@@ -33,14 +33,14 @@ CHANNELS = ", ".join(
 NEVER_WRITTEN_DOWN = """
     NOT EXISTS (
         SELECT FROM notifications_notification AS notification
-        WHERE notification.message_id = message.id AND notification.channel = way.channel
+        WHERE notification.message_id = message.id AND notification.channel = target.channel
     )
 """
 
 NEVER_ENDED = """
     EXISTS (
         SELECT FROM notifications_notification AS notification
-        WHERE notification.message_id = message.id AND notification.channel = way.channel
+        WHERE notification.message_id = message.id AND notification.channel = target.channel
           AND notification.status IN ('pending', 'sending')
           AND (notification.lease_until IS NULL OR notification.lease_until < now())
     )
@@ -48,34 +48,34 @@ NEVER_ENDED = """
 
 
 def select(columns: str, is_missing: str) -> str:
-    """SQL for the messages and channels of which a notification is missing, and nothing is under way."""
+    """Return SQL for the messages and channels without a notification and without a delivery under way."""
     return f"""
         SELECT DISTINCT {columns} FROM outbox_outboxmessage AS message
-        CROSS JOIN LATERAL (VALUES {CHANNELS}) AS way (channel, workflow, address)
-        WHERE message.event_name = ANY(%(told)s) AND message.created_at >= %(since)s
+        CROSS JOIN LATERAL (VALUES {CHANNELS}) AS target (channel, workflow, address)
+        WHERE message.event_name = ANY(%(events)s) AND message.created_at >= %(since)s
           AND message.status = 'published' AND message.published_at < now() - %(missing)s
-          AND btrim(way.address) <> ''
+          AND btrim(target.address) <> ''
           AND {is_missing}
           AND NOT EXISTS (
               SELECT FROM outbox_delivery AS delivery
-              WHERE delivery.message_id = message.id AND delivery.workflow = way.workflow
+              WHERE delivery.message_id = message.id AND delivery.workflow = target.workflow
           )
           AND NOT EXISTS (
               SELECT FROM outbox_deadletter AS dead_letter
-              WHERE dead_letter.message_id = message.id AND dead_letter.workflow IN ('', way.workflow)
+              WHERE dead_letter.message_id = message.id AND dead_letter.workflow IN ('', target.workflow)
                 AND dead_letter.resolution IN ('open', 'discarded')
           )
     """  # noqa: S608 - names of our own
 
 
 def values() -> dict[str, Any]:
-    """What `select` needs, but for `since`."""
-    return {"missing": AFTER, "told": EVENTS}
+    """Return the parameters of `select`, except `since`."""
+    return {"missing": AFTER, "events": EVENTS}
 
 
 def _deliver_again(order_number: str) -> str:
-    """Deliver the messages of an order again to the channels of which a notification is missing."""
-    found = select("message.id, way.workflow", f"({NEVER_WRITTEN_DOWN} OR {NEVER_ENDED})")
+    """Redeliver the messages of an order to the channels whose notification is missing."""
+    found = select("message.id, target.workflow", f"({NEVER_WRITTEN_DOWN} OR {NEVER_ENDED})")
     with connection.cursor() as cursor:
         cursor.execute(
             f"{found} AND message.payload ->> 'order_number' = %(number)s",

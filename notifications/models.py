@@ -1,4 +1,4 @@
-"""What customers are told, through which channel, and whether they want to hear it."""
+"""Notifications, their channels, and the preferences of customers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outbox.database.statements import columns
 
 
 class Channel(models.TextChoices):
-    """The ways to reach a customer. Each has its own queue, breaker and task."""
+    """The channels to reach a customer. Each has its own queue, breaker and task."""
 
     EMAIL = "email", "e-mail"
     SMS = "sms", "SMS"
@@ -24,15 +24,15 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
     """Selections of notifications, and the claim that guards a send."""
 
     def unfinished(self) -> NotificationQuerySet:
-        """Those that are still to be sent."""
+        """Return the notifications that are still to be sent."""
         return self.filter(status__in=[Notification.Status.PENDING, Notification.Status.SENDING])
 
     def claim(self, pk: int, *, lease: dt.timedelta) -> Notification | None:
         """
-        Take a notification for one try, or return None when it is done or somebody holds it.
+        Claim a notification for one try; return None if it is done or another worker holds it.
 
-        The version that comes back is the fencing token. `was_open` on the result says whether an
-        earlier try may have reached the provider; from now on this one may have, too.
+        The returned version is the fencing token. `was_open` on the result is True if an earlier try may have
+        reached the provider; after the claim this try may have as well.
         """
         values: dict[str, Any] = {
             "pk": pk,
@@ -70,9 +70,9 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 
     def write_claimed(self, *, lease: dt.timedelta, **known: Any) -> Notification | None:
         """
-        Write a notification down as taken for its first try; None if it was written down before.
+        Insert a notification that is claimed for its first try; return None if it exists already.
 
-        One statement, because that is how nearly all notifications begin.
+        One statement, because nearly all notifications begin this way.
         """
         values: dict[str, Any] = known | {"lease": lease}
         with connection.cursor() as cursor:
@@ -98,7 +98,7 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 
 
 class Notification(models.Model):
-    """One text for one recipient through one channel, because of one message. Never sent twice knowingly."""
+    """One text for one recipient through one channel, about one message. Never knowingly sent twice."""
 
     class Status(models.TextChoices):
         PENDING = "pending", "pending"
@@ -133,7 +133,7 @@ class Notification(models.Model):
     was_open: bool
     """Set by `claim` and `write_claimed` only."""
     was_abandoned: bool = False
-    """Set by `claim`: whether the worker that held it before never gave it back."""
+    """Set by `claim`: whether the previous worker never released it."""
 
     class Meta:
         constraints: ClassVar = [
@@ -175,7 +175,7 @@ class Notification(models.Model):
 
 
 class Preference(models.Model):
-    """Whether a customer wants to hear through a channel. Without a row they do."""
+    """Whether a customer wants notifications through a channel. Without a row they do."""
 
     email = models.EmailField(help_text="The customer's e-mail address, whatever the channel.")
     channel = models.CharField(max_length=10, choices=Channel)

@@ -1,16 +1,16 @@
-"""Amounts as customers read them. How many decimals a currency has is in `orders.contracts.currencies`."""
+"""Formats amounts for customers. `orders.contracts.currencies` knows the decimals of each currency."""
 
 from __future__ import annotations
 
 from orders.contracts.currencies import digits, written
 
 SYMBOLS = {"GBP": "£", "EUR": "€", "USD": "$", "JPY": "¥"}
-"""Of currencies that readers of English texts recognise; all others are named by their code."""
+"""The symbols that readers of English texts recognise; other currencies are written with their code."""
 
 
 def format_amount(minor: int, currency: str) -> str:
     """
-    Write an amount of minor units, such as `£1,234.50`, `¥500` or `12.500 KWD`.
+    Format an amount in minor units, for example as `£1,234.50`, `¥500` or `12.500 KWD`.
 
     A negative amount has its sign in front of the symbol.
     """

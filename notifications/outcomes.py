@@ -1,4 +1,4 @@
-"""What notifications say of the work behind dead letters: whether the customer has been notified by now."""
+"""Tells the outbox whether the work behind a dead letter is done: whether the customer has been notified."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """
-What notifications needs from the outside, and how the outside may fail.
+The interface of channel adapters, and their errors.
 
-A `Transient` call reached nobody and may be repeated; after `OutcomeUnknown` nobody knows.
+After a `Transient` error nothing was sent, so the call may be repeated. After `OutcomeUnknown` it may have been
+sent.
 """
 
 from __future__ import annotations
@@ -19,35 +20,35 @@ class RecipientRefused(Permanent):
 
 
 class RequestRefused(Permanent):
-    """The provider refuses the request itself: a forbidden sender, a malformed text."""
+    """The provider refuses the request, for example because of a forbidden sender or a malformed text."""
 
 
 class RecipientDeferred(Transient):
-    """The provider does not deliver to this recipient now; others are not concerned."""
+    """The provider does not deliver to this recipient now. Other recipients are not affected."""
 
 
 class OutcomeUnknown(Transient):
-    """The provider may or may not have taken the notification."""
+    """The provider may or may not have accepted the notification."""
 
 
 class ChannelAdapter(Protocol):
-    """One way to reach customers."""
+    """The adapter of one channel."""
 
     can_look_up: bool
-    """Whether the provider says what it has taken, so that `find` finds it."""
+    """Whether the provider lists accepted notifications, so that `find` can look them up."""
 
     def send(self, notification: Notification) -> str:
         """
-        Hand the notification to the provider and return the provider's id for it.
+        Send the notification to the provider and return the provider's id for it.
 
         Raises:
-            RecipientRefused: never try this recipient again.
-            RequestRefused: trying again cannot help.
-            OutcomeUnknown: the answer was lost.
-            outbox.resilience.Transient: nothing was sent; the same call may be repeated.
+            RecipientRefused: if this recipient must never be tried again.
+            RequestRefused: if trying again cannot help.
+            OutcomeUnknown: if the response was lost.
+            outbox.resilience.Transient: if nothing was sent; the same call may be repeated.
         """
         ...
 
     def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
-        """The provider's ids of what may have been sent since then; none where it cannot be asked."""
+        """Return the provider's ids of matching notifications since then; empty if it has no look-up."""
         ...

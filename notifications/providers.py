@@ -1,8 +1,8 @@
 """
-What the providers themselves say was sent, compared with what we wrote down.
+Compares our notifications with the providers' own records.
 
-Twilio has a list. SMTP and FCM have none and cannot be compared, except in front of the sandbox, whose
-mailbox tells what arrived.
+Twilio has a list. SMTP and FCM have none and cannot be compared, except with the sandbox, whose mailbox lists
+what arrived.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 def missing(channel: Channel, sent: list[Row], snapshot: Snapshot) -> Iterable[str]:
     """
-    The orders of those notifications in `sent` that the provider of their channel knows nothing of.
+    Return the orders of those notifications in `sent` that are missing in the provider's list.
 
     Raises:
-        NotComparable: if that provider keeps no list of what it took.
+        NotComparable: if the provider of the channel has no list.
     """
     if channel is not Channel.SMS and not _is_sandbox(channel):
         raise NotComparable("the provider keeps no list")
@@ -40,7 +40,7 @@ def missing(channel: Channel, sent: list[Row], snapshot: Snapshot) -> Iterable[s
 
 
 def _taken(channel: Channel, since: dt.datetime | None) -> Iterator[str]:
-    """The provider's ids of what it took since then."""
+    """The provider's ids of the notifications it has accepted since then."""
     if channel is Channel.SMS:
         adapter = channels.get(Channel.SMS)
         assert isinstance(adapter, SmsChannel)
@@ -49,7 +49,7 @@ def _taken(channel: Channel, since: dt.datetime | None) -> Iterator[str]:
 
 
 def _is_sandbox(channel: Channel) -> bool:
-    """Whether the channel ends in the sandbox of this machine."""
+    """Whether the channel is connected to the sandbox on this machine."""
     real_push = settings.FCM_API_BASE.startswith(GOOGLE)
     own = settings.EMAIL_HOST in HERE if channel is Channel.EMAIL else not real_push
     return bool(settings.SANDBOX_URL) and own

@@ -1,4 +1,4 @@
-"""An event as the text a customer reads."""
+"""Renders events as texts for customers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TEMPLATES: dict[type[OrderEvent], str] = {
     OrderCancelled: "cancelled",
     OrderRefunded: "refunded",
 }
-"""The events that notify, and the folder of each one's texts."""
+"""The events that notify customers, and the folder with the texts of each."""
 
 LONGEST_SUBJECT = 200
 LONGEST_SHORT = 459
-"""Three parts of a text message; longer ones are cut."""
+"""Three segments of a text message; longer texts are truncated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """What is sent. A channel without HTML has none."""
+    """The rendered texts. `html` is empty for channels without HTML."""
 
     subject: str
     text: str

@@ -1,4 +1,4 @@
-"""When notifications are deleted."""
+"""Selects the notifications that may be deleted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from outbox.models import DeadLetter, OutboxMessage
 
 def spent(now: dt.datetime) -> QuerySet[Notification]:
     """
-    Notifications older than `NOTIFICATION_RETENTION_DAYS` that have ended.
+    Return notifications that have ended and are older than `NOTIFICATION_RETENTION_DAYS`.
 
-    One is never deleted before its message, of which it would be sent again, or while it may be replayed.
+    A notification is kept as long as its message, which would send it again, and as long as it may be replayed.
     """
     before = now - dt.timedelta(days=settings.NOTIFICATION_RETENTION_DAYS)
     about = OuterRef("message_id")

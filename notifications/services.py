@@ -1,6 +1,4 @@
-"""
-Sending what customers are told: claim, call between the transactions, note what came of it.
-"""
+"""Sends notifications: claims one, calls the provider between transactions, and records the result."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ from outbox.resilience import NotNow, Permanent, Transient
 from outbox.worker import losses
 
 LEASE = dt.timedelta(seconds=25)
-"""Longer than the hard time limit of a task: whoever still runs still holds its claim."""
+"""Longer than the hard time limit of a task, so a running task always holds its claim."""
 
 ENTERED_WITHIN = dt.timedelta(days=1)
-"""How long after a restore an order's messages may still repeat what was said in the forgotten time."""
+"""How long after a restore an order's messages may repeat notifications from the lost time."""
 
 ADDRESSES = {
     Channel.EMAIL: "customer_email",
@@ -38,24 +36,24 @@ ADDRESSES = {
 
 
 class HeldAfterRestore(Permanent):
-    """A notification may have been sent in a time that the database has forgotten; a person decides."""
+    """A notification may have been sent in the time that a restore has lost; a person decides."""
 
 
 def address_of(event: OrderEvent, channel: str) -> str:
-    """Where the customer is reached through `channel`; empty if they are not."""
+    """Return the customer's address for `channel`; empty if there is none."""
     return str(getattr(event, ADDRESSES[Channel(channel)])).strip()
 
 
 def deliver(*, channel: str, message_id: str) -> bool:
     """
-    Tell the customer through one channel what the message says; return False if there is nothing to do.
+    Notify the customer of a message through one channel; return False if there is nothing to do.
 
     Raises:
         NotNow: while another worker holds the notification.
-        outbox.resilience.Transient: if the provider could not take it now.
-        outbox.resilience.Permanent: if the provider never will.
+        outbox.resilience.Transient: if the provider cannot accept it now.
+        outbox.resilience.Permanent: if the provider will never accept it.
     """
-    event, is_wanted, told_since = _read(message_id, channel=channel)
+    event, is_wanted, sent_since = _read(message_id, channel=channel)
     recipient = address_of(event, channel)
     if not recipient:
         return False
@@ -64,10 +62,10 @@ def deliver(*, channel: str, message_id: str) -> bool:
         return False
     crash_points.reached("notification.claimed")
     adapter = channels.get(channel)
-    with _noting_failure(claimed):
-        provider_message_id = _sent_before(adapter, claimed, since=told_since)
+    with _recording_failure(claimed):
+        provider_message_id = _sent_before(adapter, claimed, since=sent_since)
         if not provider_message_id:
-            if told_since:
+            if sent_since:
                 _hold_back(claimed)
             provider_message_id = adapter.send(claimed)
     crash_points.reached("notification.answered")
@@ -75,7 +73,7 @@ def deliver(*, channel: str, message_id: str) -> bool:
 
 
 def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
-    """Mark what was given up, in the transaction that buries its message. The order is not touched."""
+    """Mark a notification as failed, in the transaction that buries its message. The order does not change."""
     try:
         message = uuid.UUID(message_id)
     except ValueError:
@@ -87,13 +85,13 @@ def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
 
 def _read(message_id: str, *, channel: str) -> tuple[OrderEvent, bool, dt.datetime | None]:
     """
-    What the message says, and whether its customer wants to hear it through this channel.
+    Return the event, whether its customer wants notifications through this channel, and `sent_since`.
 
-    Of an order from before a restore also since when it may have been said without the database knowing: an
-    order's later messages may have gone out under other ids.
+    `sent_since` is set for an order from before a restore: since then, the notification may have been sent
+    without a record in the database, because later messages of the order may have had other ids.
 
     Raises:
-        OutboxMessage.DoesNotExist: if the message has outlived its retention.
+        OutboxMessage.DoesNotExist: if the message was pruned.
     """
     with connection.cursor() as cursor:
         values: dict[str, Any] = {"message_id": message_id, "channel": str(channel), "span": ENTERED_WITHIN}
@@ -101,13 +99,13 @@ def _read(message_id: str, *, channel: str) -> tuple[OrderEvent, bool, dt.dateti
         row = cursor.fetchone()
     if row is None:
         raise OutboxMessage.DoesNotExist(f"there is no message {message_id}")
-    name, version, payload, is_wanted, told_since = row
+    name, version, payload, is_wanted, sent_since = row
     event = registry.load(name, version, payload)
     assert isinstance(event, OrderEvent)
-    return event, is_wanted, told_since
+    return event, is_wanted, sent_since
 
 
-# The comparison of addresses is as the index has it.
+# The addresses are compared as in the index.
 READ = f"""
 SELECT event_name, event_version, payload::json, NOT EXISTS (
     SELECT FROM {Preference._meta.db_table} AS preference
@@ -126,7 +124,7 @@ FROM {OutboxMessage._meta.db_table} AS message WHERE message.id = %(message_id)s
 def _claim(
     event: OrderEvent, is_wanted: bool, *, channel: str, message_id: str, recipient: str
 ) -> Notification | None:
-    """Take the notification for one try, after writing it down if this is the first."""
+    """Claim the notification for one try; create it if this is the first try."""
     which = {"message_id": message_id, "channel": channel, "recipient": recipient}
     written = _describe(event, channel=channel)
     if is_wanted:
@@ -140,7 +138,7 @@ def _claim(
             return None
         claimed = Notification.objects.claim(notification.pk, lease=LEASE)
         if claimed and claimed.was_abandoned:
-            losses.found_abandoned()  # in the same transaction, so that whoever dies after the claim is counted
+            losses.found_abandoned()  # in the same transaction: a worker that dies after the claim is counted
         if claimed:
             return claimed
         held = Notification.objects.filter(
@@ -148,14 +146,14 @@ def _claim(
         )
         rest = held.values_list(F("lease_until") - Now(), flat=True).first()
     if rest is not None:
-        # Saying that it is done would lose it if that worker has died.
+        # Returning False would lose the notification if that worker has died.
         rest = max(rest, dt.timedelta(seconds=1))
         raise NotNow(f"another worker is sending {notification}", retry_after=rest)
     return None
 
 
 def _given_up(notification: Notification) -> bool:
-    """Whether it failed for good and nobody replayed it: a stray copy of its message must not try again."""
+    """Whether it was given up and not replayed: another copy of its message must not try again."""
     if notification.status != Notification.Status.FAILED:
         return False
     dead_letters = DeadLetter.objects.filter(
@@ -166,7 +164,7 @@ def _given_up(notification: Notification) -> bool:
 
 
 def _suppress(which: dict[str, str], written: dict[str, str]) -> None:
-    """Write down that the customer did not want to hear it, unless it was begun when they did."""
+    """Record that the customer does not want it, unless it was begun before they opted out."""
     _, is_new = Notification.objects.get_or_create(
         **which, defaults={**written, "status": Notification.Status.SUPPRESSED}
     )
@@ -187,7 +185,7 @@ def _describe(event: OrderEvent, *, channel: str) -> dict[str, str]:
 
 
 def _sent_before(adapter: ports.ChannelAdapter, claimed: Notification, *, since: dt.datetime | None) -> str:
-    """The provider's id of what was sent without our knowing, by an earlier try or before a restore."""
+    """The provider's id of a notification sent without a record, by an earlier try or before a restore."""
     if not claimed.was_open and not since:
         return ""
     found = adapter.find(claimed, since=min(since or claimed.created_at, claimed.created_at))
@@ -202,15 +200,15 @@ def _sent_before(adapter: ports.ChannelAdapter, claimed: Notification, *, since:
 
 def _hold_back(claimed: Notification) -> None:
     """
-    Let a person decide whether to send what may have been sent before a restore, where nobody can be asked.
+    Let a person decide about a notification that may have been sent before a restore, without a look-up.
 
     Raises:
-        HeldAfterRestore: unless settings or that person say that it is to be sent.
+        HeldAfterRestore: unless the settings or that person allow to send it.
     """
     if settings.NOTIFICATIONS_AFTER_RESTORE == "send" or channels.get(claimed.channel).can_look_up:
         return
     if not Restore.objects.filter(is_failover=False, noted_at__gt=Now() - Value(ENTERED_WITHIN)).exists():
-        return  # a standby took over: what the last seconds sent may be sent again, as after a crash
+        return  # a standby took over: notifications of the last seconds may be sent again, as after a crash
     held = DeadLetter.objects.filter(
         message_id=claimed.message_id,
         consumer=f"notifications.tasks.send_{claimed.channel}",
@@ -218,8 +216,8 @@ def _hold_back(claimed: Notification) -> None:
     )
     if not held.exclude(resolution__in=[DeadLetter.Resolution.OPEN, DeadLetter.Resolution.DISCARDED]).exists():
         raise HeldAfterRestore(
-            f"{claimed} may have been sent before the database was restored, and nobody can be asked: "
-            "replay to send it, discard to leave it"
+            f"{claimed} may have been sent before the database was restored, and the provider has no look-up: "
+            "replay to send it, discard to skip it"
         )
 
 
@@ -246,13 +244,13 @@ WHERE id = %(id)s AND version = %(version)s
 
 
 @contextlib.contextmanager
-def _noting_failure(claimed: Notification) -> Iterator[None]:
-    """Let go of the claim when the call fails, with what is known about whether it reached the provider."""
+def _recording_failure(claimed: Notification) -> Iterator[None]:
+    """Release the claim if the call fails, and record whether it may have reached the provider."""
     try:
         yield
     except BaseException as failure:
         crash_points.reached("notification.call_failed")
-        # An open outcome stays open until a look-up or a success settles it.
+        # An open outcome stays open until a look-up or a success resolves it.
         unsent = isinstance(failure, Permanent | Transient) and not isinstance(failure, ports.OutcomeUnknown)
         unknown = isinstance(failure.__cause__, ports.OutcomeUnknown)  # the breaker wraps what opened it
         Notification.objects.filter(pk=claimed.pk, version=claimed.version).update(

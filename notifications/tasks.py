@@ -1,4 +1,4 @@
-"""One task per channel: ids in, one call into `services`, a named policy. Each has its own queue."""
+"""One task per channel, each with its own queue: takes ids, calls `services` and has a retry policy."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def send_push(*, message_id: str, order_id: str, **_: Any) -> bool:
 
 @shared_task(ignore_result=True, acks_late=False)
 def sweep(**_: Any) -> None:
-    """Do nothing: a beat of the last version asks for this. What is lost is found by the outbox's own sweep."""
+    """Do nothing. A beat of the previous version still schedules it; the outbox's sweep has replaced it."""

@@ -1,9 +1,8 @@
 """
-Which notifications follow an event: a message in, a Celery canvas out. Only the relay starts them.
+The workflows that notify customers. Each takes a message and returns a canvas; only the relay starts them.
 
-The events that notify are those that `rendering` has texts for.
-
-Each channel is a workflow of its own, so that one that waits, fails or is replayed starts no other.
+Customers are notified of the events for which `rendering` has texts. Each channel is a separate workflow, so
+one that waits, fails or is replayed does not affect the others.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def by_push(message: Message) -> Signature | None:
 
 
 def _send(task: Any, message: Message, channel: Channel) -> Signature | None:
-    """Tell the customer, if they gave an address of this kind."""
+    """Return the canvas that notifies the customer, or None without an address for the channel."""
     event = message.event
     assert isinstance(event, OrderEvent)
     if not services.address_of(event, channel):

@@ -1,4 +1,4 @@
-"""The channels' adapters: one instance per process, built when it is first needed."""
+"""The adapters of the channels: one instance per process, created at the first use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ADAPTERS = {
 
 @functools.cache
 def get(channel: str) -> ports.ChannelAdapter:
-    """The adapter of `channel`."""
+    """Return the adapter of `channel`."""
     made: ports.ChannelAdapter = import_string(ADAPTERS[Channel(channel)])()
     return made
 
 
 def forget(**_: object) -> None:
-    """Build the adapters anew at their next use: settings have changed."""
+    """Recreate the adapters at their next use, because settings have changed."""
     get.cache_clear()
 
 

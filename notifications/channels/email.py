@@ -24,13 +24,13 @@ from outbox.resilience import CredentialsRefused, Outage, SettingsRefused, Trans
 SERVICE_NOT_AVAILABLE = 421
 
 UNAUTHORISED = frozenset({530, 534, 535, 538})
-"""Replies that ask for other credentials, whatever they answer (RFC 4954, section 6)."""
+"""Replies that ask for other credentials, to whatever command (RFC 4954, section 6)."""
 
 TOO_LARGE = 552
-"""A reply to the sender that speaks of the mail, whose size is declared with it (RFC 1870)."""
+"""A reply to MAIL FROM that concerns the size of the mail, which is declared with it (RFC 1870)."""
 
 QUOTED_PAIR = re.compile(r"\\(.)")
-"""A character of a quoted mailbox that stands for itself (RFC 5321, section 4.1.2)."""
+"""An escaped character of a quoted mailbox (RFC 5321, section 4.1.2)."""
 
 OF_SENDER = re.compile(
     r"\b5\.(1\.[78]|7\.(26|27|54|57|60|64))\b|\bsender (address|verify|is not)\b|\bnot owned by user\b"
@@ -38,12 +38,12 @@ OF_SENDER = re.compile(
     r"|\brelay(ing)? (access )?(is )?(denied|not (permitted|allowed)|prohibited)",
     re.IGNORECASE,
 )
-"""How servers refuse a sender, or to relay for us, at whatever step: Postfix, Exim, Sendmail, qmail, Exchange,
-SES; codes of RFC 3463 and 7372. Many do so in reply to the recipient."""
+"""Texts with which Postfix, Exim, Sendmail, qmail, Exchange and SES refuse a sender or refuse to relay, and
+codes of RFC 3463 and 7372. Many servers send them in reply to the recipient."""
 
 
 class EmailChannel:
-    """`notifications.ports.ChannelAdapter` over SMTP. Sent again, a mail has the same Message-ID."""
+    """`notifications.ports.ChannelAdapter` over SMTP. A mail that is sent again has the same Message-ID."""
 
     can_look_up = False
 
@@ -57,23 +57,23 @@ class EmailChannel:
         return str(mail.extra_headers["Message-ID"])
 
     def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
-        """Nothing: a mail server cannot be asked what it has taken."""
+        """Return nothing: a mail server has no look-up."""
         return []
 
 
 def ascii_address(address: str) -> str:
     """
-    The address as mail servers take it, its domain as IDNA 2008 has it.
+    Return the address in ASCII, its domain encoded with IDNA 2008.
 
-    Python and Django follow IDNA 2003, which makes another domain of one with `ß` or `ς`, and drop joiners.
+    Python and Django follow IDNA 2003, which maps domains with `ß` or `ς` to other domains and drops joiners.
 
     Raises:
-        RecipientRefused: if it has no such form, or another meaning; the mail would go to somebody else.
+        RecipientRefused: if there is no such form, or if the mail could go to somebody else.
     """
     mailbox, at, domain = address.rpartition("@")
     try:
         if not mailbox.isascii():
-            raise RecipientRefused("this address needs SMTPUTF8, which is not spoken here")
+            raise RecipientRefused("this address needs SMTPUTF8, which is not supported")
         ascii_domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
     except idna.IDNAError as invalid:
         raise RecipientRefused("the domain of this address is not valid (IDNA 2008)") from invalid
@@ -83,22 +83,22 @@ def ascii_address(address: str) -> str:
 
 def _check_mailbox(mailbox: str, domain: str) -> None:
     """
-    Check that the mail goes to the mailbox as it is written, but for quotes that it does not need.
+    Check that Django does not change the mailbox, except for unnecessary quotes.
 
-    Django reads addresses anew, and decodes what looks like an encoded word of a header (RFC 2047): the mailbox
-    `=?utf-8?q?eve?=` would become `eve`.
+    Django parses addresses again and decodes encoded words (RFC 2047): the mailbox `=?utf-8?q?eve?=` would
+    become `eve`.
     """
     bare = QUOTED_PAIR.sub(r"\1", mailbox[1:-1]) if mailbox.startswith('"') else mailbox
     try:
         goes_to = sanitize_address(mailbox + domain, "utf-8")
     except (ValueError, RecursionError) as malformed:
-        raise RecipientRefused("this is no address mail can go to") from malformed
+        raise RecipientRefused("this is not a valid address") from malformed
     if not bare or goes_to not in (mailbox + domain, bare + domain):
         raise RecipientRefused("the mailbox of this address can be read in more than one way")
 
 
 def compose(notification: Notification) -> EmailMultiAlternatives:
-    """The mail, the same at every try."""
+    """Return the mail; it is the same at every try."""
     mail = EmailMultiAlternatives(
         subject=notification.subject,
         body=notification.text,
@@ -117,13 +117,13 @@ def compose(notification: Notification) -> EmailMultiAlternatives:
 
 
 def message_id_of(notification: Notification) -> str:
-    """The same at every try; short enough not to be folded, which some readers take for another id."""
+    """Return the Message-ID: the same at every try, and too short to be folded, which confuses some clients."""
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
     return f"<{notification.pk}.{notification.message_id.hex}@{domain}>"
 
 
 def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
-    """Submit the mail; a delay of its recipient is returned, since it says nothing about the server."""
+    """Submit the mail. A deferred recipient is returned, not raised: the breaker must not count it."""
     mail.connection = _opened()
     try:
         mail.send()
@@ -131,16 +131,16 @@ def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
         recipient, (code, reason) = next(iter(refused.recipients.items()))
         _check_of_all(code, reason, recipient, refused)
         if code < 500:
-            return RecipientDeferred(f"the mail server answered {_said(code, reason)}")
-        raise RecipientRefused(f"the mail server answered {_said(code, reason)}") from refused
+            return RecipientDeferred(f"the mail server answered {_reply(code, reason)}")
+        raise RecipientRefused(f"the mail server answered {_reply(code, reason)}") from refused
     except smtplib.SMTPSenderRefused as refused:
-        answer = f"the mail server answered {_said(refused.smtp_code, refused.smtp_error)}"
+        answer = f"the mail server answered {_reply(refused.smtp_code, refused.smtp_error)}"
         _check_of_all(refused.smtp_code, refused.smtp_error, mail.to[0], refused)
         if refused.smtp_code == TOO_LARGE:
             raise RequestRefused(answer) from refused
         raise _sender_refused(refused.smtp_code) if refused.smtp_code >= 500 else Outage(answer) from refused
     except smtplib.SMTPResponseException as failure:
-        answer = f"the mail server answered {_said(failure.smtp_code, failure.smtp_error)}"
+        answer = f"the mail server answered {_reply(failure.smtp_code, failure.smtp_error)}"
         _check_of_all(failure.smtp_code, failure.smtp_error, mail.to[0], failure)
         if 400 <= failure.smtp_code < 500:
             raise Transient(answer) from failure
@@ -149,10 +149,10 @@ def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
         raise OutcomeUnknown(answer) from failure
     except (smtplib.SMTPException, OSError) as failure:
         raise OutcomeUnknown(f"the connection to the mail server broke: {type(failure).__name__}") from failure
-    except binascii.Error as unreadable:  # what the server asks for when we log in
+    except binascii.Error as unreadable:  # a malformed challenge during the login
         raise OutcomeUnknown("the mail server's answer cannot be read") from unreadable
     except ValueError as malformed:
-        raise RecipientRefused(f"this is no address mail can go to: {malformed}") from malformed
+        raise RecipientRefused(f"this is not a valid address: {malformed}") from malformed
     finally:
         with contextlib.suppress(smtplib.SMTPException, OSError):
             mail.connection.close()
@@ -161,43 +161,43 @@ def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
 
 def _opened() -> BaseEmailBackend:
     """
-    A connection to the mail server. What goes wrong until then says nothing about any mail.
+    Open a connection to the mail server. Errors here do not depend on the mail.
 
     Raises:
-        outbox.resilience.Outage: if there is none, or it does not take our settings.
+        outbox.resilience.Outage: if there is no connection, or the server refuses our settings.
     """
     if "@" not in parseaddr(settings.DEFAULT_FROM_EMAIL)[1]:
-        raise SettingsRefused("our sender is no address", settings="DEFAULT_FROM_EMAIL")
+        raise SettingsRefused("our sender is not a valid address", settings="DEFAULT_FROM_EMAIL")
     server: BaseEmailBackend = get_connection()
     try:
         server.open()
     except smtplib.SMTPNotSupportedError as failure:
-        raise _refused("that it does not know AUTH or STARTTLS") from failure
+        raise _refused("that it does not support AUTH or STARTTLS") from failure
     except smtplib.SMTPResponseException as failure:
         if failure.smtp_code in UNAUTHORISED or (
             isinstance(failure, smtplib.SMTPAuthenticationError) and failure.smtp_code >= 500
         ):
             raise _refused(failure.smtp_code) from failure
-        raise Outage(f"the mail server answered {_said(failure.smtp_code, failure.smtp_error)}") from failure
+        raise Outage(f"the mail server answered {_reply(failure.smtp_code, failure.smtp_error)}") from failure
     except ssl.SSLCertVerificationError as failure:
         raise Outage(f"the mail server's certificate is not valid: {failure.verify_message}") from failure
     except (smtplib.SMTPException, OSError) as failure:
         raise Outage(f"the mail server does not answer: {type(failure).__name__}") from failure
     except UnicodeError as unusable:
-        what = "the mail server was not asked, its name or our account there cannot be written in ASCII"
+        what = "the mail server's name or our account name cannot be written in ASCII, so nothing was sent"
         raise SettingsRefused(what, settings="EMAIL_URL") from unusable
     return server
 
 
 def _check_of_all(code: int, reason: bytes | str, recipient: str, failure: Exception) -> None:
     """
-    Check that a reply speaks of this mail, not of all.
+    Check that a reply concerns this mail, not all mails.
 
     Raises:
-        outbox.resilience.Outage: if the server closes, or takes nothing from us.
+        outbox.resilience.Outage: if the server closes, or accepts nothing from us.
     """
     if code == SERVICE_NOT_AVAILABLE:
-        raise Outage(f"the mail server answered {_said(code, reason)}") from failure
+        raise Outage(f"the mail server answered {_reply(code, reason)}") from failure
     if code in UNAUTHORISED:
         raise _refused(code) from failure
     if code >= 500 and OF_SENDER.search(_without(recipient, _text(reason))):
@@ -205,7 +205,7 @@ def _check_of_all(code: int, reason: bytes | str, recipient: str, failure: Excep
 
 
 def _without(recipient: str, reply: str) -> str:
-    """A reply without the recipient, who must not be able to make it say something about us."""
+    """A reply without the recipient, whose address must not be mistaken for a refusal of our sender."""
     for part in (recipient, *recipient.rsplit("@", 1)):
         reply = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", " ", reply, flags=re.IGNORECASE)
     return re.sub(r"<[^>]*>", " ", reply)
@@ -213,7 +213,7 @@ def _without(recipient: str, reply: str) -> str:
 
 def _sender_refused(code: int) -> SettingsRefused:
     return SettingsRefused(
-        f"the mail server does not take our sender (it answered {code})",
+        f"the mail server rejects our sender (it answered {code})",
         settings="DEFAULT_FROM_EMAIL, or the account in EMAIL_URL",
     )
 
@@ -222,7 +222,7 @@ def _refused(answer: object) -> CredentialsRefused:
     return CredentialsRefused("the mail server", settings="EMAIL_URL", answer=answer)
 
 
-def _said(code: int, reason: bytes | str) -> str:
+def _reply(code: int, reason: bytes | str) -> str:
     return f"{code} {_text(reason)}"
 
 

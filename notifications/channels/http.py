@@ -1,4 +1,4 @@
-"""How failures of an HTTP call to a provider are told apart."""
+"""Classifies the failures of HTTP calls to providers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ NO_ADDRESS = (
 
 def failure_of(provider: str, failure: requests.exceptions.RequestException, *, address: str) -> Transient:
     """
-    An `Outage` if the provider was never reached, else `OutcomeUnknown`.
+    Return an `Outage` if the provider was never reached, else `OutcomeUnknown`.
 
-    `address` is the setting that says where it is.
+    `address` is the name of the setting with its address.
     """
     if isinstance(failure, NO_ADDRESS):
-        return SettingsRefused(f"{provider} has no address that can be asked", settings=address)
+        return SettingsRefused(f"the address of {provider} is invalid", settings=address)
     if isinstance(failure, requests.exceptions.TooManyRedirects):
-        return SettingsRefused(
-            f"{provider}'s interface is not where we ask, it leads elsewhere", settings=address
-        )
+        return SettingsRefused(f"{provider} redirects to another address", settings=address)
     if invalid := sending.invalid_certificate(failure):
         return Outage(f"{provider}'s certificate is not valid: {invalid}")
     if sending.was_never_sent(failure):
@@ -45,11 +43,11 @@ def check_available(provider: str, status: int, headers: Mapping[str, Any] | Non
     Check that the provider was able to decide.
 
     Raises:
-        Outage: if it is busy or down, with its own wish for when to come back.
-        OutcomeUnknown: if it failed in the middle.
+        Outage: if it is busy or down, with the wait that it requests.
+        OutcomeUnknown: if it failed while processing the request.
     """
     if status in (TOO_MANY, UNAVAILABLE):
-        asked = retry_after.read(headers)
-        raise Outage(f"{provider} answered {status}{asked.remark}", retry_after=asked.wait)
+        requested = retry_after.read(headers)
+        raise Outage(f"{provider} answered {status}{requested.remark}", retry_after=requested.wait)
     if status >= 500:
         raise OutcomeUnknown(f"{provider} answered {status}")

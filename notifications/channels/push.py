@@ -1,7 +1,7 @@
 """
-Push notifications through FCM's HTTP v1 API, with Google's own library for the access token.
+Push notifications through FCM's HTTP v1 API, with Google's library for the access token.
 
-Not through firebase-admin: it brings a dozen services along, and its address cannot be set.
+firebase-admin is not used: it contains a dozen other services, and its address cannot be configured.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 
 GOOGLE = "https://fcm.googleapis.com"
 NOWHERE = "http://not-configured.invalid"
-"""What is called when no address is set: never Google by accident."""
+"""The address that is called if none is configured, so that Google is never called by accident."""
 
 RECIPIENT_ERRORS = frozenset({"UNREGISTERED"})
-"""FCM's codes that speak of one device: it is gone."""
+"""FCM's codes for a device that no longer exists."""
 
-LOOKED_THROUGH = 1000
-"""The latest notifications among which one that has reached its device is looked for."""
+CHECKED_NOTIFICATIONS = 1000
+"""The number of latest notifications that are checked for one that has reached its device."""
 
 UNAUTHORISED = (401, 403, 404)
-"""All others of these speak of us, also THIRD_PARTY_AUTH_ERROR, the key for Apple's or a browser's push. 404
-without a code means that there is no such project."""
+"""All other errors with these statuses concern our account, including THIRD_PARTY_AUTH_ERROR, the key for the
+push service of Apple or of a browser. 404 without a code means that the project does not exist."""
 
 SENDER_MISMATCH = "SENDER_ID_MISMATCH"
-"""The device belongs to another project than ours. Which of the two is wrong, FCM does not say."""
+"""The device belongs to another project than ours. FCM does not tell which of the two is wrong."""
 
 LONGEST_CODE, MOST_CODES = 50, 5
-"""How much of what an error is called is repeated."""
+"""Limits for the error codes that are repeated: their length and their number."""
 
 TIME_TO_LIVE = "86400s"
-"""News of an order that is a day old is in the customer's mailbox; a phone need not ring for it any more."""
+"""A push that is older than a day is not delivered: the customer has the e-mail by then."""
 
 
 class PushChannel:
     """
     `notifications.ports.ChannelAdapter` on FCM.
 
-    FCM knows no idempotency keys. A notification that is sent twice replaces itself on the phone, by
-    its collapse key.
+    FCM has no idempotency keys. A notification that is sent twice replaces the first one on the phone, because
+    both have the same collapse key.
     """
 
     can_look_up = False
@@ -68,7 +68,7 @@ class PushChannel:
     @functools.cached_property
     def _session(self) -> AuthorizedSession:
         """
-        Made when it is first needed, so that a file that cannot be read fails as all wrong credentials do.
+        Created at the first use, so that an unreadable file fails like wrong credentials.
 
         Raises:
             CredentialsRefused: if the file cannot be read.
@@ -77,7 +77,7 @@ class PushChannel:
         try:
             credentials = kind.from_service_account_file(settings.FCM_CREDENTIALS_FILE, scopes=[SCOPE])
         except (OSError, ValueError, GoogleAuthError) as unreadable:
-            raise _refused(f"not asked, the file cannot be read: {type(unreadable).__name__}") from unreadable
+            raise _refused(f"nothing, the file cannot be read: {type(unreadable).__name__}") from unreadable
         tokens = Request(bounded.bound(requests.Session(), seconds=self._timeout))
         made = AuthorizedSession(credentials, refresh_timeout=self._timeout, auth_request=tokens)
         bounded.bound(made, seconds=self._timeout)
@@ -91,7 +91,7 @@ class PushChannel:
             return _name_in(response)
 
     def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
-        """Nothing: FCM cannot be asked what it has taken."""
+        """Return nothing: FCM has no look-up."""
         return []
 
     def _post(self, body: dict[str, Any]) -> requests.Response:
@@ -116,17 +116,17 @@ class PushChannel:
         return response
 
     def _without_its_token(self) -> Outage:
-        """Nothing was sent. Google's library would keep such a token as long as the answer says."""
+        """Drop an unusable token; Google's library would keep it until it expires. Nothing was sent."""
         self.__dict__.pop("_session", None)
         return Outage("the access token that Google gives cannot be used")
 
 
 class _OwnCredentials(service_account.Credentials):
     """
-    Credentials for another FCM than Google's.
+    Credentials for a server other than Google's.
 
-    With each new token Google's library asks Google, in a thread, where that token may be used; a
-    token of somebody else's is none of Google's business.
+    With each new token, Google's library sends the token to Google, in a thread, to look up where it may be
+    used. A token of another server must not be sent to Google.
     """
 
     def _is_regional_access_boundary_lookup_required(self) -> bool:
@@ -134,7 +134,7 @@ class _OwnCredentials(service_account.Credentials):
 
 
 def compose(notification: Notification) -> dict[str, Any]:
-    """The message in FCM's shape."""
+    """Return the message in FCM's format."""
     key = collapse_key_of(notification)
     return {
         "token": notification.recipient,
@@ -152,7 +152,7 @@ def compose(notification: Notification) -> dict[str, Any]:
 
 
 def collapse_key_of(notification: Notification) -> str:
-    """What makes a second copy replace the first. Not the row's number: a restored database gives it again."""
+    """Return the key with which a second copy replaces the first. Row ids may be reused after a restore."""
     return f"notification-{notification.message_id.hex}"
 
 
@@ -161,9 +161,9 @@ def _refused(answer: object) -> CredentialsRefused:
 
 
 def _has_worked() -> bool:
-    """Whether our project, which FCM's ids name, has reached a device: then it is the right one."""
+    """Whether our project has reached a device before, so that it is the right one. FCM's ids contain it."""
     latest = Notification.objects.filter(channel=Channel.PUSH).order_by("-created_at", "id")
-    ids = latest.values_list("provider_message_id", flat=True)[:LOOKED_THROUGH]
+    ids = latest.values_list("provider_message_id", flat=True)[:CHECKED_NOTIFICATIONS]
     return any(id_.startswith(f"projects/{settings.FCM_PROJECT_ID}/") for id_ in ids)
 
 
@@ -171,7 +171,7 @@ def _answer_of(response: requests.Response) -> dict[str, Any]:
     try:
         answer = response.json()
     except answers.UNREADABLE as unreadable:
-        if response.status_code in UNAUTHORISED:  # something in between has refused, which knows no JSON
+        if response.status_code in UNAUTHORISED:  # a proxy refused, without JSON
             raise _refused(response.status_code) from unreadable
         raise OutcomeUnknown("FCM's answer cannot be read") from unreadable
     if not isinstance(answer, dict):
@@ -188,8 +188,8 @@ def _name_in(response: requests.Response) -> str:
     error = error if isinstance(error, dict) else {}
     codes, status = _codes_in(error), storable.text(error.get("status"), longest=LONGEST_CODE)
     is_of_device = SENDER_MISMATCH in codes and _has_worked()
-    says_token = "registration token" in storable.note(error.get("message"))
-    if is_of_device or codes & RECIPIENT_ERRORS or says_token:
+    is_token_error = "registration token" in storable.note(error.get("message"))
+    if is_of_device or codes & RECIPIENT_ERRORS or is_token_error:
         raise RecipientRefused(f"FCM refuses the device: {', '.join(sorted(codes)) or status}")
     if response.status_code in UNAUTHORISED:
         raise _refused(", ".join(sorted(codes)) or response.status_code)
@@ -197,7 +197,7 @@ def _name_in(response: requests.Response) -> str:
 
 
 def _codes_in(error: dict[str, Any]) -> set[str]:
-    """FCM's own codes in an error, where it names any."""
+    """FCM's own codes in an error, if there are any."""
     details = error.get("details")
     named = (
         [detail.get("errorCode") for detail in details if isinstance(detail, dict)]

@@ -30,49 +30,49 @@ SENDER_ERRORS = frozenset(
 """Twilio's codes for a sender that is missing, malformed, another account's, or not registered for texts."""
 
 FROM_SHORT_CODES = frozenset({21606, 21659})
-"""Of a short code these may speak of the recipient: it reaches its own country only."""
+"""Codes that may concern the recipient if the sender is a short code, which reaches its own country only."""
 
 SHORT_CODE = re.compile(r"[0-9]{3,8}")
 
 ACCOUNT_ERRORS = frozenset({10001, 20003, 20005, 20006, 20008, 20404, 21608, 30002})
-"""Twilio's codes for an account that is not there, closed, suspended, or on trial: it writes to its owner."""
+"""Twilio's codes for an account that is unknown, closed, suspended, or a trial account."""
 
 BUSY = frozenset({14107, 20429, 21611, 30001, 63038})
-"""Twilio's codes for queues that are full and rates that are used up."""
+"""Twilio's codes for full queues and exceeded rates."""
 
 RECIPIENT_ERRORS = frozenset({21211, 21214, 21217, 21265, 21408, 21610, 21612, 21614, 21635})
-"""Twilio's codes for numbers that are wrong, unreachable, forbidden or unsubscribed.
+"""Twilio's codes for numbers that are invalid, unreachable, forbidden or unsubscribed.
 
-All of these: twilio.com/docs/api/errors."""
+All codes are listed at twilio.com/docs/api/errors."""
 
 SENT = frozenset(
     "accepted scheduled queued sending sent delivered undelivered read partially_delivered".split()  # noqa: SIM905
 )
-"""Statuses of messages that Twilio has taken; an `undelivered` one has reached the network."""
+"""Statuses of messages that Twilio has accepted; an `undelivered` one has reached the network."""
 
 UNSENT = frozenset({"failed", "canceled"})
-"""Statuses of messages that have never left Twilio. Both: twilio.com/docs/messaging/api/message-resource."""
+"""Statuses of messages that have never left Twilio. See twilio.com/docs/messaging/api/message-resource."""
 
 WORD = re.compile(r"[^\W_]+")
 
 LATEST = 50
-"""How many of a recipient's latest messages a look-up reads: more than come while one try is open."""
+"""How many of a recipient's latest messages a look-up reads: more than are sent while one try is open."""
 
 PAGE = 1000
-"""Messages in one page of a list; Twilio gives no more."""
+"""Messages in one page of a list; this is Twilio's maximum."""
 
 CLOCKS_DIFFER = dt.timedelta(minutes=2)
 
 
 NOWHERE = "http://not-configured.invalid"
-"""What is called when no address is set: never Twilio by accident."""
+"""The address that is called if none is configured, so that Twilio is never called by accident."""
 
 
 class SmsChannel:
     """
     `notifications.ports.ChannelAdapter` on Twilio.
 
-    Twilio knows no idempotency keys, so what an earlier try may have sent is looked for by its words.
+    Twilio has no idempotency keys, so messages of earlier tries are looked up by their text.
     """
 
     can_look_up = True
@@ -88,7 +88,7 @@ class SmsChannel:
     def send(self, notification: Notification) -> str:
         """See `notifications.ports.ChannelAdapter.send`."""
         with breaker("sms").guard():
-            message = _said(
+            message = _call(
                 lambda: self._client.messages.create(
                     to=notification.recipient, from_=settings.TWILIO_FROM, body=notification.text
                 )
@@ -101,8 +101,8 @@ class SmsChannel:
             return answers.identifier(message.sid)
 
     def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
-        """The recipient's latest messages that say this text, unless Twilio gave up on them."""
-        latest = self._asked(
+        """Return the recipient's latest messages with this text, except those that Twilio has not sent."""
+        latest = self._query(
             lambda: self._client.messages.list(to=notification.recipient, limit=LATEST, page_size=LATEST)
         )
         since -= CLOCKS_DIFFER
@@ -110,44 +110,44 @@ class SmsChannel:
             return [
                 answers.identifier(message.sid)
                 for message in latest
-                if says(message.body, notification.text)
+                if has_text(message.body, notification.text)
                 and message.status not in UNSENT
                 and (message.date_created is None or message.date_created >= since)
             ]
 
     def sent(self, *, since: dt.datetime | None) -> Iterator[str]:
         """
-        Twilio's ids of all messages sent on the day of `since` or later, or ever, fetched page by page.
+        Yield Twilio's ids of all messages sent on the day of `since` or later, or of all messages.
 
         Raises:
-            outbox.resilience.Transient: Twilio does not answer.
+            outbox.resilience.Transient: if Twilio does not answer.
         """
         dates = {"date_sent_after": since.date()} if since else {}
         pages = answers.Pages("Twilio's")
-        page = self._asked(lambda: self._client.messages.page(page_size=PAGE, **dates))
+        page = self._query(lambda: self._client.messages.page(page_size=PAGE, **dates))
         while True:
             with _reading():
                 ids = [storable.identifier(message.sid) for message in page]
-                place = page.next_page_url
+                next_url = page.next_page_url
             yield from ids
-            if not place:
+            if not next_url:
                 return
             if not ids:
                 raise answers.ListDoesNotEnd("Twilio's list has an empty page, and another one after it")
-            pages.continue_after(place)
-            page = self._asked(page.next_page)
+            pages.continue_after(next_url)
+            page = self._query(page.next_page)
 
-    def _asked(self, ask: Callable[[], Any]) -> Any:
-        """What a question to Twilio brings."""
+    def _query(self, request: Callable[[], Any]) -> Any:
+        """Return the result of a read-only request to Twilio."""
         with breaker("sms").guard():
-            return _said(ask)
+            return _call(request)
 
 
-def _said(ask: Callable[[], Any]) -> Any:
-    """What Twilio answers, its refusals told apart."""
+def _call(request: Callable[[], Any]) -> Any:
+    """Return the result of a request to Twilio; convert its errors."""
     with _reading():
         try:
-            return ask()
+            return request()
         except TwilioRestException as refused:
             raise _refusal(refused) from refused
         except TwilioException as unreadable:
@@ -158,12 +158,12 @@ def _reading() -> contextlib.AbstractContextManager[None]:
     return answers.reading("Twilio's", OutcomeUnknown)
 
 
-def says(body: Any, text: str) -> bool:
+def has_text(body: Any, text: str) -> bool:
     """
-    Whether a message says this text, whatever Twilio has made of it.
+    Return whether a message has this text, despite Twilio's changes.
 
-    Twilio replaces letters and marks by others that need less room, and writes something in front of what trial
-    accounts send. The words stay, and their order; that of another order has another number in it.
+    Twilio replaces some characters with shorter ones and adds a prefix to messages of trial accounts. The words
+    and their order stay the same. The text about another order contains another order number.
     """
     wanted = _words(text)
     return bool(wanted.strip()) and wanted in _words(str(body or ""))
@@ -175,7 +175,7 @@ def _words(text: str) -> str:
 
 
 class _HttpClient(TwilioHttpClient):
-    """Twilio's own client, at the address that settings name."""
+    """Twilio's own client, with the address from the settings."""
 
     def __init__(self, *, base: str, timeout: float) -> None:
         super().__init__(timeout=timeout)
@@ -183,8 +183,8 @@ class _HttpClient(TwilioHttpClient):
         self._base = base
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
-        if not url.startswith(f"{TWILIO}/"):  # where the next page is, the answer says
-            raise OutcomeUnknown("Twilio's answer leads to another server, which is not asked")
+        if not url.startswith(f"{TWILIO}/"):  # the address of the next page comes from the response
+            raise OutcomeUnknown("Twilio's answer refers to another server, which is not called")
         url = url.replace(TWILIO, self._base, 1)
         try:
             response = super().request(method, url, *args, **options)
@@ -197,25 +197,25 @@ class _HttpClient(TwilioHttpClient):
 def _check_sent(message: Any) -> None:
     """
     Raises:
-        RecipientRefused: if Twilio has given the message up already, because of the recipient.
-        RequestRefused: if it has given it up for another reason.
-        OutcomeUnknown: if its status is in no table.
+        RecipientRefused: if Twilio has given up the message because of the recipient.
+        RequestRefused: if Twilio has given it up for another reason.
+        OutcomeUnknown: if its status is unknown.
     """
     if message.status in UNSENT:
         kind = RecipientRefused if message.error_code in RECIPIENT_ERRORS else RequestRefused
         raise kind(f"Twilio's message {message.sid} is {message.status}: error {message.error_code}")
     if message.status not in SENT:
-        raise OutcomeUnknown(f"Twilio's message is {message.status!r}, and nobody here knows what that means")
+        raise OutcomeUnknown(f"Twilio's message has the unknown status {message.status!r}")
 
 
 def _outage(code: int | None) -> Outage | None:
-    """What an error code says about all messages; None if it speaks of one."""
+    """The outage that an error code means; None if it concerns one message."""
     if code in BUSY:
-        return Outage(f"Twilio takes no more at the moment: error {code}")
+        return Outage(f"Twilio accepts no more messages at the moment: error {code}")
     if code in ACCOUNT_ERRORS:
         return _unauthorised(f"error {code}")
     if code in SENDER_ERRORS and not (code in FROM_SHORT_CODES and SHORT_CODE.fullmatch(settings.TWILIO_FROM)):
-        return SettingsRefused(f"Twilio does not take our sender (error {code})", settings="TWILIO_FROM")
+        return SettingsRefused(f"Twilio rejects our sender (error {code})", settings="TWILIO_FROM")
     return None
 
 

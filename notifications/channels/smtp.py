@@ -1,4 +1,4 @@
-"""Django's mail backend, over connections to mail servers whose replies come to an end."""
+"""Django's mail backend with limits for the replies of mail servers."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class Backend(EmailBackend):
 
     @property
     def connection_class(self) -> type[smtplib.SMTP]:
-        """The client to connect with."""
+        """The SMTP client class."""
         return bounded.SecureSMTP if self.use_ssl else bounded.SMTP

@@ -59,8 +59,8 @@ def test_a_second_submit_finds_nothing_to_do(signed_in, dead_letter):
     third = client.post(reverse(REPLAY, args=["discard"]), form, follow=True)
 
     assert "1 dead letter is being replayed." in said(first)
-    assert "none of these was open any more" in said(second)
-    assert "none of these was open any more" in said(third)
+    assert "none of these dead letters was open" in said(second)
+    assert "none of these dead letters was open" in said(third)
     assert OutboxMessage.objects.get(pk=dead_letter.message_id).redeliveries == 1
     assert LogEntry.objects.count() == 1
 

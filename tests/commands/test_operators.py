@@ -84,7 +84,7 @@ def test_dead_letters_without_a_message_are_counted_and_left_open(run):
     burying.bury(burying.Failure(source="worker", consumer="x", error_class="X", error="x", body="garbage"))
     answer = run("replay_failures", "--all", "--reason", "try")
 
-    assert (answer.code, "discard them" in answer.error) == (3, True)
+    assert (answer.code, "Discard them" in answer.error) == (3, True)
     assert DeadLetter.objects.unresolved().count() == 1
     assert run("discard_failures", "--all", "--reason", "garbage").code == 0
 

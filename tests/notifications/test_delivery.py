@@ -325,9 +325,9 @@ def test_a_test_text_goes_out_by_command(world):
     for channel, to in (("email", "ops@example.com"), ("sms", "+447700900999"), ("push", "device-ops")):
         out = StringIO()
         call_command("send_test_notification", "--channel", channel, "--to", to, stdout=out)
-        assert f"{channel} took it as" in out.getvalue()
+        assert f"{channel} accepted it as" in out.getvalue()
 
-    with pytest.raises(CommandError, match="did not take it"):
+    with pytest.raises(CommandError, match="did not accept it"):
         call_command("send_test_notification", "--channel", "sms", "--to", "+15005550001")
     assert (world.smtp.count(), world.sms.count(), world.push.count()) == (1, 1, 1)
 

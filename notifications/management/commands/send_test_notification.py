@@ -14,7 +14,7 @@ from outbox.resilience import Permanent, Transient
 
 
 class Command(BaseCommand):
-    help = "Sends one test text through a channel, past the outbox, to see whether its provider takes it."
+    help = "Sends a test text through a channel, bypassing the outbox, to check that its provider accepts it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--channel", required=True, choices=Channel.values, help="The channel to try.")
@@ -36,5 +36,5 @@ class Command(BaseCommand):
         try:
             provider_message_id = channels.get(channel).send(test)
         except (Permanent, Transient, OSError, ValueError) as failure:
-            raise CommandError(f"{channel} did not take it: {failure}") from failure
-        self.stdout.write(f"{channel} took it as {provider_message_id}")
+            raise CommandError(f"{channel} did not accept it: {failure}") from failure
+        self.stdout.write(f"{channel} accepted it as {provider_message_id}")

@@ -318,7 +318,7 @@ def test_children_that_die_between_the_first_connection_and_the_first_loop_are_r
         _forget_child=GuardedConsumer._forget_child,
         _replace_the_dead=GuardedConsumer._replace_the_dead,
     )
-    GuardedConsumer._let_the_pool_see_who_died(starting)
+    GuardedConsumer._replace_dead_children(starting)
     kill(children)
 
     assert children.did_start_ok()
