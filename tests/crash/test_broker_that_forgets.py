@@ -87,7 +87,7 @@ def outcome():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_what_a_broker_forgets_at_any_link_changes_no_outcome(story, scenario):
+def test_losing_a_message_at_any_link_changes_no_outcome(story, scenario):
     afresh(story, scenario)
     tasks = consume(10_000)
     recover()

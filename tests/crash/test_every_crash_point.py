@@ -137,7 +137,7 @@ def test_dying_twice_in_a_row_with_a_broker_that_forgets_changes_nothing(begin, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", CHAINED)
-def test_the_same_holds_for_chains_that_go_by_way_of_the_broker(begin, point, settings):
+def test_the_same_holds_for_chains_through_the_broker(begin, point, settings):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = 0
     test_a_process_that_dies_at_a_point_loses_nothing_and_does_nothing_twice(begin, point)
 

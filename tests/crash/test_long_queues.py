@@ -116,7 +116,7 @@ def copies():
 
 @pytest.mark.slow
 @lines(100, 10, 1, others="nightly")
-def test_what_waits_is_not_copied_in_all_the_time_it_takes_and_what_is_forgotten_is_resumed(line):
+def test_waiting_messages_are_never_duplicated_and_lost_ones_are_resumed(line):
     published = line.publish()
     line.pass_seconds(1.15 * MANY / line.rate + 60)
     assert not copies()
@@ -135,7 +135,7 @@ def test_what_waits_is_not_copied_in_all_the_time_it_takes_and_what_is_forgotten
 @pytest.mark.slow
 @lines(1)
 @pytest.mark.parametrize("at", [7, 201])
-def test_a_single_one_that_is_lost_is_resumed_soon_after_its_turn(line, at):
+def test_a_single_lost_message_is_resumed_soon_after_its_turn(line, at):
     line.publish()
     assert line.take_away([at])
     line.pass_seconds(at / line.rate)
@@ -146,7 +146,7 @@ def test_a_single_one_that_is_lost_is_resumed_soon_after_its_turn(line, at):
 
 
 @lines(1)
-def test_one_that_is_lost_of_a_queue_that_grows_is_resumed_soon_after_its_turn(line):
+def test_a_lost_message_of_a_growing_queue_is_resumed_soon_after_its_turn(line):
     """Twenty come in a second, which are too few at once to have a probe among them."""
     for _ in range(8):
         line.publish(20)

@@ -71,7 +71,7 @@ def test_there_is_a_point_between_any_two_durable_effects(see, name):
     assert watch.gaps == []
 
 
-def test_a_look_for_messages_is_an_effect_when_it_claims_one(begin, monkeypatch):
+def test_a_query_for_messages_is_an_effect_when_it_claims_one(begin, monkeypatch):
     begin("fulfilled")
     with watching(monkeypatch) as watch:
         claimed = [len(relay.claim(1)), len(relay.claim(1))]

@@ -37,7 +37,7 @@ def send(link, queue, *, exchange="", **headers):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_over_a_letter_keeps_one_and_lets_go_of_its_message_later(drain, tmp_path):
+def test_a_worker_that_dies_after_storing_a_dead_letter_leaves_exactly_one(drain, tmp_path):
     with current_app.connection_for_write() as link, processes.stack(tmp_path) as stack:
         queue = current_app.amqp.queues["orders"](link.default_channel)
         queue.declare()

@@ -28,7 +28,7 @@ from tests.factories import place
 from tests.notifications.publishing import ONLY_EMAIL, ONLY_PUSH, ONLY_SMS, publish
 
 
-def test_a_customer_hears_through_every_channel_they_gave_an_address_for(world, drain):
+def test_a_customer_is_notified_through_every_channel_with_an_address(world, drain):
     publish()
     drain()
 
@@ -44,14 +44,14 @@ def test_a_customer_hears_through_every_channel_they_gave_an_address_for(world, 
     assert push["data"]["collapse_key"] == push["message"]["android"]["collapse_key"]
 
 
-def test_a_customer_without_a_single_address_hears_nothing_and_nothing_fails(world, drain):
+def test_a_customer_without_any_address_is_not_notified_and_nothing_fails(world, drain):
     publish(**ONLY_EMAIL | {"customer_email": ""})
 
     assert drain() == []
     assert not Notification.objects.exists()
 
 
-def test_an_order_brings_the_news_of_its_placement_and_of_its_shipment(world, drain):
+def test_an_order_notifies_of_its_placement_and_its_shipment(world, drain):
     order = place()
     drain()
 
@@ -59,7 +59,7 @@ def test_an_order_brings_the_news_of_its_placement_and_of_its_shipment(world, dr
     assert list(told) == [("placed", order.number), ("fulfilled", order.number)]
 
 
-def test_a_message_delivered_ten_times_tells_the_customer_once(world, drain):
+def test_a_message_delivered_ten_times_notifies_the_customer_once(world, drain):
     message_id = publish()
     for _ in range(10):
         drain()
@@ -118,7 +118,7 @@ def test_replaying_a_failed_notification_sends_it(world, drain, monkeypatch):
     assert world.smtp.count() == 1
 
 
-def test_a_stray_copy_of_what_was_given_up_is_not_tried_again(world, drain):
+def test_another_copy_of_a_given_up_notification_is_not_tried_again(world, drain):
     message_id = publish(**ONLY_EMAIL | {"customer_email": "bounce@example.com"})
     drain()
     redelivery.redeliver([message_id])
@@ -182,7 +182,7 @@ def test_a_provider_that_cannot_be_reached_costs_no_attempt(world, drain, settin
     assert Notification.objects.get().status == "pending"
 
 
-def test_a_text_message_whose_answer_was_lost_is_found_and_not_sent_again(world, drain):
+def test_a_text_message_whose_response_was_lost_is_looked_up_and_not_sent_again(world, drain):
     with world.sms.failing(fault="drop_after", times=1):
         publish(**ONLY_SMS)
         drain()
@@ -239,7 +239,7 @@ def die(*_: object) -> None:
     raise SystemExit("killed")
 
 
-def test_an_outdated_worker_does_not_overwrite_what_a_later_one_noted(world, drain):
+def test_an_outdated_worker_does_not_overwrite_the_record_of_a_later_one(world, drain):
     publish(**ONLY_SMS)
     drain()
     before = Notification.objects.get()
@@ -262,7 +262,7 @@ def test_a_phone_that_uninstalled_the_app_ends_in_a_dead_letter(world, drain):
     assert world.smtp.count() == 1
 
 
-def test_a_push_through_the_sandbox_asks_nobody_else(world, drain, monkeypatch):
+def test_a_push_through_the_sandbox_calls_no_other_server(world, drain, monkeypatch):
     asked = []
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
@@ -304,7 +304,7 @@ def test_the_broker_sees_no_personal_data(world, drain):
         assert private not in " ".join(bodies)
 
 
-def test_retention_keeps_the_messages_of_what_is_not_sent_yet(world, drain):
+def test_retention_keeps_the_messages_of_unsent_notifications(world, drain):
     sent = publish(**ONLY_SMS)
     drain()
     with world.sms.failing(fault="rate_limit"):
@@ -316,12 +316,12 @@ def test_retention_keeps_the_messages_of_what_is_not_sent_yet(world, drain):
     assert sent not in held
 
 
-def test_giving_up_something_unreadable_changes_nothing(db):
+def test_giving_up_an_unreadable_message_changes_nothing(db):
     services.mark_failed(channel="email", message_id="no id", something="else")
     services.mark_failed(channel="email")
 
 
-def test_a_test_text_goes_out_by_command(world):
+def test_a_command_sends_a_test_text(world):
     for channel, to in (("email", "ops@example.com"), ("sms", "+447700900999"), ("push", "device-ops")):
         out = StringIO()
         call_command("send_test_notification", "--channel", channel, "--to", to, stdout=out)

@@ -65,7 +65,7 @@ def test_mail_goes_to_the_address_that_was_given(world, drain, address, right):
 
 
 @pytest.mark.parametrize("address", NO_ADDRESS)
-def test_an_address_that_means_no_domain_is_refused_and_not_guessed(world, drain, address):
+def test_an_invalid_address_is_refused_and_not_guessed(world, drain, address):
     publish(**(ONLY_EMAIL | {"customer_email": address}))
     drain()
 
@@ -90,21 +90,21 @@ KEPT = {
 
 
 @pytest.mark.parametrize("change", KEPT)
-def test_a_text_message_is_recognised_by_what_survives(change):
+def test_a_text_message_is_recognised_despite_changes(change):
     assert sms.has_text(KEPT[change](TEXT), TEXT)
 
 
 @pytest.mark.parametrize(
     "other", [TEXT.replace("OF-10", "OF-100"), TEXT[:30], "", None, TEXT.replace("way", "ways")]
 )
-def test_another_text_is_not_taken_for_it(other):
+def test_another_text_is_not_recognised(other):
     assert not sms.has_text(other, TEXT)
     assert not sms.has_text(TEXT, "")
     assert not sms.has_text(TEXT, "– …")
 
 
 @pytest.mark.parametrize("change", KEPT)
-def test_a_text_message_whose_answer_was_lost_is_sent_once_whatever_became_of_its_text(world, drain, change):
+def test_a_text_message_whose_response_was_lost_is_sent_once_despite_changes(world, drain, change):
     with world.sms.failing(fault="malformed", times=1):
         publish(**ONLY_SMS, carrier="DHL – Paket")
         drain()

@@ -21,7 +21,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("kind", "facts"), KINDS)
-def test_every_fact_has_its_texts(kind, facts):
+def test_every_event_has_its_texts(kind, facts):
     told = event(kind, **facts)
     mail = rendering.render(told, channel="email")
     short = rendering.render(told, channel="sms")
@@ -47,7 +47,7 @@ def test_a_hostile_name_cannot_put_markup_into_a_mail():
     assert '<script>alert("1")</script>' in mail.text
 
 
-def test_a_subject_is_one_line_whatever_it_is_made_of():
+def test_a_subject_is_always_one_line():
     hostile = event(order_number="OF-1\r\nBcc: everybody@example.com")
 
     assert rendering.render(hostile, channel="email").subject.splitlines() == [
@@ -72,7 +72,7 @@ def test_amounts_are_written_with_the_decimals_of_their_currency(minor, currency
     assert format_amount(minor, currency) == text
 
 
-def test_a_mail_says_that_a_machine_sent_it_and_which_order_it_is_about(world, drain):
+def test_a_mail_has_headers_for_automatic_mail_and_for_its_order(world, drain):
     publish(**ONLY_EMAIL)
     drain()
     notification = Notification.objects.get()

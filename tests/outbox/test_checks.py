@@ -18,7 +18,7 @@ def app():
     return app
 
 
-def test_settings_as_the_document_has_them_are_not_complained_about(app):
+def test_the_documented_settings_pass_the_checks(app):
     assert not list(checks.traps(app))
 
 
@@ -31,7 +31,7 @@ def test_settings_as_the_document_has_them_are_not_complained_about(app):
         ({"beat_schedule": {}}, "outbox.tasks.drain"),
     ],
 )
-def test_a_trap_that_is_left_open_is_named(app, change, named):
+def test_a_system_check_reports_each_open_trap(app, change, named):
     app.conf.update(change)
 
     [warning] = checks.traps(app)

@@ -54,7 +54,7 @@ def standing(name="tests.periodic"):
     return next(one for one in periodic.standings() if one.name == name)
 
 
-def test_of_a_pile_of_ticks_one_does_the_work(django_assert_num_queries):
+def test_of_many_ticks_one_does_the_work(django_assert_num_queries):
     tick()
     for _ in range(100):
         with django_assert_num_queries(1):
@@ -122,7 +122,7 @@ def test_at_the_same_moment_one_of_many_begins(transactional_db):
     assert sorted(began) == [False] * 7 + [True]
 
 
-def test_the_row_says_when_it_was_last_done_and_that_it_is_late():
+def test_the_row_has_the_time_of_the_last_run_and_the_lateness():
     tick()
     age(60)
     assert (standing().seconds_ago, standing().is_late) == (pytest.approx(60, abs=5), False)
@@ -133,7 +133,7 @@ def test_the_row_says_when_it_was_last_done_and_that_it_is_late():
     assert "late: it is due every 10 s" in str(standing())
 
 
-def test_a_task_that_fails_was_not_done_and_the_row_says_why():
+def test_a_failed_task_counts_as_not_done_and_its_row_has_the_error():
     with pytest.raises(ValueError, match="shelf"):
         tick(fails=True)
     assert str(standing()) == "never done, fails with ValueError: the shelf is gone"
@@ -166,6 +166,6 @@ def test_after_an_upgrade_a_daily_task_is_not_late_before_its_time(monkeypatch):
     assert standing().is_late
 
 
-def test_tests_may_note_all_as_done():
+def test_tests_may_record_all_tasks_as_done():
     testing.do_periodic_tasks()
     assert not any(one.is_late or one.seconds_ago is None for one in periodic.standings())

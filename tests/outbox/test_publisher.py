@@ -16,7 +16,7 @@ from tests.outbox.events import Happened
 
 
 @pytest.mark.django_db(transaction=True)
-def test_publishing_outside_a_transaction_raises_and_says_what_to_do():
+def test_publishing_outside_a_transaction_raises_an_error_with_instructions():
     with pytest.raises(publisher.NotInTransaction, match="inside"):
         publisher.publish(Happened())
 
@@ -42,7 +42,7 @@ def test_a_thousand_events_are_one_insert(django_assert_num_queries):
 
 
 @pytest.mark.django_db
-def test_a_message_says_which_request_and_which_message_led_to_it():
+def test_a_message_contains_its_correlation_id_and_its_causation_id():
     work = context.Context(correlation_id="request", causation_id="cause", trace={"traceparent": "00-a-b-01"})
     with context.bind(work):
         message_id = publisher.publish(Happened(about="order-7"))
@@ -53,7 +53,7 @@ def test_a_message_says_which_request_and_which_message_led_to_it():
 
 
 @pytest.mark.django_db
-def test_an_event_for_later_is_left_alone_until_then():
+def test_an_event_for_later_is_not_delivered_before_its_time():
     later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     publisher.publish(Happened(), not_before=later)
 
@@ -77,7 +77,7 @@ def test_a_redelivery_keeps_the_id_and_moves_one_workflow_only():
 
 
 @pytest.mark.django_db
-def test_the_beginning_of_a_name_redelivers_the_workflows_of_the_event_that_start_so(subscribed):
+def test_a_prefix_redelivers_all_workflows_with_that_prefix(subscribed):
     subscribed(first_workflow, second_workflow)
     message_id = publisher.publish(Happened())
     OutboxMessage.objects.update(status="published")
@@ -149,9 +149,7 @@ STANDINGS = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("resumed", "standing"), STANDINGS.values(), ids=STANDINGS.keys())
-def test_a_late_message_is_taken_up_unless_somebody_deals_with_it_or_has_ended_it(
-    subscribed, resumed, standing
-):
+def test_an_overdue_message_is_resumed_unless_it_is_under_way_or_was_ended(subscribed, resumed, standing):
     message_id = publisher.publish(Happened())
     OutboxMessage.objects.update(status="published", published_at=Now())
     for kind, *how in standing:
@@ -168,7 +166,7 @@ def test_a_late_message_is_taken_up_unless_somebody_deals_with_it_or_has_ended_i
     assert {workflow.startswith("orders.workflows.") for workflow, _ in taken_up} <= {True}
 
 
-def test_a_class_that_is_no_contract_is_refused_when_the_process_starts():
+def test_an_invalid_event_class_is_refused_when_the_process_starts():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Nameless(contracts.Event):
         text: str

@@ -357,14 +357,14 @@ def begun(machine):
     return begun
 
 
-def test_whatever_is_written_is_examined(begun):
+def test_every_table_is_examined(begun):
     begun.promises_hold()
     IdempotencyRecord.objects.all().delete()
     with pytest.raises(AssertionError, match="orders-remember-their-key"):
         begun.promises_hold()
 
 
-def test_a_slow_machine_is_not_taken_for_a_beat_that_is_late(begun):
+def test_a_slow_machine_is_not_mistaken_for_a_late_beat(begun):
     PeriodicRun.objects.update(last_ended_at=F("last_ended_at") - dt.timedelta(hours=2))
     assert examination.run().failed == ["periodic-tasks-are-done"]
 

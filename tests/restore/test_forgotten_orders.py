@@ -167,7 +167,7 @@ def test_a_request_that_is_repeated_after_a_restore_places_an_order_and_the_forg
 
 
 @pytest.mark.slow
-def test_a_declared_restore_is_as_good_as_one_that_was_noticed(drain, world, backup, product, monkeypatch):
+def test_a_declared_restore_has_the_same_effect_as_a_detected_one(drain, world, backup, product, monkeypatch):
     """Files put back in their place look the same from within, and the witness was lost as well."""
     order = place(product, contact=services.Contact(phone="+447700900001"))
     last = order.number

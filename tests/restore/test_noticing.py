@@ -43,7 +43,7 @@ def believe(identity, **changed):
 
 
 @pytest.mark.parametrize("name", ["system", "timeline", "database", "table"])
-def test_data_that_finds_itself_elsewhere_was_restored(identity, name):
+def test_data_that_was_copied_elsewhere_counts_as_restored(identity, name):
     believe(identity, **{name: "another"})
 
     assert restores.check() is not None
@@ -78,7 +78,7 @@ def test_a_failover_that_is_declared_a_restore_becomes_one(identity):
     assert not Restore.objects.get().is_failover
 
 
-def test_a_new_session_notices_before_it_does_anything(identity):
+def test_a_new_connection_detects_a_restore_before_it_is_used(identity):
     believe(identity, database="another")
     connection.close()
     place()
@@ -86,7 +86,7 @@ def test_a_new_session_notices_before_it_does_anything(identity):
     assert Restore.objects.count() == 1
 
 
-def test_many_sessions_at_once_note_one_restore(identity):
+def test_many_connections_at_once_record_one_restore(identity):
     believe(identity, system="another")
     together = threading.Barrier(8)
 
@@ -114,7 +114,7 @@ def test_a_restart_of_the_server_is_no_restore(identity, witness):
     assert DatabaseIdentity.objects.get().started_at == identity.started_at
 
 
-def test_files_put_back_in_their_place_are_noticed_by_what_redis_remembers(identity, witness):
+def test_files_restored_in_place_are_detected_by_the_witness_in_redis(identity, witness):
     restores.watch()
     known = json.loads(witness.recall())
     witness.remember(json.dumps(known | {"written": known["written"] + 10**9}))
@@ -124,7 +124,7 @@ def test_files_put_back_in_their_place_are_noticed_by_what_redis_remembers(ident
     assert "the server had written up to" in Restore.objects.get().evidence
 
 
-def test_beat_notices_what_no_session_was_opened_for(identity, witness):
+def test_beat_detects_a_restore_without_a_new_connection(identity, witness):
     restores.watch()
     known = json.loads(witness.recall())
     witness.remember(json.dumps(known | {"written": known["written"] + 10**9}))

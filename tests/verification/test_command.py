@@ -26,7 +26,7 @@ def verify(*arguments):
     return SimpleNamespace(code=0, out=out.getvalue(), error="")
 
 
-def test_what_is_as_promised_exits_with_0(books):
+def test_a_passed_verification_exits_with_0(books):
     answer = verify()
 
     assert (answer.code, answer.error) == (0, "")
@@ -34,7 +34,7 @@ def test_what_is_as_promised_exits_with_0(books):
     assert "unfinished-orders-go-on" in answer.out
 
 
-def test_what_is_not_exits_with_1_and_names_the_promise_the_ids_and_the_next_command(books):
+def test_a_failed_verification_exits_with_1_and_shows_invariant_ids_and_command(books):
     spoil(books, CORRUPTIONS["totals-are-sums"])
     answer = verify()
 
@@ -42,7 +42,7 @@ def test_what_is_not_exits_with_1_and_names_the_promise_the_ids_and_the_next_com
     assert f"order_trace {books.plain.number}" in answer.out
 
 
-def test_json_says_it_all(books):
+def test_the_json_output_is_complete(books):
     spoil(books, CORRUPTIONS[STALLED])
     answer = verify("--format", "json", "--since", "2h", "--repair")
 
@@ -85,7 +85,7 @@ def test_a_mistake_exits_with_2_and_examines_nothing(db, arguments, says):
     assert not Verification.objects.exists()
 
 
-def test_what_was_found_is_kept(books):
+def test_the_report_is_stored(books):
     spoil(books, CORRUPTIONS["totals-are-sums"])
     verify()
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 NAMES = [invariant.name for invariant in catalogue.invariants() if not invariant.needs_providers]
 
 
-def test_a_world_in_order_passes(books):
+def test_a_consistent_system_passes(books):
     report = examination.run()
 
     assert report.failed == []
@@ -34,7 +34,7 @@ WAYS = [*CORRUPTIONS.items(), *MORE]
 
 
 @pytest.mark.parametrize(("name", "sql"), WAYS, ids=[name for name, _ in WAYS])
-def test_what_breaks_a_promise_makes_its_invariant_fail_and_no_other(books, name, sql):
+def test_each_corruption_fails_exactly_its_invariant(books, name, sql):
     spoil(books, sql)
     report = examination.run()
 

@@ -25,19 +25,19 @@ def entries():
     return [entry for entry in celeryconfig.beat_schedule.values() if entry["task"] in tasks]
 
 
-def test_beat_asks_for_it_every_hour_and_once_a_day_with_the_providers():
+def test_beat_schedules_it_every_hour_and_daily_with_the_providers():
     hourly, daily = entries()
     assert (hourly["schedule"].hour, hourly["schedule"].minute) == (set(range(24)), {7})
     assert (daily["schedule"].hour, daily["task"]) == ({3}, "outbox.tasks.compare_with_providers")
     assert {current_app.amqp.router.route({}, entry["task"])["queue"].name for entry in entries()} == {"jobs"}
 
 
-def test_a_run_bounds_itself_within_the_limits_of_its_task():
+def test_a_run_limits_itself_within_the_limits_of_its_task():
     longest = examination.RUN_WITHIN + examination.STATEMENT_TIMEOUT
     assert longest.total_seconds() < tasks.verify.soft_time_limit < tasks.verify.time_limit
 
 
-def test_the_task_keeps_what_it_found_and_says_it_in_its_result(books):
+def test_the_task_stores_its_report_and_returns_it(books):
     spoil(books, CORRUPTIONS["totals-are-sums"])
     result = tasks.verify()
 
@@ -54,7 +54,7 @@ def test_the_daily_task_compares_the_last_hours_with_the_providers(books):
     assert kept.ran_at - kept.since > dt.timedelta(hours=25)
 
 
-def test_the_admin_shows_the_verdict_on_every_promise(books, client):
+def test_the_admin_shows_the_verdict_on_every_invariant(books, client):
     spoil(books, CORRUPTIONS["totals-are-sums"])
     kept = examination.keep(examination.run(), by="beat")
     client.force_login(User.objects.create_superuser("root"))
@@ -67,7 +67,7 @@ def test_the_admin_shows_the_verdict_on_every_promise(books, client):
     assert detail.index("totals-are-sums") < detail.index("messages-move-on")
 
 
-def test_the_admin_shows_repairs_and_lets_nobody_change_them(client):
+def test_the_admin_shows_repairs_read_only(client):
     record = RepairRecord.objects.create(
         invariant="example", subject="OF-1", what="<b>", repaired_by="cli:ada", reason="why"
     )

@@ -153,13 +153,13 @@ def test_every_comparison_has_a_corruption():
 
 
 @pytest.mark.parametrize(("name", "corrupt"), CORRUPTIONS, ids=[corrupt.__name__ for _, corrupt in CORRUPTIONS])
-def test_what_breaks_a_comparison_makes_it_fail_and_no_other(books, ledger, name, corrupt):
+def test_each_corruption_fails_exactly_its_comparison(books, ledger, name, corrupt):
     corrupt(books, ledger)
 
     assert examination.run(providers=True).failed == [name]
 
 
-def test_without_being_told_to_nobody_asks_the_providers(books, running_world):
+def test_providers_are_not_called_by_default(books, running_world):
     before = len(running_world.payments.calls())
     examination.run()
 
@@ -179,7 +179,7 @@ def test_a_provider_that_does_not_answer_is_no_pass(books, running_world):
 
 
 @pytest.mark.parametrize("key", ["", "another shop's", "order-1-charge"])
-def test_records_without_a_key_of_ours_are_none_of_our_business(books, ledger, key):
+def test_records_without_a_key_of_ours_are_ignored(books, ledger, key):
     ledger("payments")
     charge(key)
 
@@ -224,9 +224,7 @@ def test_a_stranded_charge_is_written_down_and_refunded_by_a_repair(books, ledge
 
 
 @pytest.mark.parametrize("made", [charge_unknown_order, refund_unknown_order])
-def test_what_was_made_in_the_second_of_since_is_compared_though_providers_say_no_fractions(
-    books, ledger, made
-):
+def test_records_from_the_second_of_since_are_compared(books, ledger, made):
     made(books, ledger)
     record = max(record.made_at for record in records())
     assert record.microsecond == 0

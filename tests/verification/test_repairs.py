@@ -24,7 +24,7 @@ def state():
 
 
 @pytest.mark.parametrize("name", REPAIRABLE)
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(books, name):
+def test_a_dry_run_shows_what_would_be_done_and_changes_nothing(books, name):
     spoil(books, CORRUPTIONS[name])
     before = state()
     [would] = examination.repair(examination.run())
@@ -78,7 +78,7 @@ def test_only_what_no_order_holds_is_released(books):
     assert (held_now.reserved, held_now.on_hand) == (held.reserved, held.on_hand)
 
 
-def test_less_reserved_than_held_is_left_to_people(books):
+def test_too_little_reserved_stock_is_left_to_people(books):
     [held] = Product.objects.filter(reserved__gt=0)
     Product.objects.filter(pk=held.pk).update(reserved=0, on_hand=held.on_hand + held.reserved)
     report = examination.run()

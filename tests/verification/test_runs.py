@@ -37,7 +37,7 @@ def test_offending_ids_are_capped_and_counted(db, only):
     assert finding.as_json()["ids"] == [str(number) for number in range(1, 21)]
 
 
-def test_a_query_out_of_time_is_told_as_such_and_is_no_pass(db, only):
+def test_a_query_that_times_out_has_that_verdict_and_does_not_pass(db, only):
     only({"sql": "SELECT 'x' FROM pg_sleep(5)"}, {})
     report = examination.run(statement_timeout=dt.timedelta(milliseconds=30))
 
@@ -61,7 +61,7 @@ def test_a_list_that_is_too_long_is_out_of_time(db, only, monkeypatch):
     assert verdicts(examination.run(within=dt.timedelta(milliseconds=50))) == ["timed out"]
 
 
-def test_an_outside_that_fails_is_asked_once_in_a_run(db, only):
+def test_a_failing_provider_is_called_once_in_a_run(db, only):
     asked = []
 
     def fails():
@@ -75,7 +75,7 @@ def test_an_outside_that_fails_is_asked_once_in_a_run(db, only):
     assert report.findings[0].note == "nobody answers"
 
 
-def test_what_cannot_be_compared_is_a_note_and_no_failure(db, only):
+def test_an_impossible_comparison_is_a_note_and_no_failure(db, only):
     def compare(rows, snapshot):
         raise NotComparable("the provider keeps no list")
 
@@ -107,7 +107,7 @@ def test_with_since_only_what_changed_since_counts(books, db):
     assert examination.run(since=timezone.now() + dt.timedelta(hours=1)).passed
 
 
-def test_messages_that_outlived_their_retention_are_not_missed(books, db, settings):
+def test_pruned_messages_are_not_missed(books, db, settings):
     settings.OUTBOX_RETENTION_DAYS = 0
     with connection.cursor() as cursor:
         cursor.execute(
@@ -139,7 +139,7 @@ def test_a_step_that_waits_in_its_queue_is_not_late(books, db):
     assert examination.run().passed
 
 
-def test_a_notification_that_waits_hides_no_order_that_is_late(books, db):
+def test_a_waiting_notification_hides_no_late_order(books, db):
     spoil(books, CORRUPTIONS["unfinished-orders-go-on"])
     redelivery.redeliver(
         [books.waiting.message_id], workflow="notifications.workflows.by_email", wait=dt.timedelta(minutes=47)

@@ -18,7 +18,7 @@ def plain(canvas):
 
 
 @pytest.mark.parametrize("names", [["validate", "charge", "fulfill"], ["cancel", "refund"]])
-def test_steps_are_what_celery_makes_of_them(names):
+def test_steps_equal_the_chain_of_celery(names):
     links = [getattr(tasks, name) for name in names]
     as_celery_does = chain(*(link.si(**KWARGS) for link in links))
     ours = steps(*links, **KWARGS)
@@ -39,6 +39,6 @@ def test_links_share_nothing():
     assert (second.kwargs, second.options) == (KWARGS, {})
 
 
-def test_a_task_keeps_its_name_whatever_was_asked_before():
+def test_a_task_keeps_its_name_whatever_was_cached_before():
     for task in (tasks.validate, tasks.charge, tasks.validate):
         assert steps(task, **KWARGS).task == task.name

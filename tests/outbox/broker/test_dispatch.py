@@ -168,7 +168,7 @@ def test_a_template_is_filled_anew_for_each_message(app, take):
     ],
     ids=["quotes", "not ascii", "number", "long", "positional", "countdown", "group"],
 )
-def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
+def test_canvases_without_a_simple_shape_are_sent_by_celery(app, take, strange):
     sending = dispatch.Sending(strange(app), HEADERS)
     assert message_templates.read(sending) is None
 
@@ -176,7 +176,7 @@ def test_what_has_no_simple_shape_goes_the_slow_way(app, take, strange):
     take(1 + len(list(message_templates.signatures_in(sending.canvas))))
 
 
-def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, monkeypatch):
+def test_headers_of_a_tracing_library_are_not_repeated(app, take, monkeypatch):
     """As Sentry's does: it wraps apply_async and adds the headers of the moment."""
     moments = itertools.count()
     sends = Task.apply_async
@@ -191,14 +191,14 @@ def test_what_a_tracing_library_adds_to_each_message_is_not_repeated(app, take, 
 
 
 @pytest.mark.parametrize("canvas", [single, three])
-def test_the_usual_canvases_go_the_fast_way(app, canvas):
+def test_usual_canvases_are_sent_from_templates(app, canvas):
     shape, _ = message_templates.read(dispatch.Sending(canvas(app), HEADERS))
     with app.producer_or_acquire() as producer:
         [transport] = [fast for kind, fast in transports.FAST if isinstance(producer.channel, kind)]
         assert transport(shape, app, producer.channel, send=dispatch.send).is_usable
 
 
-def test_a_message_without_a_queue_holds_up_no_other(app, take):
+def test_a_message_without_a_queue_does_not_delay_others(app, take):
     """Of a batch, whether its shape is known or not, that holds some for an exchange which is another's."""
     if not app.conf.broker_url.startswith("amqp"):
         pytest.skip("Redis makes a list of whatever is pushed")

@@ -166,7 +166,7 @@ def test_a_dead_letter_survives_any_number_of_lost_connections(app, connection):
 @pytest.mark.parametrize(
     ("version", "is_unlimited"), [("3.10.8", False), ("3.13.7", False), ("4.0.5", True), ("4.3.6", True)]
 )
-def test_where_a_broker_limits_deliveries_dead_letter_queues_say_that_they_have_no_limit(
+def test_dead_letter_queues_are_declared_without_a_limit_where_a_broker_has_one(
     app, connection, monkeypatch, version, is_unlimited
 ):
     monkeypatch.setitem(connection.connection.server_properties, "version", version)
@@ -219,7 +219,7 @@ def test_a_queue_that_is_not_empty_is_not_replaced(app, connection):
     assert waiting(connection, old.name) == 1
 
 
-def test_a_letter_of_the_limit_counts_every_delivery(app, connection, transactional_db):
+def test_a_dead_letter_after_the_delivery_limit_counts_every_delivery(app, connection, transactional_db):
     start(app, connection)
     give_up(app, connection)
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
@@ -238,7 +238,7 @@ def test_its_count_is_right_although_the_relay_was_lost_with_it(app, connection,
     assert dead_letter.attempts == celeryconfig.DELIVERY_LIMIT + 1
 
 
-def test_a_letter_that_was_rejected_at_once_counts_one(app, connection, transactional_db):
+def test_a_dead_letter_of_a_rejected_message_counts_one_delivery(app, connection, transactional_db):
     start(app, connection)
     give_up(app, connection, reject=True)
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))
@@ -248,7 +248,7 @@ def test_a_letter_that_was_rejected_at_once_counts_one(app, connection, transact
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("is_counted_there", "attempts"), [(True, 3), (False, 1)])
-def test_a_count_of_deliveries_is_believed_where_it_is_that_of_the_queue_that_gave_up(
+def test_the_delivery_count_is_used_only_if_it_belongs_to_the_queue_that_gave_up(
     app, connection, monkeypatch, transactional_db, is_counted_there, attempts
 ):
     """Before RabbitMQ 4 it is that of the dead letter queue."""
@@ -268,7 +268,7 @@ def alarms(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.CRITICAL]
 
 
-def test_a_new_broker_is_no_reason_for_alarm_and_delays_for_every_queue(app, connection, caplog):
+def test_a_new_broker_causes_no_alarm_and_has_delays_for_every_queue(app, connection, caplog):
     start(app, connection)
     assert not alarms(caplog)
 
@@ -279,7 +279,7 @@ def test_a_new_broker_is_no_reason_for_alarm_and_delays_for_every_queue(app, con
     )
 
 
-def test_what_cannot_be_delayed_is_a_reason_for_alarm(app, connection, caplog):
+def test_missing_delayed_delivery_raises_an_alarm(app, connection, caplog):
     """As where the account may not configure the queues, or another application has made them otherwise."""
     start(app, connection)
     app.conf.broker_native_delayed_delivery_queue_type = "classic"
@@ -290,7 +290,7 @@ def test_what_cannot_be_delayed_is_a_reason_for_alarm(app, connection, caplog):
     assert "celery_delayed_" in alarm
 
 
-def test_a_queue_that_cannot_be_declared_keeps_no_worker_from_the_others(app, connection, caplog):
+def test_a_queue_that_cannot_be_declared_does_not_block_the_others(app, connection, caplog):
     [wrong, right] = names(app)
     kombu.Queue(wrong, kombu.Exchange(""), routing_key=wrong)(connection.default_channel).declare()
     start(app, connection)
@@ -300,7 +300,7 @@ def test_a_queue_that_cannot_be_declared_keeps_no_worker_from_the_others(app, co
     assert not alarms(caplog)
 
 
-def test_a_message_that_its_task_cannot_read_is_buried_all_the_same(app, connection, transactional_db):
+def test_a_message_with_arguments_its_task_cannot_read_is_buried(app, connection, transactional_db):
     """Of a task that has something to do when it is buried, for an order whose id is no id."""
     start(app, connection)
     give_up(app, connection, task="orders.tasks.charge")
@@ -309,7 +309,7 @@ def test_a_message_that_its_task_cannot_read_is_buried_all_the_same(app, connect
     assert (dead_letter.consumer, dead_letter.key) == ("orders.tasks.charge", "o-1")
 
 
-def test_the_step_takes_the_place_of_celerys():
+def test_the_step_replaces_celerys():
     ours, theirs = GuardedConsumer.Blueprint.default_steps, Consumer.Blueprint.default_steps
     assert set(theirs) - set(ours) == {"celery.worker.consumer.delayed_delivery:DelayedDelivery"}
     assert "outbox.worker.dead_letter_queues:Queues" in ours

@@ -45,7 +45,7 @@ def kept(channel):
     [("no message", "JSONDecodeError"), ("5", "NoMessage"), ("[" * 100_000, "RecursionError")],
     ids=["a text", "a number", "brackets"],
 )
-def test_an_item_is_kept_until_it_is_noted(channel, item, why):
+def test_an_item_is_kept_until_it_is_recorded(channel, item, why):
     notes = channel.connection.give_up = Notes()
     channel.connection._deliver(redis_items.loads(item), QUEUE)
     [tag] = kept(channel)
@@ -60,7 +60,7 @@ def test_an_item_is_kept_until_it_is_noted(channel, item, why):
     assert not channel.client.zcard("tests-unacked-index")
 
 
-def test_an_item_that_is_noted_at_once_is_kept_nowhere(channel):
+def test_an_item_that_is_recorded_at_once_is_not_kept(channel):
     notes = channel.connection.give_up = Notes()
     notes.is_down = False
     channel.connection._deliver(redis_items.loads("no message"), QUEUE)
@@ -69,14 +69,14 @@ def test_an_item_that_is_noted_at_once_is_kept_nowhere(channel):
     assert not kept(channel)
 
 
-def test_who_notes_nothing_leaves_what_nobody_acknowledged(channel):
+def test_an_unrecorded_item_stays_unacknowledged(channel):
     channel.client.hset("tests-unacked", "tag", "no message")
     channel.qos.restore_by_tag("tag")
 
     assert kept(channel) == {b"tag": b"no message"}
 
 
-def test_a_message_that_nobody_acknowledged_goes_back_to_its_queue(channel):
+def test_an_unacknowledged_message_returns_to_its_queue(channel):
     message = channel.prepare_message("body", headers={"task": "a", "id": "1"})
     channel._inplace_augment_message(message, "", QUEUE)
     tag = message["properties"]["delivery_tag"]

@@ -27,7 +27,7 @@ def test_it_is_what_the_project_uses(channel):
     assert type(channel) is redis_transport.RedisChannel
 
 
-def test_flower_can_tell_which_broker_it_is(channel):
+def test_flower_recognises_the_type_of_the_broker(channel):
     with current_app.connection() as link:
         assert isinstance(flower.Broker(link.as_uri(include_password=True)), flower.Redis)
 
@@ -47,7 +47,7 @@ def test_operations_share_a_client(channel, monkeypatch):
     assert made == [{}]
 
 
-def test_a_client_that_waits_is_its_own(channel):
+def test_a_blocking_client_is_separate(channel):
     assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
 
 
@@ -69,7 +69,7 @@ def forever(channel):
     }
 
 
-def test_an_answer_for_whom_nobody_waits_any_more_has_an_end(channel):
+def test_a_reply_that_nobody_reads_expires(channel):
     """As of a worker that was slow, to a probe that was killed."""
     gone = f"{uuid.uuid4()}.reply.celery.pidbox"
     channel._put(gone, {"properties": {"priority": 0}})
@@ -78,7 +78,7 @@ def test_an_answer_for_whom_nobody_waits_any_more_has_an_end(channel):
     channel.client.delete(gone)
 
 
-def test_answers_of_workers_leave_no_key_behind(channel):
+def test_replies_of_workers_leave_no_key_behind(channel):
     """Workers do not know the end of the queue that their answers go to."""
     with current_app.connection_for_write() as worker:
         mailbox = current_app.control.mailbox(channel.connection.client)
@@ -93,7 +93,7 @@ def test_answers_of_workers_leave_no_key_behind(channel):
     channel.queue_delete(asking.name)
 
 
-def test_who_asked_and_was_killed_is_forgotten(channel, monkeypatch):
+def test_the_reply_queue_of_a_killed_process_is_removed(channel, monkeypatch):
     bindings = "_kombu.binding.reply.celery.pidbox"
 
     def ask():
@@ -120,7 +120,7 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("settle", [kombu.Message.ack, kombu.Message.reject, kombu.Message.requeue])
-def test_a_message_that_could_not_be_settled_keeps_no_consumer_from_the_next(server, settle):
+def test_a_failed_acknowledgement_does_not_block_the_next_message(server, settle):
     """Redis hangs while a worker that takes one message at a time has finished one."""
     taken = []
     options = {"socket_timeout": 0.5, "visibility_timeout": 3600}

@@ -105,7 +105,7 @@ deliveries = st.lists(
 
 
 @pytest.mark.slow
-def test_waiting_for_the_database_counts_in_nobodys_budget(processes, queue):
+def test_waiting_for_the_database_spends_no_attempts(processes, queue):
     @settings(max_examples=40)
     @given(st.lists(st.just(0), min_size=1, max_size=3), deliveries)
     def any_outages_and_failures_in_any_process(messages, deliveries):
@@ -166,14 +166,14 @@ def test_a_round_that_ends_in_an_outage_ends_when_the_outage_is_over(processes, 
     assert queue.get() is None
 
 
-def test_a_message_that_claims_thousands_of_retries_fails_as_itself(processes, queue):
+def test_a_message_that_claims_thousands_of_retries_fails_with_its_own_error(processes, queue):
     send(processes[0], retries=5_000)
     deliver(queue, processes[0], "transient")
 
     assert DeadLetter.objects.get().error_class == "Transient"
 
 
-def test_an_outage_while_a_message_is_put_off_spends_nothing(processes, queue):
+def test_an_outage_while_a_message_is_postponed_spends_no_attempt(processes, queue):
     send(processes[0])
     deliver(queue, processes[0], "not now in an outage")
 

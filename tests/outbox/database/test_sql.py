@@ -20,7 +20,7 @@ def test_columns_are_those_of_the_model_in_its_order():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("kind", ["charge", "ship"])
-def test_an_intent_is_what_the_models_would_have_written(kind):
+def test_an_inserted_intent_equals_the_row_of_the_model(kind):
     order = place(ProductFactory(stock=1))
     way, claim, model = {
         "charge": (["validated"], claims.claim_to_charge, Payment),

@@ -14,13 +14,13 @@ MOMENTS = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2200, 1, 1), timezon
 
 
 @given(MOMENTS)
-def test_the_lowest_id_of_a_moment_says_its_millisecond(moment):
+def test_the_lowest_id_of_a_moment_contains_its_millisecond(moment):
     found = uuid7.moment_of(uuid7.first_at(moment))
 
     assert dt.timedelta(0) <= moment - found < uuid7.MILLISECOND
 
 
-def test_an_id_is_of_the_moment_it_was_made(db):
+def test_an_id_contains_its_creation_time(db):
     before = dt.datetime.now(dt.UTC)
     made = uuid7.new()
 

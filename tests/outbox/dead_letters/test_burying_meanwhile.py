@@ -100,7 +100,7 @@ def wait_until_somebody_waits():
     raise AssertionError("nobody waits for the operator")
 
 
-def test_what_the_database_refuses_for_another_reason_is_not_swallowed():
+def test_other_errors_of_the_database_are_raised():
     with pytest.raises(IntegrityError):
         burying.bury(failure(message_id=str(uuid.uuid4()), attempts=-1))
     assert not DeadLetter.objects.exists()

@@ -32,7 +32,7 @@ def published():
     return message_id
 
 
-def test_burying_the_same_failure_again_keeps_one_open_letter_with_the_newest_error():
+def test_burying_the_same_failure_again_keeps_one_open_dead_letter_with_the_newest_error():
     message_id = str(uuid.uuid4())
     burying.bury(failure(message_id=message_id, attempts=3))
     burying.bury(failure(message_id=message_id, attempts=6, error="again"))
@@ -41,7 +41,7 @@ def test_burying_the_same_failure_again_keeps_one_open_letter_with_the_newest_er
     assert (dead_letter.attempts, dead_letter.error) == (6, "again")
 
 
-def test_concurrent_burials_of_one_failure_keep_one_letter():
+def test_concurrent_burials_of_one_failure_keep_one_dead_letter():
     message_id = str(uuid.uuid4())
 
     def bury():
@@ -57,7 +57,7 @@ def test_concurrent_burials_of_one_failure_keep_one_letter():
     assert DeadLetter.objects.count() == 1
 
 
-def test_a_letter_keeps_values_that_no_database_takes_as_they_are():
+def test_a_dead_letter_keeps_values_that_cannot_be_stored_unchanged():
     dead_letter = burying.bury(
         failure(
             error="nul \x00 and \ud800",
@@ -87,7 +87,7 @@ def test_the_same_cause_has_the_same_fingerprint():
     assert fail(1).fingerprint == fail(2).fingerprint != burying.bury(failure(body="x")).fingerprint
 
 
-def test_replay_delivers_the_same_message_and_the_letter_stays(django_user_model):
+def test_replay_delivers_the_same_message_and_keeps_the_dead_letter(django_user_model):
     message_id = published()
     burying.bury(failure(message_id=str(message_id), workflow="tests.workflow"))
     user = django_user_model.objects.create_user("ops")
@@ -105,7 +105,7 @@ def test_replay_delivers_the_same_message_and_the_letter_stays(django_user_model
     assert "fixed the consumer" in LogEntry.objects.get().change_message
 
 
-def test_what_was_never_a_message_can_be_discarded_but_not_replayed():
+def test_an_invalid_message_can_be_discarded_but_not_replayed():
     burying.bury(failure(body="garbage"))
     assert previews.preview(DeadLetter.objects.all()).unreadable == 1
     result = resolving.replay(DeadLetter.objects.all(), by="ops", reason="try")
@@ -116,7 +116,7 @@ def test_what_was_never_a_message_can_be_discarded_but_not_replayed():
     assert DeadLetter.objects.get().resolution == "discarded"
 
 
-def test_a_resolved_letter_is_not_replayed_again():
+def test_a_resolved_dead_letter_is_not_replayed_again():
     burying.bury(failure(message_id=str(published())))
     resolving.replay(DeadLetter.objects.all(), by="ops", reason="first")
 
@@ -125,7 +125,7 @@ def test_a_resolved_letter_is_not_replayed_again():
 
 
 @pytest.mark.parametrize("act", [resolving.replay, resolving.discard])
-def test_nobody_resolves_a_letter_without_a_reason(act):
+def test_resolving_a_dead_letter_needs_a_reason(act):
     burying.bury(failure(message_id=str(published())))
 
     with pytest.raises(resolving.ReasonMissing):
@@ -133,7 +133,7 @@ def test_nobody_resolves_a_letter_without_a_reason(act):
     assert DeadLetter.objects.get().resolution == "open"
 
 
-def test_who_discarded_and_why_is_kept_although_a_command_line_held_no_text():
+def test_a_decision_is_stored_even_with_undecodable_bytes_on_the_command_line():
     """Python hands bytes that are no UTF-8 on as lone surrogates."""
     burying.bury(failure(body="x"))
     resolving.discard(DeadLetter.objects.all(), by="cli: \udcff", reason=" the \x00 is \udcff ")

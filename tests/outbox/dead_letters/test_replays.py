@@ -96,7 +96,7 @@ def test_a_replay_that_fails_again_opens_the_same_dead_letter_with_the_new_attem
     )
 
 
-def test_a_campaign_says_how_many_recovered_and_how_many_failed_again(bury, drain):
+def test_a_campaign_counts_recovered_and_failed_replays(bury, drain):
     ids = bury(6)
     broken.difference_update(ids[:2])
     campaign = replay().campaign
@@ -130,7 +130,7 @@ def test_a_replay_that_waits_is_under_way_until_it_ends(bury, drain):
     assert campaigns.outcomes(campaign.pk).recovered == 1
 
 
-def test_the_history_of_the_admin_says_how_a_replay_ended(bury, drain, django_user_model):
+def test_the_admins_history_contains_the_outcome_of_a_replay(bury, drain, django_user_model):
     user = django_user_model.objects.create_user("ops")
     bury()
     replay(user_id=user.pk)
@@ -148,7 +148,7 @@ def test_the_history_of_the_admin_says_how_a_replay_ended(bury, drain, django_us
     ]
 
 
-def test_the_end_is_noted_although_whoever_replayed_has_no_account_any_more(bury, drain, django_user_model):
+def test_the_outcome_is_recorded_if_the_account_of_the_person_was_deleted(bury, drain, django_user_model):
     user = django_user_model.objects.create_user("ops")
     bury()
     campaign = replay(user_id=user.pk).campaign
@@ -158,7 +158,7 @@ def test_the_end_is_noted_although_whoever_replayed_has_no_account_any_more(bury
     assert campaigns.outcomes(campaign.pk).failed == 1
 
 
-def test_what_is_being_replayed_is_neither_replayed_nor_discarded_meanwhile(bury):
+def test_a_dead_letter_being_replayed_is_neither_replayed_nor_discarded(bury):
     bury()
     campaign = replay().campaign
 
@@ -238,9 +238,7 @@ def test_the_replay_of_what_the_relay_gave_up_recovers_when_a_broker_has_it(drai
     assert campaigns.outcomes(second.pk).recovered == 1
 
 
-def test_work_of_which_no_app_can_say_whether_it_is_done_recovers_when_its_delivery_has_ended(
-    bury, drain, monkeypatch
-):
+def test_work_that_no_app_knows_recovers_when_its_delivery_has_ended(bury, drain, monkeypatch):
     ids = bury()
     broken.clear()
     waiting.update(ids)
@@ -259,7 +257,7 @@ def test_work_of_which_no_app_can_say_whether_it_is_done_recovers_when_its_deliv
     assert campaigns.outcomes(campaign.pk).recovered == 1
 
 
-def test_a_look_at_many_replays_ends_in_time_and_the_next_one_goes_on(bury, drain, monkeypatch):
+def test_ending_many_replays_stops_in_time_and_the_next_call_continues(bury, drain, monkeypatch):
     bury(5)
     broken.clear()
     campaign = replay().campaign
@@ -307,7 +305,7 @@ def test_a_replay_that_the_relay_cannot_start_ends_as_failed_again(bury, drain, 
 
 
 @pytest.mark.parametrize("task", [tasks.drain, tasks.unpark, tasks.settle_replays])
-def test_what_the_clock_asks_of_the_relay_again_and_again_ends_in_time(task, monkeypatch):
+def test_periodic_tasks_of_the_relay_end_in_time(task, monkeypatch):
     limits = []
     for module, name in ((relay, "drain"), (relay, "unpark"), (campaigns, "end_finished")):
         monkeypatch.setattr(module, name, lambda *, within: limits.append(within))
@@ -316,7 +314,7 @@ def test_what_the_clock_asks_of_the_relay_again_and_again_ends_in_time(task, mon
     assert limits == [tasks.WITHIN]
 
 
-def test_a_dead_letter_of_a_task_that_is_not_there_any_more_does_not_stay_under_way(bury, drain):
+def test_the_replay_of_a_task_that_no_longer_exists_ends(bury, drain):
     bury()
     DeadLetter.objects.update(consumer="tests.a_task_of_yesterday")
     broken.clear()

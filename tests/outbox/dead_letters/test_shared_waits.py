@@ -77,7 +77,7 @@ def test_the_later_workflow_has_its_turn_when_its_wait_is_over(message_id, drain
     assert planned > timezone.now() + dt.timedelta(minutes=29)
 
 
-def test_a_redelivery_of_the_whole_message_hastens_no_workflow_that_waits(message_id, drain):
+def test_a_redelivery_of_the_whole_message_does_not_advance_waiting_workflows(message_id, drain):
     redelivery.redeliver([message_id])
     drain()
 
@@ -85,7 +85,7 @@ def test_a_redelivery_of_the_whole_message_hastens_no_workflow_that_waits(messag
     assert Delivery.objects.filter(status="waiting").count() == 2
 
 
-def test_a_replay_does_not_wait_for_a_turn_that_was_planned_before(message_id, drain):
+def test_a_replay_does_not_wait_for_an_earlier_planned_delivery(message_id, drain):
     for minutes in (6, 31):
         testing.pass_time(dt.timedelta(minutes=minutes))
         drain()

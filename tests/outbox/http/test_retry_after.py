@@ -42,7 +42,7 @@ def test_seconds_and_dates_are_read(value, seconds):
     assert wait(value) == seconds
 
 
-def test_a_number_that_can_only_be_a_moment_is_one():
+def test_a_large_number_is_a_time_and_not_a_duration():
     later = dt.datetime(2024, 12, 19, tzinfo=dt.UTC)
     moment = str(int(later.timestamp()) + 90)
 
@@ -59,7 +59,7 @@ def test_a_number_that_can_only_be_a_moment_is_one():
         ("86400", "1 day, 0:00:00"),
     ],
 )
-def test_a_wait_that_is_cut_is_stated_with_what_is_kept_of_it(value, asked):
+def test_a_limited_wait_is_stated_with_its_limit(value, asked):
     remark = retry_after.read({"Retry-After": value}, now=NOW).remark
     assert remark == f" and requested a wait of {asked}, limited to 1:00:00"
 
@@ -69,14 +69,14 @@ def test_a_wait_that_is_cut_is_stated_with_what_is_kept_of_it(value, asked):
     [None, "", "-5", "+5", "²", "٣", "1e3", "inf", "nan", "tomorrow", "20,076 days", "5;q=1", b"\xff", "12 Nov",
      "Mon, 01 Jan 10000 00:00:00 GMT", "2 Jan 99999999999999 00:00:00", "0x10", ",", "5,", []],
 )  # fmt: skip
-def test_what_cannot_be_read_counts_as_not_said(value):
+def test_an_unreadable_header_is_ignored(value):
     assert retry_after.read({"Retry-After": value}, now=NOW) == retry_after.RetryAfter()
 
 
 @pytest.mark.parametrize(
     "value", ["3601", "60000", "1734567890", "9" * 20, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"]
 )
-def test_a_wait_that_is_too_long_is_cut_and_the_cut_is_stated(value):
+def test_a_wait_that_is_too_long_is_limited_and_stated(value):
     found = retry_after.read({"Retry-After": value}, now=NOW)
 
     assert found.wait == retry_after.LONGEST
@@ -87,7 +87,7 @@ def test_a_wait_that_is_too_long_is_cut_and_the_cut_is_stated(value):
     assert retry_after.read({"Retry-After": "3600"}).remark == ""
 
 
-def test_a_date_is_compared_with_the_providers_clock_and_not_with_ours():
+def test_a_date_is_compared_with_the_providers_clock():
     assert wait("Sun, 06 Nov 2005 08:49:37 GMT", Date="Sun, 06 Nov 2005 08:49:07 GMT") == 30
 
 

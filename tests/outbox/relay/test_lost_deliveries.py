@@ -75,7 +75,7 @@ def test_waiting_is_not_lost_however_slow_the_consumers_are(rate):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [1, 10, 100])
-def test_what_a_broker_forgets_is_resumed_within_a_minute(rate):
+def test_messages_lost_by_a_broker_are_resumed_within_a_minute(rate):
     published = publish(1_000)
     relay.drain()
     pass_seconds(8, rate=rate)
@@ -91,7 +91,7 @@ def test_what_a_broker_forgets_is_resumed_within_a_minute(rate):
     assert sorted(taken) == sorted(published)
 
 
-def test_a_copy_that_turns_up_after_it_was_thought_lost_does_nothing():
+def test_a_copy_that_arrives_after_it_was_considered_lost_does_nothing():
     [published] = publish()
     relay.drain()
     with current_app.connection_for_read() as broker:
@@ -137,7 +137,7 @@ def test_small_batches_have_probes_between_them_in_a_queue_that_is_slow_and_in_n
 
 
 @pytest.mark.parametrize("failure", [dispatch.BrokerDown("reset"), ValueError("no such canvas")])
-def test_what_a_broker_has_taken_is_not_sent_again_when_it_fails_within_a_batch(monkeypatch, failure):
+def test_messages_accepted_before_a_failure_within_a_batch_are_not_sent_again(monkeypatch, failure):
     sent, send = [], dispatch.Batch.send
 
     def fail_at_the_third(batch):
@@ -166,7 +166,7 @@ def test_a_probe_within_a_batch_proves_nothing_of_what_is_sent_behind_it():
     assert not Delivery.objects.exclude(generation=0).exists()
 
 
-def test_a_probe_proves_nothing_of_a_batch_that_was_written_down_before_it_and_sent_after_it():
+def test_a_probe_proves_nothing_about_a_batch_recorded_before_it_and_sent_after_it():
     claimed = publish(1) and relay.claim(10)
     publish(40)
     relay.drain()

@@ -54,7 +54,7 @@ def statuses():
     return dict(OutboxMessage.objects.values_list("key", "status"))
 
 
-def test_what_is_due_reaches_its_workflow_once(drain, subscribed):
+def test_a_due_message_reaches_its_workflow_once(drain, subscribed):
     subscribed(noted)
     publish("a", "b")
     drain()
@@ -72,7 +72,7 @@ def test_an_event_nobody_subscribed_to_is_delivered_to_nobody(drain, subscribed)
     assert statuses() == {"a": "published"}
 
 
-def test_one_bad_message_is_postponed_then_buried_and_holds_up_nobody(drain, subscribed):
+def test_one_bad_message_is_postponed_then_buried_and_delays_no_other(drain, subscribed):
     subscribed(explodes)
     publish("bad", *"abcdef")
     drain()
@@ -148,7 +148,7 @@ def park_unreadable(*about):
     OutboxMessage.objects.update(event_version=1, payload={"about": "a", "why": "nobody knows"})
 
 
-def test_what_could_not_be_read_is_delivered_once_the_code_can(drain, subscribed, monkeypatch):
+def test_an_unreadable_message_is_delivered_once_the_code_can_read_it(drain, subscribed, monkeypatch):
     subscribed(noted)
     monkeypatch.setattr(Happened, "upcasters", {1: lambda payload: {"about": payload["about"]}})
     monkeypatch.setattr(Happened.__dataclass_fields__["deed"], "default", dataclasses.MISSING)
@@ -164,7 +164,7 @@ def test_what_could_not_be_read_is_delivered_once_the_code_can(drain, subscribed
     assert SEEN == ["a"]
 
 
-def test_what_was_unknown_and_then_unreadable_is_delivered_in_the_end(drain, subscribed, monkeypatch):
+def test_an_unknown_and_then_unreadable_message_is_delivered_in_the_end(drain, subscribed, monkeypatch):
     park_unreadable("a")
     drain()
     assert OutboxMessage.objects.get().last_error.startswith("UnknownEvent")
@@ -179,9 +179,7 @@ def test_what_was_unknown_and_then_unreadable_is_delivered_in_the_end(drain, sub
     assert SEEN == ["a"]
 
 
-def test_what_the_code_reads_in_a_way_that_fails_becomes_a_dead_letter_instead_of_staying_parked(
-    drain, subscribed, monkeypatch
-):
+def test_a_parked_message_whose_reading_fails_becomes_a_dead_letter(drain, subscribed, monkeypatch):
     park_unreadable("a")
     drain()
     monkeypatch.setattr(Happened, "upcasters", {1: lambda payload: {"about": payload["what"]}})
@@ -205,7 +203,7 @@ def test_a_handler_that_cannot_read_something_else_does_not_park_its_message(dra
     assert (statuses(), OutboxMessage.objects.get().attempts) == ({"a": "pending"}, 1)
 
 
-def test_many_that_stay_parked_hide_none_that_can_be_read(drain, subscribed, monkeypatch):
+def test_many_parked_messages_hide_none_that_can_be_read(drain, subscribed, monkeypatch):
     monkeypatch.setattr(setbacks, "BATCH", 3)
     monkeypatch.setattr(setbacks, "_unparked_until", None)
     subscribed(noted)
@@ -226,7 +224,7 @@ def test_a_newer_version_than_the_code_is_parked(drain, subscribed):
     assert statuses() == {"a": "parked"}
 
 
-def test_a_drain_ends_in_time_and_the_next_one_goes_on(drain, subscribed):
+def test_a_drain_ends_in_time_and_the_next_one_continues(drain, subscribed):
     subscribed(noted)
     publish(*"abcdef")
 
@@ -235,7 +233,7 @@ def test_a_drain_ends_in_time_and_the_next_one_goes_on(drain, subscribed):
     assert relay.drain(batch=2).published == 4
 
 
-def test_a_row_of_an_older_version_meets_todays_code(drain, subscribed):
+def test_a_row_of_an_older_version_is_upcast(drain, subscribed):
     subscribed(noted)
     publish("a")
     OutboxMessage.objects.update(event_version=1, payload={"about": "old", "what": "fell"})
@@ -298,7 +296,7 @@ def test_a_claim_that_ran_out_settles_nothing(transactional_db, subscribed):
     assert relay.settle(taken_over) == 1
 
 
-def test_relays_side_by_side_share_the_work_and_repeat_none(transactional_db, subscribed):
+def test_concurrent_relays_share_the_work_and_repeat_none(transactional_db, subscribed):
     subscribed(noted)
     publish(*(f"m{number}" for number in range(300)))
     claimed: list[list[str]] = [[], [], []]
@@ -356,7 +354,7 @@ def test_a_redelivery_to_a_workflow_that_this_code_does_not_know_is_not_lost(dra
     assert not Delivery.objects.exists()
 
 
-def test_what_a_relay_of_older_code_could_not_start_a_newer_one_starts(drain, subscribed, monkeypatch):
+def test_a_newer_relay_starts_what_an_older_one_could_not(drain, subscribed, monkeypatch):
     subscribed(noted)
     [message_id] = publish("a")
     drain()

@@ -46,7 +46,7 @@ def mark(db, seldom, subscribed):
     return mark
 
 
-def test_it_begins_a_little_before_the_end_of_the_last_look_and_never_moves_back(seldom):
+def test_it_begins_a_little_before_the_end_of_the_last_query_and_never_moves_back(seldom):
     mark = Watermark()
     assert mark.begin() == BEGINNING
     mark.move(NOON)
@@ -55,7 +55,7 @@ def test_it_begins_a_little_before_the_end_of_the_last_look_and_never_moves_back
     assert mark.begin() == NOON - MARGIN
 
 
-def test_it_moves_to_the_last_message_of_a_full_batch_and_else_to_the_time_of_the_look(db, seldom):
+def test_it_moves_to_the_last_message_of_a_full_batch_or_to_the_time_of_the_query(db, seldom):
     mark = Watermark()
     publish("a", "b")
     OutboxMessage.objects.filter(status="pending").update(not_before=Now() - dt.timedelta(hours=1))
@@ -67,14 +67,14 @@ def test_it_moves_to_the_last_message_of_a_full_batch_and_else_to_the_time_of_th
     assert mark.begin() > due + dt.timedelta(minutes=59)
 
 
-def test_a_message_of_a_short_transaction_is_found_by_the_next_look(mark):
+def test_a_message_of_a_short_transaction_is_found_by_the_next_query(mark):
     publish("committed late")
     due_before(MARGIN / 2)
 
     assert [row.key for row in relay.claim(10, watermark=mark)] == ["committed late"]
 
 
-def test_a_message_of_a_long_transaction_is_found_by_the_next_look_from_the_beginning(mark, monkeypatch):
+def test_a_message_of_a_long_transaction_is_found_by_the_next_query_from_the_beginning(mark, monkeypatch):
     publish("committed very late")
     due_before(dt.timedelta(hours=1))
 
@@ -83,7 +83,7 @@ def test_a_message_of_a_long_transaction_is_found_by_the_next_look_from_the_begi
     assert [row.key for row in relay.claim(10, watermark=mark)] == ["committed very late"]
 
 
-def test_a_message_that_is_committed_behind_the_watermark_is_delivered_all_the_same(
+def test_a_message_that_is_committed_behind_the_watermark_is_delivered(
     transactional_db, subscribed, monkeypatch
 ):
     monkeypatch.setattr(watermark, "MARGIN", dt.timedelta())
@@ -109,7 +109,7 @@ def test_a_message_that_is_committed_behind_the_watermark_is_delivered_all_the_s
     assert not OutboxMessage.objects.exclude(status="published").exists()
 
 
-def test_a_relay_without_a_watermark_looks_at_everything(mark):
+def test_a_relay_without_a_watermark_reads_everything(mark):
     publish("committed very late")
     due_before(dt.timedelta(hours=1))
 
@@ -117,7 +117,7 @@ def test_a_relay_without_a_watermark_looks_at_everything(mark):
 
 
 @pytest.mark.slow
-def test_a_look_passes_over_nothing_that_was_delivered_long_ago(mark):
+def test_a_query_skips_no_entries_of_old_deliveries(mark):
     old = {"not_before": Now() - dt.timedelta(hours=1), "payload": {"about": "m"}}
     OutboxMessage.objects.bulk_create(
         OutboxMessage(event_name=Happened.name, event_version=2, key="m", **old) for _ in range(3_000)

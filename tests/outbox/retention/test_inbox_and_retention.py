@@ -62,7 +62,7 @@ def test_an_effect_that_rolled_back_was_not_taken():
         assert inbox.once("tests.consumer", message_id)
 
 
-def test_a_copy_that_comes_after_its_memory_is_gone_is_refused_and_not_taken_again():
+def test_a_copy_that_arrives_after_the_retention_is_refused():
     made_at = int((timezone.now() - dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS, hours=1)).timestamp())
     message_id = uuid.UUID(int=uuid6.uuid7().int & (1 << 80) - 1 | made_at * 1000 << 80)
     with pytest.raises(inbox.Forgotten), transaction.atomic():

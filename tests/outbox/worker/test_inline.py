@@ -106,7 +106,7 @@ def deliver(*, redelivered=False):
         testing.run(message, redelivered=redelivered)
 
 
-def test_a_chain_goes_on_in_the_process_that_began_it(sent):
+def test_a_chain_continues_in_the_process_that_began_it(sent):
     sent()
     deliver()
 
@@ -114,7 +114,7 @@ def test_a_chain_goes_on_in_the_process_that_began_it(sent):
 
 
 @pytest.mark.parametrize("seconds", [0, 1e-9])
-def test_a_chain_that_may_not_or_is_late_goes_by_way_of_the_broker(sent, settings, seconds):
+def test_a_chain_that_is_late_or_may_not_run_inline_goes_through_the_broker(sent, settings, seconds):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = seconds
     sent()
     deliver()
@@ -136,14 +136,14 @@ def test_the_time_counts_from_the_delivery(sent, monkeypatch):
     assert (calls, waiting()) == (["first", "second"], 1)
 
 
-def test_what_the_broker_delivers_again_goes_by_way_of_the_broker(sent):
+def test_a_chain_redelivered_by_the_broker_goes_through_the_broker(sent):
     sent()
     deliver(redelivered=True)
 
     assert (calls, waiting()) == (["first"], 1)
 
 
-def test_what_the_outbox_delivers_again_goes_by_way_of_the_broker(sent):
+def test_a_chain_redelivered_by_the_outbox_goes_through_the_broker(sent):
     sent()
     testing.purge()
     redelivery.redeliver([OutboxMessage.objects.get().pk])
@@ -183,7 +183,7 @@ def with_(link):
         "with a callback",
     ],
 )
-def test_a_link_that_is_out_of_the_ordinary_goes_by_way_of_the_broker(sent, link):
+def test_a_link_with_special_options_goes_through_the_broker(sent, link):
     sent(with_(link))
     deliver()
 
@@ -193,14 +193,14 @@ def test_a_link_that_is_out_of_the_ordinary_goes_by_way_of_the_broker(sent, link
 NOBODY = {"message_id": "m", "order_id": "o", "channel": "email"}
 
 
-def test_a_link_of_another_pool_goes_to_it(sent):
+def test_a_link_of_another_pool_is_sent_to_that_pool(sent):
     sent(with_(lambda message: signature("notifications.tasks.send_email", kwargs=NOBODY, immutable=True)))
     deliver()
 
     assert (calls, waiting("jobs"), waiting("email")) == (["first"], 0, 1)
 
 
-def test_a_task_cannot_tell_which_way_it_came(sent, settings):
+def test_a_task_has_the_same_request_inline_and_through_the_broker(sent, settings):
     seen = []
     for settings.OUTBOX_CHAIN_INLINE_SECONDS in (60, 0):
         sent()
@@ -235,7 +235,7 @@ def comparable(request):
 
 
 @pytest.mark.parametrize("seconds", [60, 0])
-def test_a_link_that_fails_is_tried_again_with_the_rest_of_the_chain(sent, settings, seconds):
+def test_a_failed_link_is_retried_with_the_rest_of_the_chain(sent, settings, seconds):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = seconds
     fails["second"] = [Transient("later"), Transient("later")]
     sent()
@@ -246,7 +246,7 @@ def test_a_link_that_fails_is_tried_again_with_the_rest_of_the_chain(sent, setti
 
 
 @pytest.mark.parametrize("seconds", [60, 0])
-def test_a_link_that_finds_the_database_down_waits_for_it_and_goes_on_with_the_rest(sent, settings, seconds):
+def test_a_link_that_finds_the_database_down_waits_and_continues_with_the_rest(sent, settings, seconds):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = seconds
     fails["second"] = [OperationalError("server closed the connection unexpectedly") for _ in range(5)]
     sent()
@@ -258,7 +258,7 @@ def test_a_link_that_finds_the_database_down_waits_for_it_and_goes_on_with_the_r
 
 
 @pytest.mark.parametrize("seconds", [60, 0])
-def test_a_link_that_fails_for_good_ends_the_chain_with_its_own_letter(sent, settings, seconds):
+def test_a_link_that_fails_for_good_ends_the_chain_with_its_own_dead_letter(sent, settings, seconds):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = seconds
     fails["second"] = [Permanent("never")]
     sent()
@@ -274,7 +274,7 @@ def test_a_link_that_fails_for_good_ends_the_chain_with_its_own_letter(sent, set
 
 
 @pytest.mark.parametrize("seconds", [60, 0])
-def test_a_link_that_has_to_wait_lets_its_message_come_back(sent, settings, seconds):
+def test_the_message_of_a_link_that_has_to_wait_is_redelivered(sent, settings, seconds):
     settings.OUTBOX_CHAIN_INLINE_SECONDS = seconds
     fails["second"] = [NotNow("not now", retry_after=dt.timedelta(seconds=7))]
     sent()
@@ -340,7 +340,7 @@ def guarded_request(message, task, dispatcher):
     return GuardedRequest(message, app=current_app, task=task, hostname="test@inline", eventer=dispatcher)
 
 
-def test_flower_is_told_of_each_link_as_if_the_broker_had_delivered_it(sent):
+def test_flower_gets_the_events_of_each_link_as_if_the_broker_had_delivered_it(sent):
     fails["third"] = [Transient("later")]
     sent()
     with current_app.connection_for_read() as broker:
@@ -365,7 +365,7 @@ def test_flower_is_told_of_each_link_as_if_the_broker_had_delivered_it(sent):
     assert told[-1][1]["exception"] == "Transient('later')"
 
 
-def test_a_result_without_links_is_told_as_it_is():
+def test_a_result_without_links_is_reported_unchanged():
     assert inline.read("'followed by nothing'") == ("'followed by nothing'", None, [])
 
 

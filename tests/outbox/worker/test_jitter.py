@@ -100,7 +100,7 @@ def failing(message):
     ],
     ids=["a failure", "an outage", "a time of its own"],
 )
-def test_what_a_consumer_has_redelivered_is_spread_unless_it_waits_for_a_time_of_its_own(
+def test_redeliveries_are_spread_unless_they_wait_for_a_requested_time(
     drain, subscribed, monkeypatch, failure, wait
 ):
     monkeypatch.setattr(resilience.random, "random", lambda: 0.5)

@@ -52,7 +52,7 @@ def innocent():
     return str(uuid.uuid4())
 
 
-def test_the_third_loss_ends_it_whoever_saw_the_first_one(poison):
+def test_the_third_loss_buries_a_message_whoever_saw_the_first_one(poison):
     die_together(poison)
     die_together(poison)
 
@@ -61,7 +61,7 @@ def test_the_third_loss_ends_it_whoever_saw_the_first_one(poison):
     assert kinds(poison) == [LostTogether.__name__, LostAlone.__name__]
 
 
-def test_the_deaths_that_a_main_process_sees_are_counted_once(poison):
+def test_deaths_seen_by_the_main_process_are_counted_once(poison):
     unreadable.note_death(CONSUMER, poison, delivery="1", worker="w", error="signal 9")
     watch = start(poison)
     unreadable.note_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
@@ -72,14 +72,14 @@ def test_the_deaths_that_a_main_process_sees_are_counted_once(poison):
     assert kinds(poison) == [WorkerLost.__name__, LostAlone.__name__, LostAlone.__name__]
 
 
-def test_a_child_that_dies_before_it_notes_anything_is_counted_all_the_same(poison):
+def test_a_child_that_dies_before_it_records_anything_is_counted(poison):
     for delivery in "12":
         unreadable.note_death(CONSUMER, poison, delivery=delivery, worker="w", error="signal 11")
     with pytest.raises(CrashLoop):
         unreadable.note_death(CONSUMER, poison, delivery="3", worker="w", error="signal 11")
 
 
-def test_who_was_beside_it_runs_alone_and_is_cleared(poison, innocent):
+def test_an_innocent_message_runs_alone_and_is_cleared(poison, innocent):
     die_together(poison, innocent)
     first = start(poison)
     with pytest.raises(NotAlone):
@@ -94,7 +94,7 @@ def test_who_was_beside_it_runs_alone_and_is_cleared(poison, innocent):
     assert kinds(innocent) == []
 
 
-def test_a_suspect_waits_until_those_are_done_that_came_back_with_it(poison, innocent):
+def test_a_suspected_message_waits_for_other_redelivered_messages(poison, innocent):
     die_together(poison)
     beside = start(innocent)
     with pytest.raises(NotAlone):
@@ -122,7 +122,7 @@ def test_a_broker_that_restarts_again_and_again_gives_nothing_up(innocent):
     assert kinds(innocent) == []
 
 
-def test_losses_of_another_incident_do_not_count(poison):
+def test_losses_of_earlier_incidents_do_not_count(poison):
     for _ in range(5):
         die_together(poison)
         testing.pass_time(losses.LOSSES_COUNT_FOR + dt.timedelta(minutes=1))
@@ -137,7 +137,7 @@ def _enter(pool, alone, entered, leave):
 @pytest.mark.parametrize(
     ("here", "there", "enters"), [(True, False, False), (False, True, False), (False, False, True)]
 )
-def test_the_processes_of_a_pool_know_of_each_other(here, there, enters):
+def test_the_processes_of_a_pool_share_its_lock(here, there, enters):
     forked = multiprocessing.get_context("fork")
     shared, entered, leave = Pool(), forked.Queue(), forked.Event()
     with tempfile.TemporaryFile() as file:
@@ -150,7 +150,7 @@ def test_the_processes_of_a_pool_know_of_each_other(here, there, enters):
         child.join()
 
 
-def test_a_process_that_is_killed_keeps_nobody_out():
+def test_a_killed_process_releases_its_lock():
     forked = multiprocessing.get_context("fork")
     shared, entered, leave = Pool(), forked.Queue(), forked.Event()
     with tempfile.TemporaryFile() as file:

@@ -127,7 +127,7 @@ def failed(error):
     ],
 )
 @pytest.mark.django_db
-def test_what_is_no_task_is_buried_once_and_acknowledged(consumer, body, headers):
+def test_an_invalid_message_is_buried_once_and_acknowledged(consumer, body, headers):
     message = message_of(body, headers)
 
     consumer.create_task_handler()(message)
@@ -168,7 +168,7 @@ def test_a_lost_connection_is_left_to_celery(consumer):
 
 
 @pytest.mark.django_db
-def test_a_message_waits_unacknowledged_until_the_database_takes_its_letter(consumer, monkeypatch):
+def test_a_message_stays_unacknowledged_until_its_dead_letter_is_stored(consumer, monkeypatch):
     def down(*_):
         raise OperationalError("the server is starting up")
 
@@ -185,7 +185,7 @@ def test_a_message_waits_unacknowledged_until_the_database_takes_its_letter(cons
 
 
 @pytest.mark.django_db
-def test_an_item_that_is_no_message_is_not_noted_while_the_database_is_down(consumer, monkeypatch):
+def test_an_invalid_item_is_not_recorded_while_the_database_is_down(consumer, monkeypatch):
     def down(*_):
         raise OperationalError("the server is starting up")
 
@@ -200,7 +200,7 @@ def test_an_item_that_is_no_message_is_not_noted_while_the_database_is_down(cons
 
 
 @pytest.mark.django_db
-def test_a_letter_keeps_bytes_that_are_no_text_and_values_that_are_no_json(consumer):
+def test_a_dead_letter_keeps_undecodable_bytes_and_values_that_are_not_json(consumer):
     consumer.give_up(message_of(b"\xff\xfe", {"task": "t", "id": "1", "odd": {1, 2}}), ValueError("bytes"))
     consumer.give_up(message_of([[], {"n": float("nan")}, {}], {"task": "t", "id": "1"}), ValueError("nan"))
 
@@ -209,7 +209,7 @@ def test_a_letter_keeps_bytes_that_are_no_text_and_values_that_are_no_json(consu
 
 
 @pytest.mark.django_db
-def test_an_unknown_task_tells_who_is_waiting_for_it(consumer):
+def test_an_unknown_task_is_reported_to_those_who_watch_it(consumer):
     consumer.create_task_handler()(good_message(task="orders.tasks.teleport"))
 
     [dead_letter] = DeadLetter.objects.all()
@@ -221,7 +221,7 @@ def test_an_eta_outside_the_calendar_is_refused():
         request_of(good_message(eta="9999-12-31T23:59:59.999999-12:00"), Task)
 
 
-def test_a_task_out_of_memory_leaves_its_worker_alone():
+def test_a_task_out_of_memory_does_not_end_its_worker():
     message = good_message()
 
     request_of(message, Task).on_failure(failed(MemoryError("all")), return_ok=True)
@@ -230,7 +230,7 @@ def test_a_task_out_of_memory_leaves_its_worker_alone():
 
 
 @pytest.mark.django_db
-def test_a_rejection_is_buried_and_told_to_the_task():
+def test_a_rejection_is_buried_and_reported_to_the_task():
     told = []
 
     class Telling(Task):
@@ -252,7 +252,7 @@ def test_a_retry_that_found_no_broker_and_no_message_is_buried():
 
 
 @pytest.mark.django_db
-def test_a_rejection_that_cannot_be_noted_is_run_again(monkeypatch):
+def test_a_rejection_that_cannot_be_recorded_is_run_again(monkeypatch):
     def down(*_):
         raise OperationalError("the server is starting up")
 
@@ -278,14 +278,14 @@ CHAIN = {"chain": [{"task": "tests.worker.work"}]}
         (CHAIN, {"generation": 0, "came_back": "1"}, 1),
     ],
 )
-def test_a_child_that_died_is_noted_unless_it_may_have_gone_on_with_the_chain(options, headers, losses):
+def test_the_death_of_a_child_is_recorded_unless_it_may_have_continued_the_chain(options, headers, losses):
     dead = WorkerLostError("signal 9 (SIGKILL)")
     request_of(good_message(options, **headers), Task).on_failure(failed(dead), return_ok=True)
 
     assert Attempt.objects.filter(consumer=Task.name, outcome=Attempt.Outcome.LOST).count() == losses
 
 
-def test_a_cancelled_request_notes_no_retry(monkeypatch):
+def test_a_cancelled_request_records_no_retry(monkeypatch):
     noted = []
     monkeypatch.setattr(Task, "on_retry", lambda *a: noted.append(a))
     request = request_of(good_message(), Task)

@@ -35,7 +35,7 @@ from tests.processes import eventually
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_table_in_use_is_divided_and_nothing_is_lost_or_delivered_twice(subscribed):
+def test_a_table_in_use_is_partitioned_and_nothing_is_lost_or_delivered_twice(subscribed):
     started: list[str] = []
     subscribed(lambda message: started.append(message.event.about))
     stopping, written, waits, drained = threading.Event(), [], [], []
@@ -71,7 +71,7 @@ def test_a_table_in_use_is_divided_and_nothing_is_lost_or_delivered_twice(subscr
     assert max(waits) < partitions.VACUUM_YIELDS_WITHIN
 
 
-def test_the_table_that_was_there_becomes_the_first_partition_without_being_read():
+def test_the_existing_table_becomes_the_first_partition_without_being_read():
     message_id = publish("a")
     told = []
     connection.ensure_connection()
@@ -86,7 +86,7 @@ def test_the_table_that_was_there_becomes_the_first_partition_without_being_read
     assert OutboxMessage.objects.get().pk == message_id
 
 
-def test_what_the_table_had_it_has_as_partitioned_table_too():
+def test_the_partitioned_table_has_the_same_indexes_triggers_and_grants():
     divide()
 
     now = shape()
@@ -108,7 +108,7 @@ def test_writers_still_wake_a_sleeping_relay():
             listener._set_sleeping(session, False)
 
 
-def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
+def test_partitioning_gives_up_while_the_table_is_in_use_and_continues_later():
     publish("a")
     with somebody_reading():
         with pytest.raises(CommandError, match="Run it again") as busy:
@@ -121,7 +121,7 @@ def test_a_division_that_finds_the_table_in_use_gives_up_and_goes_on_later():
     assert OutboxMessage.objects.count() == 1
 
 
-def test_writers_do_not_queue_behind_a_division_that_waits():
+def test_writers_do_not_queue_behind_waiting_partitioning():
     given_up = []
 
     def wait_for_the_table():
@@ -140,7 +140,7 @@ def test_writers_do_not_queue_behind_a_division_that_waits():
     assert OutboxMessage.objects.count() > 1
 
 
-def test_an_unfinished_division_is_gone_on_with_or_taken_back_before_its_boundary():
+def test_unfinished_partitioning_is_continued_or_undone_before_its_boundary():
     partition_table._bind(span=Span.DAILY, now=NOW, patience=QUICKLY)
     boundary = partitions.bound()
     assert partition_table.plan(span=Span.DAILY, now=NOW + dt.timedelta(hours=1)) == boundary
@@ -160,7 +160,7 @@ def test_ids_that_name_no_time_are_refused_before_anything_is_changed():
     assert partitions.bound() is None
 
 
-def test_a_view_that_would_go_on_showing_the_old_table_is_in_the_way():
+def test_a_view_on_the_old_table_prevents_partitioning():
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE VIEW somebodys_view AS SELECT id FROM {partitions.TABLE}")
         try:

@@ -45,7 +45,7 @@ def test_the_next_week_has_partitions_and_prune_makes_more(span):
     assert {p.ends_at - p.begins_at for p in partitions.partitions()[1:]} == {span.value}
 
 
-def test_a_message_for_which_there_is_no_partition_is_taken_all_the_same():
+def test_a_message_without_a_partition_is_accepted():
     divide(now=LONG_AGO)
     message_id = publish("a")
     assert partition_of(message_id) == partitions.DEFAULT
@@ -74,7 +74,7 @@ def test_retention_drops_whole_partitions_and_deletes_no_row_of_those_that_wait(
     assert set(OutboxMessage.objects.values_list("pk", flat=True)) == {aged, young}
 
 
-def test_what_must_stay_of_a_dropped_partition_stays():
+def test_needed_messages_of_a_dropped_partition_stay():
     divided_long_ago()
     order = place()
     held = published(at=LONG_AGO, key=str(order.pk))
@@ -107,7 +107,7 @@ def test_what_must_stay_of_a_dropped_partition_stays():
     assert pruning.prune()["messages"] == 1, "row by row in the default partition"
 
 
-def test_a_partition_of_which_too_much_must_stay_is_pruned_row_by_row(monkeypatch):
+def test_a_partition_with_too_many_needed_messages_is_pruned_row_by_row(monkeypatch):
     monkeypatch.setattr(pruning, "MOST_MOVED", 1)
     divided_long_ago()
     waiting = {published(at=LONG_AGO, status="pending", published_at=None) for _ in range(2)}
@@ -120,7 +120,7 @@ def test_a_partition_of_which_too_much_must_stay_is_pruned_row_by_row(monkeypatc
     assert partitions.partitions()[0].name == partition_table.FIRST
 
 
-def test_what_is_redelivered_between_the_look_and_the_lock_stays(monkeypatch):
+def test_a_message_redelivered_between_the_check_and_the_lock_stays(monkeypatch):
     monkeypatch.setattr(pruning, "MOST_MOVED", 1)
     divided_long_ago()
     many = {published(at=LONG_AGO) for _ in range(2)}
@@ -145,7 +145,7 @@ def test_what_is_redelivered_between_the_look_and_the_lock_stays(monkeypatch):
     assert OutboxMessage.objects.get().pk == few
 
 
-def test_retention_waits_for_those_at_work_and_holds_up_nobody(monkeypatch):
+def test_retention_waits_for_running_transactions_and_delays_no_other(monkeypatch):
     monkeypatch.setattr(pruning, "PATIENCE", dt.timedelta(0))
     divided_long_ago()
     spent = published(at=LONG_AGO)
@@ -157,7 +157,7 @@ def test_retention_waits_for_those_at_work_and_holds_up_nobody(monkeypatch):
     assert not OutboxMessage.objects.filter(pk=spent).exists()
 
 
-def test_the_reasons_to_keep_a_message_are_what_the_spent_ones_lack():
+def test_the_reasons_to_keep_a_message_complement_the_query_for_spent_ones():
     order = place()
     Order.objects.update(message_id=published(at=LONG_AGO))
     for status, published_at in itertools.product(OutboxMessage.Status.values, (None, LONG_AGO, NOW)):
@@ -175,7 +175,7 @@ def test_the_reasons_to_keep_a_message_are_what_the_spent_ones_lack():
 
 
 @pytest.mark.slow
-def test_the_whole_system_works_on_a_divided_table_and_verify_finds_nothing(drain, world):
+def test_the_whole_system_works_on_a_partitioned_table_and_verify_passes(drain, world):
     first = place()
     divide()
     second = place()
@@ -189,7 +189,7 @@ def test_the_whole_system_works_on_a_divided_table_and_verify_finds_nothing(drai
     assert not Attempt.objects.exists()
 
 
-def test_a_table_with_too_much_to_copy_is_not_put_together(monkeypatch):
+def test_partitioning_is_not_undone_if_too_much_must_be_copied(monkeypatch):
     monkeypatch.setattr(partition_table, "MOST_COPIED", 2)
     divided_long_ago()
     for days in (1, 20, 40):
