@@ -1,22 +1,16 @@
-"""
-Products and orders, and what happens to them: transitions, payments, refunds, shipments.
-
-Statuses change only through `orders.services`. The database itself refuses illegal moves, negative stock, a
-second captured charge, and any change of the history (see the migrations).
-"""
+"""Products, orders with their lines and history, and the keys under which clients placed them."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db import models
-from django.db.models import F, Q, Value
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from orders.moves import FINAL, Status
 from outbox.database import uuid7
-from outbox.database.storable import LONGEST_ID
 
 
 def new_id() -> uuid.UUID:
@@ -190,128 +184,6 @@ class OrderTransition(models.Model):
         return f"{self.from_status or '∅'} → {self.to_status}"
 
 
-class Payment(models.Model):
-    """
-    The intent to charge an order, written before the provider is called, and its result.
-
-    `requested` means that a call may be in progress; `unknown` that a call was made and its response lost;
-    `abandoned` that the provider has no such charge and no further call will be made.
-    """
-
-    class Status(models.TextChoices):
-        REQUESTED = "requested", "requested"
-        UNKNOWN = "unknown", "unknown"
-        SUCCEEDED = "succeeded", "succeeded"
-        DECLINED = "declined", "declined"
-        ABANDONED = "abandoned", "abandoned"
-
-    OPEN = (Status.REQUESTED, Status.UNKNOWN)
-
-    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="payments")
-    idempotency_key = models.CharField(max_length=100, unique=True)
-    amount_minor = models.PositiveBigIntegerField()
-    currency = models.CharField(max_length=3)
-    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
-    decline_code = models.CharField(max_length=100, blank=True)
-    calls = models.PositiveIntegerField(default=1, help_text="How often the provider was asked, same key.")
-    error = models.TextField(blank=True)
-    requested_at = models.DateTimeField(db_default=Now())
-    first_asked_at = models.DateTimeField(
-        null=True,
-        help_text="When the first call was about to be made that may have acted; NULL: none has.",
-    )
-    last_asked_at = models.DateTimeField(null=True, help_text="The same of the last such call; NULL: none.")
-    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
-    held_since = models.DateTimeField(
-        null=True,
-        help_text="Since when a person has to capture or cancel it at the provider; NULL: nobody has.",
-    )
-
-    class Meta:
-        constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["order"], condition=Q(status="succeeded"), name="one_captured_charge_per_order"
-            ),
-        ]
-        indexes: ClassVar = [
-            models.Index(
-                fields=["order"],
-                condition=Q(held_since__isnull=False, resolved_at__isnull=True),
-                name="payments_that_are_held",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.idempotency_key}: {self.status}"
-
-    @property
-    def is_open(self) -> bool:
-        return self.status in self.OPEN
-
-    @property
-    def is_held(self) -> bool:
-        """Whether a person must capture or cancel it at the provider."""
-        return self.held_since is not None and self.resolved_at is None
-
-
-class Refund(models.Model):
-    """The intent to refund a charge, written before the provider is called, and its result."""
-
-    class Status(models.TextChoices):
-        REQUESTED = "requested", "requested"
-        SUCCEEDED = "succeeded", "succeeded"
-        FAILED = "failed", "failed"
-
-    payment = models.OneToOneField(Payment, on_delete=models.CASCADE, related_name="refund")
-    idempotency_key = models.CharField(max_length=100, unique=True)
-    amount_minor = models.PositiveBigIntegerField()
-    currency = models.CharField(max_length=3)
-    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
-    failures = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="How many refunds of this charge gave nothing back."
-    )
-    error = models.TextField(blank=True, default="", db_default="", help_text="Why it is open, or has failed.")
-    given_back_by = models.CharField(
-        max_length=200,
-        blank=True,
-        default="",
-        db_default="",
-        help_text="Who says that the money was given back by other means; empty when the provider did it.",
-    )
-    given_back_how = models.TextField(
-        blank=True, default="", db_default="", help_text="What they said of it; empty when the provider did it."
-    )
-    requested_at = models.DateTimeField(db_default=Now())
-    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
-
-    def __str__(self) -> str:
-        return f"{self.idempotency_key}: {self.status}"
-
-
-class Shipment(models.Model):
-    """The intent to ship an order, written before the warehouse is called, and its result."""
-
-    class Status(models.TextChoices):
-        REQUESTED = "requested", "requested"
-        SHIPPED = "shipped", "shipped"
-        REFUSED = "refused", "refused"
-
-    order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="shipment")
-    idempotency_key = models.CharField(max_length=100, unique=True)
-    status = models.CharField(max_length=10, choices=Status, default=Status.REQUESTED)
-    provider_id = models.CharField(max_length=LONGEST_ID, blank=True)
-    carrier = models.CharField(max_length=100, blank=True)
-    tracking_number = models.CharField(max_length=100, blank=True)
-    error = models.TextField(blank=True)
-    requested_at = models.DateTimeField(db_default=Now())
-    resolved_at = models.DateTimeField(null=True, help_text="NULL while the outcome is open.")
-
-    def __str__(self) -> str:
-        return f"{self.idempotency_key}: {self.status}"
-
-
 class IdempotencyRecord(models.Model):
     """
     The effect of a client's key, written with the order it placed; a repeated request gets the same response.
@@ -334,71 +206,3 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope}: {self.key}"
-
-
-class ApiClient(models.Model):
-    """A user of the API. Orders, idempotency keys and the rate are the client's, whichever token it uses."""
-
-    name = models.CharField(max_length=100, unique=True)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        verbose_name = "API client"
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class ApiToken(models.Model):
-    """A client's bearer token; of its secret only the hash and the last characters are stored."""
-
-    client = models.ForeignKey(ApiClient, on_delete=models.PROTECT, related_name="tokens")
-    name = models.CharField(max_length=100, unique=True)
-    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the secret.")
-    last_four = models.CharField(
-        max_length=4,
-        blank=True,
-        default="",
-        db_default="",
-        help_text="How the secret ends; empty when it is older than this column.",
-    )
-    scopes: Any = models.JSONField(
-        default=list, help_text="orders:read, orders:read:all, orders:write, orders:cancel."
-    )
-    allowed_networks: Any = models.JSONField(
-        default=list,
-        db_default=Value([], models.JSONField()),
-        blank=True,
-        help_text="Where requests may come from, as CIDR; empty: from anywhere.",
-    )
-    created_at = models.DateTimeField(db_default=Now())
-    expires_at = models.DateTimeField(null=True, help_text="NULL: it does not expire.")
-    revoked_at = models.DateTimeField(null=True, help_text="NULL: it has not been revoked.")
-    last_used_at = models.DateTimeField(null=True, help_text="NULL: never used. Written once a minute at most.")
-
-    class Meta:
-        verbose_name = "API token"
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class SupersededSecret(models.Model):
-    """
-    A secret that a token had before it was rotated.
-
-    It is valid until `valid_until`, and is kept afterwards, so that a leaked secret can be identified.
-    """
-
-    token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="superseded")
-    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the secret.")
-    last_four = models.CharField(max_length=4, blank=True)
-    superseded_at = models.DateTimeField(db_default=Now())
-    valid_until = models.DateTimeField(help_text="When its overlap ends; in the past when there was none.")
-    last_used_at = models.DateTimeField(null=True, help_text="NULL: not since it was superseded.")
-
-    class Meta:
-        verbose_name = "superseded secret"
-
-    def __str__(self) -> str:
-        return f"…{self.last_four} of {self.token_id}"
