@@ -55,11 +55,11 @@ UNSENT = frozenset({"failed", "canceled"})
 
 WORD = re.compile(r"[^\W_]+")
 
-LATEST = 50
-"""How many of a recipient's latest messages a look-up reads: more than are sent while one try is open."""
-
 PAGE = 1000
 """Messages in one page of a list; this is Twilio's maximum."""
+
+RECIPIENTS_PAGE = 100
+"""Messages of one recipient in one page: more than most are sent while one try is open."""
 
 CLOCKS_DIFFER = dt.timedelta(minutes=2)
 
@@ -101,19 +101,24 @@ class SmsChannel:
             return answers.identifier(message.sid)
 
     def find(self, notification: Notification, *, since: dt.datetime) -> Sequence[str]:
-        """Return the recipient's latest messages with this text, except those that Twilio has not sent."""
-        latest = self._query(
-            lambda: self._client.messages.list(to=notification.recipient, limit=LATEST, page_size=LATEST)
-        )
+        """
+        Return the recipient's messages since then with this text, except those that Twilio has not sent.
+
+        After a restore these can be many: all that the database has forgotten. Twilio lists the latest first.
+        """
         since -= CLOCKS_DIFFER
-        with _reading():
-            return [
-                answers.identifier(message.sid)
-                for message in latest
-                if has_text(message.body, notification.text)
-                and message.status not in UNSENT
-                and (message.date_created is None or message.date_created >= since)
-            ]
+        found = []
+        for messages in self._pages(to=notification.recipient, page_size=RECIPIENTS_PAGE):
+            with _reading():
+                recent = [one for one in messages if one.date_created is None or one.date_created >= since]
+                found += [
+                    answers.identifier(message.sid)
+                    for message in recent
+                    if has_text(message.body, notification.text) and message.status not in UNSENT
+                ]
+            if not recent:
+                break
+        return found
 
     def sent(self, *, since: dt.datetime | None) -> Iterator[str]:
         """
@@ -123,16 +128,23 @@ class SmsChannel:
             outbox.resilience.Transient: if Twilio does not answer.
         """
         dates = {"date_sent_after": since.date()} if since else {}
+        for messages in self._pages(page_size=PAGE, **dates):
+            with _reading():
+                ids = [storable.identifier(message.sid) for message in messages]
+            yield from ids
+
+    def _pages(self, **filters: Any) -> Iterator[list[Any]]:
+        """Yield the pages of a list of messages, latest first. The breaker sees a call for each page."""
         pages = answers.Pages("Twilio's")
-        page = self._query(lambda: self._client.messages.page(page_size=PAGE, **dates))
+        page = self._query(lambda: self._client.messages.page(**filters))
         while True:
             with _reading():
-                ids = [storable.identifier(message.sid) for message in page]
+                messages = list(page)
                 next_url = page.next_page_url
-            yield from ids
+            yield messages
             if not next_url:
                 return
-            if not ids:
+            if not messages:
                 raise answers.ListDoesNotEnd("Twilio's list has an empty page, and another one after it")
             pages.continue_after(next_url)
             page = self._query(page.next_page)

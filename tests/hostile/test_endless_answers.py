@@ -34,6 +34,7 @@ CALLS = {
     "ship": calls.ship,
     "list shipments": lambda: list(adapters.warehouse().shipments(since=None)),
     "send SMS": lambda: calls.send(Channel.SMS),
+    "look up an SMS": lambda: channels.get(Channel.SMS).find(calls.notification(), since=calls.LONG_AGO),
     "list SMS": lambda: list(channels.get(Channel.SMS).sent(since=None)),
     "send push": lambda: calls.send(Channel.PUSH, recipient="device"),
 }

@@ -6,6 +6,8 @@ import datetime as dt
 
 import pytest
 
+from notifications import channels
+from notifications.channels import sms
 from notifications.models import Notification
 from orders import adapters, services, steps
 from orders import sweep as late_orders
@@ -251,6 +253,23 @@ def test_customers_get_no_sms_twice_and_a_person_decides_about_the_rest(drain, w
     carry_on(drain)
     assert (world.sms.count(), world.push.count()) == (2, 4)
     assert set(Notification.objects.values_list("status", flat=True)) == {"sent"}
+
+
+@pytest.mark.slow
+def test_an_sms_is_found_behind_all_that_its_recipient_was_sent_after_it(drain, world, backup, monkeypatch):
+    monkeypatch.setattr(sms, "RECIPIENTS_PAGE", 2)
+    order = place(contact=services.Contact(name="Ada Example", phone=EVERY_WAY.phone))
+    backup.take()
+    carry_on(drain)
+    sent = [entry["sid"] for entry in world.sms.ledger()]
+    for number in range(5):
+        channels.get("sms").send(Notification(recipient=EVERY_WAY.phone, text=f"Reminder {number}"))
+    restore(world, backup)
+    carry_on(drain)
+
+    assert statuses([order]) == {"fulfilled"}
+    assert world.sms.count() == len(sent) + 5
+    assert sorted(Notification.objects.values_list("provider_message_id", flat=True)) == sorted(sent)
 
 
 @pytest.mark.slow

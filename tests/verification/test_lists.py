@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from notifications import channels
 from notifications.channels import sms
+from notifications.models import Notification
 from orders import adapters
 from orders.adapters import http_warehouse, stripe
 from outbox.resilience import Transient
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("world")
 
 LONG_AGO = timezone.now() - dt.timedelta(hours=1)
 NEVER = timezone.now() + dt.timedelta(days=30)
+ADA = "+447700900001"
 
 
 def charge(number, **changed):
@@ -94,6 +96,21 @@ def test_text_messages_are_listed_page_by_page(monkeypatch, world):
     assert sorted(channel.sent(since=None)) == sorted(entry["sid"] for entry in world.sms.ledger(kind="sms"))
     assert len(list(channel.sent(since=LONG_AGO))) == 5
     assert list(channel.sent(since=NEVER)) == []
+
+
+def test_a_text_message_is_looked_for_page_by_page_as_far_back_as_it_may_have_been_sent(monkeypatch, world):
+    monkeypatch.setattr(sms, "RECIPIENTS_PAGE", 2)
+    channel = channels.get("sms")
+    wanted, others = (Notification(recipient=ADA, text=text) for text in ("Order OF-1 is here.", "Order OF-2"))
+    sent = channel.send(wanted)
+    for _ in range(5):
+        channel.send(others)
+    calls = len(world.sms.calls())
+
+    assert channel.find(wanted, since=LONG_AGO) == [sent]
+    assert len(world.sms.calls()) == calls + 3
+    assert channel.find(wanted, since=NEVER) == []
+    assert len(world.sms.calls()) == calls + 4
 
 
 def test_a_provider_that_fails_in_the_middle_of_a_list_is_no_short_list(monkeypatch, world):
