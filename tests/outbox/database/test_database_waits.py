@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import uuid
 
 import pytest
@@ -55,6 +56,8 @@ def step(*, message_id, **_):
     weather.down = weather.fault == "outage while failing"
     if weather.fault in ("transient", "outage while failing"):
         raise Transient("this message's own")
+    if weather.fault == "asks for time":
+        raise Transient("this message's own, not before", retry_after=dt.timedelta(seconds=5))
 
 
 def process(number):

@@ -13,6 +13,7 @@ from outbox.broker import inspection
 from outbox.consumer import ConsumerTask
 from outbox.models import Attempt, Delivery
 from outbox.resilience import NotNow, Outage, RetryPolicy, Transient, spread
+from tests.outbox.database.test_database_waits import deliver, processes, queue, send  # noqa: F401 - fixtures
 from tests.outbox.events import Happened
 
 SECOND = dt.timedelta(seconds=1)
@@ -113,3 +114,24 @@ def test_redeliveries_are_spread_unless_they_wait_for_a_requested_time(
     attempt, delivery = Attempt.objects.get(), Delivery.objects.get()
     assert attempt.next_try_at - attempt.failed_at == pytest.approx(wait * SECOND, abs=SECOND)
     assert delivery.not_before - attempt.failed_at == pytest.approx(wait * SECOND, abs=SECOND)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("fault", "requested"), [("transient", None), ("asks for time", 5 * SECOND)], ids=["its own", "requested"]
+)
+def test_a_quick_try_waits_as_long_as_its_policy_says(processes, queue, monkeypatch, fault, requested):  # noqa: F811
+    asked = []
+
+    def quick_wait(policy, retries, **options):
+        asked.append((retries, options))
+        return 7.75
+
+    monkeypatch.setattr(RetryPolicy, "quick_wait", quick_wait)
+    begun = dt.datetime.now(dt.UTC)
+    send(processes[0])
+    deliver(queue, processes[0], fault)
+
+    wait = dt.datetime.fromisoformat(queue.get().headers["eta"]) - begun
+    assert asked == [(0, {"requested": requested, "whole_seconds": False})]
+    assert 7.75 * SECOND <= wait < 60 * SECOND
