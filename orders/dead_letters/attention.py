@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from django.db.models import Case, Exists, OuterRef, Q, QuerySet, UUIDField, When
 from django.db.models.functions import Cast
 
+from orders import moves
 from orders.models import Order, Payment
 from outbox.models import DeadLetter, DeadLetterQuerySet, OutboxMessage
 
@@ -66,16 +67,20 @@ def held_charge(order: Order) -> Payment | None:
     """
     The charge that somebody must decide at the provider. For an order to be cancelled it is cancelled by us.
     """
-    if order.is_final or order.cancel_requested_at:
+    if not _may_be_held(order):
         return None
     return next((payment for payment in order.payments.all() if payment.is_held), None)
+
+
+def _may_be_held(order: Order) -> bool:
+    return order.status == moves.Status.CHARGE_UNKNOWN and not order.cancel_requested_at
 
 
 def _held() -> QuerySet[Payment]:
     return Payment.objects.filter(
         held_since__isnull=False,
         resolved_at__isnull=True,
-        order__due_at__isnull=False,
+        order__status=moves.Status.CHARGE_UNKNOWN,
         order__cancel_requested_at__isnull=True,
     )
 
@@ -105,11 +110,12 @@ def needed_by(orders: Sequence[Order]) -> set[uuid.UUID]:
     keys = {str(order.pk) for order in orders}
     discarded = DISCARDED & ~_has_a_newer_one() & Q(message_id__in=unfinished.values())
     found = DeadLetter.objects.filter(Q(resolution=DeadLetter.Resolution.OPEN) | discarded, STEPS, key__in=keys)
+    undecided = [order.pk for order in orders if _may_be_held(order)]
     parked = set(_parked().filter(pk__in=unfinished.values()).values_list("pk", flat=True))
     return {
         *(uuid.UUID(key) for key in found.values_list("key", flat=True)),
         *(order.pk for order in orders if not order.is_final and order.message_id in parked),
-        *_held().filter(order__in=list(unfinished)).values_list("order_id", flat=True),
+        *_held().filter(order__in=undecided).values_list("order_id", flat=True),
     }
 
 
