@@ -1,4 +1,4 @@
-"""A process that may die, and what brings its work to an end afterwards."""
+"""Lets a process die at a crash point, and lets its work be finished afterwards."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def begin(drain, world, monkeypatch):
 
 
 def die_at(point, work):
-    """Do the work in a child that ends without a word when it comes to the point; tell whether it did."""
+    """Do the work in a child process that ends at the crash point; return whether it reached it."""
     connections.close_all()  # nothing open may be shared with the child
     stories.outbox.close_pools()
     adapters.forget()
@@ -67,23 +67,23 @@ def die_at(point, work):
 
 
 def restore_unacknowledged():
-    """Let the broker deliver again what the dead process had taken, as it does once its patience is over."""
-    with current_app.connection_for_read() as link:
-        channel = link.default_channel
+    """Let the broker redeliver what the dead process had taken, as after the visibility timeout."""
+    with current_app.connection_for_read() as broker:
+        channel = broker.default_channel
         for tag in channel.client.hkeys(channel.unacked_key):
             channel.qos.restore_by_tag(tag)
 
 
 def forget_everything():
-    """Let the broker lose all that it has."""
+    """Let the broker lose all its messages."""
     testing.purge()
-    with current_app.connection_for_write() as link:
-        channel = link.default_channel
+    with current_app.connection_for_write() as broker:
+        channel = broker.default_channel
         channel.client.delete(channel.unacked_key, channel.unacked_index_key)
 
 
 def recover():
-    """Let time pass and the clock do its work until nothing is left to do."""
+    """Let time pass and periodic tasks run until nothing is left to do."""
     for _ in range(ROUNDS):
         close_breakers()
         testing.drain()
@@ -107,9 +107,9 @@ def is_quiet():
 
 def assert_nothing_is_lost_or_done_twice(story):
     """
-    All orders are final, all news told, no letter is open, the books and the providers agree.
+    All orders are final, all notifications sent, no dead letter is open, and the providers' books match ours.
 
-    They are judged when time enough has passed that no invariant excuses anything as being under way.
+    Enough time passes first that no invariant tolerates anything as being under way.
     """
     testing.pass_time(beyond_any_patience())
     assert not Order.objects.unfinished().exists(), list(Order.objects.values_list("status", "due_at"))
@@ -119,7 +119,7 @@ def assert_nothing_is_lost_or_done_twice(story):
 
 
 def beyond_any_patience():
-    """Longer than any invariant waits before it calls something late."""
+    """Longer than any invariant tolerates."""
     values = [value for invariant in catalogue.invariants() for value in invariant.values().values()]
     return 2 * max(value for value in values if isinstance(value, dt.timedelta))
 

@@ -1,4 +1,4 @@
-"""Included by a worker of a test, imported by nobody else: it dies where the test says."""
+"""Included by the worker of a test, which then dies at the point that the test sets."""
 
 from __future__ import annotations
 

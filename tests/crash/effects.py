@@ -1,8 +1,8 @@
 """
-Watching a process for durable effects and crash points, in the order in which they happen.
+Records the durable effects and crash points of a process, in the order in which they happen.
 
-A durable effect is a commit that changed rows, a message a broker took or let go of, and a call that an
-outside system may have acted on. Which function of the project stood behind it is noted as well.
+A durable effect is a commit that changed rows, a message accepted or removed by a broker, or a call that an
+outside system may have acted on. The functions of the project that caused it are recorded as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SILENT_PATHS = ("/token",)
 
 @dataclass
 class Watch:
-    """What was seen: `("effect", what)` and `("point", name)`, and the functions that had a hand in writing."""
+    """The record: `("effect", what)` and `("point", name)`, and the functions that wrote something."""
 
     seen: list[tuple[str, str]] = field(default_factory=list)
     writers: set[str] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Watch:
 
     @property
     def gaps(self):
-        """Pairs of effects with no point between them. After an acknowledgement nothing is in hand."""
+        """Pairs of effects without a point between them. After an acknowledgement nothing is in progress."""
         pairs = zip(self.seen, self.seen[1:], strict=False)
         return [
             (one[1], next_one[1])
@@ -79,7 +79,7 @@ class Watch:
 
 
 def rows_changed(sql, cursor):
-    """How many rows a statement has changed. A look for messages says when it was made, even of none."""
+    """How many rows a statement has changed. The query for messages returns a row even if it finds none."""
     if sql != claims.CLAIM:
         return cursor.rowcount
     claimed = [row for row in cursor.fetchall() if any(row[1:])]
@@ -88,7 +88,7 @@ def rows_changed(sql, cursor):
 
 
 def passing_time():
-    """Whether it is the test that writes, to let time pass."""
+    """Whether the test itself writes, to let time pass."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not testing._execute.__code__:
         frame = frame.f_back

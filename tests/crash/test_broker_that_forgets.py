@@ -1,4 +1,4 @@
-"""Whatever a broker forgets, of whatever subscription, and whenever: the outcome is the same."""
+"""Whatever messages a broker loses, and whenever, the outcome is the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUBSCRIPTIONS = {(event, name) for event, names in registry._workflows.items() f
 
 @pytest.fixture(autouse=True)
 def by_the_broker(settings):
-    settings.OUTBOX_CHAIN_INLINE_SECONDS = 0  # so that each link of a chain can be lost
+    settings.OUTBOX_CHAIN_INLINE_SECONDS = 0  # every link of a chain can then be lost
 
 
 @pytest.fixture
@@ -58,14 +58,13 @@ def consume(most):
     """
     Relay and run up to so many tasks; return how many there were.
 
-    Probes are run and not counted: how many there are depends on how long copies have been under way, and so
-    on how fast the machine is.
+    Probes are run but not counted, because their number depends on the speed of the machine.
     """
     ran = 0
     while ran < most:
         relay.drain()
-        with current_app.connection_for_read() as link:
-            queues = [queue(link.default_channel) for queue in current_app.amqp.queues.values()]
+        with current_app.connection_for_read() as broker:
+            queues = [queue(broker.default_channel) for queue in current_app.amqp.queues.values()]
             message = testing._next_message(queues)
             if message is None:
                 return ran
@@ -75,7 +74,7 @@ def consume(most):
 
 
 def outcome():
-    """All that lasts, without ids and times."""
+    """The final state of all rows, without ids and times."""
     return {
         "orders": sorted(Order.objects.values_list("status", "reason")),
         "payments": sorted(Payment.objects.values_list("status", "amount_minor")),

@@ -67,7 +67,7 @@ DIES_IN = {
     "relay.released": "the_broker_is_down",
     "relay.sent": "fulfilled",
     "relay.settled": "fulfilled",
-    "relay.undelivered": "no_queue_takes_the_messages",
+    "relay.undelivered": "no_queue_accepts_the_messages",
     "relay.unparked": "events_that_older_code_did_not_know",
     "relay.written_down": "fulfilled",
     "replay.ended": "replayed",
@@ -88,7 +88,8 @@ DIES_IN = {
     "stranded.intended": "charged_after_it_was_cancelled",
     "worker.dead_letter_kept": None,
 }
-"""In which story a process dies at each point; None: in a worker's own process, see `test_worker_points`."""
+"""The story in which a process dies at each point. None: in a worker's own process, see
+`test_worker_points`."""
 
 
 def points_in_the_code():
@@ -106,7 +107,7 @@ def test_every_point_has_a_story_that_dies_there():
 
 
 CHAINED = [point for point, story in DIES_IN.items() if story == "fulfilled"]
-"""Where a process dies on the way of a chain, which goes on inline or by way of the broker."""
+"""The points during a chain, which continues inline or through the broker."""
 
 
 @pytest.mark.parametrize("point", but_first([point for point, story in DIES_IN.items() if story], first=3))

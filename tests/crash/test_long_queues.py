@@ -1,8 +1,7 @@
 """
-Long queues in virtual time, of orders and of each channel: what waits is not copied, what is lost is resumed.
+Long queues of orders and of each channel: waiting messages are not duplicated, and lost ones are resumed.
 
-Everything is real but for what the steps do, which nobody waits for here: the relay, the broker, the
-subscriptions and the tasks' own ways.
+Time is virtual. The relay, the broker, the subscriptions and the tasks are real; only the steps do nothing.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ QUEUES = {"orders": ORDERS, **dict.fromkeys(ADDRESSES, NOTIFICATIONS)}
 
 
 class Line:
-    """A queue with many outstanding messages, of which consumers take so many in a second."""
+    """A queue with many outstanding messages; consumers take `rate` messages a second."""
 
     def __init__(self, queue, rate, taken):
         self.queue, self.rate, self.taken = queue, rate, taken
         self.step = {1: 10, 10: 5, 100: 1}[rate]
-        """Seconds by which time goes on at once."""
+        """Seconds that pass at once."""
 
     def publish(self, number=MANY):
         if self.queue == "orders":
@@ -65,8 +64,8 @@ class Line:
 
     def consume(self, most):
         """Take so many messages, probes included; return how many there were."""
-        with current_app.connection_for_read() as link:
-            queue = current_app.amqp.queues[self.queue](link.default_channel)
+        with current_app.connection_for_read() as broker:
+            queue = current_app.amqp.queues[self.queue](broker.default_channel)
             for count in range(most):
                 if not (message := queue.get()):
                     return count
@@ -74,15 +73,15 @@ class Line:
         return most
 
     def take_away(self, positions):
-        """Lose the messages at these places of the queue; return the ids of what was lost."""
-        with current_app.connection_for_write() as link:
-            items = link.default_channel.client.lrange(self.queue, 0, -1)[::-1]
+        """Lose the messages at these positions of the queue; return the positions that held one."""
+        with current_app.connection_for_write() as broker:
+            items = broker.default_channel.client.lrange(self.queue, 0, -1)[::-1]
             for position in positions:
-                link.default_channel.client.lrem(self.queue, 1, items[position])
+                broker.default_channel.client.lrem(self.queue, 1, items[position])
         return [copy for copy in positions if items[copy]]
 
     def pass_seconds(self, seconds):
-        """Let consumers take what they can; while nothing waits for them, time goes on from sweep to sweep."""
+        """Let consumers take what they can; if nothing waits, let time pass from sweep to sweep."""
         while seconds > 0:
             most = self.rate * self.step
             step = self.step if self.consume(most) == most else max(self.step, SWEEP)
@@ -147,7 +146,7 @@ def test_a_single_lost_message_is_resumed_soon_after_its_turn(line, at):
 
 @lines(1)
 def test_a_lost_message_of_a_growing_queue_is_resumed_soon_after_its_turn(line):
-    """Twenty come in a second, which are too few at once to have a probe among them."""
+    """Twenty messages arrive per second, too few at once for a probe among them."""
     for _ in range(8):
         line.publish(20)
         line.consume(line.rate)

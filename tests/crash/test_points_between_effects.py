@@ -1,4 +1,4 @@
-"""Where a crash point must be: between any two durable effects of one process."""
+"""There must be a crash point between any two durable effects of a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processes import ROOT
 from tests.slow import but_first
 
 SEEN: dict[str, Watch] = {}
-"""What was seen of each story so far."""
+"""The records of the stories so far."""
 
 PACKAGES = sorted(set(settings.OUTBOX_PROJECT_PACKAGES) - {"orderflow"})
 WRITES = {
@@ -43,7 +43,7 @@ WRITES_ALONE = {
     "outbox.worker.rounds.RoundTask.note_buried": "a savepoint in the transaction that buries",
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
 }
-"""Functions that write and are in no story, by how their names begin, and why that is right."""
+"""Functions that write but are in no story, by prefix, and why that is right."""
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def test_a_query_for_messages_is_an_effect_when_it_claims_one(begin, monkeypatch
 
 @pytest.mark.slow
 def test_every_function_that_writes_is_in_a_story(see):
-    told = set().union(*(see(name).writers for name in stories.STORIES))
+    covered = set().union(*(see(name).writers for name in stories.STORIES))
 
-    untold = {name for name in functions_that_write() - told if not name.startswith(tuple(WRITES_ALONE))}
-    assert not untold, "add a story that passes through them, and points between their effects"
+    missing = {name for name in functions_that_write() - covered if not name.startswith(tuple(WRITES_ALONE))}
+    assert not missing, "add a story that passes through them, and points between their effects"
 
 
 def test_every_exception_is_needed():
@@ -96,7 +96,7 @@ def test_every_exception_is_needed():
 
 @functools.cache
 def functions_that_write():
-    """The functions of the apps that open a transaction or write through the ORM or by hand, by dotted name."""
+    """The dotted names of functions that open a transaction, or write through the ORM or with SQL."""
     found = set()
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):

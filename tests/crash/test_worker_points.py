@@ -1,4 +1,4 @@
-"""Points at which a worker's own process may die: between keeping a letter and letting go of its message."""
+"""Crash points in a worker's own process: between storing a dead letter and acknowledging its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A customer who can be reached in every way, and channels that forget the settings of other tests."""
+"""Fresh channels, without the settings of other tests."""
 
 from __future__ import annotations
 

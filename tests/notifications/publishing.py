@@ -1,4 +1,4 @@
-"""Facts to tell customers about, published as orders would."""
+"""Events that notify customers, published as orders would."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox import publisher
 _numbers = itertools.count(1)
 
 
-FACTS = {OrderFulfilled: {"carrier": "Royal Mail", "tracking_number": "RM123"}}
+FIELDS = {OrderFulfilled: {"carrier": "Royal Mail", "tracking_number": "RM123"}}
 """A shipment is the default: no other workflow follows it."""
 
 
@@ -30,7 +30,7 @@ def event(kind: type[OrderEvent] = OrderFulfilled, **changed: Any) -> OrderEvent
             "total_minor": 123_450,
             "currency": "GBP",
         }
-        | FACTS.get(kind, {})
+        | FIELDS.get(kind, {})
         | changed
     )
 

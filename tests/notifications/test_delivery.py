@@ -1,4 +1,4 @@
-"""What customers are told reaches the providers, once, whatever goes wrong on the way."""
+"""Notifications reach the providers once, whatever fails."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def test_an_order_notifies_of_its_placement_and_its_shipment(world, drain):
     order = place()
     drain()
 
-    told = Notification.objects.filter(order_id=order.pk).order_by("pk").values_list("template", "order_number")
-    assert list(told) == [("placed", order.number), ("fulfilled", order.number)]
+    templates = (
+        Notification.objects.filter(order_id=order.pk).order_by("pk").values_list("template", "order_number")
+    )
+    assert list(templates) == [("placed", order.number), ("fulfilled", order.number)]
 
 
 def test_a_message_delivered_ten_times_notifies_the_customer_once(world, drain):
@@ -111,7 +113,7 @@ def test_replaying_a_failed_notification_sends_it(world, drain, monkeypatch):
         drain()
     assert Notification.objects.get().status == "failed"
 
-    resolving.replay(DeadLetter.objects.unresolved(), by="ada", reason="the server was told better")
+    resolving.replay(DeadLetter.objects.unresolved(), by="ada", reason="the mail server is fixed")
     drain()
 
     assert Notification.objects.get().status == "sent"
@@ -218,7 +220,7 @@ def test_a_worker_that_dies_after_sending_loses_nothing(world, drain, monkeypatc
         services.deliver(channel=channel, message_id=str(message_id))
 
     Notification.objects.update(lease_until=timezone.now() - dt.timedelta(seconds=1))
-    with losses.at_work(die), pytest.raises(SystemExit):  # before it has noted that a worker was lost
+    with losses.at_work(die), pytest.raises(SystemExit):  # before the loss of a worker is recorded
         services.deliver(channel=channel, message_id=str(message_id))
     assert Notification.objects.get().version == claimed.version
     drain()
@@ -291,9 +293,9 @@ def test_the_broker_sees_no_personal_data(world, drain):
     relay.drain()
 
     bodies = []
-    with current_app.connection_for_read() as link:
+    with current_app.connection_for_read() as broker:
         for name in ("email", "sms", "push"):
-            message = current_app.amqp.queues[name](link.default_channel).get()
+            message = current_app.amqp.queues[name](broker.default_channel).get()
             args, kwargs, _ = message.decode()
             assert args == []
             assert sorted(kwargs) == ["message_id", "order_id"]
@@ -350,9 +352,9 @@ def test_every_status_of_a_text_message_has_its_meaning(world, drain, state, out
         publish(**ONLY_SMS)
         drain()
 
-    told = Notification.objects.get()
+    notification = Notification.objects.get()
     if state == "levitating":  # it may have been sent, so the look-up finds it, and it is not sent again
         assert world.sms.count() == 1
         assert Attempt.objects.filter(error__contains="'levitating'").exists()
     else:
-        assert (told.status, error in told.error) == (outcome, True)
+        assert (notification.status, error in notification.error) == (outcome, True)

@@ -1,4 +1,4 @@
-"""A notification reaches the recipient who was named, or nobody; and nobody twice."""
+"""A notification reaches the given recipient once, or nobody."""
 
 from __future__ import annotations
 

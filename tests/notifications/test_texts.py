@@ -1,4 +1,4 @@
-"""What customers read."""
+"""The texts that customers read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "facts"), KINDS)
-def test_every_event_has_its_texts(kind, facts):
-    told = event(kind, **facts)
-    mail = rendering.render(told, channel="email")
-    short = rendering.render(told, channel="sms")
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_every_event_has_its_texts(kind, fields):
+    rendered_event = event(kind, **fields)
+    mail = rendering.render(rendered_event, channel="email")
+    short = rendering.render(rendered_event, channel="sms")
 
-    assert told.order_number in mail.subject
+    assert rendered_event.order_number in mail.subject
     assert "\n" not in mail.subject
-    assert told.order_number in mail.text
+    assert rendered_event.order_number in mail.text
     assert "£1,234.50" in mail.text
     assert "£1,234.50" in mail.html
     assert '<html lang="en">' in mail.html
-    assert told.order_number in short.text
+    assert rendered_event.order_number in short.text
     assert "\n" not in short.text
     assert len(short.text) <= 160
     assert not short.html

@@ -1,4 +1,4 @@
-"""System checks name what the outbox misses in a project's settings, and say what to do."""
+"""System checks report what is missing in a project's settings, and how to correct it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations take as long as a large table needs; nobody else's statements do."""
+"""Migrations may take as long as a large table needs; other statements may not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEFORE_INDEXES = "0007_replayed_for_older_code"
 
 @pytest.fixture
 def hurried(transactional_db, monkeypatch):
-    """Give every statement a thousandth of a second, as 30 seconds are to a table of millions."""
+    """Limit every statement to a millisecond, which simulates 30 seconds for a table with millions of rows."""
     latest = [node for node in MigrationExecutor(connection).loader.graph.leaf_nodes() if node[0] == "outbox"]
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c statement_timeout=1")
     connection.close()
@@ -42,7 +42,7 @@ def test_indexes_are_made_however_large_the_table_is():
 
 @pytest.mark.django_db(transaction=True)
 def test_a_lock_that_a_migration_waits_for_has_a_limit(monkeypatch):
-    """Everybody who comes later waits behind it."""
+    """All later requests wait behind it."""
     from django.core.management.commands import migrate
 
     seen = {}

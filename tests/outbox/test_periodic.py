@@ -1,4 +1,4 @@
-"""Ticks of any age and number: the work is done once per interval, and a row proves when."""
+"""Whatever the age and number of ticks, the work is done once per interval, and a row proves when."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _known(db, monkeypatch):
 
 
 def tick(**arguments):
-    """As a worker runs it."""
+    """Run a task as a worker does."""
     note.push_request(called_directly=False)
     try:
         note(**arguments)

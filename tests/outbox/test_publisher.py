@@ -1,4 +1,4 @@
-"""Publishing: with the transaction or not at all."""
+"""Events are published with the transaction or not at all."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ pytestmark = [
 ]
 
 OUTSIDE = '''
-"""A mail server: it waits while it is told to, and refuses while it is told to."""
+"""A mail server that can be made to wait and to refuse."""
 import pathlib, time
 from django.core.mail.backends.filebased import EmailBackend
 from outbox.resilience import Permanent
@@ -62,7 +62,7 @@ print(*DeadLetter.objects.values_list("consumer", "resolution"))
 
 
 class Project:
-    """A project made by `startproject`, in an environment of its own."""
+    """A project created by `startproject`, in its own environment."""
 
     def __init__(self, folder, database):
         self.folder, self.python = folder / "project", folder / "venv" / "bin" / "python"
@@ -114,7 +114,7 @@ class Project:
         return self.run(self.python, "manage.py", *words)
 
     def shell(self, code):
-        """Run code of theirs; what it prints."""
+        """Run code in the project; return its output."""
         return self.manage("shell", "--no-imports", "-c", textwrap.dedent(code)).strip()
 
     def sign_up(self, name):
@@ -156,7 +156,7 @@ class Project:
 
 @pytest.fixture
 def database():
-    """A database of the project's own, on the server of the tests."""
+    """A separate database for the project, on the server of the tests."""
     known = connection.settings_dict
     name = f"{NAME}_{known['NAME']}"[:60]
     address = {

@@ -1,4 +1,4 @@
-"""What the broker of a test holds, and forgetting some of it."""
+"""The messages that the broker of a test holds, and losing some of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Copy = tuple[str, str, int]
 
 
 def copies() -> set[Copy]:
-    """The copies that wait in a queue. What a worker has taken is not among them."""
+    """The copies that wait in a queue, without those that a worker has taken."""
     with _client() as client:
         return {copy for name in _queues() for copy in _copies(client.lrange(name, 0, -1))}
 

@@ -1,4 +1,4 @@
-"""A clock of this process that is wrong: for the project's code, and for the ids that it makes."""
+"""A wrong clock for this process: for the project's code, and for the ids it creates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 
 
 class Clock:
-    """This process's clock, put ahead or back. The database, Redis and the providers go by their own."""
+    """This process's clock, set ahead or back. The database, Redis and the providers use their own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = dt.timedelta()

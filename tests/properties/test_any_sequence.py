@@ -54,7 +54,7 @@ FAULTS = [
     {"fault": "malformed"},
 ]
 FAULTY = ["payments", "warehouse", "sms"]
-"""Providers that honour keys or can be asked. The others may deliver twice after a lost answer."""
+"""Providers that honour keys or have a look-up. The others may deliver twice after a lost response."""
 
 UNDECIDED = ["processing", "requires_capture", "requires_action"]
 """States in which the payment provider may leave a charge."""
@@ -67,30 +67,30 @@ WITHIN_CALLS = sorted(
 AHEAD = [dt.timedelta(seconds=seconds) for seconds in (0, 3, -3, 3600, -3600, 86_400, -86_400)]
 
 TICK, TICKS = dt.timedelta(seconds=8), 15
-"""Between two sweeps while time passes in small steps, and how many of them make two minutes."""
+"""The time between two sweeps while time passes in small steps, and the number of steps in two minutes."""
 
 HEARD_OF_WITHIN = dt.timedelta(seconds=80)
 """
-A copy that is lost is found lost, and sent again, within this when everything is consumed at once. The seconds
-come on top that the machine takes for it.
+A lost copy is detected and sent again within this time if everything is consumed at once, plus the time of the
+machine.
 """
 
 PARTS = [f"part-{number}" for number in range(1, 5)]
-"""A hundred random sequences, in parts that can be run apart. Each part draws its own."""
+"""A hundred random sequences, in parts that can run separately. Each part draws its own."""
 
 AN_ORDER = {
     "product": strategies.integers(0, 1),
     "card": strategies.sampled_from(CARDS),
-    "news": strategies.booleans(),
+    "notified": strategies.booleans(),
 }
 
 
 class Lives(RuleBasedStateMachine):
-    """Orders, customers, operators, workers, providers and the clock, each doing what they may do."""
+    """A state machine of orders, customers, operators, workers, providers and the clock."""
 
     world = settings = clock = None
     stock = 5
-    examined = ""  # up to here in the database's log; empty: not by the present clock
+    examined = ""  # the position in the database's log; empty: not examined with the current clock
 
     @initialize(**AN_ORDER)
     def begin_anew(self, **order):
@@ -100,13 +100,15 @@ class Lives(RuleBasedStateMachine):
         forget_everything()
         close_breakers()
         self.clock.put(dt.timedelta())
-        self.late = set()  # copies that a worker's death held up, or that a broker made: these may be overtaken
+        self.late = (
+            set()
+        )  # copies that a dead worker held, or that the broker duplicated: others may overtake them
         self.products = [ProductFactory(stock=self.stock), ProductFactory(sku="NOSHIP-any")]
         self.place(**order)
 
     @rule(**AN_ORDER)
-    def place(self, product, card, news):
-        contact = EVERY_WAY if news else services.Contact()
+    def place(self, product, card, notified):
+        contact = EVERY_WAY if notified else services.Contact()
         place(self.products[product], payment_method=card, contact=contact)
 
     @precondition(lambda self: Order.objects.unfinished().exists())
@@ -145,7 +147,7 @@ class Lives(RuleBasedStateMachine):
         point=strategies.sampled_from(WITHIN_CALLS), inline=strategies.booleans(), loses=strategies.booleans()
     )
     def cancel_within_a_call(self, point, inline, loses):
-        """Customers cancel while a provider is being called, and the broker may lose what they asked for."""
+        """Customers cancel during a call of a provider, and the broker may lose their request."""
         self.settings.OUTBOX_CHAIN_INLINE_SECONDS = 60 if inline else 0
         with meanwhile(point, cancel_everything):
             relay.drain()
@@ -175,14 +177,14 @@ class Lives(RuleBasedStateMachine):
 
     @rule(rate=strategies.integers(0, 2))
     def fall_behind(self, rate):
-        """Consumers are slow for two minutes, or away."""
+        """Consumers are slow or absent for two minutes."""
         for _ in range(TICKS):
             self.tick(TICK)
             deliver(rate, redelivered=False)
 
     @rule()
     def keep_up(self):
-        """Consumers take everything at once for two minutes: then nothing is lost any more."""
+        """Consumers take everything at once for two minutes: after that no message is lost."""
         began = time.monotonic()
         for _ in range(TICKS):
             self.tick(TICK)
@@ -196,7 +198,7 @@ class Lives(RuleBasedStateMachine):
         self.tick(span)
 
     def tick(self, span):
-        """Let time pass and beat do its work. Nothing is sent again that waits in its queue."""
+        """Let time pass and run beat's tasks. No waiting copy is sent again."""
         testing.pass_time(span)
         close_breakers()
         waiting = outstanding(status=Delivery.Status.SENT) & copies() - self.late
@@ -228,16 +230,16 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def promises_hold(self):
-        """Examine all invariants. While nothing is written, what was found holds: many steps write nothing."""
+        """Examine all invariants. Many steps write nothing; then the previous result still holds."""
         if end_of_log() != self.examined:
             self.examine()
             self.examined = end_of_log()
 
     def examine(self, **options):
-        """Examine all invariants. On a slow machine, beat's tasks may have been left undone for long."""
+        """Examine all invariants, with periodic tasks counted as done, because the machine may be slow."""
         testing.do_periodic_tasks()
         report = examination.run(**options)
-        assert report.passed, told(report)
+        assert report.passed, failures(report)
 
     def teardown(self):
         self.let_all_end()
@@ -259,7 +261,7 @@ class Lives(RuleBasedStateMachine):
 
 @contextlib.contextmanager
 def meanwhile(point, act):
-    """Do something once, at the moment at which this process comes to a point."""
+    """Act once when this process reaches a crash point."""
 
     def once(reached):
         if reached == point:
@@ -274,14 +276,14 @@ def meanwhile(point, act):
 
 
 def end_of_log():
-    """Where the log of the database server ends: it has not grown as long as nobody has written anything."""
+    """The end of the database server's log, which grows only if something is written."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_current_wal_insert_lsn()::text")
         return cursor.fetchone()[0]
 
 
 def outstanding(**which):
-    """The deliveries that have not ended, as the copies that they are waiting for."""
+    """The unfinished deliveries, as the copies that they wait for."""
     found = Delivery.objects.filter(**which).values_list("message_id", "workflow", "generation")
     return {(str(message_id), workflow, generation) for message_id, workflow, generation in found}
 
@@ -293,7 +295,7 @@ def cancel_everything():
 
 
 def decide_charges(world):
-    """Let the payment provider capture what it has taken and not decided on."""
+    """Let the payment provider capture undecided charges."""
     for intent in world.payments.ledger(kind="payment_intent"):
         if intent["status"] in ("processing", "requires_capture"):
             captured = {"status": "succeeded", "amount_received": intent["amount"]}
@@ -301,7 +303,7 @@ def decide_charges(world):
 
 
 def deliver(how_many, *, redelivered):
-    """Run the next messages that the broker has."""
+    """Run the next messages of the broker."""
     with current_app.connection_for_read() as link:
         queues = [queue(link.default_channel) for queue in current_app.amqp.queues.values()]
         for _ in range(how_many):
@@ -315,13 +317,13 @@ def mend_and_replay():
     resolving.replay(DeadLetter.objects.all(), by="on call", reason="a property test")
 
 
-def told(report):
+def failures(report):
     return [finding.as_json() for finding in report.findings if finding.verdict not in examination.PASSING]
 
 
 @pytest.fixture
 def machine(drain, world, settings, monkeypatch):
-    """A class of machines, each of which lives through one sequence."""
+    """The class of machines; each runs one sequence."""
 
     class Machine(Lives):
         pass
@@ -332,7 +334,7 @@ def machine(drain, world, settings, monkeypatch):
 
 @pytest.fixture
 def live(machine):
-    """Run sequences of events, as many as asked for."""
+    """Run random sequences of events."""
 
     def live(*, examples, steps, derandomize):
         options = hypothesis.settings(
@@ -350,9 +352,9 @@ def live(machine):
 
 @pytest.fixture
 def begun(machine):
-    """A machine that has begun, with an order, and has found that the promises hold."""
+    """A machine that has begun with an order and examined the invariants."""
     begun = machine()
-    begun.begin_anew(product=0, card="pm_card_visa", news=False)
+    begun.begin_anew(product=0, card="pm_card_visa", notified=False)
     begun.promises_hold()
     return begun
 
@@ -371,7 +373,7 @@ def test_a_slow_machine_is_not_mistaken_for_a_late_beat(begun):
     begun.promises_hold()
 
 
-@pytest.mark.timeout(600)  # some seconds of work, and machines that are shared by many
+@pytest.mark.timeout(600)  # a few seconds of work, on machines that many share
 @pytest.mark.parametrize("examples", but_first([2, 8]))
 def test_any_sequence_of_events_keeps_every_promise(live, examples):
     live(examples=examples, steps=15, derandomize=True)

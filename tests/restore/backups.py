@@ -1,4 +1,4 @@
-"""Backups of the test's own database, as files that the server copies, and providers that forget their keys."""
+"""Backups of the test's database, as server-side copies, and providers that forget their keys."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tests import databases
 
 
 class Backup:
-    """What the database was when it was taken. Restoring it ends all sessions, as a real one does."""
+    """A copy of the database. Restoring it ends all connections, as a real restore does."""
 
     def __init__(self):
         self.name = connection.settings_dict["NAME"]
         self.copy = f"{self.name}_backup"
 
     def take(self):
-        """Copy the database away; its sessions end."""
+        """Copy the database; its connections end."""
         restores.check()
         self._replace(self.copy, by=self.name)
 
     def restore(self):
-        """Put the copy in the database's place."""
+        """Replace the database with the copy."""
         self._replace(self.name, by=self.copy)
 
     def drop(self):
-        """Take the copy away."""
+        """Delete the copy."""
         with _server() as server:
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(self.copy)))
 
@@ -43,7 +43,7 @@ class Backup:
 
 
 def empty_database():
-    """Put an empty database in the place of the test's own; sessions end."""
+    """Replace the test's database with an empty one; connections end."""
     name = connection.settings_dict["NAME"]
     connections.close_all()
     with _server() as server:

@@ -1,4 +1,4 @@
-"""Whatever happens, backups that are restored included: the promises hold, and in the end all is done once."""
+"""Whatever happens, including restores of backups, all invariants hold and every effect happens once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.restore.backups import forget_keys
 
 
 class LivesWithBackups(Lives):
-    """The same, with an operator who takes backups and restores the last one, more than a day later."""
+    """The same machine, with an operator who restores the last backup more than a day later."""
 
     backup = None
     stock = 1000
@@ -61,7 +61,7 @@ class LivesWithBackups(Lives):
 
 
 def enter_what_is_forgotten():
-    """As `verify --after-restore --repair --apply` does."""
+    """Act as `verify --after-restore --repair --apply` does."""
     if Restore.objects.exists():
         report = examination.run(providers=True)
         examination.repair(report, by="on call", reason="a property test", apply=True)

@@ -1,4 +1,4 @@
-"""After a restore providers know more than the database: what they did is entered, and not done again."""
+"""After a restore, effects that only the providers know are entered and not repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATUSES = ["placed", "validated", "intended", "charged"]
 
 
 def carry_on(drain, rounds=3):
-    """Work off what is there, with all that a sweep brings back."""
+    """Process everything, including what a sweep resumes."""
     for _ in range(rounds):
         testing.pass_time(dt.timedelta(minutes=1))
         close_breakers()
@@ -38,7 +38,7 @@ def carry_on(drain, rounds=3):
 
 
 def bring_to(order, status):
-    """Let an order come so far, without a worker."""
+    """Process an order up to a step, without a worker."""
     if status != "placed":
         steps.validate(order_id=order.pk)
     if status == "intended":
@@ -49,7 +49,7 @@ def bring_to(order, status):
 
 
 def restore(world, backup):
-    """Go back to the backup, more than a day later."""
+    """Restore the backup, more than a day later."""
     testing.purge()
     forget_keys(world.payments, world.warehouse)
     backup.restore()
@@ -217,7 +217,7 @@ def test_no_call_is_made_while_a_provider_cannot_be_queried(drain, world, backup
 
 
 def test_without_any_sign_of_a_restore_an_order_older_than_the_keys_is_looked_up_first(drain, world):
-    """Its rows are lost without a restore that could be noticed: deleted by hand, or a standby that lagged."""
+    """Its rows are lost without a detectable restore: deleted by hand, or by a lagging standby."""
     order = place()
     drain()
     forget_keys(world.payments, world.warehouse)
@@ -325,7 +325,7 @@ def number_of(order):
 
 
 def turn_back(order):
-    """Let the database forget all that happened to an order since it was placed, but not who told it."""
+    """Delete everything that happened to an order since it was placed, except its first message."""
     for model in (Refund, Payment, Shipment):
         model.objects.all().delete()
     OutboxMessage.objects.exclude(pk=order.message_id).delete()
@@ -343,7 +343,7 @@ def turn_back(order):
 
 
 def age(order, span):
-    """Let an order have been placed so much earlier."""
+    """Change the time at which an order was placed."""
     _past(
         order,
         f"UPDATE orders_ordertransition SET at = at - interval '{span.total_seconds()} s' WHERE order_id = %s",
@@ -352,7 +352,7 @@ def age(order, span):
 
 
 def _past(order, statement):
-    """Change what the database refuses to have changed."""
+    """Change a row that the database protects."""
     from django.db import connection, transaction
 
     with transaction.atomic(), connection.cursor() as cursor:

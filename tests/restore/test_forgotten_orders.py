@@ -23,7 +23,7 @@ THEIRS = {f"their-{records}-are-in-our-books" for records in ("charges", "shipme
 
 
 def verify(*options):
-    """Run the command; return its exit code and what it said."""
+    """Run the command; return its exit code and its output."""
     said = StringIO()
     try:
         call_command("verify", *options, stdout=said)
@@ -33,7 +33,7 @@ def verify(*options):
 
 
 def repair(data_until):
-    """Enter what can be entered; return the exit code and what the command said."""
+    """Enter what can be entered; return the exit code and the output of the command."""
     at = data_until.isoformat()
     return verify("--after-restore", at, "--repair", "--apply", "--reason", "restored", "--format", "json")
 
@@ -111,7 +111,7 @@ def test_a_forgotten_order_that_was_refunded_is_refunded_once(drain, world, back
 def test_a_charge_of_an_order_that_ended_unshipped_in_the_restored_data_is_entered_and_refunded(
     drain, world, backup, product
 ):
-    """As when its cancellation was finished before anybody looked the charge up."""
+    """For example, because its cancellation was finished before the charge was looked up."""
     order = place(product)
     backup.take()
     data_until = clock.now()
@@ -127,7 +127,7 @@ def test_a_charge_of_an_order_that_ended_unshipped_in_the_restored_data_is_enter
 
 
 def test_inconsistent_records_are_left_to_a_person_and_stay_visible(drain, world, backup, product):
-    """The price has changed, so that nobody can say what each of two products cost."""
+    """The price has changed, so it is unknown what each of two products cost."""
     other = ProductFactory(stock=100)
     items = [services.Item(sku=product.sku, quantity=1), services.Item(sku=other.sku, quantity=1)]
     backup.take()
@@ -168,7 +168,7 @@ def test_a_request_that_is_repeated_after_a_restore_places_an_order_and_the_forg
 
 @pytest.mark.slow
 def test_a_declared_restore_has_the_same_effect_as_a_detected_one(drain, world, backup, product, monkeypatch):
-    """Files put back in their place look the same from within, and the witness was lost as well."""
+    """The files were restored in place, and the witness was lost as well."""
     order = place(product, contact=services.Contact(phone="+447700900001"))
     last = order.number
     backup.take()

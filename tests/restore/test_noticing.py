@@ -1,4 +1,4 @@
-"""A database that went back in time is noticed: by what moves, and by what a witness remembers."""
+"""A restored database is detected by its changed identity or by the external witness."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def identity():
-    """The database knows what it is."""
+    """The database has recorded its identity."""
     restores.check()
     return DatabaseIdentity.objects.get()
 
@@ -37,7 +37,7 @@ def witness():
 
 
 def believe(identity, **changed):
-    """Let the data say that it was written elsewhere."""
+    """Change the recorded identity, as if the data was written elsewhere."""
     identity.names |= changed
     identity.save()
 

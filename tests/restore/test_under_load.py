@@ -32,7 +32,7 @@ CUSTOMER = services.Contact(name="Ada Example", phone="+447700900001")
 
 
 class Client(threading.Thread):
-    """Somebody who places orders, one after the other, until told to stop."""
+    """A client that places orders, one after the other, until it is stopped."""
 
     def __init__(self, product, *, pause):
         super().__init__()
@@ -54,7 +54,7 @@ class Client(threading.Thread):
 
 @pytest.fixture
 def started(drain, tmp_path, world):
-    """Starts the processes that work orders off; all of them end with the test."""
+    """Starts the processes that process orders; all of them end with the test."""
     with processes.stack(tmp_path) as stack:
 
         def start():
@@ -72,14 +72,14 @@ def started(drain, tmp_path, world):
 
 
 def dump(folder):
-    """A backup as operators take it, while all goes on."""
+    """A backup as operators take it, while the system is in use."""
     file = folder / "backup.dump"
     _postgres("pg_dump", "--format=custom", f"--file={file}")
     return file
 
 
 def load(file):
-    """Put the backup into a new database of the old name."""
+    """Restore the backup into a new database with the old name."""
     connections.close_all()
     empty_database()
     _postgres("pg_restore", "--exit-on-error", "--no-owner", str(file))
@@ -160,13 +160,13 @@ def shipments(world):
 
 
 def verify_after_restore(data_until, *options):
-    """Say that the backup was restored; what is found is no failure of the test."""
+    """Declare the restore; violations that the command finds are no failure of the test."""
     with contextlib.suppress(CommandError):
         call_command("verify", "--after-restore", data_until.isoformat(), *options)
 
 
 def story_of(order_id):
-    """What became of an order, for a failure that is seen once in a hundred runs."""
+    """The history of an order, for failures that occur once in a hundred runs."""
     order = Order.objects.filter(pk=order_id).first()
     if order is None:
         return f"{order_id} is not here"

@@ -1,4 +1,4 @@
-"""A small world in which everything is as promised, built once for a module; each test spoils a copy of it."""
+"""A small consistent system, built once for a module; each test corrupts it in its own transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERYWHERE = services.Contact(
 
 
 def providers(world, credentials):
-    """The settings that make the sandbox the outside."""
+    """The settings that connect to the sandbox."""
     return override_settings(
         STRIPE_API_BASE=world.payments.url,
         STRIPE_API_KEY="sk_test_tests",
@@ -60,7 +60,7 @@ def providers(world, credentials):
 
 @pytest.fixture(scope="module")
 def books(running_world, tmp_path_factory, django_db_setup, django_db_blocker):
-    """One order of every kind, worked off, all committed; taken away after the module."""
+    """One processed order of every kind, committed; deleted after the module."""
     credentials = tmp_path_factory.mktemp("fcm") / "fcm.json"
     credentials.write_text(json.dumps(service_account(f"{running_world.push.url}/token")))
     running_world.clear()
@@ -78,7 +78,7 @@ def books(running_world, tmp_path_factory, django_db_setup, django_db_blocker):
 
 
 def work_off():
-    """Place the orders and drain; the answer has them by name, as they are in the end."""
+    """Place the orders and drain; return them by name, in their final state."""
     placed = {
         "shipped": place(ProductFactory(sku="SHIPPED"), contact=EVERYWHERE),
         "plain": place(ProductFactory(sku="PLAIN"), contact=NOBODY),
@@ -101,7 +101,7 @@ def work_off():
 
 
 def forget_everything():
-    """Empty the tables of the three apps; the relay's one row stays, as a migration makes it."""
+    """Empty the tables of the three apps, except the relay's row, which a migration creates."""
     models = [
         model
         for app in ("outbox", "orders", "notifications")
@@ -115,7 +115,7 @@ def forget_everything():
 
 @pytest.fixture
 def only(monkeypatch):
-    """Examine these invariants, and no others."""
+    """Examine only these invariants."""
 
     def only(*changes):
         chosen = [
@@ -128,7 +128,7 @@ def only(monkeypatch):
 
 @pytest.fixture
 def ledger(running_world):
-    """Open a provider's ledger behind its back, for SQL; it is put right again after the test."""
+    """Open a provider's ledger directly, for SQL; it is restored after the test."""
     with contextlib.ExitStack() as repairs:
 
         def opened(name):

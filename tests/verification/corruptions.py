@@ -361,7 +361,7 @@ CORRUPTIONS = {**IN_THE_OUTBOX, **IN_ORDERS, **IN_NOTIFICATIONS}
 
 
 def spoil(books, sql):
-    """Break something in the test's transaction."""
+    """Run a corruption in the test's transaction."""
     ids = {name: str(order.pk) for name, order in vars(books).items()}
     # Corruptions are scripts; only this kind of cursor takes several statements with values at once.
     with psycopg.ClientCursor(connection.connection) as cursor:

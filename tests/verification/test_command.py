@@ -1,4 +1,4 @@
-"""What operators type: `manage.py verify`, its exit codes and its output."""
+"""`manage.py verify`: its exit codes and its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs wait for the steps that are at work on the same rows."""
+"""Repairs wait for running steps on the same rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAITING = (
 
 @pytest.fixture
 def reserving(transactional_db):
-    """An order whose reservation is made in a transaction that is still open, until told to commit."""
+    """An order whose reservation is made in a transaction that stays open until it is told to commit."""
     product = ProductFactory(stock=10)
     order, reserved, may_commit = place(product, quantity=4), threading.Event(), threading.Event()
 

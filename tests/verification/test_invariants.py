@@ -1,4 +1,4 @@
-"""Every promise is examined: what breaks it, and nothing else, makes its invariant fail, and no other."""
+"""Each corruption makes exactly its own invariant fail."""
 
 from __future__ import annotations
 

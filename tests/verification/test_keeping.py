@@ -1,4 +1,4 @@
-"""Beat verifies; what it found is kept, shown, and pruned."""
+"""Periodic verifications are stored, shown in the admin, and pruned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapters list what the providers keep, page by page."""
+"""The adapters list the providers' records, page by page."""
 
 from __future__ import annotations
 

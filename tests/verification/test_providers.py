@@ -21,12 +21,12 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """Records of this very moment count, as if they were older."""
+    """Treat new records as if they were older."""
     monkeypatch.setattr(comparison, "IN_FLIGHT", dt.timedelta())
 
 
 def charge(key, **changed):
-    """Charge at the provider, behind our back."""
+    """Charge at the provider without a record of ours."""
     client = stripe.StripeClient("sk_test_other", base_addresses={"api": settings.STRIPE_API_BASE})
     return client.v1.payment_intents.create(
         {

@@ -1,4 +1,4 @@
-"""Repairs: first a dry run, then with a reason; each looks again, and leaves a record."""
+"""Repairs have a dry run, need a reason, check again under a lock, and leave a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run reads one snapshot, is bounded, and can look at the last hours only."""
+"""A run reads one snapshot, is limited in time, and can be restricted to the last hours."""
 
 from __future__ import annotations
 

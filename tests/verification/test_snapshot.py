@@ -1,4 +1,4 @@
-"""A run is safe beside everything else: one snapshot, read-only."""
+"""A run is safe on a live system: one snapshot, read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.factories import ProductFactory
 
 
 def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only, monkeypatch):
-    """Between two queries somebody else commits; the second query sees what the first one saw."""
+    """Another transaction commits between two queries; both queries see the same data."""
     told, read = [], examination._read
 
     def reading(cursor, invariant, *rest):

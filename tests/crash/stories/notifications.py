@@ -1,4 +1,4 @@
-"""Stories of what customers are told, or not."""
+"""Stories of notifications that are sent, suppressed or lost."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def discard_all(story):
 
 
 @story(work=drain_all, afterwards=discard_all)
-def news_for_a_mailbox_that_is_none(story):
+def notification_for_a_mailbox_that_does_not_exist(story):
     story.order = place(contact=services.Contact(email="bounce@example.com"))
 
 
 @story(work=drain)
-def news_that_nobody_wants(story):
+def notification_that_the_customer_does_not_want(story):
     Preference.objects.create(email="ada@example.com", channel="sms", enabled=False)
     story.order = place(contact=EVERY_WAY)
 
@@ -43,7 +43,7 @@ def sweep(story):
 
 @story(work=sweep)
 def notifications_the_broker_lost(story):
-    QueueProbe.objects.create(queue="email", returned_at=Now())  # of a time before the queues were watched
+    QueueProbe.objects.create(queue="email", returned_at=Now())  # from before the queues were watched
     story.order = place(contact=EVERY_WAY)
     relay.drain()
     testing.purge()

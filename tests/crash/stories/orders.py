@@ -1,4 +1,4 @@
-"""Stories of orders: on their way, on their way back, and lost."""
+"""Stories of orders: processed, compensated, and lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def placed(story):
 
 
 def import_orders(story):
-    """An invoice a chunk: whoever dies after the first has not begun the second."""
+    """Each chunk has one invoice: a process that dies after the first has not begun the second."""
     with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
         file.write(",".join(invoices.COLUMNS) + "\n")
         for invoice, quantity in ((536365, 6), (536366, 2)):
@@ -161,7 +161,7 @@ def met_an_outage_of_the_warehouse(story):
 
 @story(work=drain)
 def charged_after_it_was_cancelled(story):
-    """A worker is overtaken: it freezes before its charge, and the order is cancelled meanwhile."""
+    """A worker is suspended before its charge, and the order is cancelled meanwhile."""
     validated(story)
     charge_too_late(story)
 
@@ -189,7 +189,7 @@ def charge_too_late(story):
 
 @story(work=charge_too_late)
 def overtaken_before_its_charge(story):
-    """Not a story to die in: what a frozen worker that dies leaves at the provider, `verify` finds."""
+    """No process dies in this story: `verify` finds what a suspended worker leaves at the provider."""
     validated(story)
 
 
@@ -200,7 +200,7 @@ def sweep_orders(story):
 
 @story(work=sweep_orders)
 def lost_by_the_broker(story):
-    """Its workflow has ended without it. What the broker lost beside it, the outbox's own sweep finds."""
+    """The workflow has ended without finishing the order. The outbox's sweep finds other lost messages."""
     story.order = place()
     relay.drain()
     testing.purge()
@@ -220,7 +220,7 @@ def looked_up_after_a_restore(story):
 
 @story(work=drain_all)
 def in_a_database_that_was_restored(story):
-    """The next session finds out."""
+    """The next connection detects the restore."""
     story.order = place(contact=ONLY_SMS)
     DatabaseIdentity.objects.update_or_create(pk=1, defaults={"names": {"system": "another"}, "started_at": ""})
 

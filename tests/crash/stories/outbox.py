@@ -1,4 +1,4 @@
-"""Stories of the relay, of its broker, and of what is kept for how long."""
+"""Stories of the relay, its broker, and retention."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def unpark_and_drain(story):
 
 @story(work=unpark_and_drain, afterwards=unpark_and_drain)
 def events_that_older_code_did_not_know(story):
-    """Two were parked, one of each version; a third will be, and stays."""
+    """Two messages were parked, one of each version; a third is parked and stays so."""
     for version in (1, 2):
         OutboxMessage.objects.filter(pk=publish(Learned())).update(
             status="parked", event_version=version, last_error="UnknownEvent: not known then"
@@ -94,7 +94,7 @@ def learn_to_read_and_give_up(story):
 
 @story(work=let_the_relay_give_up, afterwards=learn_to_read_and_give_up)
 def redeliveries_that_this_code_cannot_start(story):
-    """Of one the event is too new; of one that is replayed, the workflow is unknown; one has nothing to do."""
+    """One event is too new, one replayed workflow is unknown, and one workflow has nothing to do."""
     too_new, unknown, idle = (publish(Learned()) for _ in range(3))
     OutboxMessage.objects.update(status="published", published_at=Now())
     OutboxMessage.objects.filter(pk=too_new).update(event_version=3)
@@ -111,7 +111,7 @@ def drain_without_broker(story):
 
 @contextlib.contextmanager
 def without_broker():
-    """Let no connection to a broker come about."""
+    """Refuse all connections to a broker."""
 
     def refuse(*_, **__):
         raise ConnectionRefusedError("connection refused")
@@ -126,7 +126,7 @@ def without_broker():
 
 
 def close_pools():
-    """Leave no connection to the broker open."""
+    """Close all connections to the broker."""
     kombu.pools.reset()
     current_app._after_fork()
 
@@ -146,7 +146,7 @@ def drain_without_queue(story):
 
 
 @story(work=drain_without_queue)
-def no_queue_takes_the_messages(story):
+def no_queue_accepts_the_messages(story):
     story.order = place()
 
 

@@ -1,4 +1,4 @@
-"""What a story is made of, and the parts that many of them share."""
+"""The class of stories, and parts that many stories share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nothing(story):
 
 @dataclass
 class Story:
-    """The parts of one story, and what they tell each other."""
+    """The parts of one story, and the data that they share."""
 
     name: str
     prepare: Callable

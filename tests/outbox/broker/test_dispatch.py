@@ -1,4 +1,4 @@
-"""The fast way to the broker sends what Celery sends: a worker cannot tell them apart."""
+"""Messages from templates equal those that Celery sends."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ STEP = {"message_id": "m-1", "order_id": "o-1"}
 
 
 def work(*_, **__):
-    """What the tasks are made of; nobody runs them."""
+    """The function of the tasks; it is never called."""
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def app(request, settings):
-    """An app of this test's own with one queue, on each broker."""
+    """A Celery app with one queue, on each broker."""
     url = {"redis": settings.BROKER_URL, "rabbitmq": AMQP_URL}[request.param]
     if not answers(url):
         pytest.skip(f"no broker answers at {url}")
@@ -56,7 +56,7 @@ def app(request, settings):
 
 @pytest.fixture
 def take(app):
-    """Take so many messages, as the broker hands them out."""
+    """Take messages as the broker delivers them."""
 
     def take(how_many):
         with app.connection_for_read() as connection:
@@ -84,7 +84,7 @@ def three(app):
 
 
 def blind(messages):
-    """Messages with their task ids replaced by their order: each way draws them in an order of its own."""
+    """Messages with task ids replaced by their position, because ids are drawn in different orders."""
     text = json.dumps(messages, sort_keys=True, default=repr)
     for position, drawn in enumerate(dict.fromkeys(IDS.findall(text))):
         text = text.replace(drawn, f"id {position}")
@@ -177,7 +177,7 @@ def test_canvases_without_a_simple_shape_are_sent_by_celery(app, take, strange):
 
 
 def test_headers_of_a_tracing_library_are_not_repeated(app, take, monkeypatch):
-    """As Sentry's does: it wraps apply_async and adds the headers of the moment."""
+    """Like Sentry's integration: it wraps apply_async and adds headers that change."""
     moments = itertools.count()
     sends = Task.apply_async
 
@@ -199,7 +199,7 @@ def test_usual_canvases_are_sent_from_templates(app, canvas):
 
 
 def test_a_message_without_a_queue_does_not_delay_others(app, take):
-    """Of a batch, whether its shape is known or not, that holds some for an exchange which is another's."""
+    """The batch, with a known or a new shape, contains messages for a queue that does not exist."""
     if not app.conf.broker_url.startswith("amqp"):
         pytest.skip("Redis makes a list of whatever is pushed")
     nowhere = kombu.Exchange(f"nowhere-{uuid.uuid4()}", type="fanout", durable=False)

@@ -1,4 +1,4 @@
-"""The queues of RabbitMQ by its version, existing ones too, and what the broker says of those it gave up."""
+"""The queues of RabbitMQ in all its versions, and messages that the broker gave up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.rabbitmq_hosts import answers, own_connections
 
 pytestmark = pytest.mark.processes
 LOSSES_OF_A_CONNECTION = 25
-"""RabbitMQ 4 deletes a message at the 21st where the queue does not say otherwise."""
+"""RabbitMQ 4 gives up a message at the 21st delivery by default."""
 
 
 def quorum_queue(name, **arguments):
@@ -45,7 +45,7 @@ def quorum_queue(name, **arguments):
 
 @pytest.fixture
 def app():
-    """An app on RabbitMQ with two queues that no broker has seen before."""
+    """An app on RabbitMQ with two new queues."""
     if not answers(AMQP_URL):
         pytest.skip(NO_RABBITMQ)
     made = Celery("queues", broker=AMQP_URL, set_as_current=False)
@@ -75,7 +75,7 @@ def connection(app):
 
 
 class Starting:
-    """As much of a worker as a boot step sees."""
+    """The part of a worker that a boot step uses."""
 
     def __init__(self, app, connection):
         self.app, self.connection = app, connection
@@ -90,7 +90,7 @@ def names(app):
 
 
 def give_up(app, connection, *, queue="", reject=False, task="orders.tasks.teleport"):
-    """Have the broker give up a message, by losing it too often or by rejecting it."""
+    """Make the broker give up a message, by losing it too often or by rejecting it."""
     queue = queue or names(app)[0]
     headers = {"task": task, "id": str(uuid.uuid4()), "message_id": str(uuid.uuid4())}
     with connection.channel() as channel:
@@ -136,7 +136,7 @@ def keep_letters(app, until):
 
 
 def has_limit(connection, queue):
-    """Whether a queue keeps what RabbitMQ 4 gives it when it is declared without a delivery limit."""
+    """Whether a queue has RabbitMQ 4's default delivery limit."""
     plain = kombu.Queue(queue, kombu.Exchange(""), queue, queue_arguments={"x-queue-type": "quorum"})
     try:
         with connection.channel() as channel:
@@ -251,7 +251,7 @@ def test_a_dead_letter_of_a_rejected_message_counts_one_delivery(app, connection
 def test_the_delivery_count_is_used_only_if_it_belongs_to_the_queue_that_gave_up(
     app, connection, monkeypatch, transactional_db, is_counted_there, attempts
 ):
-    """Before RabbitMQ 4 it is that of the dead letter queue."""
+    """Before RabbitMQ 4 the count is that of the dead letter queue."""
     start(app, connection)
     headers = {"task": "orders.tasks.teleport", "id": str(uuid.uuid4()), "x-delivery-count": 3}
     with connection.channel() as channel:
@@ -280,7 +280,7 @@ def test_a_new_broker_causes_no_alarm_and_has_delays_for_every_queue(app, connec
 
 
 def test_missing_delayed_delivery_raises_an_alarm(app, connection, caplog):
-    """As where the account may not configure the queues, or another application has made them otherwise."""
+    """For example, because the account may not configure the queues, or another application declared them."""
     start(app, connection)
     app.conf.broker_native_delayed_delivery_queue_type = "classic"
     start(app, connection)
@@ -301,7 +301,7 @@ def test_a_queue_that_cannot_be_declared_does_not_block_the_others(app, connecti
 
 
 def test_a_message_with_arguments_its_task_cannot_read_is_buried(app, connection, transactional_db):
-    """Of a task that has something to do when it is buried, for an order whose id is no id."""
+    """The task has an `on_buried` hook, and the order's id is invalid."""
     start(app, connection)
     give_up(app, connection, task="orders.tasks.charge")
     [dead_letter] = keep_letters(app, lambda: list(DeadLetter.objects.all()))

@@ -1,4 +1,4 @@
-"""Items of Redis that are no messages, kept there until somebody has noted them."""
+"""Items in Redis that are not messages stay there until they are recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channel():
 
 
 class Notes:
-    """Notes what is given up, unless it is down."""
+    """Records the items that are given up, unless it is down."""
 
     def __init__(self):
         self.is_down, self.items = True, []

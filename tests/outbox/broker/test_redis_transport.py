@@ -1,4 +1,4 @@
-"""One client per channel, for as long as its connections are those of the same pool."""
+"""The Redis transport: one client per channel and pool, and replies that expire."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_new_pool_gets_a_new_client(channel):
 
 
 def forever(channel):
-    """Names that nothing removes, but for the bindings of queues that are always there."""
+    """Keys that nothing removes, except the bindings of permanent queues."""
     return {
         name.decode()
         for name in channel.client.scan_iter("*pidbox*")
@@ -70,7 +70,7 @@ def forever(channel):
 
 
 def test_a_reply_that_nobody_reads_expires(channel):
-    """As of a worker that was slow, to a probe that was killed."""
+    """For example the reply of a slow worker to a process that was killed."""
     gone = f"{uuid.uuid4()}.reply.celery.pidbox"
     channel._put(gone, {"properties": {"priority": 0}})
 
@@ -79,7 +79,7 @@ def test_a_reply_that_nobody_reads_expires(channel):
 
 
 def test_replies_of_workers_leave_no_key_behind(channel):
-    """Workers do not know the end of the queue that their answers go to."""
+    """Workers do not know the expiry of the queue to which they reply."""
     with current_app.connection_for_write() as worker:
         mailbox = current_app.control.mailbox(channel.connection.client)
         asking = mailbox.reply_queue(channel)

@@ -1,4 +1,4 @@
-"""A database that is down makes messages wait. Nobody's tries pay for that, in whatever process they are."""
+"""Messages wait while the database is down, and no message spends tries for that."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAULTS = ("outage", "outage before its end", "outage while failing", "transient"
 
 @dataclasses.dataclass
 class Weather:
-    """What the next delivery meets."""
+    """The state of the database at the next delivery."""
 
     fault: str = ""
     down: bool = False

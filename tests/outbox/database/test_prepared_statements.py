@@ -1,4 +1,4 @@
-"""Sessions prepare their statements; a migration must not stop the workers that have."""
+"""Connections prepare their statements; a migration must not stop workers with prepared ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINUTE = dt.timedelta(minutes=1)
 
 
 def prepared(table):
-    """How many prepared statements of this session name the table."""
+    """How many prepared statements of this connection use the table."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE %s", [f"%{table}%"])
         return cursor.fetchone()[0]

@@ -1,4 +1,4 @@
-"""The pieces of statements that are written by hand follow the models."""
+"""Hand-written parts of SQL statements match the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids and the times in them."""
+"""Ids and the times they contain."""
 
 from __future__ import annotations
 

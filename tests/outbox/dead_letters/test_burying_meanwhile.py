@@ -1,4 +1,4 @@
-"""Burying a failure while somebody resolves the dead letter of the last one: neither is lost."""
+"""Burying a failure while its earlier dead letter is being resolved loses neither."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def elsewhere(act):
-    """Do something in a session of its own; return False if it would have to wait for this one."""
+    """Act over a separate connection; return False if it would have to wait for this one."""
 
     def run():
         try:

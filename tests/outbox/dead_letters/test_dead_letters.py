@@ -1,4 +1,4 @@
-"""Dead letters: everything is kept, one open letter per failure, resolving deletes nothing."""
+"""Dead letters: everything is kept, each failure has one open dead letter, resolving deletes nothing."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_resolving_a_dead_letter_needs_a_reason(act):
 
 
 def test_a_decision_is_stored_even_with_undecodable_bytes_on_the_command_line():
-    """Python hands bytes that are no UTF-8 on as lone surrogates."""
+    """Python passes on bytes that are not UTF-8 as lone surrogates."""
     burying.bury(failure(body="x"))
     resolving.discard(DeadLetter.objects.all(), by="cli: \udcff", reason=" the \x00 is \udcff ")
 

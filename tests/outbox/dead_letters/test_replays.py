@@ -1,4 +1,4 @@
-"""A replay ends, and everybody can see how: recovered, or the same dead letter open again."""
+"""Every replay has a visible outcome: the dead letter has recovered or is open again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def working(message):
 
 @pytest.fixture
 def bury(drain, subscribed):
-    """Publish so many messages and let each of them fail for good."""
+    """Publish messages and let each of them fail for good."""
     subscribed(working)
     broken.clear()
     waiting.clear()
@@ -170,7 +170,7 @@ def test_a_dead_letter_being_replayed_is_neither_replayed_nor_discarded(bury):
 
 
 def decide_at_the_same_time(*decisions):
-    """Let people take these decisions about all dead letters at once; return how many each one decided."""
+    """Take these decisions about all dead letters concurrently; return how many each one resolved."""
     together = threading.Barrier(len(decisions))
     counts: list[int] = []
 
@@ -288,7 +288,7 @@ def test_replays_that_are_under_way_hide_none_that_has_ended(bury, drain, monkey
 
 
 def test_a_replay_that_the_relay_cannot_start_ends_as_failed_again(bury, drain, subscribed):
-    """As of a workflow that has another name by now."""
+    """For example, because the workflow was renamed."""
     bury()
     DeadLetter.objects.update(workflow="tests.a_workflow_of_yesterday")
     campaign = replay().campaign

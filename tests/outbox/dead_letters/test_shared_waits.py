@@ -1,4 +1,4 @@
-"""One message, two workflows that wait: the one that is due sooner spends no try of the other."""
+"""Two workflows of one message wait: the one that is due sooner spends no try of the other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def waiting(message):
 
 @pytest.fixture
 def message_id(drain, subscribed):
-    """A message of which one workflow was put off by five minutes, the other by seconds."""
+    """A message with one workflow postponed by five minutes and another by seconds."""
     subscribed(failing, waiting)
     calls.clear()
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""What a provider's `Retry-After` may look like, and how long it is then left alone."""
+"""The forms of `Retry-After`, and the waits that follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which failed requests were never sent: against real sockets and the library that the adapters use."""
+"""Which failed requests were never sent, tested with real sockets and the library of the adapters."""
 
 from __future__ import annotations
 

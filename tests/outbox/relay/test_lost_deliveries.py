@@ -1,4 +1,4 @@
-"""Copies that wait are left alone; copies that are lost are sent again: told apart by probes."""
+"""Probes distinguish waiting copies, which are left alone, from lost copies, which are sent again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def publish(number=1):
 
 
 def consume(most):
-    """Let consumers take so many messages of the queue, probes included; return how many there were."""
+    """Let consumers take messages of the queue, including probes; return how many there were."""
     with current_app.connection_for_read() as broker:
         queue = current_app.amqp.queues["jobs"](broker.default_channel)
         for count in range(most):
@@ -54,7 +54,7 @@ def consume(most):
 
 
 def pass_seconds(seconds, *, rate=0, work=10**9):
-    """Second by second: consumers take up to `rate` messages, the sweep looks, the relay sends."""
+    """In each second, consumers take up to `rate` messages, the sweep checks, and the relay sends."""
     for _ in range(seconds):
         consume(rate)
         testing.pass_time(SECOND)

@@ -1,4 +1,4 @@
-"""The relay: everything due is delivered, nothing holds up the rest, and nobody steals a claim."""
+"""The relay delivers everything that is due; no message delays others, and no relay steals a claim."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_an_unknown_event_is_parked_and_delivered_once_the_code_knows_it(drain, 
 
 
 def park_unreadable(*about):
-    """Written by code that said less than today's needs."""
+    """The row was written by older code and lacks a field."""
     publish(*about)
     OutboxMessage.objects.update(event_version=1, payload={"about": "a", "why": "nobody knows"})
 
@@ -336,7 +336,7 @@ TOMORROW = "tests.workflows.of_tomorrow"
 
 
 def test_a_redelivery_to_a_workflow_that_this_code_does_not_know_is_not_lost(drain, subscribed):
-    """As while old code and new code run side by side, or when a workflow was renamed."""
+    """As during a deployment, or after a workflow was renamed."""
     subscribed(noted)
     [message_id] = publish("a")
     drain()

@@ -1,4 +1,4 @@
-"""A relay goes on where it was, however much it has delivered, and still finds what lies before that."""
+"""A relay continues where it stopped, and still finds messages that become visible before that position."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def publish(*about):
 
 
 def due_before(span):
-    """Have all messages be due earlier than the last one that was claimed, as of a transaction begun then."""
+    """Make all messages due earlier than the last claimed one, as if their transaction had begun before."""
     OutboxMessage.objects.filter(status="pending").update(not_before=Now() - span)
 
 
 @pytest.fixture
 def seldom(monkeypatch):
-    """Looks from the beginning do not come by themselves."""
+    """The relay does not read from the beginning by itself."""
     monkeypatch.setattr(watermark, "FROM_BEGINNING_EVERY", 10**9)
 
 
@@ -130,7 +130,7 @@ def test_a_query_skips_no_entries_of_old_deliveries(mark):
 
 
 def pages_read(since):
-    """How many pages a look for nothing reads."""
+    """How many pages a query without results reads."""
     values = {"limit": relay.BATCH, "claim": None, "lease": relay.LEASE, "since": since}
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_bitmapscan TO off")  # as with many messages

@@ -1,4 +1,4 @@
-"""Once per consumer; and what retention takes away and never takes away."""
+"""The inbox, and what retention deletes and never deletes."""
 
 from __future__ import annotations
 

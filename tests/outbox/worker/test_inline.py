@@ -1,4 +1,4 @@
-"""The next link of a chain in the same process: what goes that way, what does not, and that nobody can tell."""
+"""Which links of a chain run in the same process, and that they run as if the broker had delivered them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def begin_anew(drain, settings):
 
 @pytest.fixture
 def sent(subscribed):  # which also restores the registry
-    """Publish a message for a workflow and hand it to the broker."""
+    """Publish a message for a workflow and relay it to the broker."""
 
     def sent(workflow=in_a_row):
         registry._workflows.pop(Happened.name, None)
@@ -100,7 +100,7 @@ def waiting(queue="jobs"):
 
 
 def deliver(*, redelivered=False):
-    """Run one message of the broker, and no other."""
+    """Run one message from the broker."""
     with current_app.connection_for_read() as broker:
         message = current_app.amqp.queues["jobs"](broker.default_channel).get()
         testing.run(message, redelivered=redelivered)
@@ -219,7 +219,7 @@ NEW_EACH_TIME = {
 
 
 def comparable(request):
-    """What a task sees of its message; ids by whether they are those of the request, the rest as it is."""
+    """The request that a task sees. Ids are replaced by whether they equal that of the request."""
     plain = {name: value for name, value in vars(request).items() if name not in NEW_EACH_TIME}
     chained = [
         (link["task"], set(link["kwargs"]), set(link["options"])) for link in plain.pop("chain", None) or []
@@ -305,7 +305,7 @@ def test_a_link_whose_retry_finds_no_broker_rejects_the_delivery(sent, monkeypat
 
 
 def result_of(message):
-    """What a pool would hand to the worker's main process."""
+    """The result that a pool would pass to the worker's main process."""
     name = message.headers["task"]
     args, kwargs, embed = message.decode()
     request = {**message.headers, **embed, "delivery_info": {}, "hostname": "test@inline", "is_eager": False}
@@ -315,7 +315,7 @@ def result_of(message):
 
 
 class Dispatcher:
-    """Takes note of events."""
+    """Records events."""
 
     enabled = True
 
@@ -327,7 +327,7 @@ class Dispatcher:
 
 
 def told_of(message):
-    """The events that a worker's main process would send of this delivery when it ends well."""
+    """The events that a worker's main process would send after a successful delivery."""
     task = current_app.tasks[message.headers["task"]]
     dispatcher = Dispatcher()
     outcome = result_of(message)

@@ -1,4 +1,4 @@
-"""Waits are spread at random, so that what failed together does not come back together; none is too short."""
+"""Waits are random, so messages that failed together do not come back together; no wait is too short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which message lost its workers: counted exactly, and none that was merely beside it."""
+"""The message that kills its workers is found, and messages that ran at the same time are not blamed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pool(monkeypatch):
 
 
 def die_together(*message_ids):
-    """A process dies in which all of these are at work."""
+    """A process dies while all of these are running."""
     watches = [Watch(CONSUMER, each, delivery="", worker="w") for each in message_ids]
     for watch in watches:
         watch.suspect()

@@ -28,7 +28,7 @@ MESSAGE_ID = str(uuid.uuid4())
 
 
 class Channel:
-    """Takes note of what becomes of a message."""
+    """Records what happens to a message."""
 
     no_ack_consumers = None
 
@@ -46,7 +46,7 @@ class Channel:
 
 
 class Clock:
-    """A timer whose time comes when the test says so."""
+    """A timer that the test triggers."""
 
     def __init__(self):
         self.entries = []
@@ -81,7 +81,7 @@ def good_message(options=None, **others):
 
 @pytest.fixture
 def consumer():
-    """A consumer that is connected to nothing."""
+    """A consumer without a connection."""
     made = GuardedConsumer.__new__(GuardedConsumer)
     made.app, made.hostname, made.timer = app, "worker@test", Clock()
     made.hub = made.event_dispatcher = None
@@ -298,7 +298,7 @@ def test_a_cancelled_request_records_no_retry(monkeypatch):
 
 @pytest.fixture
 def children():
-    """A pool as a prefork worker has it, with two children."""
+    """The pool of a prefork worker, with two children."""
     pool = AsynPool(2, threads=False)
     yield pool
     pool.terminate()
@@ -312,7 +312,7 @@ def kill(pool):
 
 
 def test_children_that_die_between_the_first_connection_and_the_first_loop_are_replaced(children):
-    """Celery would end the worker for them."""
+    """Celery would end the worker because of them."""
     starting = SimpleNamespace(
         pool=SimpleNamespace(_pool=children),
         _forget_child=GuardedConsumer._forget_child,

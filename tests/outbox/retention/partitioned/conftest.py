@@ -1,4 +1,4 @@
-"""Each test finds the table in one piece, and has it put together again."""
+"""Each test begins with an unpartitioned table; the partitioning is undone after it."""
 
 from __future__ import annotations
 

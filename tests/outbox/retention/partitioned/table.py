@@ -1,4 +1,4 @@
-"""The message table, divided or not: its shape, its rows, and others at work on it."""
+"""The message table, partitioned or not: its definition, its rows, and concurrent transactions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG_AGO = NOW - dt.timedelta(days=60)
 QUICKLY = dt.timedelta(seconds=10)
 
 SHAPE: dict[str, object] = {}
-"""What the table is like before the tests of a file; filled by their fixture."""
+"""The definition of the table before the tests of a file; set by their fixture."""
 
 
 def rows(statement, *values):
@@ -34,7 +34,7 @@ def rows(statement, *values):
 
 
 def shape():
-    """What a table has besides its rows."""
+    """The definition of a table."""
     table = partitions.TABLE
     return {
         "kind": rows("SELECT relkind FROM pg_class WHERE oid = %s::regclass", table),
@@ -63,13 +63,13 @@ def divide(*, now=None, span=Span.DAILY, patience=QUICKLY):
 
 
 def divided_long_ago():
-    """A table that was divided sixty days ago and has had its partitions made ever since."""
+    """A table that was partitioned sixty days ago, with all partitions since then."""
     for weeks in range(10):
         divide(now=LONG_AGO + dt.timedelta(weeks=weeks), span=Span.WEEKLY)
 
 
 def published(*, at, **values):
-    """A message that was made, and taken by the broker, at some time."""
+    """A message that was created and accepted by the broker at the given times."""
     message_id = uuid.UUID(int=uuid6.uuid7().int & (1 << 80) - 1 | uuid7.first_at(at).int)
     fields = {
         "event_name": Happened.name,
@@ -119,7 +119,7 @@ def in_threads(*works):
 
 @contextlib.contextmanager
 def somebody_reading():
-    """Inside the block a transaction of somebody else's has the table in use."""
+    """Inside the block, another transaction uses the table."""
     holding, done = threading.Event(), threading.Event()
 
     def hold():

@@ -1,4 +1,4 @@
-"""The message table is divided under its users' hands."""
+"""The message table is partitioned while it is in use."""
 
 from __future__ import annotations
 

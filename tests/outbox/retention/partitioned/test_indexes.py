@@ -1,4 +1,4 @@
-"""Indexes that a later version brings are made on a divided table too, one partition after the other."""
+"""Indexes of a later version are created on a partitioned table as well, one partition after the other."""
 
 from __future__ import annotations
 

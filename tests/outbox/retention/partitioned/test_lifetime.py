@@ -1,4 +1,4 @@
-"""A divided table gets new partitions in time, and old messages go with theirs."""
+"""A partitioned table gets new partitions in time, and old messages are dropped with their partition."""
 
 from __future__ import annotations
 
