@@ -188,7 +188,7 @@ def test_a_signal_says_that_a_task_is_enqueued(how):
 
 
 def test_django_logs_that_a_task_is_enqueued(caplog):
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger=work.LOGGER):
         result = work.add.enqueue(1)
 
     [line] = [record.getMessage() for record in caplog.records if "enqueued" in record.getMessage()]

@@ -198,7 +198,7 @@ def test_a_receiver_that_fails_does_no_harm(drain, signals):
 
 
 def test_django_logs_what_becomes_of_a_task(drain, caplog):
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger=work.LOGGER):
         result = work.add.enqueue(1)
         drain()
 

@@ -9,6 +9,9 @@ try:
 except ImportError:
     from django_tasks import task
 
+LOGGER = task.__module__.removesuffix(".base")
+"""The logger of the tasks framework."""
+
 CALLS: list[object] = []
 """What was called, in this process."""
 
