@@ -47,12 +47,13 @@ class BackgroundTask(ConsumerTask):
         transaction.on_commit(functools.partial(execution.announce_failure, message_id), robust=True)
 
 
-def _options() -> dict[str, Any]:
+def options() -> dict[str, Any]:
+    """The options of the Celery task, by the policy that the settings name."""
     policy = resilience.task_policy()
     return policy.task_options() | {"autoretry_for": (Exception,), "dont_autoretry_for": NOT_AT_ONCE}
 
 
-@shared_task(base=BackgroundTask, bind=True, name="outbox.django_tasks.run", **_options())
+@shared_task(base=BackgroundTask, bind=True, name="outbox.django_tasks.run", **options())
 def run(self: BackgroundTask, *, message_id: str, **_: Any) -> bool:
     """Call the function."""
     from outbox.django_tasks import execution  # needs the tasks framework, which may not be installed

@@ -10,7 +10,8 @@ from asgiref.sync import async_to_sync
 from celery import Celery, current_app
 from django.apps import apps
 
-from outbox.django_tasks import backend, library, queues
+from outbox import resilience
+from outbox.django_tasks import backend, library, queues, tasks
 from outbox.django_tasks.backend import LONGEST_PATH, OutboxBackend
 from outbox.django_tasks.library import InvalidTask, Task, task_backends
 from tests.outbox.django_tasks import work
@@ -178,3 +179,15 @@ def test_a_queue_name_and_a_priority_say_which_celery_queue(queue_name, priority
     mapped = {"newsletters": "email", "urgent": {50: "high", 0: "low"}}
 
     assert queues.celery_queue(mapped, queue_name, priority) == celery_queue
+
+
+IMPATIENT = resilience.RetryPolicy(attempts=2, redelivery_waits=[])
+
+
+def test_the_policy_of_tasks_is_a_setting(settings):
+    assert resilience.task_policy() == tasks.run.policy == resilience.DEFAULT_TASK_POLICY
+
+    settings.OUTBOX_TASK_POLICY = f"{__name__}.IMPATIENT"
+    assert resilience.task_policy() is IMPATIENT
+    options = tasks.options()
+    assert (options["policy"], options["max_retries"], options["autoretry_for"]) == (IMPATIENT, 1, (Exception,))
