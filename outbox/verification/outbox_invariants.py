@@ -272,4 +272,19 @@ INVARIANTS = [
         values=lambda: {"skew": LONGEST_SKEW},
         command=READ,
     ),
+    Invariant(
+        name="tasks-have-their-messages",
+        sentence="Every enqueued task that has not succeeded has its message, and each such message its task.",
+        sql=f"""
+            SELECT message_id FROM outbox_enqueuedtask AS task
+            WHERE status <> 'SUCCESSFUL' AND {uuid7.moment_in_sql("message_id")} > %(retained)s + %(skew)s
+              AND NOT EXISTS (SELECT FROM outbox_outboxmessage WHERE id = task.message_id)
+            UNION ALL
+            SELECT id FROM outbox_outboxmessage AS message
+            WHERE event_name = 'outbox.task_enqueued'
+              AND NOT EXISTS (SELECT FROM outbox_enqueuedtask WHERE message_id = message.id)
+        """,  # noqa: S608 - a name of our own column
+        values=lambda: {"skew": LONGEST_SKEW},
+        command=READ,
+    ),
 ]

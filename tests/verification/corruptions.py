@@ -101,6 +101,11 @@ IN_THE_OUTBOX = {
         UPDATE outbox_outboxmessage SET causation_id = %(unknown)s
         WHERE key = %(plain)s AND event_name = 'orders.order_fulfilled'
     """,
+    "tasks-have-their-messages": """
+        INSERT INTO outbox_enqueuedtask
+            (message_id, task, args, kwargs, backend, queue_name, priority, status, worker_ids, errors)
+        VALUES (%(unknown)s, 'tests.task', '[]', '{}', 'default', 'default', 0, 'READY', '{}', '[]')
+    """,
 }
 
 IN_ORDERS = {
@@ -346,6 +351,16 @@ MORE = [
             fingerprint, payload, headers, attempts, worker, buried_at - interval '1 day', digest, 'discarded',
             buried_at - interval '2 hours', 'x', 'x'
         FROM outbox_deadletter WHERE key = %(bounced)s
+    """,
+    ),
+    (
+        "tasks-have-their-messages",
+        """
+        INSERT INTO outbox_outboxmessage (
+            id, event_name, event_version, key, payload, correlation_id, causation_id, trace, status, workflows,
+            redeliveries, attempts, last_error, published_at)
+        VALUES (%(unknown)s, 'outbox.task_enqueued', 1, 'tests.task', '{}', 'x', '', '{}', 'published', '{}',
+            0, 0, '', now())
     """,
     ),
     (
