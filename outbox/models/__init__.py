@@ -1,7 +1,7 @@
 """
 The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, tasks, verifications.
 
-They are imported from here; the modules beside it are where they are read.
+Import them from this package; each module defines some of them.
 """
 
 from outbox.models.dead_letters import UNRESOLVED, DeadLetter, DeadLetterQuerySet, Replay, ReplayCampaign

@@ -1,4 +1,4 @@
-"""Dead letters and their replays: written by `resolving` and `campaigns`, never deleted by resolving them."""
+"""Dead letters and their replays. `burying`, `resolving` and `campaigns` write them; resolving deletes none."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
     """Selections of dead letters."""
 
     def open(self) -> DeadLetterQuerySet:
-        """Those that wait for a person."""
+        """Return the dead letters that wait for a person."""
         return self.filter(resolution=DeadLetter.Resolution.OPEN)
 
     def unresolved(self) -> DeadLetterQuerySet:
-        """Those whose work is neither done nor given up for good: open ones, and ones being replayed."""
+        """Return the dead letters that are open or being replayed."""
         return self.filter(resolution__in=UNRESOLVED)
 
 
 class DeadLetter(models.Model):
     """
-    What could not be finished, with all that is known about it.
+    Unfinished work, with everything that is known about it.
 
-    Resolving a dead letter never deletes it. A replay ends: as recovered, or with the same dead letter open
-    again. `replayed` says of old rows that their message was handed over; how that ended was not kept.
-    `message_id` is NULL when what failed never became a message that could be read; such a dead letter can
-    be discarded, not replayed.
+    Resolving a dead letter never deletes it. After a replay it has recovered or is open again. Old rows may be
+    `replayed`: their message was redelivered, but the outcome was not recorded. `message_id` is NULL if the
+    message could not be read; such a dead letter can be discarded but not replayed.
     """
 
     class Resolution(models.TextChoices):
@@ -108,7 +107,7 @@ UNRESOLVED = [DeadLetter.Resolution.OPEN, DeadLetter.Resolution.REPLAYING]
 
 
 class ReplayCampaign(models.Model):
-    """One decision of a person to replay dead letters: who, when and why. What came of it is in `Replay`."""
+    """A person's decision to replay dead letters: who, when and why. `Replay` holds the outcomes."""
 
     started_at = models.DateTimeField(db_default=Now())
     by = models.CharField(max_length=200)
@@ -128,7 +127,7 @@ class ReplayCampaign(models.Model):
 
 
 class Replay(models.Model):
-    """One dead letter in one campaign, and how that ended."""
+    """One dead letter in one campaign, with its outcome."""
 
     class Outcome(models.TextChoices):
         UNDER_WAY = "under_way", "under way"

@@ -1,7 +1,7 @@
 """
-Deliveries under way, and what the relay, the probes and the periodic tasks know of themselves.
+Deliveries under way, and the state of the relay, the probes and the periodic tasks.
 
-Every row is machinery: written by `deliveries`, `probes`, `relay`, `listener` and `periodic`, edited by nobody.
+`deliveries`, `probes`, `relay`, `listener` and `periodic` write these rows; people do not edit them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from django.db.models.functions import Now
 
 class Delivery(models.Model):
     """
-    One unfinished delivery of a message to one of its workflows; it is deleted when the workflow has ended.
+    One unfinished delivery of a message to one of its workflows. It is deleted when the workflow has ended.
 
-    A copy of the message carries the delivery's `generation`. Copies of an older one, or of a delivery that is
-    gone, are stale: they end without a trace.
+    A copy of the message carries the delivery's `generation`. Copies with an older generation, or of a deleted
+    delivery, are stale and are ignored.
     """
 
     class Status(models.TextChoices):
@@ -64,9 +64,9 @@ class Delivery(models.Model):
 
 class QueueProbe(models.Model):
     """
-    A task that does nothing but come back: all that was sent to its queue before it has left the queue then.
+    A task that only records its return, which proves that all earlier messages have left the queue.
 
-    Probes of which nothing more can be learned are deleted.
+    Probes that can prove nothing more are deleted.
     """
 
     queue = models.CharField(max_length=200)
@@ -84,7 +84,7 @@ class QueueProbe(models.Model):
 
 
 class QueueWatch(models.Model):
-    """One row: since when the queues have been watched without a gap. Earlier probes prove nothing."""
+    """One row: since when the queues have been watched without a break. Earlier probes prove nothing."""
 
     since = models.DateTimeField(db_default=Now())
     looked_at = models.DateTimeField(db_default=Now())
@@ -97,7 +97,7 @@ class QueueWatch(models.Model):
 
 
 class RelayState(models.Model):
-    """One row: whether a relay sleeps and wants to be notified of the next message."""
+    """One row: whether a relay sleeps and must be notified of the next message."""
 
     sleeping = models.BooleanField(default=False)
 

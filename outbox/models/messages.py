@@ -1,8 +1,7 @@
 """
 The outbox, the inbox and failed attempts.
 
-Every row is machinery: written by `publisher`, `relay`, `inbox` and `consumer`, read by everybody, edited by
-nobody.
+`publisher`, `relay`, `inbox` and `consumer` write these rows; people do not edit them.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from outbox.database import uuid7
 
 
 def new_message_id() -> uuid.UUID:
-    """A UUIDv7: unique everywhere, and in the order of its making."""
+    """Return a UUIDv7: globally unique, and ordered by creation time."""
     return uuid7.new()
 
 
 class OutboxMessageQuerySet(models.QuerySet["OutboxMessage"]):
-    """Selections of messages by where they stand."""
+    """Selections of messages by their state."""
 
     def undelivered(self) -> OutboxMessageQuerySet:
-        """What the relay still has to do something about."""
+        """Return the messages that the relay still has to deliver."""
         return self.filter(status=OutboxMessage.Status.PENDING)
 
     def due(self) -> OutboxMessageQuerySet:
-        """Undelivered messages whose time has come and that no relay has claimed."""
+        """Return undelivered messages whose time has come and that no relay has claimed."""
         return self.undelivered().filter(not_before__lte=Now())
 
 
@@ -96,12 +95,12 @@ class OutboxMessage(models.Model):
         return f"{self.event_name} {self.id}"
 
     def message(self, event: Any) -> Message:
-        """The row as the envelope its handlers get."""
+        """Return the row as the envelope that its handlers get."""
         return Message.of(self, event)
 
 
 class InboxEntry(models.Model):
-    """That a consumer without a state of its own has taken a message into effect."""
+    """Records that a consumer without a state of its own has handled a message."""
 
     consumer = models.CharField(max_length=200)
     message_id = models.UUIDField()
@@ -122,7 +121,7 @@ class InboxEntry(models.Model):
 
 
 class Attempt(models.Model):
-    """One try of a consumer that did not succeed, and what happens next."""
+    """One failed try of a consumer or of the relay, and what happens next."""
 
     class Outcome(models.TextChoices):
         RETRIED = "retried", "tried again at once"

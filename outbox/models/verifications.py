@@ -1,4 +1,4 @@
-"""What verifications found, what they repaired, and whether the database went back in time."""
+"""The results of verifications, their repairs, and restores of the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 
 class Verification(models.Model):
-    """What one comparison of everything the system promises with what there is has found."""
+    """The result of one run over the invariants."""
 
     ran_at = models.DateTimeField(help_text="When its snapshot was taken.")
     took = models.DurationField()
@@ -30,7 +30,7 @@ class Verification(models.Model):
 
 
 class DatabaseIdentity(models.Model):
-    """One row: in which server and database the data was written. A copy of it elsewhere shows by that."""
+    """One row: the server and the database in which the data was written. It reveals a copy elsewhere."""
 
     names: Any = models.JSONField(default=dict, help_text="Server, timeline, database and table.")
     started_at = models.CharField(max_length=60, help_text="When that server started, in its own words.")
@@ -40,7 +40,7 @@ class DatabaseIdentity(models.Model):
 
 
 class Restore(models.Model):
-    """The database went back in time: what happened between `data_until` and `noted_at` it does not know."""
+    """A restore of the database: it does not know what happened between `data_until` and `noted_at`."""
 
     noted_at = models.DateTimeField(help_text="When it was noticed or declared; it happened before.")
     data_until = models.DateTimeField(
@@ -57,7 +57,7 @@ class Restore(models.Model):
 
 
 class RepairRecord(models.Model):
-    """One repair that `verify` made: what, to which subject, by whom and why. Written with the repair."""
+    """One repair by `verify`: what, to which subject, by whom and why. Written in the repair's transaction."""
 
     invariant = models.CharField(max_length=100)
     subject = models.CharField(max_length=200, help_text="The offending id, e.g. an order's number.")

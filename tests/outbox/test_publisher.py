@@ -137,13 +137,13 @@ STANDINGS = {
     "it cannot be read": (0, [("status", "parked")]),
     "its workflow waits": (0, [("waiting", OURS)]),
     "another workflow waits": (1, [("waiting", THEIRS)]),
-    "its workflow was given up": (0, [("letter", OURS, "open")]),
-    "all of it was given up": (0, [("letter", "", "open")]),
-    "another workflow was given up": (1, [("letter", THEIRS, "open")]),
-    "a person has discarded its workflow": (0, [("letter", OURS, "discarded")]),
-    "a person has discarded all of it": (0, [("letter", "", "discarded")]),
-    "a person has discarded another workflow": (1, [("letter", THEIRS, "discarded")]),
-    "it has recovered before": (1, [("letter", OURS, "recovered")]),
+    "its workflow was given up": (0, [("dead letter", OURS, "open")]),
+    "all of it was given up": (0, [("dead letter", "", "open")]),
+    "another workflow was given up": (1, [("dead letter", THEIRS, "open")]),
+    "a person has discarded its workflow": (0, [("dead letter", OURS, "discarded")]),
+    "a person has discarded all of it": (0, [("dead letter", "", "discarded")]),
+    "a person has discarded another workflow": (1, [("dead letter", THEIRS, "discarded")]),
+    "it has recovered before": (1, [("dead letter", OURS, "recovered")]),
 }
 
 
@@ -156,7 +156,7 @@ def test_an_overdue_message_is_resumed_unless_it_is_under_way_or_was_ended(subsc
         if kind == "status":
             OutboxMessage.objects.update(status=how[0])
         else:
-            {"waiting": waiting, "letter": given_up}[kind](message_id, *how)
+            {"waiting": waiting, "dead letter": given_up}[kind](message_id, *how)
     before = set(Delivery.objects.values_list("workflow", "generation"))
 
     assert redelivery.resume([message_id], workflow="orders.workflows.") == resumed
