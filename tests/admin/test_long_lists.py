@@ -186,6 +186,7 @@ def test_a_page_far_behind_begins_where_it_is(signed_in, seed, window):
                 ]
 
 
+@pytest.mark.slow
 def test_the_few_orders_that_wait_for_a_person_are_found_among_many_charges(many_orders):
     with connection.cursor() as cursor:
         cursor.execute(
