@@ -56,6 +56,8 @@ def step(*, message_id, **_):
     weather.down = weather.fault == "outage while failing"
     if weather.fault in ("transient", "outage while failing"):
         raise Transient("this message's own")
+    if weather.fault == "short outage":
+        raise OperationalError("server closed the connection unexpectedly")
     if weather.fault == "asks for time":
         raise Transient("this message's own, not before", retry_after=dt.timedelta(seconds=5))
 
@@ -155,6 +157,17 @@ def test_a_hundred_waits_and_one_failure_are_one_failure(processes, queue):
 
     assert Attempt.objects.get().outcome == Attempt.Outcome.RETRIED
     assert queue.get() is not None
+
+
+def test_an_outage_that_is_over_when_it_is_noticed_spends_no_attempt(processes, queue):
+    [app, _] = processes
+    send(app)
+    for _ in range(TRIES + 1):
+        deliver(queue, app, "short outage")
+
+    assert not Attempt.objects.exists()
+    deliver(queue, app, "")
+    assert not DeadLetter.objects.exists()
 
 
 def test_a_round_that_ends_in_an_outage_ends_when_the_outage_is_over(processes, queue):
