@@ -69,7 +69,7 @@ def deliver(*, channel: str, message_id: str) -> bool:
                 _hold_back(claimed)
             provider_message_id = adapter.send(claimed)
     crash_points.reached("notification.answered")
-    return _note_sent(claimed, provider_message_id)
+    return _record_sent(claimed, provider_message_id)
 
 
 def mark_failed(*, channel: str, message_id: str = "", **_: Any) -> None:
@@ -221,7 +221,7 @@ def _hold_back(claimed: Notification) -> None:
         )
 
 
-def _note_sent(claimed: Notification, provider_message_id: str) -> bool:
+def _record_sent(claimed: Notification, provider_message_id: str) -> bool:
     values: dict[str, Any] = {
         "id": claimed.pk,
         "version": claimed.version,

@@ -11,7 +11,7 @@ from outbox.database import storable
 from outbox.models import Attempt, DeadLetter
 
 
-def note(
+def record(
     *, consumer: str, message_id: uuid.UUID | str, error: Exception, outcome: Attempt.Outcome, **known: Any
 ) -> Attempt:
     """Record a try that failed with `error`; `known` holds further columns."""

@@ -131,7 +131,7 @@ class ConsumerTask(RoundTask):
             return False
         done = self.run(*args, **kwargs)
         crash_points.reached("step.redone")
-        campaigns.note_success(consumer=self.name, message_id=message_id, skipped=done is False)
+        campaigns.record_success(consumer=self.name, message_id=message_id, skipped=done is False)
         return done
 
     def retry(self, *args: Any, **options: Any) -> Any:

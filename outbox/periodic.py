@@ -52,7 +52,7 @@ class PeriodicTask(Task):
         try:
             result = self.run(*args, **kwargs)
         except Exception as error:
-            _note_failure(self.name, error)
+            _record_failure(self.name, error)
             raise
         end(self.name)
         return result
@@ -97,7 +97,7 @@ def end(name: str) -> None:
         )
 
 
-def _note_failure(name: str, error: Exception) -> None:
+def _record_failure(name: str, error: Exception) -> None:
     """Store the error if the database is available. Celery gets the error itself."""
     telemetry.emit("periodic_task.failed", task=name, error=repr(error))
     with contextlib.suppress(DatabaseError):

@@ -124,7 +124,7 @@ def _outcomes(counts: Counter[str]) -> Outcomes:
     )
 
 
-def note_success(*, consumer: str, message_id: str, skipped: bool) -> int:
+def record_success(*, consumer: str, message_id: str, skipped: bool) -> int:
     """
     Record that a consumer has done its work for a message, if its dead letter is being replayed.
 
@@ -138,7 +138,7 @@ def note_success(*, consumer: str, message_id: str, skipped: bool) -> int:
     return _recover(dead_letters) if dead_letters else 0
 
 
-def note_delivered(message_ids: Iterable[Any]) -> int:
+def record_delivered(message_ids: Iterable[Any]) -> int:
     """Record that a broker accepted messages that the relay had given up."""
     dead_letters = list(_replaying().filter(message_id__in=list(message_ids), consumer=RELAY))
     return _recover(dead_letters) if dead_letters else 0

@@ -196,7 +196,7 @@ def settle(
     settled += deliveries.settle([(*which, queues[which]) for which in again if which in queues], claim=claim)
     deliveries.drop([which for which in again if which not in queues], claim=claim)
     if redelivered := [row.id for row in rows if row.redeliveries]:
-        campaigns.note_delivered(redelivered)
+        campaigns.record_delivered(redelivered)
     telemetry.emit("relay.published", messages=settled)
     return settled
 

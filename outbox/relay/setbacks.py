@@ -180,7 +180,7 @@ def _postpone_or_bury(row: Claimed, error: Exception) -> int:
 
 def _note(row: Claimed, error: Exception, outcome: Attempt.Outcome, **planned: Any) -> None:
     """Record a failed try of the relay."""
-    attempts.note(consumer=CONSUMER, message_id=row.id, error=error, outcome=outcome, **planned)
+    attempts.record(consumer=CONSUMER, message_id=row.id, error=error, outcome=outcome, **planned)
 
 
 def _give_up(row: Claimed, changes: dict[str, Any]) -> int:

@@ -171,7 +171,7 @@ class Watch:
         if alone:  # no other copy of the message is running here, whose record would not be a loss yet
             give_up_if_proven(self.consumer, noted(self.consumer, self.message_id))
         loss = LostAlone if alone else LostTogether
-        attempts.note(
+        attempts.record(
             consumer=self.consumer,
             message_id=self.message_id,
             error=loss(loss.__doc__),

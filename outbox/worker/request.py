@@ -25,7 +25,7 @@ from outbox.consumer import ConsumerTask
 from outbox.relay import deliveries
 from outbox.worker import inline, losses, spans
 from outbox.worker.rounds import PUBLISH_WAIT
-from outbox.worker.unreadable import failure_of, give_up, give_up_lost, note_death, safely
+from outbox.worker.unreadable import failure_of, give_up, give_up_lost, record_death, safely
 
 
 class Revoked(Exception):
@@ -89,7 +89,7 @@ class GuardedRequest(Request):
         if isinstance(error, MemoryError):
             self._end_failed(error)  # Celery would end the worker; the task's hook ran in the child
         elif isinstance(self.task, ConsumerTask) and isinstance(error, Reject) and not error.requeue:  # type: ignore[attr-defined]
-            if not safely(functools.partial(self._note_rejected, error)):
+            if not safely(functools.partial(self._record_rejected, error)):
                 state.task_ready(self)
                 self.reject(
                     requeue=True
@@ -115,7 +115,7 @@ class GuardedRequest(Request):
         if not isinstance(self.task, ConsumerTask) or self._was_ended_by_us() or self._may_have_followed():
             return False
         loops: list[losses.CrashLoop] = []
-        safely(functools.partial(self._note_lost, error, loops))
+        safely(functools.partial(self._record_lost, error, loops))
         return bool(loops) and safely(functools.partial(self._bury_lost, loops[0]))
 
     def _was_ended_by_us(self) -> bool:
@@ -131,9 +131,9 @@ class GuardedRequest(Request):
             and settings.CHAIN_INLINE_SECONDS > 0
         )
 
-    def _note_lost(self, error: BaseException, loops: list[losses.CrashLoop]) -> None:
+    def _record_lost(self, error: BaseException, loops: list[losses.CrashLoop]) -> None:
         try:
-            note_death(
+            record_death(
                 self.task.name,
                 str(self.kwargs["message_id"]),
                 delivery=self._request_dict["delivery_nonce"],
@@ -158,7 +158,7 @@ class GuardedRequest(Request):
             self.acknowledge()
         self.send_event("task-failed", exception=repr(error), traceback="")
 
-    def _note_rejected(self, rejected: Any) -> None:
+    def _record_rejected(self, rejected: Any) -> None:
         """Redeliver or bury a task whose retry could not be published: such a task ends as a `Reject`."""
         message_id = self.kwargs.get("message_id")
         if message_id and isinstance(rejected.reason, Exception):

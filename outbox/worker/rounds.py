@@ -115,7 +115,7 @@ class RoundTask(Task):
                     worker=self.request.hostname or "",
                 )
             )
-            self.note_buried(kwargs)
+            self.record_buried(kwargs)
         crash_points.reached("step.buried")
 
     def _bury_unreadable(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class RoundTask(Task):
         )
         crash_points.reached("step.buried")
 
-    def note_buried(self, kwargs: dict[str, Any]) -> None:
+    def record_buried(self, kwargs: dict[str, Any]) -> None:
         """
         Call `on_buried`, in the transaction that buries the message.
 
@@ -158,7 +158,7 @@ class RoundTask(Task):
         outcome: Attempt.Outcome,
         next_try_at: CombinedExpression | None = None,
     ) -> Attempt:
-        return attempts.note(
+        return attempts.record(
             consumer=self.name,
             message_id=kwargs["message_id"],
             error=exc,

@@ -116,10 +116,10 @@ def _is_known(copy: deliveries.Copy) -> bool:
 def _bury_and_notify(failure: burying.Failure, task: Any, kwargs: Mapping[str, Any] | None) -> None:
     burying.bury(failure)
     if isinstance(task, ConsumerTask):
-        task.note_buried(dict(kwargs or {}))
+        task.record_buried(dict(kwargs or {}))
 
 
-def note_death(consumer: str, message_id: str, *, delivery: str, worker: str, error: str) -> None:
+def record_death(consumer: str, message_id: str, *, delivery: str, worker: str, error: str) -> None:
     """
     Record that the child process of this delivery died.
 
@@ -128,7 +128,7 @@ def note_death(consumer: str, message_id: str, *, delivery: str, worker: str, er
     """
     in_advance = losses.lost(consumer, message_id).filter(delivery=delivery)
     if not in_advance.update(error_class=losses.LostAlone.__name__, error=error):
-        attempts.note(
+        attempts.record(
             consumer=consumer,
             message_id=message_id,
             error=losses.WorkerLost(error),
@@ -151,7 +151,7 @@ def give_up_lost(
         copy = deliveries.Copy.of(message.headers.get, message_id)
         if copy and not deliveries.end(copy):
             return
-        attempts.note(
+        attempts.record(
             consumer=task.name,
             message_id=message_id,
             error=loop,

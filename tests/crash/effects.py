@@ -42,9 +42,9 @@ class Watch:
 
     def effect(self, what):
         self.seen.append(("effect", what))
-        self.note_writers()
+        self.record_writers()
 
-    def note_writers(self):
+    def record_writers(self):
         frame = sys._getframe(1)
         while frame is not None:
             module = frame.f_globals.get("__name__", "")
@@ -69,7 +69,7 @@ class Watch:
     def on_statement(self, execute, sql, params, many, context):
         result = execute(sql, params, many, context)
         if WRITE.search(LOCK.sub("", sql)) and rows_changed(sql, context["cursor"]) and not passing_time():
-            self.note_writers()
+            self.record_writers()
             what = " ".join(sql.split())[:60]
             if context["connection"].in_atomic_block:
                 self.dirty = what

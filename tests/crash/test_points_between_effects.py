@@ -40,7 +40,7 @@ WRITES_ALONE = {
     "outbox.verification.examination": "one transaction per repair, one row per report",
     "outbox.worker.unreadable.": "in a worker's own process: test_worker_points",
     "outbox.verification.outbox_repairs.": "one transaction per repair, opened by the examination",
-    "outbox.worker.rounds.RoundTask.note_buried": "a savepoint in the transaction that buries",
+    "outbox.worker.rounds.RoundTask.record_buried": "a savepoint in the transaction that buries",
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
 }
 """Functions that write but are in no story, by prefix, and why that is right."""

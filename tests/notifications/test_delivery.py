@@ -211,7 +211,7 @@ def test_a_worker_that_dies_after_sending_loses_nothing(world, drain, monkeypatc
         ({"customer_email", "customer_phone", "customer_push_token"} - set(only)).pop()
     ]
     with monkeypatch.context() as dying:
-        dying.setattr(services, "_note_sent", die)
+        dying.setattr(services, "_record_sent", die)
         with pytest.raises(SystemExit):
             services.deliver(channel=channel, message_id=str(message_id))
     claimed = Notification.objects.get()
@@ -247,7 +247,7 @@ def test_an_outdated_worker_does_not_overwrite_the_record_of_a_later_one(world, 
     before = Notification.objects.get()
     before.version -= 1
 
-    assert services._note_sent(before, "SM-of-the-outdated-worker") is False
+    assert services._record_sent(before, "SM-of-the-outdated-worker") is False
     assert Notification.objects.get().provider_message_id == before.provider_message_id
 
 
@@ -265,10 +265,10 @@ def test_a_phone_that_uninstalled_the_app_ends_in_a_dead_letter(world, drain):
 
 
 def test_a_push_through_the_sandbox_calls_no_other_server(world, drain, monkeypatch):
-    asked = []
+    resolved = []
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *args, **more: asked.append(host) or resolve(host, *args, **more)
+        socket, "getaddrinfo", lambda host, *args, **more: resolved.append(host) or resolve(host, *args, **more)
     )
     publish(**ONLY_PUSH)
     before = set(threading.enumerate())
@@ -277,7 +277,7 @@ def test_a_push_through_the_sandbox_calls_no_other_server(world, drain, monkeypa
         thread.join(timeout=0.2)
 
     assert world.push.count() == 1
-    assert [host for host in asked if "google" in str(host)] == []
+    assert [host for host in resolved if "google" in str(host)] == []
 
 
 def test_an_unsubscribed_number_is_not_tried_again(world, drain):

@@ -223,7 +223,7 @@ def test_a_charge_that_died_before_its_replay_was_noted_is_found_recovered(stuck
     Order.objects.filter(pk=stuck.pk).update(payment_method="pm_card_visa")
     campaign = resolving.replay(DeadLetter.objects.all(), by="ops", reason="mended").campaign
     with monkeypatch.context() as dying:
-        dying.setattr(campaigns, "note_success", lambda **_: 0)
+        dying.setattr(campaigns, "record_success", lambda **_: 0)
         drain()
     assert status(stuck) == Order.Status.FULFILLED
     assert campaigns.end_finished() == 0  # it is left to its workers for a while

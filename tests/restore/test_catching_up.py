@@ -234,13 +234,13 @@ def test_customers_get_no_sms_twice_and_a_person_decides_about_the_rest(drain, w
     order = place(contact=EVERY_WAY)
     backup.take()
     carry_on(drain)
-    told = [world.smtp.count(), world.sms.count(), world.push.count()]
-    assert told == [2, 2, 2]
+    counts = [world.smtp.count(), world.sms.count(), world.push.count()]
+    assert counts == [2, 2, 2]
     restore(world, backup)
     carry_on(drain)
 
     assert statuses([order]) == {"fulfilled"}
-    assert [world.smtp.count(), world.sms.count(), world.push.count()] == told
+    assert [world.smtp.count(), world.sms.count(), world.push.count()] == counts
     sent = {entry["sid"] for entry in world.sms.ledger()}
     assert set(Notification.objects.filter(channel="sms").values_list("provider_message_id", flat=True)) == sent
     held = DeadLetter.objects.unresolved()

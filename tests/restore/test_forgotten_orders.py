@@ -24,12 +24,12 @@ THEIRS = {f"their-{records}-are-in-our-books" for records in ("charges", "shipme
 
 def verify(*options):
     """Run the command; return its exit code and its output."""
-    said = StringIO()
+    output = StringIO()
     try:
-        call_command("verify", *options, stdout=said)
+        call_command("verify", *options, stdout=output)
     except CommandError as failed:
-        return failed.returncode, f"{said.getvalue()}{failed}"
-    return 0, said.getvalue()
+        return failed.returncode, f"{output.getvalue()}{failed}"
+    return 0, output.getvalue()
 
 
 def repair(data_until):
@@ -56,9 +56,9 @@ def test_a_forgotten_order_that_was_shipped_is_entered_with_its_charge_and_its_p
     forgotten = place(product, quantity=3)
     carry_on(drain)
     restore(world, backup)
-    code, said = verify("--after-restore", data_until.isoformat(), "--format", "json")
+    code, output = verify("--after-restore", data_until.isoformat(), "--format", "json")
     assert code == 1
-    assert str(forgotten.pk) in said
+    assert str(forgotten.pk) in output
 
     repair(data_until)
     carry_on(drain)
@@ -136,10 +136,10 @@ def test_inconsistent_records_are_left_to_a_person_and_stay_visible(drain, world
     carry_on(drain)
     restore(world, backup)
     Product.objects.filter(pk=other.pk).update(price_minor=999)
-    code, said = repair(data_until)
+    code, output = repair(data_until)
 
     assert code == 1
-    assert str(forgotten.pk) in said
+    assert str(forgotten.pk) in output
     assert not Order.objects.exists()
 
 

@@ -91,7 +91,7 @@ def work_off():
     services.request_cancellation(order_id=placed["withdrawn"].pk, requested_by="customer")
     testing.drain()
     bounced = DeadLetter.objects.unresolved().filter(key=str(placed["bounced"].pk))
-    resolving.replay(bounced, by="somebody", reason="the mailbox is said to exist")
+    resolving.replay(bounced, by="somebody", reason="the mailbox exists now")
     testing.drain()
     with transaction.atomic():
         inbox.once("a consumer", placed["shipped"].message_id)

@@ -218,31 +218,32 @@ LONG_PUBLISHED = f"""
     UPDATE outbox_outboxmessage SET published_at = now() - interval '1 hour'
     WHERE key = %(shipped)s AND {PLACED};
 """
-TOLD_BY_SMS = "order_id = %(shipped)s AND template = 'placed' AND channel = 'sms'"
+SENT_BY_SMS = "order_id = %(shipped)s AND template = 'placed' AND channel = 'sms'"
 
 IN_NOTIFICATIONS = {
     "customers-are-told": f"""
-        {LONG_PUBLISHED} DELETE FROM notifications_notification WHERE {TOLD_BY_SMS}
+        {LONG_PUBLISHED} DELETE FROM notifications_notification WHERE {SENT_BY_SMS}
     """,
     "notifications-come-to-an-end": f"""
         {LONG_PUBLISHED}
-        UPDATE notifications_notification SET status = 'pending', sent_at = NULL WHERE {TOLD_BY_SMS}
+        UPDATE notifications_notification SET status = 'pending', sent_at = NULL WHERE {SENT_BY_SMS}
     """,
     "customers-are-told-once": f"""
         ALTER TABLE notifications_notification DROP CONSTRAINT one_notification_per_recipient;
-        UPDATE notifications_notification AS told SET message_id = placed.message_id
+        UPDATE notifications_notification AS notification SET message_id = placed.message_id
         FROM notifications_notification AS placed
-        WHERE told.order_id = %(shipped)s AND told.template = 'fulfilled' AND told.channel = 'sms'
-          AND placed.{TOLD_BY_SMS.replace("AND ", "AND placed.")}
+        WHERE notification.order_id = %(shipped)s AND notification.template = 'fulfilled'
+          AND notification.channel = 'sms'
+          AND placed.{SENT_BY_SMS.replace("AND ", "AND placed.")}
     """,
     "notifications-tell-of-messages": f"""
-        UPDATE notifications_notification SET order_id = %(unknown)s WHERE {TOLD_BY_SMS}
+        UPDATE notifications_notification SET order_id = %(unknown)s WHERE {SENT_BY_SMS}
     """,
     "failed-notifications-have-letters": f"""
-        UPDATE notifications_notification SET status = 'failed', sent_at = NULL WHERE {TOLD_BY_SMS}
+        UPDATE notifications_notification SET status = 'failed', sent_at = NULL WHERE {SENT_BY_SMS}
     """,
     "sent-notifications-name-their-record": f"""
-        UPDATE notifications_notification SET outcome_open = TRUE WHERE {TOLD_BY_SMS}
+        UPDATE notifications_notification SET outcome_open = TRUE WHERE {SENT_BY_SMS}
     """,
     "provider-ids-are-told-apart": """
         UPDATE notifications_notification SET provider_message_id = 'SM1'
@@ -330,7 +331,7 @@ MORE = [
     (
         "notifications-tell-of-messages",
         f"""
-        UPDATE notifications_notification SET message_id = %(unknown)s WHERE {TOLD_BY_SMS}
+        UPDATE notifications_notification SET message_id = %(unknown)s WHERE {SENT_BY_SMS}
     """,
     ),
     (

@@ -46,13 +46,13 @@ def test_the_json_output_is_complete(books):
     spoil(books, CORRUPTIONS[STALLED])
     answer = verify("--format", "json", "--since", "2h", "--repair")
 
-    told = json.loads(answer.out)
-    assert (answer.code, told["passed"], told["providers"], told["applied"]) == (1, False, False, False)
-    assert told["since"]
-    [violated] = [finding for finding in told["findings"] if finding["verdict"] == "violated"]
+    report = json.loads(answer.out)
+    assert (answer.code, report["passed"], report["providers"], report["applied"]) == (1, False, False, False)
+    assert report["since"]
+    [violated] = [finding for finding in report["findings"] if finding["verdict"] == "violated"]
     assert (violated["name"], violated["ids"], violated["count"]) == (STALLED, [books.waiting.number], 1)
     assert violated["sentence"]
-    assert [repair["subject"] for repair in told["repairs"]] == [books.waiting.number]
+    assert [repair["subject"] for repair in report["repairs"]] == [books.waiting.number]
 
 
 def test_repair_is_a_dry_run_unless_it_is_applied_with_a_reason(books):
@@ -71,17 +71,17 @@ def test_repair_is_a_dry_run_unless_it_is_applied_with_a_reason(books):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--apply", "--reason", "x"], "--apply needs --repair"),
         (["--repair", "--apply"], "Give a --reason"),
         (["--since", "yesterday"], "use 30m"),
     ],
 )
-def test_a_mistake_exits_with_2_and_examines_nothing(db, arguments, says):
+def test_a_mistake_exits_with_2_and_examines_nothing(db, arguments, message):
     answer = verify(*arguments)
 
-    assert (answer.code, says in answer.error) == (2, True)
+    assert (answer.code, message in answer.error) == (2, True)
     assert not Verification.objects.exists()
 
 

@@ -21,7 +21,7 @@ WAITING = (
 
 @pytest.fixture
 def reserving(transactional_db):
-    """An order whose reservation is made in a transaction that stays open until it is told to commit."""
+    """An order whose reservation is made in a transaction that stays open until it is results to commit."""
     product = ProductFactory(stock=10)
     order, reserved, may_commit = place(product, quantity=4), threading.Event(), threading.Event()
 
@@ -43,11 +43,11 @@ def reserving(transactional_db):
 
 def test_stock_that_is_being_reserved_is_not_released(reserving):
     product, may_commit = reserving
-    told = []
+    results = []
 
     def repair():
         with transaction.atomic():
-            told.append(repairs.RELEASE_STOCK.apply(product.sku))
+            results.append(repairs.RELEASE_STOCK.apply(product.sku))
         connection.close()
 
     repairing = threading.Thread(target=repair)
@@ -56,7 +56,7 @@ def test_stock_that_is_being_reserved_is_not_released(reserving):
     may_commit.set()
     repairing.join(10)
 
-    assert told == [""]
+    assert results == [""]
     assert Product.objects.values_list("reserved", "on_hand").get(pk=product.pk) == (4, 6)
 
 

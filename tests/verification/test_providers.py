@@ -148,8 +148,8 @@ def test_providers_that_keep_no_list_cannot_be_compared(books, settings):
 
 
 def test_every_comparison_has_a_corruption():
-    asked = {invariant.name for invariant in catalogue.invariants() if invariant.needs_providers}
-    assert {name for name, _ in CORRUPTIONS} == asked
+    compared = {invariant.name for invariant in catalogue.invariants() if invariant.needs_providers}
+    assert {name for name, _ in CORRUPTIONS} == compared
 
 
 @pytest.mark.parametrize(("name", "corrupt"), CORRUPTIONS, ids=[corrupt.__name__ for _, corrupt in CORRUPTIONS])
@@ -170,8 +170,8 @@ def test_a_provider_that_does_not_answer_is_no_pass(books, running_world):
     with running_world.warehouse.failing(fault="error", status=503):
         report = examination.run(providers=True)
 
-    told = verdicts(report)
-    assert {name for name, verdict in told.items() if verdict == "unanswered"} == {
+    found = verdicts(report)
+    assert {name for name, verdict in found.items() if verdict == "unanswered"} == {
         "our-shipments-are-at-the-warehouse",
         "their-shipments-are-in-our-books",
     }

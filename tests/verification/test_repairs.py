@@ -36,10 +36,10 @@ def test_a_dry_run_shows_what_would_be_done_and_changes_nothing(books, name):
 @pytest.mark.parametrize("name", REPAIRABLE)
 def test_a_repair_is_done_once_and_leaves_a_record(books, name, django_capture_on_commit_callbacks):
     spoil(books, CORRUPTIONS[name])
-    report, told = examination.run(), []
+    report, signals = examination.run(), []
 
     def receiver(signal, fields):
-        told.append(signal)
+        signals.append(signal)
 
     telemetry.register(receiver)
     try:
@@ -51,7 +51,7 @@ def test_a_repair_is_done_once_and_leaves_a_record(books, name, django_capture_o
     record = RepairRecord.objects.get()
     assert (record.invariant, record.subject, record.what) == (name, did.subject, did.what)
     assert (record.repaired_by, record.reason) == ("cli:ada", "stranded")
-    assert told == ["verification.repaired"]
+    assert signals == ["verification.repaired"]
     assert examination.run().passed
     assert examination.repair(report, by="cli:ada", reason="again", apply=True) == []
 

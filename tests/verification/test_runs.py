@@ -62,16 +62,16 @@ def test_a_list_that_is_too_long_is_out_of_time(db, only, monkeypatch):
 
 
 def test_a_failing_provider_is_called_once_in_a_run(db, only):
-    asked = []
+    calls = []
 
     def fails():
-        asked.append(1)
+        calls.append(1)
         raise Outage("nobody answers")
 
     only(*[{"compare": lambda rows, snapshot: snapshot.once("list", fails)}] * 3)
     report = examination.run()
 
-    assert (verdicts(report), asked) == (["unanswered"] * 3, [1])
+    assert (verdicts(report), calls) == (["unanswered"] * 3, [1])
     assert report.findings[0].note == "nobody answers"
 
 

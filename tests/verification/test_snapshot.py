@@ -14,15 +14,15 @@ from tests.factories import ProductFactory
 
 def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only, monkeypatch):
     """Another transaction commits between two queries; both queries see the same data."""
-    told, read = [], examination._read
+    counts, read = [], examination._read
 
     def reading(cursor, invariant, *rest):
-        if told:
+        if counts:
             writer = threading.Thread(target=commit_a_product)
             writer.start()
             writer.join(10)
         cursor.execute("SELECT count(*) FROM orders_product")
-        told.append(cursor.fetchone()[0])
+        counts.append(cursor.fetchone()[0])
         return read(cursor, invariant, *rest)
 
     monkeypatch.setattr(examination, "_read", reading)
@@ -30,7 +30,7 @@ def test_all_queries_see_one_snapshot_and_none_may_write(transactional_db, only,
     with pytest.raises(Exception, match="read-only transaction"):
         examination.run()
 
-    assert told == [0, 0, 0]
+    assert counts == [0, 0, 0]
     assert Product.objects.count() == 2
 
 

@@ -139,8 +139,8 @@ def test_the_admins_history_contains_the_outcome_of_a_replay(bury, drain, django
     replay(user_id=user.pk)
     drain()
 
-    said = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
-    assert said == [
+    messages = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
+    assert messages == [
         "being replayed: mended",
         "Replay ended: failed again",
         "being replayed: mended",
@@ -244,7 +244,7 @@ def test_work_that_no_app_knows_recovers_when_its_delivery_has_ended(bury, drain
     waiting.update(ids)
     campaign = replay().campaign
     with monkeypatch.context() as dying:
-        dying.setattr(campaigns, "note_success", lambda **_: 0)
+        dying.setattr(campaigns, "record_success", lambda **_: 0)
         drain()
         testing.pass_time(dt.timedelta(minutes=1))
         campaigns.end_finished()
@@ -261,7 +261,7 @@ def test_ending_many_replays_stops_in_time_and_the_next_call_continues(bury, dra
     bury(5)
     broken.clear()
     campaign = replay().campaign
-    monkeypatch.setattr(campaigns, "note_success", lambda **_: 0)
+    monkeypatch.setattr(campaigns, "record_success", lambda **_: 0)
     drain()
     testing.pass_time(dt.timedelta(minutes=1))
 
@@ -278,7 +278,7 @@ def test_replays_that_are_under_way_hide_none_that_has_ended(bury, drain, monkey
     bury(1)
     broken.clear()
     campaign = replay().campaign
-    monkeypatch.setattr(campaigns, "note_success", lambda **_: 0)
+    monkeypatch.setattr(campaigns, "record_success", lambda **_: 0)
     drain()
     testing.pass_time(dt.timedelta(minutes=1))
 

@@ -51,7 +51,7 @@ def test_a_large_number_is_a_time_and_not_a_duration():
 
 
 @pytest.mark.parametrize(
-    ("value", "asked"),
+    ("value", "requested"),
     [
         ("500000000000000000", "more than a year"),
         ("99999999999999999999999", "more than a year"),
@@ -59,9 +59,9 @@ def test_a_large_number_is_a_time_and_not_a_duration():
         ("86400", "1 day, 0:00:00"),
     ],
 )
-def test_a_limited_wait_is_stated_with_its_limit(value, asked):
+def test_a_limited_wait_is_stated_with_its_limit(value, requested):
     remark = retry_after.read({"Retry-After": value}, now=NOW).remark
-    assert remark == f" and requested a wait of {asked}, limited to 1:00:00"
+    assert remark == f" and requested a wait of {requested}, limited to 1:00:00"
 
 
 @pytest.mark.parametrize(

@@ -320,20 +320,20 @@ class Dispatcher:
     enabled = True
 
     def __init__(self):
-        self.told = []
+        self.events = []
 
     def send(self, event, **fields):
-        self.told.append((event, fields))
+        self.events.append((event, fields))
 
 
-def told_of(message):
+def events_of(message):
     """The events that a worker's main process would send after a successful delivery."""
     task = current_app.tasks[message.headers["task"]]
     dispatcher = Dispatcher()
     outcome = result_of(message)
     request = guarded_request(message, task, dispatcher)
     request.send_event("task-succeeded", result=outcome.retstr, runtime=outcome.runtime)
-    return dispatcher.told
+    return dispatcher.events
 
 
 def guarded_request(message, task, dispatcher):
@@ -345,11 +345,11 @@ def test_flower_gets_the_events_of_each_link_as_if_the_broker_had_delivered_it(s
     sent()
     with current_app.connection_for_read() as broker:
         message = current_app.amqp.queues["jobs"](broker.default_channel).get()
-        told = told_of(message)
+        sent_events = events_of(message)
         message.ack()
 
     ids = [message.headers["id"], requests[second.name].id, requests[third.name].id]
-    assert [(event, ids.index(fields["uuid"])) for event, fields in told] == [
+    assert [(event, ids.index(fields["uuid"])) for event, fields in sent_events] == [
         ("task-succeeded", 0),
         ("task-received", 1),
         ("task-started", 1),
@@ -358,11 +358,14 @@ def test_flower_gets_the_events_of_each_link_as_if_the_broker_had_delivered_it(s
         ("task-started", 2),
         ("task-retried", 2),
     ]
-    assert [fields["parent_id"] for event, fields in told if event == "task-received"] == ids[:2]
-    assert [fields["name"] for event, fields in told if event == "task-received"] == [second.name, third.name]
-    assert {fields["root_id"] for event, fields in told if event == "task-received"} == {ids[0]}
-    assert [fields["result"] for _, fields in told if "result" in fields] == ["None", "None"]
-    assert told[-1][1]["exception"] == "Transient('later')"
+    assert [fields["parent_id"] for event, fields in sent_events if event == "task-received"] == ids[:2]
+    assert [fields["name"] for event, fields in sent_events if event == "task-received"] == [
+        second.name,
+        third.name,
+    ]
+    assert {fields["root_id"] for event, fields in sent_events if event == "task-received"} == {ids[0]}
+    assert [fields["result"] for _, fields in sent_events if "result" in fields] == ["None", "None"]
+    assert sent_events[-1][1]["exception"] == "Transient('later')"
 
 
 def test_a_result_without_links_is_reported_unchanged():

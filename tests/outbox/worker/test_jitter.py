@@ -121,10 +121,10 @@ def test_redeliveries_are_spread_unless_they_wait_for_a_requested_time(
     ("fault", "requested"), [("transient", None), ("asks for time", 5 * SECOND)], ids=["its own", "requested"]
 )
 def test_a_quick_try_waits_as_long_as_its_policy_says(processes, queue, monkeypatch, fault, requested):  # noqa: F811
-    asked = []
+    calls = []
 
     def quick_wait(policy, retries, **options):
-        asked.append((retries, options))
+        calls.append((retries, options))
         return 7.75
 
     monkeypatch.setattr(RetryPolicy, "quick_wait", quick_wait)
@@ -133,5 +133,5 @@ def test_a_quick_try_waits_as_long_as_its_policy_says(processes, queue, monkeypa
     deliver(queue, processes[0], fault)
 
     wait = dt.datetime.fromisoformat(queue.get().headers["eta"]) - begun
-    assert asked == [(0, {"requested": requested, "whole_seconds": False})]
+    assert calls == [(0, {"requested": requested, "whole_seconds": False})]
     assert 7.75 * SECOND <= wait < 60 * SECOND

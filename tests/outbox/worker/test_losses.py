@@ -62,21 +62,21 @@ def test_the_third_loss_buries_a_message_whoever_saw_the_first_one(poison):
 
 
 def test_deaths_seen_by_the_main_process_are_counted_once(poison):
-    unreadable.note_death(CONSUMER, poison, delivery="1", worker="w", error="signal 9")
+    unreadable.record_death(CONSUMER, poison, delivery="1", worker="w", error="signal 9")
     watch = start(poison)
-    unreadable.note_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
+    unreadable.record_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
     losses.pool = Pool()
     watch = start(poison)
     with pytest.raises(CrashLoop):
-        unreadable.note_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
+        unreadable.record_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
     assert kinds(poison) == [WorkerLost.__name__, LostAlone.__name__, LostAlone.__name__]
 
 
 def test_a_child_that_dies_before_it_records_anything_is_counted(poison):
     for delivery in "12":
-        unreadable.note_death(CONSUMER, poison, delivery=delivery, worker="w", error="signal 11")
+        unreadable.record_death(CONSUMER, poison, delivery=delivery, worker="w", error="signal 11")
     with pytest.raises(CrashLoop):
-        unreadable.note_death(CONSUMER, poison, delivery="3", worker="w", error="signal 11")
+        unreadable.record_death(CONSUMER, poison, delivery="3", worker="w", error="signal 11")
 
 
 def test_an_innocent_message_runs_alone_and_is_cleared(poison, innocent):

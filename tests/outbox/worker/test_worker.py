@@ -92,7 +92,7 @@ def consumer():
 
 class Task(ConsumerTask):
     name = "tests.worker.work"
-    told = ()
+    reported = ()
 
     def run(self, **kwargs):
         return True
@@ -231,16 +231,16 @@ def test_a_task_out_of_memory_does_not_end_its_worker():
 
 @pytest.mark.django_db
 def test_a_rejection_is_buried_and_reported_to_the_task():
-    told = []
+    buried = []
 
     class Telling(Task):
-        on_buried = staticmethod(lambda **kwargs: told.append(kwargs))
+        on_buried = staticmethod(lambda **kwargs: buried.append(kwargs))
 
     message = good_message()
     request_of(message, Telling).on_failure(failed(Reject("no", requeue=False)), return_ok=True)
 
     assert DeadLetter.objects.get().error_class == "Reject"
-    assert told == [{"message_id": MESSAGE_ID, "order_id": "order-1"}]
+    assert buried == [{"message_id": MESSAGE_ID, "order_id": "order-1"}]
     assert message.channel.acked == ["tag"]
 
 

@@ -73,15 +73,15 @@ def test_a_table_in_use_is_partitioned_and_nothing_is_lost_or_delivered_twice(su
 
 def test_the_existing_table_becomes_the_first_partition_without_being_read():
     message_id = publish("a")
-    told = []
+    notices = []
     connection.ensure_connection()
-    connection.connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+    connection.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     rows("SELECT set_config('client_min_messages', 'debug1', false)")
     names = divide()
     rows("SELECT set_config('client_min_messages', 'notice', false)")
 
     implied = "is implied by existing constraints"
-    assert any(partition_table.FIRST in text and implied in text for text in told)
+    assert any(partition_table.FIRST in text and implied in text for text in notices)
     assert partition_of(message_id) == partition_table.FIRST == names[0]
     assert OutboxMessage.objects.get().pk == message_id
 
