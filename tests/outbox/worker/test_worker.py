@@ -92,7 +92,6 @@ def consumer():
 
 class Task(ConsumerTask):
     name = "tests.worker.work"
-    reported = ()
 
     def run(self, **kwargs):
         return True
