@@ -126,7 +126,7 @@ task_send_sent_event = False  # would label Flower's metrics with every publishe
 worker_hijack_root_logger = False  # orderflow.observability.logs formats and redacts
 worker_proc_alive_timeout = 10
 # Celery's Django fix-up closes the database session around every task unless this is set: 29 instead of
-# 87 orders/s measured. `orderflow.celery` checks kept sessions before each task.
+# 87 orders/s measured. `outbox.worker.sessions` checks kept sessions before each task.
 CELERY_DB_REUSE_MAX = 10_000
 
 # Results: operators' long jobs only ------------------------------------------------------------------

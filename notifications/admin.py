@@ -38,6 +38,9 @@ not."""
 class NotificationAdmin(ReadOnlyAdmin):
     """What was sent to whom. The HTML of an e-mail is shown in a sandboxed frame without a session."""
 
+    class Media:
+        css: ClassVar = {"all": ["notifications/admin.css"]}
+
     list_display = ("number", "template", "channel", "recipient", "state", "attempts", "created", "sent")
     list_filter = ("channel", "status", "created_at")
     search_fields = ("order_number", "recipient", "order_id", "message_id", "provider_message_id")

@@ -1,7 +1,7 @@
 """
-System checks of the outbox: the database, and Celery settings that can lose messages.
+System checks of the outbox: its database, and the traps that the project's Celery application leaves open.
 
-docs/traps.md describes each trap.
+The traps are described in docs/traps.md. `outbox.install` closes all of them.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from celery import current_app
+from celery import Celery, current_app
 from django.conf import settings as django_settings
 from django.core import checks
 
 from outbox import schedule
+from outbox.worker import decompression, installation
 
-CONSUMER = "outbox.worker.consumer:GuardedConsumer"
+INSTALL = "Call outbox.install(app) right after the Celery application is made"
 
-SETTINGS = {
-    "task_acks_late": "a worker that dies loses its current task until the sweep delivers the message again",
-    "task_reject_on_worker_lost": "a task whose process dies is dropped until the sweep delivers it again",
+STOCK_SCHEDULER = "celery.beat:PersistentScheduler"
+
+UNGUARDED_TRANSPORT = {
+    "redis": "an item that is no message ends a worker, and rediss:// does not verify the server",
+    "amqp": "a task that no queue takes is lost without an error, and amqps:// does not verify the server",
 }
-"""Celery settings that should be true, and what happens otherwise."""
+"""What happens with kombu's own transports."""
 
 
 @checks.register("outbox")
@@ -41,20 +44,45 @@ def check_celery(**_: Any) -> Iterable[checks.CheckMessage]:
 
 
 def traps(app: Any) -> Iterator[checks.CheckMessage]:
-    """Warnings about the settings of a Celery application that can lose messages."""
-    for name, consequence in SETTINGS.items():
-        if not app.conf[name]:
-            yield checks.Warning(f"{name} is off: {consequence}.", hint=f"Set {name} = True.", id="outbox.W001")
-    if app.conf.worker_consumer != CONSUMER:
-        yield checks.Warning(
-            "Workers use Celery's own consumer: a message that is not a task is lost and may stop the worker.",
-            hint=f"Set worker_consumer = {CONSUMER!r}.",
-            id="outbox.W002",
+    """What the settings of a Celery application leave to luck."""
+    for number, problem, hint in (*_of_settings(app), *_of_process(app)):
+        yield checks.Warning(f"{problem}.", hint=f"{INSTALL}{hint}.", id=f"outbox.W{number:03}")
+
+
+def _of_settings(app: Celery) -> Iterator[tuple[int, str, str]]:
+    consumer = installation.DEFAULTS["worker_consumer"]
+    if app.conf.worker_consumer != consumer:
+        yield (
+            2,
+            "Workers use Celery's own consumer: a message that is not a task is lost, and may end the worker",
+            f", or set worker_consumer = {consumer!r}",
         )
     scheduled = {entry["task"] for entry in (app.conf.beat_schedule or {}).values()}
     if missing := sorted({entry["task"] for entry in schedule.beat().values()} - scheduled):
-        yield checks.Warning(
-            f"beat does not schedule {', '.join(missing)}, so these tasks never run.",
-            hint="Add outbox.schedule.beat() to beat_schedule.",
-            id="outbox.W003",
+        yield (
+            3,
+            f"beat does not ask for {', '.join(missing)}: what they do is not done",
+            ", or add outbox.schedule.beat() to beat_schedule",
         )
+    if app.conf.beat_scheduler == STOCK_SCHEDULER:
+        yield (
+            7,
+            "beat keeps its schedule in a file that a crash can corrupt, and sends ticks that nobody takes",
+            f", or set beat_scheduler = {installation.DEFAULTS['beat_scheduler']!r}",
+        )
+    if lacking := installation.missing_options(app):
+        yield (
+            8,
+            f"broker_transport_options lack {', '.join(lacking)}: connections may hang, or lose messages",
+            f", or add {lacking!r}",
+        )
+
+
+def _of_process(app: Any) -> Iterator[tuple[int, str, str]]:
+    if not installation.is_guarded(app):
+        kind = installation.kind_of_broker(app)
+        yield 4, f"The broker is used by kombu's own transport: {UNGUARDED_TRANSPORT[kind]}", ""
+    if not decompression.is_installed():
+        yield 5, "Workers expand compressed bodies without a limit: a small message can fill the memory", ""
+    if app.control_cls != installation.CONTROL:
+        yield 6, "Workers carry out any control command: a malformed one ends them", ""

@@ -23,6 +23,10 @@ class Settings:
     """The queue of the relay's tasks (see `schedule`). A worker that consumes it also listens for commits, so
     the relay starts within milliseconds instead of at the next tick."""
 
+    JOBS_QUEUE: str = ""
+    """The queue of the outbox's tasks that may take minutes, such as `prune` and `verify`. Empty: the default
+    queue of the Celery application."""
+
     CHAIN_INLINE_SECONDS: float = 1.0
     """Seconds after a delivery during which a chain may continue in the same process, if its next task belongs
     to the same pool. After that it continues through the broker. 0 means always through the broker. This value

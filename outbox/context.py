@@ -1,5 +1,5 @@
 """
-The context of the current work: its customer request, the message that caused it, and its trace.
+The context of the current work: its request, the message that caused it, and its trace.
 
 The HTTP middleware and `ConsumerTask` set it. `publisher.publish` reads it and stores it with every message, so
 no function has to pass it along.
@@ -19,7 +19,7 @@ class Context:
     """
     Where the current work comes from.
 
-    `causation_id` is empty when no message started the work, but a customer's request, a command or a schedule.
+    `causation_id` is empty when no message started the work, but a request, a command or a schedule.
     `actor` names the person or program that acts.
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db.models import QuerySet
@@ -80,6 +80,12 @@ def _check(event: type[Event]) -> None:
         )
 
 
+def key_in(kwargs: Mapping[str, Any]) -> Any:
+    """Return the first of a task's keyword arguments that is the key of a known event; None without one."""
+    fields = {event.key_field for event in _events.values()} - {""}
+    return next((value for name, value in kwargs.items() if name in fields), None)
+
+
 def subscribe(subscriptions: Sequence[Subscription]) -> None:
     """
     Subscribe handlers to events: each starts its workflow for each message of its event.
@@ -97,7 +103,7 @@ def subscribe(subscriptions: Sequence[Subscription]) -> None:
 
 
 def hold(messages: Hold) -> None:
-    """Exclude from pruning the messages whose ids the query returns, for example those of open orders."""
+    """Exclude from pruning the messages whose ids the query returns, for example those of unfinished work."""
     _holds.append(messages)
 
 

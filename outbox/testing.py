@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, current_app, signals
@@ -27,8 +27,11 @@ MOST_TASKS = 10_000
 """More tasks than any test needs; ends endless retries."""
 
 
-FIXED_TABLES = ("orders_ordertransition", "outbox_restore")
-"""The database refuses changes to the first table, and rows of the second are compared with it."""
+_fixed: set[str] = {"outbox_restore"}
+"""Tables whose times never change: they are compared with those of the database, or it refuses changes."""
+
+_waits: dict[str, tuple[str, ...]] = {}
+"""Tables of apps, and their columns that say until when a row waits."""
 
 
 PERIODIC = (tasks.drain, tasks.sweep, tasks.unpark)
@@ -37,6 +40,19 @@ PERIODIC = (tasks.drain, tasks.sweep, tasks.unpark)
 
 class NeverQuiet(AssertionError):
     """The queues never became empty: a task publishes itself again without end."""
+
+
+def register(
+    *, waits: Mapping[type[models.Model], Sequence[str]] | None = None, fixed: Iterable[type[models.Model]] = ()
+) -> None:
+    """
+    Register what tests must know of an app's times.
+
+    `waits` lists columns that say until when a row waits: `drain(redeliveries=True)` lets these times pass.
+    `fixed` lists models whose rows the database refuses to change: `pass_time` leaves them alone.
+    """
+    _waits.update((model._meta.db_table, tuple(columns)) for model, columns in (waits or {}).items())
+    _fixed.update(model._meta.db_table for model in fixed)
 
 
 def drain(*, app: Celery | None = None, redeliveries: bool = False) -> list[str]:
@@ -121,9 +137,8 @@ def pass_time(span: dt.timedelta) -> None:
         times = [field.column for field in model._meta.fields if isinstance(field, models.DateTimeField)]
         if model is QueueWatch:
             times.remove("looked_at")  # as if the queues had been watched without a break
-        if model._meta.app_config.name in moved_apps and model._meta.db_table not in FIXED_TABLES and times:
-            moved = ", ".join(f"{column} = {column} - %(span)s" for column in times)
-            _execute(f"UPDATE {model._meta.db_table} SET {moved}", span=span)  # noqa: S608 - our own names
+        if model._meta.app_config.name in moved_apps and model._meta.db_table not in _fixed and times:
+            _move(model._meta.db_table, times, span=span)
     do_periodic_tasks()
 
 
@@ -160,13 +175,13 @@ def _let_waits_shrink(span: dt.timedelta) -> None:
         "UPDATE outbox_delivery SET not_before = not_before - %(span)s WHERE status = 'waiting'", span=span
     )
     _execute("UPDATE outbox_attempt SET next_try_at = next_try_at - %(span)s", span=span)
-    if apps.is_installed("orders"):
-        _execute(
-            "UPDATE orders_order SET due_at = due_at - %(span)s, lease_until = lease_until - %(span)s",
-            span=span,
-        )
-    if apps.is_installed("notifications"):
-        _execute("UPDATE notifications_notification SET lease_until = lease_until - %(span)s", span=span)
+    for table, columns in _waits.items():
+        _move(table, columns, span=span)
+
+
+def _move(table: str, columns: Iterable[str | None], *, span: dt.timedelta) -> None:
+    moved = ", ".join(f"{column} = {column} - %(span)s" for column in columns)
+    _execute(f"UPDATE {table} SET {moved}", span=span)  # noqa: S608 - our own names
 
 
 def _execute(statement: str, **values: Any) -> None:

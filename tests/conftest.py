@@ -12,10 +12,12 @@ import pytest
 import redis
 from django.conf import settings as project_settings
 
+from notifications import testing as notifications_testing  # noqa: F401 - registers what waits there
 from orderflow.sandbox import access
 from orderflow.sandbox.launch import World
 from orderflow.shared_state import breakers, credentials
 from orders import adapters
+from orders import testing as orders_testing  # noqa: F401 - registers what waits there
 from outbox import testing
 from tests import flushing, static_files
 from tests.slow import but_first

@@ -6,7 +6,7 @@ from celery import Celery, signals
 
 from benchmarks import environment
 from orderflow import settings as project
-from orderflow.celery import check_connections
+from outbox.worker import sessions
 
 app = Celery("naive", broker=project.BROKER_URL, set_as_current=False, include=["benchmarks.naive.tasks"])
 app.conf.task_ignore_result = True
@@ -23,4 +23,4 @@ if environment.IS_TUNED:
 @signals.worker_init.connect
 def keep_sessions_unchecked(**_: object) -> None:
     """The project's check of kept sessions costs a round trip per task; naive systems have no such check."""
-    signals.task_prerun.disconnect(check_connections)
+    signals.task_prerun.disconnect(sessions.check)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -73,6 +73,9 @@ clients.register(admin.site)
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
     """Orders are changed only by their workflow; staff may request a cancellation."""
+
+    class Media:
+        css: ClassVar = {"all": ["orders/admin.css"]}
 
     list_display = ("number", "state", "total", "customer_email", "placed", "due")
     list_filter = (attention.AttentionFilter, "status", "placed_at", clients.ClientFilter)
@@ -282,6 +285,9 @@ class ReceiveStockForm(forms.Form):
 @admin.register(Product)
 class ProductAdmin(LongListAdmin):
     """Names and prices can be edited. Stock changes through orders and received deliveries."""
+
+    class Media:
+        css: ClassVar = {"all": ["orders/admin.css"]}
 
     list_display = ("sku", "name", "price", "on_hand", "reserved", "shipped", "received")
     search_fields = ("sku",)

@@ -36,8 +36,30 @@ GIVEN_BACK = frozenset({moves.Status.CANCELLING, moves.Status.CANCELLED, moves.S
 """The statuses in which a charge must be refunded."""
 
 
+CANCEL = owners.Way(
+    verb="cancel",
+    option="cancel-orders",
+    help="Cancel the orders that wait for these dead letters, and refund what was charged.",
+    ends="cancels them as well",
+    label="Cancel the orders that wait, and refund what was charged",
+    note="Without this their dead letters stay open; the others are discarded.",
+)
+MARK_DONE = owners.Way(
+    verb="mark_done",
+    option="refunded-elsewhere",
+    help="The customers were refunded by other means, which --reason describes. Ends the orders that wait for "
+    "a refund, and records who decided that.",
+    ends="ends those whose customers were refunded by other means",
+    label="The customer was refunded by other means: end the orders that wait for a refund",
+    note="Check the payment provider first. No further refund is requested; the reason and your name are "
+    "stored with the refund.",
+)
+
+
 class Orders(owners.Owner):
     """The owner of dead letters of this app's steps."""
+
+    ways = (CANCEL, MARK_DONE)
 
     def unfinished(self, letters: Sequence[DeadLetter], *, lock: bool) -> dict[int, owners.Unfinished]:
         orders, owed = _orders(letters, lock=lock), _owed(letters)

@@ -38,7 +38,7 @@ REVEALED = "Saw its contact data."
 """The entry in the admin's history of a dead letter."""
 
 MOST_NAMED = 10
-"""Orders that a page names; the others are only counted."""
+"""Pieces of unfinished work that a page names; the others are only counted."""
 
 
 class ResolutionFilter(admin.SimpleListFilter):
@@ -75,7 +75,7 @@ class DeadLetterAdmin(KeyedAdmin):
         "buried_at",
     )
     search_fields = ("id", "message_id", "key", "fingerprint")
-    search_help_text = "The exact number of a dead letter, message id, order id or fingerprint."
+    search_help_text = "The exact number of a dead letter, message id, key or fingerprint."
     ordering = ("-buried_at", "-id")
     actions = ("replay", "discard")
     fieldsets = (
@@ -213,7 +213,7 @@ class DeadLetterAdmin(KeyedAdmin):
         }
         if verb == "replay":
             return resolving.replay(dead_letters, **decision)
-        ways: dict[str, Any] = {way: way in request.POST for way in ("cancel", "mark_done")}
+        ways: dict[str, Any] = {verb: verb in request.POST for verb in ("cancel", "mark_done")}
         if any(ways.values()) and not _may_end(request, list(_unfinished(dead_letters).values())):
             raise PermissionDenied
         return resolving.discard(dead_letters, **ways, **decision)
@@ -287,11 +287,7 @@ class DeadLetterAdmin(KeyedAdmin):
             "title": f"{verb.capitalize()} dead letters",
             "unfinished": unfinished,
             "waiting": sorted({work.about for work in unfinished})[:MOST_NAMED],
-            "can_cancel": any(work.can_be_cancelled for work in unfinished) and _may_end(request, unfinished),
-            "wants_to_cancel": "cancel" in request.POST,
-            "can_mark_done": any(work.can_be_marked_done for work in unfinished)
-            and _may_end(request, unfinished),
-            "wants_to_mark_done": "mark_done" in request.POST,
+            "ways": _ways(request, unfinished),
             "verb": verb,
             "ids": ",".join(map(str, ids)),
             "open": still_open,
@@ -368,6 +364,17 @@ def _may_end(request: HttpRequest, works: list[owners.Unfinished]) -> bool:
     """Whether the user may cancel or mark done all of the work that allows it."""
     needed = {work.permission for work in works if work.can_be_cancelled or work.can_be_marked_done}
     return all(request.user.has_perm(permission) for permission in needed)
+
+
+def _ways(request: HttpRequest, works: list[owners.Unfinished]) -> list[tuple[owners.Way, bool]]:
+    """The ways in which the user may end some of the work, and whether each is chosen already."""
+    if not _may_end(request, works):
+        return []
+    return [
+        (way, way.verb in request.POST)
+        for way in owners.ways()
+        if any(work.can_end_by(way.verb) for work in works)
+    ]
 
 
 def _causes(dead_letters: DeadLetterQuerySet) -> dict[tuple[str, str], int]:

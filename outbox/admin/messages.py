@@ -68,7 +68,7 @@ class OutboxMessageAdmin(KeyedAdmin):
     )
     list_filter = ("status", ("event_name", IndexedValuesFilter), CreatedFilter)
     search_fields = ("id", "key", "correlation_id", "event_name")
-    search_help_text = "The exact message id, order id, correlation id or event name."
+    search_help_text = "The exact message id, key, correlation id or event name."
     ordering = ("-id",)
     fieldsets = (
         (None, {"fields": ("id", "event_name", "event_version", "about", "state", "shown_error")}),

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -128,6 +128,9 @@ def as_uuid(text: str) -> uuid.UUID | None:
 
 class LongListAdmin(admin.ModelAdmin):
     """For tables that grow without limit. Searches are exact, so they can use indexes."""
+
+    class Media:
+        css: ClassVar = {"all": ["outbox/admin.css"]}
 
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # they count all rows once for every value

@@ -66,7 +66,7 @@ class RepairRecordAdmin(ReadOnlyAdmin):
     list_display = ("repaired_at", "invariant", "subject", "what", "repaired_by")
     list_filter = ("repaired_at",)
     search_fields = ("subject",)
-    search_help_text = "The exact subject, such as an order number or a SKU."
+    search_help_text = "The exact subject."
     ordering = ("-repaired_at", "-id")
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from outbox.broker import amqp_transport, redis_kinds
 from outbox.broker.message_templates import Sending, Shape, Template, read, signatures_in
-from outbox.broker.transports import FAST, BrokerDown
+from outbox.broker.transports import BrokerDown, fast
 from outbox.command_lines import counted
 
 __all__ = ["Batch", "BrokerDown", "NotDelivered", "Sending", "send", "send_all", "signatures_in"]
@@ -105,7 +105,7 @@ class Batch:
         connections: Any = self._app.pool
         with _broker_failures(self._app), connections.acquire(block=True) as connection:
             channel = connection.default_channel
-            transport = next((fast for kind, fast in FAST if isinstance(channel, kind)), None)
+            transport = fast(channel)
             slow = [sending for sending in self._others if not self._fill_late(sending, transport, channel)]
             self._declare(connection, channel)
             return [*self._put(connection), *(sending.headers for sending in slow if not _sent(sending))]

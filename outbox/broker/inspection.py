@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, current_app
 from kombu.exceptions import ChannelError
 
-from outbox.broker import redis_kinds, redis_transport
+from outbox.broker import redis_kinds
 
 
 def waiting(queue: str) -> int:
@@ -36,7 +36,7 @@ def wrong_keys() -> dict[str, str]:
     with current_app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
         channel: Any = connection.channel()
-        if not isinstance(channel, redis_transport.RedisChannel):
+        if connection.transport.driver_type != "redis":
             return {}
         kinds = redis_kinds.of_bindings((*current_app.amqp.queues, *redis_kinds.CONTROL_EXCHANGES))
         for name in current_app.amqp.queues:  # the queue's name is also the name of its pool

@@ -15,7 +15,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kombu.exceptions import OperationalError
-from redis.exceptions import ResponseError
+
+try:
+    from redis.exceptions import ResponseError as ResponseError
+except ImportError:  # the broker is RabbitMQ, and no client of Redis is installed
+
+    class ResponseError(Exception):  # type: ignore[no-redef]
+        """What a client of Redis would raise."""
+
 
 LIST, HASH, SET, SORTED_SET = "list", "hash", "set", "zset"
 LOCK = "lock"

@@ -114,6 +114,9 @@ class RedisChannel(redis.Channel):
 
     QoS = QoS
 
+    brpop_timeout = 1
+    """Seconds of a waiting read. An option of kombu's since 5.7."""
+
     active_queues: Any
     state: Any
     client: Any
@@ -174,14 +177,16 @@ class RedisChannel(redis.Channel):
         if self.is_unable_to_hold():
             return
         if not self._wrong:
-            super()._brpop_start(timeout)  # type: ignore[misc]
+            # Without one that nobody asked for: kombu 5.5 and 5.6 read None as for ever, and a worker that has
+            # waited so for the answers of others at its start would never ask for its own queues.
+            super()._brpop_start(*([] if timeout is None else [timeout]))  # type: ignore[misc]
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
         every = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
         if keys := [key for key in every if key not in self._wrong]:
             self._in_poll = self.client.connection
             self._brpop_sent_at = time.monotonic()
-            self.client.connection.send_command("BRPOP", *keys, timeout or self.brpop_timeout or 0)
+            self.client.connection.send_command("BRPOP", *keys, timeout or self.brpop_timeout)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import amqp
 from celery import Celery
 from kombu.transport import pyamqp
-from kombu.transport import redis as redis_transport
 from kombu.utils import json as kombu_json
-from redis.exceptions import ResponseError
 
 from outbox.broker import amqp_frames, amqp_transport, redis_kinds
 from outbox.broker.message_templates import NUMBER_SLOT, SLOT, Sending, Shape, Template, Text, new_ids
@@ -60,7 +58,7 @@ class ToRedis(Template):
                 [(key, envelopes)] = by_key.items()
                 try:
                     client.lpush(key, *envelopes)
-                except ResponseError as error:
+                except redis_kinds.ResponseError as error:
                     return ToRedis._refused(client, messages, {key: error})
                 return []
             with client.pipeline() as pipeline:
@@ -177,8 +175,9 @@ def _filling(text: Any) -> amqp_frames.Fill | None:
     return Text(text).fill if SLOT.search(text) else None
 
 
-FAST: tuple[tuple[type, type[Template]], ...] = (
-    (redis_transport.Channel, ToRedis),
-    (pyamqp.Channel, ToRabbitMQ),
-)
-"""The channel types for which many messages are sent at once."""
+def fast(channel: Any) -> type[Template] | None:
+    """How this channel sends many messages at once; None if it sends them one by one."""
+    if isinstance(channel, pyamqp.Channel):
+        return ToRabbitMQ
+    # Not by its class: kombu's module cannot be imported where no client of Redis is installed.
+    return ToRedis if getattr(channel.connection, "driver_type", "") == "redis" else None

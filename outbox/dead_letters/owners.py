@@ -1,21 +1,45 @@
 """
 The interface through which other apps describe the work behind a dead letter.
 
-The outbox knows messages, not orders. An app registers an `Owner` in `apps.ready()`. Each owner answers for the
-dead letters it knows and ignores the others.
+The outbox knows messages, not their subjects. An app registers an `Owner` in `apps.ready()`. Each owner answers
+for the dead letters it knows and ignores the others.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from outbox.models import DeadLetter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Way:
+    """
+    How an operator ends unfinished work together with its dead letters, in the words of the app.
+
+    `cancel` ends work that can be cancelled; `mark_done` ends work that was done by other means. The command
+    that discards offers `--option`, explained by `help`; for dead letters that it leaves open, it reports that
+    the option `ends` their work. The page offers a checkbox with `label`, explained by `note`.
+    """
+
+    verb: Literal["cancel", "mark_done"]
+    option: str
+    help: str
+    ends: str
+    label: str
+    note: str
+
+    @property
+    def destination(self) -> str:
+        """The option's name among the parsed options of a command."""
+        return self.option.replace("-", "_")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """Work that waits for a dead letter; `about` describes it, for example `OF-1042 is validated`."""
+    """Work that waits for a dead letter; `about` describes it, for example `invoice 1042 is unpaid`."""
 
     about: str
     can_be_cancelled: bool
@@ -24,9 +48,15 @@ class Unfinished:
     can_be_marked_done: bool = False
     """Whether a person may declare that what it waits for was done by other means."""
 
+    def can_end_by(self, verb: str) -> bool:
+        """Whether the work can be ended in this way."""
+        return {"cancel": self.can_be_cancelled, "mark_done": self.can_be_marked_done}[verb]
+
 
 class Owner:
     """The answers of one app. The defaults are those of an app that knows none of the dead letters."""
+
+    ways: ClassVar[Sequence[Way]] = ()
 
     def unfinished(self, dead_letters: Sequence[DeadLetter], *, lock: bool) -> dict[int, Unfinished]:
         """Return the work that waits for these dead letters, by their ids; `lock` locks it as well."""
@@ -49,6 +79,11 @@ _owners: list[Owner] = []
 def register(owner: Owner) -> None:
     """Register an owner."""
     _owners.append(owner)
+
+
+def ways() -> list[Way]:
+    """Return the ways to end unfinished work that the apps offer."""
+    return [way for owner in _owners for way in owner.ways]
 
 
 def unfinished(dead_letters: Sequence[DeadLetter], *, lock: bool = False) -> dict[int, Unfinished]:

@@ -33,8 +33,9 @@ def register(option: str, *, help: str, key_of: KeyOf) -> None:  # noqa: A002 - 
 def add_options(parser: CommandParser) -> None:
     """Add the options that select dead letters."""
     parser.add_argument("--id", dest="ids", type=int, nargs="+", help="The dead letters with these ids.")
-    parser.add_argument("--consumer", help="Dead letters of this consumer, e.g. orders.tasks.charge.")
-    parser.add_argument("--error", help="Dead letters with this error class, e.g. PaymentRequestRefused.")
+    parser.add_argument("--consumer", help="Dead letters of this consumer, e.g. billing.tasks.collect.")
+    parser.add_argument("--error", help="Dead letters with this error class, e.g. ConnectionRefusedError.")
+    parser.add_argument("--key", help="Dead letters of this key, the id that their event has as its key.")
     parser.add_argument(
         "--since", help="Dead letters buried since then: 2h, 3d, or a time like 2026-11-24T08:00."
     )
@@ -54,9 +55,9 @@ def select(options: dict[str, Any]) -> DeadLetterQuerySet:
     Raises:
         CommandError: if no selection is given, or if it is invalid.
     """
-    chosen = [options[name] for name in ("ids", "consumer", "error", "since", *_keys)]
+    chosen = [options[name] for name in ("ids", "consumer", "error", "key", "since", *_keys)]
     if not any(chosen) and not options["all"]:
-        ways = ", ".join(f"--{name}" for name in ("id", "consumer", "error", "since", *_keys))
+        ways = ", ".join(f"--{name}" for name in ("id", "consumer", "error", "key", "since", *_keys))
         raise CommandError(f"Select dead letters by {ways} or --all.")
     dead_letters = DeadLetter.objects.open().order_by("pk")
     if options["ids"]:
@@ -65,6 +66,8 @@ def select(options: dict[str, Any]) -> DeadLetterQuerySet:
         dead_letters = dead_letters.filter(consumer=options["consumer"])
     if options["error"]:
         dead_letters = dead_letters.filter(error_class=options["error"])
+    if options["key"]:
+        dead_letters = dead_letters.filter(key=options["key"])
     if options["since"]:
         dead_letters = dead_letters.filter(buried_at__gte=moment(options["since"]))
     for option, (_, key_of) in _keys.items():

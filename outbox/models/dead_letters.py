@@ -43,9 +43,9 @@ class DeadLetter(models.Model):
         BROKER = "broker", "broker"
 
     source = models.CharField(max_length=10, choices=Source)
-    consumer = models.CharField(max_length=200, help_text="What gave up, e.g. orders.tasks.charge.")
+    consumer = models.CharField(max_length=200, help_text="What gave up, e.g. billing.tasks.collect.")
     message_id = models.UUIDField(null=True, help_text="NULL: what failed carried no readable message id.")
-    key = models.CharField(max_length=200, blank=True, help_text="The order's id, where known.")
+    key = models.CharField(max_length=200, blank=True, help_text="What it is about, e.g. an invoice's id.")
     event_name = models.CharField(max_length=200, blank=True)
     workflow = models.CharField(max_length=200, blank=True, help_text="What a replay starts; empty means all.")
     task_id = models.CharField(max_length=200, blank=True)

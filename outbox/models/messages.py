@@ -47,7 +47,7 @@ class OutboxMessage(models.Model):
     id = models.UUIDField(primary_key=True, default=new_message_id, editable=False)
     event_name = models.CharField(max_length=200)
     event_version = models.PositiveSmallIntegerField()
-    key = models.CharField(max_length=200, help_text="What the event is about: the order's id.")
+    key = models.CharField(max_length=200, help_text="What the event is about, e.g. an invoice's id.")
     payload = models.JSONField()
     correlation_id = models.CharField(max_length=64)
     causation_id = models.CharField(

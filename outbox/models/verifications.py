@@ -60,7 +60,7 @@ class RepairRecord(models.Model):
     """One repair by `verify`: what, to which subject, by whom and why. Written in the repair's transaction."""
 
     invariant = models.CharField(max_length=100)
-    subject = models.CharField(max_length=200, help_text="The offending id, e.g. an order's number.")
+    subject = models.CharField(max_length=200, help_text="The offending id.")
     what = models.TextField(help_text="What was done.")
     repaired_at = models.DateTimeField(db_default=Now())
     repaired_by = models.CharField(max_length=200)

@@ -77,11 +77,11 @@ def written_down(built: Sequence[Ready]) -> tuple[Sequence[Ready], list[deliveri
 
     A delivery that is recorded but not sent is sent again, because its message is still undelivered.
     """
-    queues = [_queues(order) for order in built]
+    queues = [_queues(one) for one in built]
     marks = _cut(built, [each.values() for each in queues])
     firsts = [
-        deliveries.First(order.row.id, name, order.row.redeliveries, queue, order.part)
-        for order, each in zip(built, queues, strict=True)
+        deliveries.First(one.row.id, name, one.row.redeliveries, queue, one.part)
+        for one, each in zip(built, queues, strict=True)
         for name, queue in each.items()
     ]
     claim = built[0].row.claim if built else None
@@ -90,21 +90,21 @@ def written_down(built: Sequence[Ready]) -> tuple[Sequence[Ready], list[deliveri
     marks = _joined(built, marks)
     _count(built, [each.values() for each in queues], marks)
     held_back = {(first.message_id, first.workflow) for first in firsts} - recorded
-    followed = recorded | {(order.row.id, name) for order in built if order.queue for name in order.canvases}
-    for order in built:
-        order.sendings = [
-            sending(order, name, followed=(order.row.id, name) in followed)
-            for name in order.canvases
-            if (order.row.id, name) not in held_back
+    followed = recorded | {(one.row.id, name) for one in built if one.queue for name in one.canvases}
+    for one in built:
+        one.sendings = [
+            sending(one, name, followed=(one.row.id, name) in followed)
+            for name in one.canvases
+            if (one.row.id, name) not in held_back
         ]
     return built, marks
 
 
-def _queues(order: Ready) -> dict[str, str]:
-    """The queues of followed first deliveries; that of a redelivery is stored in `order.queue`."""
-    found = {name: deliveries.queue_of(current_app, canvas) for name, canvas in order.canvases.items()}
-    if order.row.redelivers:
-        order.queue = next(iter(found.values()), None)
+def _queues(one: Ready) -> dict[str, str]:
+    """The queues of followed first deliveries; that of a redelivery is stored in `one.queue`."""
+    found = {name: deliveries.queue_of(current_app, canvas) for name, canvas in one.canvases.items()}
+    if one.row.redelivers:
+        one.queue = next(iter(found.values()), None)
         return {}
     return {name: queue for name, queue in found.items() if queue is not None}
 
@@ -114,8 +114,8 @@ def _cut(built: Sequence[Ready], queues: Sequence[Iterable[str]]) -> list[delive
     much = {queue for queue, number in Counter(chain(*queues)).items() if number > FEW}
     since = Counter({queue: number for queue, number in _since.items() if queue not in much})
     part, marks = 0, []
-    for order, each in zip(built, queues, strict=True):
-        order.part = part
+    for one, each in zip(built, queues, strict=True):
+        one.part = part
         since.update(each)
         if full := [queue for queue in set(each) if since[queue] >= PROBED_EVERY]:
             part += 1
@@ -128,8 +128,8 @@ def _cut(built: Sequence[Ready], queues: Sequence[Iterable[str]]) -> list[delive
 def _joined(built: Sequence[Ready], marks: Sequence[deliveries.Mark]) -> list[deliveries.Mark]:
     """Join parts that have no probe between them."""
     parts = sorted({mark.part for mark in marks})
-    for order in built:
-        order.part = bisect.bisect_right(parts, order.part)
+    for one in built:
+        one.part = bisect.bisect_right(parts, one.part)
     return [dataclasses.replace(mark, part=bisect.bisect_right(parts, mark.part)) for mark in marks]
 
 
@@ -138,12 +138,12 @@ def _count(built: Sequence[Ready], queues: Sequence[Iterable[str]], marks: Seque
     last = {mark.queue: mark.part for mark in marks}
     for queue in last:
         del _since[queue]
-    for order, each in zip(built, queues, strict=True):
-        _since.update(queue for queue in each if order.part >= last.get(queue, 0))
+    for one, each in zip(built, queues, strict=True):
+        _since.update(queue for queue in each if one.part >= last.get(queue, 0))
 
 
-def sending(order: Ready, workflow: str, *, followed: bool) -> dispatch.Sending:
+def sending(one: Ready, workflow: str, *, followed: bool) -> dispatch.Sending:
     if not followed:
-        telemetry.emit("delivery.not_followed", workflow=workflow, message_id=str(order.row.id))
-    headers = order.message.headers(workflow=workflow, generation=order.row.redeliveries if followed else None)
-    return dispatch.Sending(order.canvases[workflow], headers)
+        telemetry.emit("delivery.not_followed", workflow=workflow, message_id=str(one.row.id))
+    headers = one.message.headers(workflow=workflow, generation=one.row.redeliveries if followed else None)
+    return dispatch.Sending(one.canvases[workflow], headers)

@@ -69,21 +69,21 @@ def deliver(rows: Sequence[Claimed]) -> Drained:
     again.
     """
     result = Drained()
-    orders, marks = preparing.written_down(_built(rows, result))
-    ready, batches = _batches(orders, marks, result)
+    prepared, marks = preparing.written_down(_built(rows, result))
+    ready, batches = _batches(prepared, marks, result)
     taken, missed = 0, []
     try:
         for batch in batches:
             missed += _sent(batch)
             taken += 1
     except dispatch.BrokerDown as down:
-        _release_all([order for order in ready if order.part >= taken], down, result)
-        ready = [order for order in ready if order.part < taken]
+        _release_all([one for one in ready if one.part >= taken], down, result)
+        ready = [one for one in ready if one.part < taken]
     except Exception:
-        rest = _start_one_by_one([order for order in ready if order.part >= taken], result)
-        ready = [order for order in ready if order.part < taken] + rest
+        rest = _start_one_by_one([one for one in ready if one.part >= taken], result)
+        ready = [one for one in ready if one.part < taken] + rest
     ready = _without_queue(ready, missed, result)
-    result.published = settle([order.row for order in ready], queues=_queues(ready))
+    result.published = settle([one.row for one in ready], queues=_queues(ready))
     return result
 
 
@@ -94,19 +94,19 @@ def _sent(batch: dispatch.Batch) -> list[dispatch.Headers]:
 
 
 def _batches(
-    orders: Sequence[Ready], marks: Sequence[deliveries.Mark], result: Drained
+    prepared: Sequence[Ready], marks: Sequence[deliveries.Mark], result: Drained
 ) -> tuple[list[Ready], list[dispatch.Batch]]:
     """The batches to send one after the other: a probe follows all messages that it can prove gone."""
-    parts = max([1, *(mark.part for mark in marks), *(order.part + 1 for order in orders)])
+    parts = max([1, *(mark.part for mark in marks), *(one.part + 1 for one in prepared)])
     ready, batches = [], [dispatch.Batch(current_app) for _ in range(parts)]
-    for order in orders:
+    for one in prepared:
         try:
-            for sending in order.sendings:
-                batches[order.part].add(sending)
+            for sending in one.sendings:
+                batches[one.part].add(sending)
         except Exception as error:
-            set_aside(order.row, error, result)
+            set_aside(one.row, error, result)
         else:
-            ready.append(order)
+            ready.append(one)
     for mark in marks:  # the last of its part: a probe has no simple shape, see `dispatch.send_all`
         batches[mark.part - 1].add(probes.sending(mark.queue, mark.probe_id))
     return ready, batches
@@ -133,51 +133,53 @@ def start(message: OutboxMessage, *, app: Celery | None = None) -> None:
     """
     app = app or current_app
     values: dict[str, Any] = {field.name: getattr(message, field.name, "") for field in FIELDS}
-    order = preparing.build(Claimed(**values))
-    followed = {name for name, canvas in order.canvases.items() if deliveries.queue_of(app, canvas)}
-    sendings = [preparing.sending(order, name, followed=name in followed) for name in order.canvases]
+    one = preparing.build(Claimed(**values))
+    followed = {name for name, canvas in one.canvases.items() if deliveries.queue_of(app, canvas)}
+    sendings = [preparing.sending(one, name, followed=name in followed) for name in one.canvases]
     dispatch.send_all(sendings, app=app)
 
 
-def _start_one_by_one(orders: Sequence[Ready], result: Drained) -> list[Ready]:
+def _start_one_by_one(prepared: Sequence[Ready], result: Drained) -> list[Ready]:
     """Send the messages of a batch one by one; return those that were sent."""
     started: list[Ready] = []
-    for position, order in enumerate(orders):
+    for position, one in enumerate(prepared):
         try:
-            dispatch.send_all(order.sendings, app=current_app)
+            dispatch.send_all(one.sendings, app=current_app)
             crash_points.reached("relay.sent")
         except dispatch.BrokerDown as down:
-            _release_all(orders[position:], down, result)
+            _release_all(prepared[position:], down, result)
             break
         except dispatch.NotDelivered as without:
-            started += _without_queue([order], without.missed, result)
+            started += _without_queue([one], without.missed, result)
         except Exception as error:
-            set_aside(order.row, error, result)
+            set_aside(one.row, error, result)
         else:
-            started.append(order)
+            started.append(one)
     return started
 
 
-def _without_queue(orders: Sequence[Ready], missed: Sequence[dispatch.Headers], result: Drained) -> list[Ready]:
+def _without_queue(
+    prepared: Sequence[Ready], missed: Sequence[dispatch.Headers], result: Drained
+) -> list[Ready]:
     """Make messages wait that no queue accepts; return those sent at least in part. Ignores probes."""
     without = {(str(headers["message_id"]), str(headers["workflow"])) for headers in missed if headers}
     under_way = []
-    for order in orders:
-        names = [sending.headers["workflow"] for sending in order.sendings]
-        missing = [str(name) for name in names if (str(order.row.id), name) in without]
+    for one in prepared:
+        names = [sending.headers["workflow"] for sending in one.sendings]
+        missing = [str(name) for name in names if (str(one.row.id), name) in without]
         if missing:
             result.postponed += 1
-            wait_for_queue(order.row, missing, is_part=len(missing) < len(names))
+            wait_for_queue(one.row, missing, is_part=len(missing) < len(names))
         if len(missing) < len(names) or not names:
-            under_way.append(order)
+            under_way.append(one)
     return under_way
 
 
-def _release_all(orders: Sequence[Ready], down: dispatch.BrokerDown, result: Drained) -> None:
+def _release_all(prepared: Sequence[Ready], down: dispatch.BrokerDown, result: Drained) -> None:
     crash_points.reached("relay.broker_down")
-    release([order.row for order in orders])
+    release([one.row for one in prepared])
     result.broker_down = True
-    telemetry.emit("relay.broker_down", error=str(down), waiting=len(orders))
+    telemetry.emit("relay.broker_down", error=str(down), waiting=len(prepared))
 
 
 def settle(
@@ -201,8 +203,8 @@ def settle(
     return settled
 
 
-def _queues(orders: Sequence[Ready]) -> dict[tuple[uuid.UUID, str], str]:
-    return {(order.row.id, order.row.redelivers): order.queue for order in orders if order.queue}
+def _queues(prepared: Sequence[Ready]) -> dict[tuple[uuid.UUID, str], str]:
+    return {(one.row.id, one.row.redelivers): one.queue for one in prepared if one.queue}
 
 
 def _settle_messages(ids: Sequence[uuid.UUID], claim: uuid.UUID | None) -> int:

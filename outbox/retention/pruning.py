@@ -2,7 +2,7 @@
 Deletes old messages, attempts, inbox entries, verifications and results.
 
 Never deleted are dead letters, the messages and attempts of open ones, messages with an outstanding delivery,
-messages that an app holds (`registry.hold`), for example those of unfinished orders, and records of repairs.
+messages that an app holds (`registry.hold`), for example those of unfinished work, and records of repairs.
 
 If the message table is partitioned (see `partitions`), old messages are dropped with their partition, and those
 that must stay move into the default partition. Otherwise rows are deleted in batches.

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from celery import beat, signals
+from celery.apps import beat as program
 
 from outbox.broker import inspection
 
@@ -68,6 +69,13 @@ def _waiting(queue: str) -> int:
     except Exception:
         logger.warning("Could not query how many ticks wait in the queue %s", queue, exc_info=True)
         return 0
+
+
+class Program(program.Beat):
+    """`celery beat`, which ends at any moment, also while its scheduler is made."""
+
+    def install_sync_handler(self, service: Any) -> None:
+        end_surely(service)
 
 
 _began_at, _began = dt.datetime.now(dt.UTC), time.monotonic()

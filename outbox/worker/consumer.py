@@ -23,7 +23,6 @@ from celery.worker.consumer import Consumer
 from kombu.common import ignore_errors
 
 from outbox import crash_points
-from outbox.broker import redis_items
 from outbox.worker import validation
 from outbox.worker.unreadable import failure_of, failure_of_item, give_up, safely
 
@@ -68,7 +67,7 @@ class GuardedConsumer(Consumer):
 
     def connect(self) -> Any:
         connection = super().connect()
-        if isinstance(connection.transport, redis_items.Transport):  # RabbitMQ's queues contain messages only
+        if hasattr(connection.transport, "give_up"):  # RabbitMQ's queues contain messages only
             connection.transport.give_up = self.give_up_item
         self._replace_dead_children()
         self._flush_is_planned = False  # timers end with their connection
@@ -195,7 +194,8 @@ class GuardedConsumer(Consumer):
 
     def _acknowledge(self, message: Any) -> None:
         if not message.acknowledged:
-            self.call_soon_ack(message.ack_log_error, logger, self._connection_errors())
+            soon = getattr(self, "call_soon_ack", self.call_soon)  # the former since Celery 5.7
+            soon(message.ack_log_error, logger, self._connection_errors())
 
     def _connection_errors(self) -> tuple[type[BaseException], ...]:
         """

@@ -29,6 +29,7 @@ def _bounded(decompressor: Callable[[], Any]) -> Callable[[bytes], bytes]:
             raise InvalidTaskError("the compressed body is truncated")
         return decompressed
 
+    decompress.is_bounded = True  # type: ignore[attr-defined]
     return decompress
 
 
@@ -47,3 +48,9 @@ def install() -> None:
             del known._decoders[content_type]
     for content_type, (compress, decompressor) in METHODS.items():
         compression.register(compress, _bounded(decompressor), content_type)
+
+
+def is_installed() -> bool:
+    """Whether this process decompresses every body up to a limit only."""
+    known: Any = compression
+    return all(hasattr(decoder, "is_bounded") for decoder in known._decoders.values())

@@ -2,7 +2,7 @@
 Finds the message that kills its workers, without blaming messages that were processed at the same time.
 
 A worker that dies leaves one of three traces. Its main process sees which child died of which message, and
-records it. The broker redelivers unacknowledged messages and marks them. A step or a notification keeps the
+records it. The broker redelivers unacknowledged messages and marks them. Claimed work keeps the
 lease of a worker that never released it. The last two only raise a suspicion: a restart of the broker looks the
 same, and a dying process affects the messages of all its threads.
 

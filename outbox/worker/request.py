@@ -12,7 +12,9 @@ import functools
 import uuid
 from typing import Any
 
-from billiard.exceptions import WorkerLostError
+import celery
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.exceptions import InvalidTaskError, Reject
 from celery.utils.time import timezone
@@ -26,6 +28,10 @@ from outbox.relay import deliveries
 from outbox.worker import inline, losses, spans
 from outbox.worker.rounds import PUBLISH_WAIT
 from outbox.worker.unreadable import failure_of, give_up, give_up_lost, record_death, safely
+
+SINCE_5_7 = celery.VERSION >= (5, 7)
+"""Whether Celery itself runs the hook of a task that exceeds its hard time limit, and treats a task that exits
+as a lost child, as billiard 4.3 reports it."""
 
 
 class Revoked(Exception):
@@ -66,6 +72,8 @@ class GuardedRequest(Request):
         """Make the headers available to the task's hooks, which run here after a hard time limit."""
         self.task.request_stack.push(self._context)
         try:
+            if not (soft or SINCE_5_7 or state.should_terminate) and isinstance(self.task, ConsumerTask):
+                self.task.on_failure(TimeLimitExceeded(timeout), self.id, self.args, self.kwargs, None)
             super().on_timeout(soft, timeout)
         finally:
             self.task.request_stack.pop()
@@ -80,9 +88,11 @@ class GuardedRequest(Request):
         for link in links:
             inline.send_events(self.eventer, link, root_id=self.root_id)
 
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+    def _announce_cancelled(self, **_: Any) -> None:
         """Cancel without recording a retry: losing the broker is not a failure of the message."""
-        super().cancel(pool, signal=signal, emit_retry=False)
+        state.task_ready(self)
+        self.send_event("task-cancelled")
+        self._already_cancelled = True
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         error: Any = getattr(exc_info.exception, "exc", exc_info.exception)
@@ -108,6 +118,10 @@ class GuardedRequest(Request):
         elif isinstance(error, WorkerLostError | SystemExit) and self._is_given_up(error):
             self._end_failed(error)
         else:
+            if isinstance(error, SystemExit) and not SINCE_5_7:
+                if self._already_cancelled or self._already_revoked:
+                    return  # by a signal of this worker: the broker delivers the message again
+                exc_info = _lost(error)
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def _is_given_up(self, error: BaseException) -> bool:
@@ -181,3 +195,11 @@ class GuardedRequest(Request):
             failure = failure_of(self._message, error, worker=self.hostname)
             safely(functools.partial(give_up, failure, self.task, self.kwargs))
         super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]
+
+
+def _lost(leaving: SystemExit) -> ExceptionInfo:
+    """What billiard reports of a lost child, for a child whose task has exited."""
+    try:
+        raise WorkerLostError(f"Worker exited prematurely: {leaving!r}")
+    except WorkerLostError:
+        return ExceptionInfo()

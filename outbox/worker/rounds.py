@@ -139,7 +139,7 @@ class RoundTask(Task):
         Call `on_buried`, in the transaction that buries the message.
 
         Its failure must not undo the dead letter: the message may be buried because of invalid arguments, such
-        as an order id that is not an id.
+        as an id that is not one.
         """
         if not self.on_buried:
             return

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 
-from outbox import attempts, crash_points
+from outbox import attempts, crash_points, registry
 from outbox.consumer import ConsumerTask
 from outbox.database import storable
 from outbox.dead_letters import burying
@@ -60,7 +60,7 @@ def failure_of(
         source=source,
         consumer=task or CONSUMER,
         message_id=storable.text(headers.get("message_id") or (kwargs or {}).get("message_id")),
-        key=storable.text((kwargs or {}).get("order_id")),
+        key=storable.text(registry.key_in(kwargs or {})),
         workflow=storable.text(headers.get("workflow")),
         task_id=storable.text(headers.get("id")),
         payload=payload,

@@ -4,39 +4,69 @@ from __future__ import annotations
 
 import pytest
 from celery import Celery
+from celery.app.control import Control
+from kombu import compression
+from kombu.transport import TRANSPORT_ALIASES
 
-from outbox import checks, schedule
+import outbox
+from outbox import checks
+
+REDIS, RABBITMQ = "redis://somewhere", "amqp://somewhere"
 
 
-@pytest.fixture
-def app():
-    app = Celery("somebody's", set_as_current=False)
-    app.conf.update(
-        task_acks_late=True, task_reject_on_worker_lost=True, worker_consumer=checks.CONSUMER,
-        beat_schedule=schedule.beat(queue="celery", jobs="celery"),
-    )  # fmt: skip
+def make(url, **settings):
+    app = Celery("somebody's", broker=url, set_as_current=False)
+    outbox.install(app)
+    assert app.conf.worker_consumer  # which reads all settings: what is set later replaces them
+    app.conf.update(settings)
     return app
 
 
-def test_the_documented_settings_pass_the_checks(app):
-    assert not list(checks.traps(app))
+@pytest.mark.parametrize("url", [REDIS, "rediss://somewhere", RABBITMQ, "amqps://a;amqps://b", "memory://"])
+def test_an_application_with_the_outbox_installed_is_not_complained_about(url):
+    assert not list(checks.traps(make(url)))
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("url", "change", "number", "named"),
     [
-        ({"task_acks_late": False}, "task_acks_late"),
-        ({"task_reject_on_worker_lost": False}, "task_reject_on_worker_lost"),
-        ({"worker_consumer": "celery.worker:Consumer"}, "worker_consumer"),
-        ({"beat_schedule": {}}, "outbox.tasks.drain"),
+        (REDIS, {"worker_consumer": "celery.worker.consumer:Consumer"}, 2, "worker_consumer"),
+        (REDIS, {"beat_schedule": {}}, 3, "outbox.tasks.drain"),
+        (REDIS, {"beat_scheduler": checks.STOCK_SCHEDULER}, 7, "beat_scheduler"),
+        (REDIS, {"broker_transport_options": {"visibility_timeout": 60}}, 8, "socket_timeout"),
+        (RABBITMQ, {"broker_transport_options": {"read_timeout": 9, "write_timeout": 9}}, 8, "confirm_publish"),
     ],
 )
-def test_a_system_check_reports_each_open_trap(app, change, named):
-    app.conf.update(change)
+def test_a_trap_that_a_setting_opens_is_named(url, change, number, named):
+    [warning] = checks.traps(make(url, **change))
+
+    assert (warning.id, named in f"{warning.msg} {warning.hint}") == (f"outbox.W{number:03}", True)
+    assert "outbox.install(app)" in warning.hint
+
+
+@pytest.mark.parametrize(("url", "scheme"), [(REDIS, "redis"), (RABBITMQ, "amqp")])
+def test_a_transport_that_is_not_guarded_is_named(monkeypatch, url, scheme):
+    app = make(url)
+    monkeypatch.setitem(TRANSPORT_ALIASES, scheme, "kombu.transport.redis:Transport")
 
     [warning] = checks.traps(app)
-    assert named in f"{warning.msg} {warning.hint}"
-    assert warning.hint
+    assert (warning.id, checks.UNGUARDED_TRANSPORT[scheme] in warning.msg) == ("outbox.W004", True)
+
+
+def test_bodies_without_a_limit_and_unchecked_commands_are_named(monkeypatch):
+    app = make(REDIS)
+    app.control_cls = f"{Control.__module__}:{Control.__qualname__}"
+    monkeypatch.setitem(compression._decoders, "application/x-gzip", bytes)
+
+    assert [warning.id for warning in checks.traps(app)] == ["outbox.W005", "outbox.W006"]
+
+
+def test_an_application_without_the_line_is_told_every_trap(monkeypatch):
+    monkeypatch.setitem(TRANSPORT_ALIASES, "redis", "kombu.transport.redis:Transport")
+    monkeypatch.setitem(compression._decoders, "application/x-gzip", bytes)
+    app = Celery("somebody's", broker=REDIS, set_as_current=False)
+
+    assert sorted(warning.id[-1] for warning in checks.traps(app)) == list("2345678")
 
 
 def test_another_database_is_an_error(settings):

@@ -19,6 +19,7 @@ from django.utils import timezone
 from orderflow.chaos.faults.providers import ProviderFault
 from orderflow.chaos.faults.schedule import Fault
 from orderflow.chaos.own_stack import NotRunning, OwnStack
+from orders import testing as orders_testing  # noqa: F401 - registers what must not be changed
 from outbox import redelivery, testing
 from outbox.broker import dispatch
 from outbox.models import OutboxMessage

@@ -16,29 +16,19 @@ from outbox.models import DeadLetterQuerySet
 NOTHING_MATCHED = 4
 SOME_LEFT = 3
 MOST_NAMED = 10
-"""Orders that a message lists."""
+"""Pieces of unfinished work that a message lists."""
 
 
 class Command(BaseCommand):
     help = (
-        "Closes open dead letters without delivering anything. They stay readable. A dead letter of an "
-        "unfinished order stays open, unless --cancel-orders cancels the order, or --refunded-elsewhere ends "
-        "an order that waits for its refund."
+        "Closes open dead letters without delivering anything. They stay readable. A dead letter that "
+        "unfinished work waits for stays open, unless an option ends that work as well."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         selection.add_options(parser)
-        parser.add_argument(
-            "--cancel-orders",
-            action="store_true",
-            help="Cancel the orders that wait for these dead letters, and refund what was charged.",
-        )
-        parser.add_argument(
-            "--refunded-elsewhere",
-            action="store_true",
-            help="The customers were refunded by other means, which --reason describes. Ends the orders that "
-            "wait for a refund, and records who decided that.",
-        )
+        for way in owners.ways():
+            parser.add_argument(f"--{way.option}", action="store_true", help=way.help)
 
     def handle(self, *args: Any, **options: Any) -> None:
         dead_letters = selection.select(options)
@@ -55,8 +45,7 @@ class Command(BaseCommand):
             dead_letters,
             by=f"cli:{getpass.getuser()}",
             reason=options["reason"],
-            cancel=options["cancel_orders"],
-            mark_done=options["refunded_elsewhere"],
+            **{verb: verb in _chosen(options) for verb in ("cancel", "mark_done")},
         )
         self._show(options, "discarded", resolved.done, resolved.unfinished)
         if resolved.unfinished:
@@ -64,12 +53,7 @@ class Command(BaseCommand):
 
     def _left(self, dead_letters: DeadLetterQuerySet, options: dict[str, Any]) -> list[owners.Unfinished]:
         works = owners.unfinished(list(dead_letters.defer("payload", "headers", "traceback"))).values()
-        cancel, mark_done = options["cancel_orders"], options["refunded_elsewhere"]
-        return [
-            work
-            for work in works
-            if not ((cancel and work.can_be_cancelled) or (mark_done and work.can_be_marked_done))
-        ]
+        return [work for work in works if not any(map(work.can_end_by, _chosen(options)))]
 
     def _show(self, options: dict[str, Any], verb: str, count: int, left: Sequence[owners.Unfinished]) -> None:
         if options["format"] == "json":
@@ -80,9 +64,13 @@ class Command(BaseCommand):
             self.stdout.write(_why_left(left))
 
 
+def _chosen(options: dict[str, Any]) -> set[str]:
+    """The ways in which unfinished work is to be ended."""
+    return {way.verb for way in owners.ways() if options[way.destination]}
+
+
 def _why_left(left: Sequence[owners.Unfinished]) -> str:
     about = ", ".join(sorted({work.about for work in left})[:MOST_NAMED])
-    way = "; --cancel-orders cancels them as well" if any(work.can_be_cancelled for work in left) else ""
-    if any(work.can_be_marked_done for work in left):
-        way += "; --refunded-elsewhere ends those whose customers were refunded by other means"
-    return f"{len(left)} left open, because orders wait: {about}{way}."
+    ways = [way for way in owners.ways() if any(work.can_end_by(way.verb) for work in left)]
+    offered = "".join(f"; --{way.option} {way.ends}" for way in ways)
+    return f"{len(left)} left open, because unfinished work waits: {about}{offered}."

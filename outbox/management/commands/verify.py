@@ -31,8 +31,8 @@ STYLES = {Verdict.OK: "green", Verdict.NOT_COMPARABLE: "dim"}
 
 class Command(RichCommand):
     help = (
-        "Checks that all invariants hold: orders, history, payments, messages, notifications, dead letters, "
-        "stock. Exits with 1 if one does not hold."
+        "Checks that all invariants hold: those of messages, deliveries and dead letters, and those that the "
+        "project's apps have registered. Exits with 1 if one does not hold."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -9,7 +9,7 @@ import pytest
 from celery import current_app
 from django.db import connection
 
-from orderflow.celery import check_connections
+from outbox.worker import sessions
 from tests.processes import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -32,7 +32,7 @@ def test_a_kept_session_is_used_without_a_query_to_check_it(task):
     asked = []
     connection.is_usable = lambda: asked.append(True) or is_usable()
     try:
-        check_connections(task=task)
+        sessions.check(task=task)
         assert (use(), asked) == (before, [])
     finally:
         del connection.is_usable
@@ -43,7 +43,7 @@ def test_a_session_that_the_server_ended_is_replaced(task):
     with contextlib.closing(connection.copy()) as elsewhere, elsewhere.cursor() as operator:
         operator.execute("SELECT pg_terminate_backend(%s)", [before])
         eventually(lambda: not is_there(operator, before), "the end of the session")
-    check_connections(task=task)
+    sessions.check(task=task)
 
     assert use() != before
 
@@ -59,7 +59,7 @@ def test_a_session_with_other_pending_data_is_kept(task):
         cursor.execute("LISTEN something")
     with psycopg.connect(**parameters(), autocommit=True) as elsewhere:
         elsewhere.execute("NOTIFY something")
-    check_connections(task=task)
+    sessions.check(task=task)
 
     assert use() == before
 
