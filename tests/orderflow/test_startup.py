@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -55,7 +58,15 @@ def start(role, **settings):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+
+
+def end(process):
+    """Kill a process that did not end by itself, with its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def output_until(process, *texts):
@@ -71,7 +82,10 @@ def output_until(process, *texts):
 @pytest.mark.parametrize("role", but_first(ROLES))
 def test_a_process_refuses_to_start_with_settings_that_would_cause_trouble_later(role):
     process = start(role, **BAD)
-    said, _ = process.communicate(timeout=60)
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        end(process)
 
     assert process.returncode != 0, said
     for name in ("OUTBOX_RETENTION_DAYS", "PROVIDER_TIMEOUT_SECONDS", "WAREHOUSE", "FCM_CREDENTIALS_FILE"):
@@ -97,5 +111,4 @@ def test_neither_a_warning_nor_a_database_outage_prevents_a_start(role):
         assert STARTED[role] in said
         assert process.poll() is None
     finally:
-        process.kill()
-        process.communicate()
+        end(process)
