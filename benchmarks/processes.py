@@ -26,7 +26,7 @@ class NotReady(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One process to start. `ready` is what its log says when it takes work; empty: it is ready at once."""
+    """A process to start. `ready` is the text in its log that shows it takes work; empty if that is at once."""
 
     name: str
     command: Sequence[str]

@@ -73,7 +73,7 @@ class RefundFailed(Permanent):
 
 
 class RefundDiffers(Permanent):
-    """The provider has given another amount back than was asked for: somebody has to give back the rest."""
+    """The provider has refunded another amount than requested: a person must refund the rest."""
 
 
 def may_have_acted(failure: BaseException) -> bool:

@@ -223,7 +223,7 @@ def _refund(refund: Refund) -> Entry:
         return Entry(
             at=refund.resolved_at or refund.requested_at,
             kind="payment",
-            what=f"refunded by other means {amount}, says {refund.given_back_by}",
+            what=f"refunded by other means {amount}, according to {refund.given_back_by}",
             detail=refund.given_back_how,
         )
     return Entry(

@@ -20,14 +20,14 @@ def connect() -> None:
     parts.mask_with(mask)
 
 
-def mask(value: Any, said: Any) -> Any:
+def mask(value: Any, payload: Any) -> Any:
     """
     Return a text or JSON without contact data and secrets; ids, names of tasks and numbers stay.
 
-    `said` is the payload of the message that it belongs to, which contains the customer's contact; None if
+    `payload` is that of the message that the value belongs to, which contains the customer's contact; None if
     there is no message.
     """
-    contact = Contact.of([said] if isinstance(said, dict) else [])
+    contact = Contact.of([payload] if isinstance(payload, dict) else [])
     if isinstance(value, str):
         return redaction.redacted_text(contact.without(value, by=HIDDEN))
     return redaction.redacted(contact.without_in(value, by=HIDDEN))

@@ -63,7 +63,7 @@ class NewOrder(Given):
     payment_method: fields.PaymentMethod
     customer: GivenCustomer = Field(default_factory=GivenCustomer)
     country: fields.Country
-    client_reference: fields.Text100 = Field(default="", description="The client's own number of the order.")
+    client_reference: fields.Text100 = Field(default="", description="The client's reference for the order.")
 
 
 class OrderFilters(BaseModel):
@@ -76,7 +76,7 @@ class OrderFilters(BaseModel):
     placed_before: fields.Time | None = None
     limit: int = Field(default=20, ge=1, le=LONGEST_PAGE)
     cursor: str | None = Field(
-        default=None, min_length=1, max_length=200, description="`next_cursor` of a page."
+        default=None, min_length=1, max_length=200, description="The `next_cursor` of the previous page."
     )
 
 
@@ -121,8 +121,8 @@ class Refunded(BaseModel):
 NeedsAttention = Annotated[
     bool,
     Field(
-        description="Whether the order needs a person: a step was given up, its message cannot be read, or "
-        "its payment is only reserved, and nothing continues by itself."
+        description="Whether a person must act before the order continues: a step was given up, its message "
+        "cannot be read, or its payment is only reserved."
     ),
 ]
 
@@ -135,12 +135,12 @@ class Paid(BaseModel):
     currency: str
     decline_code: str
     requested_at: dt.datetime
-    resolved_at: dt.datetime | None = Field(description="null while the outcome is open.")
-    refund: Refunded | None = Field(description="null: nothing was given back.")
+    resolved_at: dt.datetime | None = Field(description="null until the outcome is known.")
+    refund: Refunded | None = Field(description="null if nothing was refunded.")
 
 
 class Shipped(BaseModel):
-    """What the warehouse does with the order."""
+    """The shipment of the order."""
 
     status: str
     carrier: str
@@ -150,26 +150,28 @@ class Shipped(BaseModel):
 class Moved(BaseModel):
     """One move of the order."""
 
-    from_status: Status | None = Field(alias="from", description="null when the order was placed.")
+    from_status: Status | None = Field(
+        alias="from", description="null for the first entry: the order was placed."
+    )
     to_status: Status = Field(alias="to")
     at: dt.datetime
     note: str
 
 
 class OrderDetail(OrderSummary):
-    """All that the API tells of an order."""
+    """An order with its payments, its shipment and its history."""
 
     reason: str = Field(description="Why it was rejected or cancelled.")
-    cancel_requested_at: dt.datetime | None = Field(description="null: nobody asked to cancel.")
+    cancel_requested_at: dt.datetime | None = Field(description="null unless cancellation was requested.")
     finished_at: dt.datetime | None = Field(description="null until the order is final.")
     payments: list[Paid]
-    shipment: Shipped | None = Field(description="null until the warehouse was asked.")
+    shipment: Shipped | None = Field(description="null until shipment was requested from the warehouse.")
     timeline: list[Moved]
     needs_attention: NeedsAttention
 
 
 class ListedOrder(OrderSummary):
-    """An order as a list shows it."""
+    """An order in a list."""
 
     needs_attention: NeedsAttention
 
@@ -182,7 +184,7 @@ class OrderPage(BaseModel):
 
 
 class Cancellation(BaseModel):
-    """That cancellation was asked for; the order's status tells what becomes of it."""
+    """An accepted request for cancellation. The order's status shows its outcome."""
 
     id: uuid.UUID
     number: str
@@ -192,7 +194,7 @@ class Cancellation(BaseModel):
 
 
 class ProblemError(BaseModel):
-    """One thing that is wrong."""
+    """One error in the request."""
 
     pointer: str = Field(description="A JSON pointer into the body, or the name of a parameter.")
     code: str

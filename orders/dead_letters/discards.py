@@ -32,7 +32,7 @@ BEFORE: dict[str, frozenset[moves.Status]] = {
 
 STRANDED = "orders.tasks.refund_stranded"
 
-GIVEN_BACK = frozenset({moves.Status.CANCELLING, moves.Status.CANCELLED, moves.Status.REJECTED})
+REFUND_DUE = frozenset({moves.Status.CANCELLING, moves.Status.CANCELLED, moves.Status.REJECTED})
 """The statuses in which a charge must be refunded."""
 
 
@@ -61,52 +61,52 @@ class Orders(owners.Owner):
 
     ways = (CANCEL, MARK_DONE)
 
-    def unfinished(self, letters: Sequence[DeadLetter], *, lock: bool) -> dict[int, owners.Unfinished]:
-        orders, owed = _orders(letters, lock=lock), _owed(letters)
+    def unfinished(self, dead_letters: Sequence[DeadLetter], *, lock: bool) -> dict[int, owners.Unfinished]:
+        orders, owed = _orders(dead_letters, lock=lock), _owed(dead_letters)
         return {
-            letter.pk: owners.Unfinished(
+            dead_letter.pk: owners.Unfinished(
                 about=_about(order),
                 can_be_cancelled=order.status in moves.CANCELLABLE and not order.cancel_requested_at,
                 permission=PERMISSION,
-                can_be_marked_done=letter.key in owed and order.status in GIVEN_BACK and not order.is_held,
+                can_be_marked_done=dead_letter.key in owed and order.status in REFUND_DUE and not order.is_held,
             )
-            for letter in letters
-            if (order := orders.get(letter.key))
-            and (_moves_on(letter, order) or _gives_back(letter, order, owed))
+            for dead_letter in dead_letters
+            if (order := orders.get(dead_letter.key))
+            and (_waits_for_step(dead_letter, order) or _waits_for_refund(dead_letter, order, owed))
         }
 
-    def cancel(self, letters: Sequence[DeadLetter], *, by: str) -> None:
-        for order in _orders(letters, lock=True).values():
+    def cancel(self, dead_letters: Sequence[DeadLetter], *, by: str) -> None:
+        for order in _orders(dead_letters, lock=True).values():
             if not order.cancel_requested_at:
                 services.ask_to_cancel(order, requested_by=by)
 
-    def mark_done(self, letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
-        for order in _orders(letters, lock=True).values():
+    def mark_done(self, dead_letters: Sequence[DeadLetter], *, by: str, how: str) -> None:
+        for order in _orders(dead_letters, lock=True).values():
             given_back.settle(order, by=by, how=how)
 
-    def done(self, letters: Sequence[DeadLetter]) -> dict[int, bool]:
-        ours = [letter for letter in letters if letter.consumer in BEFORE or letter.consumer == STRANDED]
+    def done(self, dead_letters: Sequence[DeadLetter]) -> dict[int, bool]:
+        ours = [found for found in dead_letters if found.consumer in BEFORE or found.consumer == STRANDED]
         orders, owed = _orders(ours), _owed(ours)
         return {
-            letter.pk: letter.key not in owed
-            if letter.consumer == STRANDED
-            else order.status not in BEFORE[letter.consumer]
-            for letter in ours
-            if (order := orders.get(letter.key))
+            dead_letter.pk: dead_letter.key not in owed
+            if dead_letter.consumer == STRANDED
+            else order.status not in BEFORE[dead_letter.consumer]
+            for dead_letter in ours
+            if (order := orders.get(dead_letter.key))
         }
 
 
-def _moves_on(letter: DeadLetter, order: Order) -> bool:
+def _waits_for_step(dead_letter: DeadLetter, order: Order) -> bool:
     """Whether the order waits for the message of this dead letter."""
-    is_ours = not letter.workflow or letter.workflow.startswith(WORKFLOWS)
-    return is_ours and not order.is_final and letter.message_id == order.message_id
+    is_ours = not dead_letter.workflow or dead_letter.workflow.startswith(WORKFLOWS)
+    return is_ours and not order.is_final and dead_letter.message_id == order.message_id
 
 
-def _gives_back(letter: DeadLetter, order: Order, owed: set[str]) -> bool:
+def _waits_for_refund(dead_letter: DeadLetter, order: Order, owed: set[str]) -> bool:
     """
     Whether the dead letter is about a charge that succeeded after the order ended, and is not refunded yet.
     """
-    return letter.consumer == STRANDED and order.is_final and letter.key in owed
+    return dead_letter.consumer == STRANDED and order.is_final and dead_letter.key in owed
 
 
 def _about(order: Order) -> str:
@@ -117,24 +117,25 @@ def _about(order: Order) -> str:
     return f"{order.number} is {order.get_status_display()}"
 
 
-def _orders(letters: Sequence[DeadLetter], *, lock: bool = False) -> dict[str, Any]:
+def _orders(dead_letters: Sequence[DeadLetter], *, lock: bool = False) -> dict[str, Any]:
     """The orders of the dead letters, by key; they are locked in a fixed order."""
     held = ExpressionWrapper(Q(lease_until__isnull=False, lease_until__gt=Now()), output_field=BooleanField())
-    found = Order.objects.filter(pk__in=_ids(letters)).annotate(is_held=held).order_by("pk")
+    found = Order.objects.filter(pk__in=_ids(dead_letters)).annotate(is_held=held).order_by("pk")
     if lock:
         found = found.select_for_update(no_key=True)
     return {str(order.pk): order for order in found}
 
 
-def _owed(letters: Sequence[DeadLetter]) -> set[str]:
+def _owed(dead_letters: Sequence[DeadLetter]) -> set[str]:
     """The orders that ended without shipping and whose charge is not refunded yet."""
     refunded = Q(refund__status=Refund.Status.SUCCEEDED)
-    charged = Payment.objects.filter(order__in=_ids(letters), status=Payment.Status.SUCCEEDED).exclude(refunded)
+    ids = _ids(dead_letters)
+    charged = Payment.objects.filter(order__in=ids, status=Payment.Status.SUCCEEDED).exclude(refunded)
     return {str(pk) for pk in charged.values_list("order_id", flat=True)}
 
 
-def _ids(letters: Sequence[DeadLetter]) -> set[uuid.UUID]:
-    return set(_uuids(letter.key for letter in letters))
+def _ids(dead_letters: Sequence[DeadLetter]) -> set[uuid.UUID]:
+    return set(_uuids(dead_letter.key for dead_letter in dead_letters))
 
 
 def _uuids(keys: Iterable[str]) -> Iterable[uuid.UUID]:

@@ -33,7 +33,7 @@ INVARIANTS = [
                        row_number() OVER (PARTITION BY o.id ORDER BY move.id DESC) AS from_last
                 FROM orders_order AS o LEFT JOIN orders_ordertransition AS move ON move.order_id = o.id
                 WHERE {RECENT}
-            ) AS told
+            ) AS moves
             GROUP BY number
             HAVING bool_or(broken) OR bool_or(from_last = 1 AND to_status IS DISTINCT FROM status)
         """,  # noqa: S608 - names of our own

@@ -17,7 +17,7 @@ EVENTS = [event.name for event in _KINDS]
 ONCE_ONLY = [name for name in EVENTS if name not in (contracts.OrderPlaced.name, contracts.ChargeStranded.name)]
 """OrderPlaced has an invariant of its own; two workers may both find a charge stranded."""
 
-TOLD_AT_THE_END = [
+FINAL_EVENTS = [
     (str(Status.FULFILLED), contracts.OrderFulfilled.name),
     (str(Status.REJECTED), contracts.OrderRejected.name),
     (str(Status.CANCELLED), contracts.OrderCancelled.name),
@@ -150,16 +150,16 @@ INVARIANTS = [
         sentence="Every ended order published its result: OrderFulfilled, OrderRejected or OrderCancelled.",
         sql="""
             SELECT o.number FROM orders_order AS o
-            JOIN unnest(%(statuses)s::text[], %(events)s::text[]) AS told (status, event)
-              ON told.status = o.status
+            JOIN unnest(%(statuses)s::text[], %(events)s::text[]) AS expected (status, event)
+              ON expected.status = o.status
             WHERE o.finished_at > %(retained)s AND o.finished_at >= %(since)s
               AND NOT EXISTS (
-                  SELECT FROM outbox_outboxmessage WHERE key = o.id::text AND event_name = told.event
+                  SELECT FROM outbox_outboxmessage WHERE key = o.id::text AND event_name = expected.event
               )
         """,
         values=lambda: {
-            "statuses": [status for status, _ in TOLD_AT_THE_END],
-            "events": [event for _, event in TOLD_AT_THE_END],
+            "statuses": [status for status, _ in FINAL_EVENTS],
+            "events": [event for _, event in FINAL_EVENTS],
         },
         command=TRACE,
     ),

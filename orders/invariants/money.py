@@ -24,10 +24,10 @@ def _uncompensated(status: Status) -> str:
           AND (o.finished_at >= %(since)s OR payment.resolved_at >= %(since)s)
           AND NOT EXISTS (
               SELECT FROM outbox_outboxmessage AS message
-              LEFT JOIN outbox_deadletter AS letter
-                ON letter.message_id = message.id AND letter.resolution = 'open'
+              LEFT JOIN outbox_deadletter AS dead_letter
+                ON dead_letter.message_id = message.id AND dead_letter.resolution = 'open'
               WHERE message.key = o.id::text AND message.event_name = '{contracts.ChargeStranded.name}'
-                AND (message.status = 'pending' OR letter.id IS NOT NULL
+                AND (message.status = 'pending' OR dead_letter.id IS NOT NULL
                      OR EXISTS (SELECT FROM outbox_delivery WHERE message_id = message.id)
                      OR message.not_before > now() - %(patience)s)
           )

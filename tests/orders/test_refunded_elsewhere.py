@@ -40,7 +40,7 @@ def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refun
         "on call",
         "bank transfer 4711",
     )
-    assert "refunded by other means £5.00, says on call" in {
+    assert "refunded by other means £5.00, according to on call" in {
         entry.what for entry in order_story.story(now(order))
     }
     assert "cancelled" in told()
