@@ -1,4 +1,4 @@
-"""What every test may use: the outside world as real servers, and a drain of all that is published."""
+"""Fixtures for all tests: the providers as real servers, and a drain that processes what is published."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from outbox import testing
 from tests import flushing, static_files
 from tests.slow import but_first
 
-# How long an example takes says more about the machine than about the code.
+# The time that an example takes depends more on the machine than on the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
 TAKES = {"slow": "seconds to a minute", "nightly": "minutes, alone or with its like"}
-"""How long a test with such a mark takes. What ends within a second on an idle machine needs no mark."""
+"""How long a test with such a mark takes. A test of less than a second on an idle machine needs no mark."""
 
 MUST_END_WITHIN = 400
-"""Seconds for a test with such a mark that names no timeout of its own, on a machine that many share."""
+"""The timeout in seconds of a test with such a mark and no timeout of its own, on a shared machine."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +53,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def service_account(token_uri: str) -> dict[str, str]:
-    """A service account of the push provider, with a small key: many tests read it, a usual one in 50 ms."""
+    """
+    A service account of the push provider. Its key is small, because many tests read it and a usual key takes
+    50 ms.
+    """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -73,14 +76,14 @@ def service_account(token_uri: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_between_tests() -> Iterator[None]:
-    """Make quick what every test does: empty the database, and start the application."""
+    """Speed up what every test does: emptying the database and starting the application."""
     with flushing.quick(), static_files.found_once():
         yield
 
 
 @pytest.fixture(scope="session")
 def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The sandbox servers, started once."""
+    """The sandbox servers, started once per session."""
     world = World(tmp_path_factory.mktemp("sandbox"))
     try:
         yield world
@@ -90,7 +93,7 @@ def running_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The sandbox, empty and without faults, as the providers that settings name; breakers closed."""
+    """The sandbox, empty and without faults, as the configured providers; the breakers are closed."""
     running_world.clear()
     credentials = tmp_path_factory.getbasetemp() / "fcm.json"
     if not credentials.exists():
@@ -118,7 +121,7 @@ def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFacto
 
 
 def close_breakers() -> None:
-    """Forget what the breakers saw and which credentials were refused, here and in what all processes share."""
+    """Reset the breakers and the refused credentials, in this process and in the shared state."""
     breakers._made.clear()
     credentials._seen.clear()
     if project_settings.REDIS_URL:
@@ -129,13 +132,13 @@ def close_breakers() -> None:
 
 @pytest.fixture(params=but_first([60, 0]), ids=["inline", "by the broker"])
 def either_way(request: pytest.FixtureRequest, settings) -> None:
-    """Let chains go on in the process that has finished a link, and then by way of the broker; see `inline`."""
+    """Continue chains in the process that finished a step, and then through the broker; see `inline`."""
     settings.OUTBOX_CHAIN_INLINE_SECONDS = request.param
 
 
 @pytest.fixture
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no connection to a broker come about. Celery's configuration is shared by all tests: left alone."""
+    """Refuse all connections to a broker. Celery's configuration is shared by all tests and is not changed."""
 
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionRefusedError("connection refused")
@@ -145,7 +148,7 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def purge() -> Iterator[Callable[[], None]]:
-    """Empty all queues, with dozens of commands, unless the broker's keys are those that were left there."""
+    """Empty all queues, which takes dozens of commands, unless the broker's keys have not changed."""
     left: set[bytes] = set()
     with contextlib.closing(redis.Redis.from_url(project_settings.BROKER_URL)) as broker:
 
@@ -160,7 +163,7 @@ def purge() -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def drain(transactional_db, purge):
-    """Work off all that is published, with the real broker; see `outbox.testing.drain`."""
+    """Process everything that is published, with the real broker; see `outbox.testing.drain`."""
     purge()
     yield testing.drain
     purge()

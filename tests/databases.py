@@ -1,4 +1,4 @@
-"""Databases beside the test's own, on the server of the tests."""
+"""Additional databases on the test server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.processes import eventually
 
 def drop(server: psycopg.Connection, name: str) -> None:
     """
-    Drop a database, if it is there, and end its sessions.
+    Drop a database, if it exists, and end its sessions.
 
-    An account that is no superuser may not end an autovacuum in it, and is refused until that is done.
+    A user who is not a superuser cannot end an autovacuum in it, and is refused until it has finished.
     """
 
     def is_dropped():

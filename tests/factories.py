@@ -14,7 +14,7 @@ _keys = itertools.count(1)
 
 
 class ProductFactory(factory.django.DjangoModelFactory):
-    """A product with enough stock for any test; `stock=` says how much."""
+    """Create a product with enough stock for any test, or with `stock`."""
 
     class Meta:
         model = Product
@@ -30,7 +30,7 @@ class ProductFactory(factory.django.DjangoModelFactory):
 
 
 def place(product: Product | None = None, *, quantity: int = 2, **changed: Any) -> Order:
-    """Place an order as a customer would; keyword arguments replace those of `services.place_order`."""
+    """Place an order as a customer does. Keyword arguments override those of `services.place_order`."""
     if "items" not in changed:
         product = product or ProductFactory()
         changed["items"] = [services.Item(sku=product.sku, quantity=quantity)]

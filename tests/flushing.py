@@ -12,11 +12,11 @@ from django.db import OperationalError
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 KEPT = ("django_content_type", "auth_permission", "auth_group", "auth_group_permissions")
-"""Tables that Django would fill again after every flush, which takes long; no test changes them."""
+"""Tables that Django would refill after every flush, which is slow. No test changes them."""
 
 
 LARGE = 2**20
-"""A table of more bytes is truncated: deleting its rows would take longer, and leave dead ones behind."""
+"""A table of more bytes is truncated, because deleting its rows would be slower and leave dead rows."""
 
 
 def statements(
@@ -31,7 +31,7 @@ def statements(
     Empty all tables with at most two statements.
 
     TRUNCATE takes milliseconds per table, even for an empty one; DELETE of a few rows takes a fraction of one.
-    Foreign keys are checked at the end of the transaction, when all rows are gone, so any order will do.
+    Foreign keys are checked at the end of the transaction, when all rows are deleted, so the order is free.
     """
     names = [name for name in tables if name not in KEPT]
     if reset_sequences:
@@ -55,7 +55,7 @@ MOST_DEADLOCKS = 5
 
 
 def execute(operations: DatabaseOperations, sql_list: list[str]) -> None:
-    """Flush once more when PostgreSQL broke a deadlock with a process that works on the same tables."""
+    """Flush again if PostgreSQL ended a deadlock with a process that uses the same tables."""
     for deadlocks in range(1, MOST_DEADLOCKS + 1):
         try:
             execute_as_django_does(operations, sql_list)
@@ -68,7 +68,7 @@ def execute(operations: DatabaseOperations, sql_list: list[str]) -> None:
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Flush in this way inside the block."""
+    """Use this flush inside the block."""
     with (
         mock.patch.object(DatabaseOperations, "sql_flush", statements),
         mock.patch.object(DatabaseOperations, "execute_sql_flush", execute),

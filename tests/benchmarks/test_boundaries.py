@@ -1,4 +1,4 @@
-"""The benchmark stands outside: the project does not know it, and only one module reads the environment."""
+"""The benchmark is separate: the project does not import it, and one of its modules reads the environment."""
 
 from __future__ import annotations
 

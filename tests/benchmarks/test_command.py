@@ -1,4 +1,4 @@
-"""`run.py bench`: what is wrong with the command line is told before any server starts."""
+"""`run.py bench`: mistakes in the command line are reported before any server starts."""
 
 from __future__ import annotations
 

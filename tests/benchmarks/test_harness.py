@@ -1,4 +1,4 @@
-"""Rounds and ratios: contestants take turns, and each is compared with its baseline round by round."""
+"""Rounds and ratios: contestants take turns, and each is compared with its baseline in every round."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_contestants_take_turns():
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_round():
-    # The machine gets twice as fast in the second round and the ratio stays what it is.
+    # The machine is twice as fast in the second round, and the ratio stays the same.
     baseline, other = alternate(
         [contestant("naive", [10, 20, 10]), contestant("ours", [40, 80, 50], baseline="naive")], rounds=3
     )

@@ -1,4 +1,4 @@
-"""Processor time and memory come from the kernel, of whole process trees."""
+"""Processor time and memory are read from the kernel, for whole process trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table says what was compared; the JSON says on what."""
+"""The table shows what was compared. The JSON also describes the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline is honest: it leaves the same rows behind, and asks the providers for the same."""
+"""The baseline does the same work: it leaves the same rows and makes the same calls to providers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def work_off(writer, app):
     for number in range(ORDERS):
         place(number)
     counting.work_off(counter, app=app)
-    # In the benchmark OrderFlow sends this one mail only (benchmarks.apps), as the baseline does.
+    # In the benchmark OrderFlow sends only this e-mail (benchmarks.apps), as the baseline does.
     Notification.objects.exclude(template="fulfilled").delete()
     return counter.per(ORDERS)
 
 
 def outcome():
-    """What the orders came to, without ids and times."""
+    """Return the results of the orders, without ids and times."""
     return [
         (
             order.status,

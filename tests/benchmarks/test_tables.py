@@ -1,4 +1,4 @@
-"""Messages in bulk are like real ones: the relay delivers them, retention sees their age."""
+"""Messages made in bulk are like real ones: the relay delivers them, and retention knows their age."""
 
 from __future__ import annotations
 

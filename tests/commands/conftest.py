@@ -1,4 +1,4 @@
-"""Commands are run in this process, with their output caught."""
+"""Commands run in this process, with their output captured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 @pytest.fixture
 def run(transactional_db):
-    """Run a command; the answer has `code`, `out` and `error`."""
+    """Run a command; the result has `code`, `out` and `error`."""
 
     def run(*arguments: str, **options):
         out = io.StringIO()

@@ -1,4 +1,4 @@
-"""The capacity model: checked against runs of the benchmark, and told by a command."""
+"""The capacity model, compared with runs of the benchmark, and the command that prints it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orderflow.ops.capacity import MEASURED, Load
 from tests.processes import ROOT
 
 POINTS = json.loads((ROOT / "tests" / "commands" / "capacity_points.json").read_text())
-"""Real runs, shortened to what the model speaks of. The load is that of the whole machine, which was shared."""
+"""Real runs, reduced to what the model uses. The load is that of the whole machine, which was shared."""
 
 MONTH = dt.timedelta(days=30)
 
@@ -24,7 +24,7 @@ def pipeline(point):
 
 
 def most_of(point, costs):
-    """What the model says the run could have done: its orders were written directly, not by way of the web."""
+    """Return the run's possible rate by the model. Its orders were written directly, not through the API."""
     costs = dataclasses.replace(costs, web=pipeline(point)["cpu"]["client"])
     return capacity.most(cores=point["machine"]["processors"], costs=costs)
 
@@ -35,7 +35,7 @@ def test_no_run_was_faster_than_the_model_allows(point):
 
 
 def test_where_little_else_ran_the_model_is_right_by_a_factor_of_one_and_a_half():
-    # A run takes less than a minute: the load of five minutes tells of what else there was.
+    # A run takes less than a minute, so the load of five minutes shows what else was running.
     quiet = [
         point for point in POINTS if point["machine"]["load_average"][1] <= 2 * point["machine"]["processors"]
     ]

@@ -1,4 +1,4 @@
-"""The demo with real workers: every order ends, and only what was provoked lies in dead letters."""
+"""The demo with real workers: every order ends, and only the provoked failures become dead letters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def working(transactional_db, world, tmp_path):
 
 @contextlib.contextmanager
 def verified_all_the_while():
-    """Compare promises, books and providers again and again; nothing may ever be found amiss."""
+    """Verify promises, books and providers repeatedly; no run may find a violation."""
     stop, runs, amiss = threading.Event(), [], []
 
     def verify():
@@ -95,7 +95,7 @@ def test_faults_that_were_cleared_meanwhile_are_no_problem(world):
 
 
 class Clock(io.StringIO):
-    """A clock that goes on while somebody sleeps, and an output that knows when each line was written."""
+    """A clock that advances with every sleep, and an output that records when each line was written."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""`erase_customer` leaves no contact data anywhere in the database, and the books stay provable."""
+"""`erase_customer` leaves no contact data in the database, and the books can still be verified."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPELLINGS = [
 
 @pytest.fixture
 def done(world, drain):
-    """An order of ours that ended well, with all its notifications, and one of somebody else."""
+    """A fulfilled order with all its notifications, and an order of another customer."""
     product = ProductFactory()
     order = place(product, contact=services.Contact(**CONTACT))
     other = place(product, contact=services.Contact(name="Ada", email="ada@example.com"))
@@ -45,7 +45,7 @@ def done(world, drain):
 
 
 def leave_traces(order):
-    """Put the contact where errors, people and clients put it."""
+    """Store the contact where errors, people and clients may store it."""
     text = f"refused: {', '.join(SPELLINGS)}"
     Attempt.objects.create(
         consumer="notifications.tasks.send_email", message_id=order.message_id, outcome="buried",
@@ -74,7 +74,7 @@ def leave_traces(order):
 
 
 def places_naming(*texts):
-    """Every table and column of the whole database in which one of the texts stands, in any case of letters."""
+    """Return every table and column of the database that contains one of the texts, ignoring case."""
     found = set()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -96,7 +96,7 @@ def places_naming(*texts):
 def test_nothing_in_the_database_names_the_customer_and_the_books_stay_provable(done, run, which):
     order, other = done
     leave_traces(order)
-    # A look at the whole database finds them now, in more tables than anybody would list.
+    # Before the erasure the database has them in many tables.
     assert len({table for table, _ in places_naming(*SPELLINGS)}) >= 8
     selected = ("--email", "GRACE.H@example.com") if which == "by e-mail" else ("--order", order.number)
     before = {

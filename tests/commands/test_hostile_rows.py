@@ -1,4 +1,4 @@
-"""Importing rows that no retailer means: each is rejected, none stops the import."""
+"""Importing malformed rows: each is rejected, and none stops the import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing in chunks: each is all or nothing, an interrupted import goes on, two at once are one."""
+"""Importing in chunks: each is atomic, an interrupted import continues, and two at once act as one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_dry_run_notices_what_was_imported_before(run, file_of):
 
 
 def test_the_stored_fingerprint_of_an_invoice_never_changes(file_of):
-    """Otherwise every invoice imported by an earlier release would count as changed."""
+    """Otherwise every invoice that an earlier release imported would count as changed."""
     taken(file_of((536365, "85123A", 6)))
 
     assert IdempotencyRecord.objects.get().fingerprint == (
@@ -116,7 +116,7 @@ def test_a_product_is_created_as_it_is_first_sold_and_only_receives_afterwards(f
 
 @pytest.mark.parametrize("chunks", [(3, 3), (1, 5)])
 def test_two_imports_whose_chunks_overlap_both_end_well(file_of, chunks):
-    """Opposite orders of the same invoices and products, so that neither waits for the other by chance."""
+    """The imports have the same invoices and products in opposite order, so that unordered locks deadlock."""
     lines = [(invoice, f"8512{invoice % 5}A", 2) for invoice in range(30)]
     files, start = [file_of(*lines), file_of(*reversed(lines))], threading.Barrier(2)
 
@@ -169,7 +169,7 @@ def wait_until_somebody_waits_for_a_lock():
             )
             if cursor.fetchone()[0]:
                 return
-            cursor.execute("SELECT pg_stat_clear_snapshot()")  # it shows the same for a whole transaction
+            cursor.execute("SELECT pg_stat_clear_snapshot()")  # it is cached for the whole transaction
     pytest.fail("nobody waits")
 
 

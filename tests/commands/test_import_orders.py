@@ -1,4 +1,4 @@
-"""Importing: an invoice is an order, twice is once, and no line is unaccounted for."""
+"""Importing: an invoice becomes one order, even if it is imported twice, and every line is accounted for."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_all_of_the_retailers_orders_are_worked_off_to_the_penny(run, drain, wor
 
 
 def assert_ledgers_agree(world, told):
-    """The providers' ledgers, the database and the import's report name the same sums."""
+    """The providers' ledgers, the database and the import's report have the same sums."""
     charged = world.payments.ledger(kind="payment_intent")
     assert sum(intent["amount"] for intent in charged) == told["total_minor"]
     assert {intent["metadata"]["order_id"]: intent["amount"] for intent in charged} == {

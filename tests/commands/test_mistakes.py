@@ -1,4 +1,4 @@
-"""Mistakes at the keyboard and servers that are away end in a sentence, never in a traceback."""
+"""Mistyped commands and unreachable servers end in a message, never in a traceback."""
 
 from __future__ import annotations
 

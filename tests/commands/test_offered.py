@@ -1,4 +1,4 @@
-"""Commands that pages and texts offer can be pasted as they stand, and are shown to those who may run them."""
+"""Commands in pages and texts can be pasted as they are, and are shown to users who may run them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bury(order: Order, **known) -> DeadLetter:
 
 
 def pasted(line: str) -> list[str]:
-    """The words of a command as a shell takes them, without what begins it."""
+    """Return the words of a command as a shell splits them, without the program."""
     return shlex.split(line.removeprefix(command_line("x").removesuffix("x")))
 
 
@@ -139,7 +139,7 @@ def test_help_on_a_command_needs_no_stack_and_shows_what_was_typed():
         timeout=60,
         check=True,
     )
-    assert "usage: python3 run.py verify " in answer.stdout  # after the news of a set-up, where there is one
+    assert "usage: python3 run.py verify " in answer.stdout  # after the output of a set-up, if there was one
 
 
 @pytest.mark.parametrize(

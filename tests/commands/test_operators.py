@@ -1,4 +1,4 @@
-"""What operators type: exit codes, output, and what a dry run leaves alone."""
+"""Operators' commands: exit codes, output, and dry runs that change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.factories import ProductFactory, place
 
 @pytest.fixture
 def buried(drain, world):
-    """An order whose charge was given up on."""
+    """An order whose charge was given up."""
     order = place(payment_method="pm_no_such_card", contact=services.Contact())
     drain()
     return order

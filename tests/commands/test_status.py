@@ -1,4 +1,4 @@
-"""`outbox_status` and `/healthz` in a fresh process, after the thing they speak of was broken."""
+"""`outbox_status` and `/healthz` in a new process, after the part that they report on was broken."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHARED = pytest.mark.skipif(
 
 
 def in_a_fresh_process():
-    """What the command says when it is typed."""
+    """Return the output of the command."""
     answer = subprocess.run(
         [sys.executable, "manage.py", "outbox_status", "--format", "json"],
         cwd=ROOT,
@@ -65,7 +65,7 @@ def test_an_open_breaker_is_reported_by_a_process_that_made_no_call(drain, world
     eventually(lambda: breakers.shared_breaker("payments").circuit().state == "open", "the shared state")
 
     told = in_a_fresh_process()["breakers"]
-    assert told["payments"]["state"] in ("open", "half-open")  # which, depends on how long the process took
+    assert told["payments"]["state"] in ("open", "half-open")  # depending on how long the process took
     assert told["payments"]["waiting"] == 4
     assert 0 < told["payments"]["open_seconds"] < 300
     assert 0 <= told["payments"]["next_probe_seconds"] <= breakers.CONFIG.wait_duration_in_open

@@ -1,4 +1,4 @@
-"""The compose files as Compose reads them together, as far as these files use it."""
+"""Reads compose files together, as Compose does, as far as these files need it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FILES = (BASE, *OTHERS)
 
 @functools.cache
 def read(name: str) -> dict[str, Any]:
-    """One file, its anchors resolved."""
+    """Return one file, with its anchors resolved."""
     found: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
     return found
 
 
 def together(*names: str) -> dict[str, Any]:
-    """What Compose makes of several files: maps are merged, and lists appended."""
+    """Combine several files as Compose does: maps are merged, and lists are appended."""
     merged: dict[str, Any] = {}
     for name in names:
         merged = _merge(merged, read(name))

@@ -1,7 +1,7 @@
 """
-Podman in the place of Compose: builds the images of the compose files and starts their services in order.
+Podman in place of Compose: builds the images of the compose files and starts their services in order.
 
-What it reads of a service is what these files use. Ports are not published: other tests may have them.
+It supports the options that these files use. Ports are not published, because other tests may use them.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tests.processes import ROOT, eventually
 SERVERS = Path(__file__).parent / "servers"
 IMAGES = {"orderflow:local": "runtime", "orderflow-sandbox:local": "sandbox"}
 STARTS_WITHIN = 180
-"""Seconds for a service until its probe is content; eight Python processes start at once on two cores."""
+"""Seconds until a service's probe must succeed. Eight Python processes start at once on two cores."""
 
 
 def podman(*words: object, within: float = 120, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run one command of Podman; its failure is the caller's to judge."""
+    """Run one Podman command, without a check of its exit code."""
     return subprocess.run(
         ["podman", *map(str, words)], capture_output=True, text=True, timeout=within, check=False, **options
     )
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line of what a command complained of."""
+    """Return the last line of a command's error output."""
     return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def must(*words: object, within: float = 120) -> str:
     """
-    Run one command of Podman; return what it printed.
+    Run one Podman command and return its output.
 
     Raises:
-        AssertionError: with what it said, if it failed.
+        AssertionError: with its output, if it failed.
     """
     done = podman(*words, within=within)
     assert done.returncode == 0, f"podman {words[0]}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
@@ -53,12 +53,12 @@ def must(*words: object, within: float = 120) -> str:
 
 
 def full_name(image: str) -> str:
-    """The name of a public image with its registry, which Podman would ask for."""
+    """Return the name of a public image with its registry, which Podman needs."""
     return f"docker.io/{image}" if "/" in image else f"docker.io/library/{image}"
 
 
 def is_here(image: str) -> bool:
-    """Whether an image lies here, or its registry gives it."""
+    """Return whether an image is present, or its registry provides it."""
     return (
         not podman("image", "exists", image).returncode
         or not podman("pull", "-q", image, within=600).returncode
@@ -67,7 +67,7 @@ def is_here(image: str) -> bool:
 
 @functools.cache
 def why_not() -> str:
-    """Why no container can be built and started here; empty if they can."""
+    """Return why no container can be built and started here; empty if containers can."""
     if not shutil.which("podman"):
         return "podman is not installed here"
     base = full_name(re.findall(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
@@ -81,8 +81,8 @@ def why_not() -> str:
 
 @functools.cache
 def build(target: str, name: str, *, ca_bundle: Path) -> None:
-    """Build one target of the Dockerfile, as Compose is told to; once, however many projects use it."""
-    # Podman's own format has no place for the health check.
+    """Build one target of the Dockerfile as Compose does, once for all projects that use it."""
+    # Podman's own format cannot store the health check.
     must(
         *("build", "--format", "docker", "--secret", f"id=ca_bundle,src={ca_bundle}"),
         *("--target", target, "-t", name, ROOT),
@@ -91,10 +91,10 @@ def build(target: str, name: str, *, ca_bundle: Path) -> None:
 
 
 class Project:
-    """The services of some compose files, under names of their own."""
+    """The services of some compose files, under the project's own names."""
 
     def __init__(self, compose: dict[str, Any], *, folder: Path, settings: dict[str, str]) -> None:
-        """`folder` has the secrets that make-secrets made; `settings` is what `.env` says."""
+        """`folder` has the secrets that make-secrets made; `settings` is the content of `.env`."""
         self.services = compose["services"]
         self.networks = compose["networks"]
         self.volumes = compose["volumes"]
@@ -106,13 +106,13 @@ class Project:
 
     def build(self) -> None:
         """
-        Build the project's images, and stand-ins for the servers that no registry gives.
+        Build the project's images, and stand-ins for the servers that no registry provides.
 
-        They are the servers of run.py, and Debian's nginx.
+        The stand-ins are the servers of run.py, and Debian's nginx.
 
-        Skips the test if a server has neither.
+        Skips the test if a server has neither image.
         """
-        # What the machine was told to trust is what secrets/ca_bundle is for.
+        # secrets/ca_bundle has the authorities that this machine trusts.
         bundle = Path(os.environ.get("SSL_CERT_FILE") or self._file_of("ca_bundle"))
         used = {service["image"] for service in self.services.values()}
         for name in IMAGES.keys() & used:
@@ -140,7 +140,7 @@ class Project:
         return image
 
     def up(self) -> None:
-        """Start every service when what it depends on is ready; return when all are."""
+        """Start every service after its dependencies are ready; return when all are ready."""
         for name, network in self.networks.items():
             must("network", "create", *["--internal"] * bool((network or {}).get("internal")), self._own(name))
         left = dict(self.services)
@@ -155,7 +155,7 @@ class Project:
             self._await(name, "service_healthy")
 
     def down(self) -> None:
-        """Remove the containers, volumes and networks; the images stay for the next time."""
+        """Remove the containers, volumes and networks. The images are kept for the next run."""
         named = ("--filter", f"name={self.prefix}")
         containers = podman("ps", "-aq", *named).stdout.split()
         podman("rm", "-f", "-t", "5", *containers)
@@ -163,7 +163,7 @@ class Project:
         podman("network", "rm", "-f", *podman("network", "ls", "-q", *named).stdout.split())
 
     def running(self) -> list[str]:
-        """The services that are to run until they are stopped."""
+        """Return the services that must run until they are stopped."""
         ends = {
             needed
             for service in self.services.values()
@@ -173,23 +173,23 @@ class Project:
         return [name for name in self.services if name not in ends]
 
     def run(self, name: str, *words: object, typed: str = "", within: float = 120) -> str:
-        """Run a command in the container of a service; return what it printed."""
+        """Run a command in the container of a service and return its output."""
         done = podman("exec", "-i", self._own(name), *words, input=typed, within=within)
         assert done.returncode == 0, f"{name}: {words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout.strip()
 
     def reaches(self, name: str, host: str, port: int) -> bool:
-        """Whether a service can open a connection to another one."""
+        """Return whether a service can open a connection to another one."""
         tries = f"import socket; socket.create_connection(('{host}', {port}), timeout=3)"
         return not podman("exec", self._own(name), "python", "-c", tries).returncode
 
     def state(self, name: str) -> dict[str, Any]:
-        """What Podman knows of the container of a service."""
+        """Return what Podman knows about the container of a service."""
         state: dict[str, Any] = json.loads(must("inspect", self._own(name)))[0]
         return state
 
     def log(self, name: str) -> str:
-        """The end of what a service wrote."""
+        """Return the end of a service's log."""
         done = podman("logs", "--tail", "40", self._own(name))
         return done.stdout + done.stderr
 
@@ -239,7 +239,7 @@ class Project:
         for option in service.get("security_opt", []):
             words += ["--security-opt", option.removesuffix(":true")]
         if service.get("read_only"):
-            # Podman alone would make more folders writable than Docker does.
+            # Without this Podman would make more folders writable than Docker does.
             words += ["--read-only", "--read-only-tmpfs=false"]
         if "user" in service:
             words += ["--user", service["user"]]
@@ -249,17 +249,17 @@ class Project:
         elif "test" in probe:
             how, *asked = probe["test"]
             text = asked[0].replace("$$", "$") if how == "CMD-SHELL" else shlex.join(asked)
-            # Without an interval: the probes are asked for here, since not every machine has systemd's timers.
+            # No interval: the probes are run from here, because not every machine has systemd's timers.
             words += ["--health-cmd", text, "--health-interval", "disable"]
         command = [word.replace("$$", "$") for word in service.get("command", [])]
         return [*words, self.images[service["image"]], *command]
 
 
 def make_secrets(folder: Path) -> None:
-    """Make the secrets as documented."""
+    """Make the secrets as the documentation describes."""
     subprocess.run([ROOT / "deploy/compose/make-secrets", folder], check=True, capture_output=True)
 
 
 def example() -> dict[str, str]:
-    """The settings of .env.example, as a copy of it says them."""
+    """Return the settings of .env.example."""
     return dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))

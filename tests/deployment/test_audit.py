@@ -1,4 +1,4 @@
-"""The audit of pinned packages fails for advisories alone, and never passes off the unasked as clean."""
+"""The audit of pinned packages fails only for advisories, and never reports unchecked packages as clean."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADVISORY = {
 
 @pytest.fixture
 def source():
-    """A source of advisories that speaks OSV's protocol; `known` is what it knows, by package."""
+    """A source of advisories with OSV's protocol. `known` has its advisories, by package."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

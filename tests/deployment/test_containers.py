@@ -1,4 +1,4 @@
-"""The container files, checked as far as that goes without an engine."""
+"""The container files, checked as far as possible without an engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SANDBOX, PRODUCTION, RABBITMQ = OTHERS
 TOGETHER = [(BASE, SANDBOX), (BASE, PRODUCTION), (BASE, PRODUCTION, RABBITMQ), (BASE, SANDBOX, RABBITMQ)]
 BIN = Path(sys.executable).parent
 SERVERS = {"postgres", "valkey", "rabbitmq", "front"}
-# In the places of secrets, from the servers that they are for.
+# Stand-ins for the secrets, and the servers that they belong to.
 MADE_BY_SANDBOX = {"fcm_credentials": "/sandbox/fcm.json", "email_url": "/sandbox/email_url"}
 SANDBOX_SERVERS = {"payments", "warehouse", "smtp", "sms", "push", "mailbox"}
 
@@ -30,7 +30,7 @@ def compose(request):
 
 
 def ours(compose):
-    """The services that run the project's own code, but for the sandbox."""
+    """Return the services that run the project's own code, except the sandbox."""
     return {
         name: service for name, service in compose["services"].items() if name not in SERVERS | SANDBOX_SERVERS
     }

@@ -1,4 +1,4 @@
-"""The roles and passwords that the containers get, on real servers: enough for the work and no more."""
+"""The roles and passwords of the containers, on real servers: they allow the work and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHARED = ("secret_key", "broker_url", "redis_url")
 
 @pytest.fixture
 def secrets(tmp_path):
-    """What make-secrets makes."""
+    """The secrets that make-secrets makes."""
     made = tmp_path / "secrets"
     subprocess.run([ROOT / "deploy/compose/make-secrets", made], check=True, stdout=subprocess.DEVNULL)
     return made
@@ -53,7 +53,7 @@ def test_secrets_from_others_are_readable_in_the_containers(secrets):
 
 @pytest.fixture
 def servers(secrets, new_postgres, run_server, tmp_path):  # noqa: F811
-    """PostgreSQL and Valkey as the containers have them; their addresses stand in the secrets."""
+    """PostgreSQL and Valkey as in the containers; the secrets contain their addresses."""
     run_server(new_postgres)
     superuser = {
         "PGHOST": "127.0.0.1",
@@ -93,7 +93,7 @@ def answers(port):
 
 
 def files(secrets, database):
-    """Settings from files, as the containers have them; nothing from the environment besides."""
+    """Return settings that are read from files, as in the containers, and nothing else from the environment."""
     named = {f"{name.upper()}_FILE": str(secrets / name) for name in SHARED}
     emptied = dict.fromkeys(("SECRET_KEY", "DATABASE_URL", "BROKER_URL", "REDIS_URL"), "")
     return emptied | named | {"DATABASE_URL_FILE": str(secrets / database)}

@@ -1,4 +1,4 @@
-"""Production with a real engine: it starts as documented, and is reached over TLS alone."""
+"""Production with a real engine: it starts as documented, and responds only over TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _an_engine():
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory):
-    """Production, with a certificate; its providers are names that lead nowhere."""
+    """Production, with a certificate; its providers' hosts do not exist."""
     folder = tmp_path_factory.mktemp("production")
     secrets = folder / "secrets"
     podman.make_secrets(secrets)

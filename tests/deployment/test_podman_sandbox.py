@@ -1,4 +1,4 @@
-"""The documented steps with a real engine: the images are built, and the containers take an order through."""
+"""The documented steps with a real engine: the images are built, and the containers process an order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def sandbox(secrets):
 
 
 def request(project, path, *, headers, body=None):
-    """Ask the front from another container, as a client of the published port does."""
+    """Send a request to the front from another container, as a client of the published port does."""
     asked = {"url": f"http://front:8080{path}", "headers": {"Host": "localhost", **headers}, "body": body}
     status, answer = json.loads(project.run("mailbox", "python", "-c", REQUEST, typed=json.dumps(asked)))
     return status, answer

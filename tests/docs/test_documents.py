@@ -1,4 +1,4 @@
-"""What the documents say is there is there: commands, files, links, tests."""
+"""Everything that the documents name exists: commands, files, links, tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def marks_in(nodes):
 
 @functools.cache
 def options_needed():
-    """Which option the tests need of which an ordinary run runs no case, by their names."""
+    """Return the option that a test needs if an ordinary run has no case of it, by test name."""
     needed = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         body = ast.parse(path.read_text()).body

@@ -1,4 +1,4 @@
-"""The checklists of docs/extending.md, as edits that can be made."""
+"""The checklists of docs/extending.md, as edits that can be applied."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ HEADING = re.compile(r"^#+ (.+)$", re.M)
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """A block of the document: a new file, or a difference to files that are there."""
+    """A block of the document: a new file, or a diff of existing files."""
 
     line: int
     section: str
     path: str
-    """Of the new file; empty if it is a difference."""
+    """The path of the new file; empty for a diff."""
     text: str
 
     def apply(self, checkout: Path) -> None:
         """
         Raises:
-            AssertionError: naming the block, if it does not fit.
+            AssertionError: if the block does not fit; it names the block.
         """
         if self.path:
             file = checkout / self.path
@@ -37,7 +37,7 @@ class Edit:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(self.text)
             return
-        # Two lines around a change are shown; one must fit. Of a repository around the copy git must not know.
+        # A diff has two lines of context; one must fit. Git must not find a repository around the copy.
         done = subprocess.run(
             ["git", "apply", "-C1", "-"],
             cwd=checkout,
@@ -54,7 +54,7 @@ class Edit:
 
 
 def edits() -> Iterator[Edit]:
-    """The edits of all checklists, in their order."""
+    """Yield the edits of all checklists in their order."""
     document = DOCUMENT.read_text()
     for block in BLOCK.finditer(document):
         if block["title"] or block["language"] == "diff":
@@ -68,7 +68,7 @@ def edits() -> Iterator[Edit]:
 
 
 def numbered(edit: Edit, checkout: Path) -> Edit:
-    """A migration as it lands: its number for NNNN, and the name of the newest one for PREVIOUS."""
+    """Return a migration with its number in place of NNNN and the newest migration in place of PREVIOUS."""
     if "NNNN" not in edit.path:
         return edit
     newest = max(path.stem for path in (checkout / edit.path).parent.glob("[0-9]*.py"))

@@ -1,4 +1,4 @@
-"""The checklists of docs/extending.md, walked in a copy of the checkout: they name all that has to change."""
+"""The checklists of docs/extending.md, applied to a copy of the checkout: they name all that must change."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ OF_THE_RULES = (
     "tests/deployment/test_containers.py",
     "tests/orderflow/test_checks.py::test_by_default_the_sessions_are_those_of_the_containers",
 )
-"""Tests of the project that have to know an extension, besides those that are blocks of the document."""
+"""Tests of the project that an extension must change, besides those in blocks of the document."""
 
 NEW_POINTS = ("chat.answered", "screen.claimed")
-"""Crash points of the document: a process dies at each."""
+"""Crash points that the document adds: a process dies at each."""
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is under version control here, with its changes, and the edits of all checklists made."""
+    """A copy of the versioned files, including local changes, with the edits of all checklists applied."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in versioned():
         if (ROOT / name).is_file():
@@ -56,7 +56,7 @@ def versioned() -> list[str]:
 
 
 def run(checkout: Path, words: Sequence[str | Path], *, within: float = 240) -> str:
-    """Run a program in the copy, on this test's servers and a database of its own; return its output."""
+    """Run a program in the copy, with this test's servers and a database of its own, and return its output."""
     known = environment()
     known |= {
         "DATABASE_URL": re.sub(

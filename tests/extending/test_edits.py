@@ -1,4 +1,4 @@
-"""Edits of the checklists: they are made whole, or named."""
+"""Edits of the checklists are applied completely, or the failure names them."""
 
 from __future__ import annotations
 

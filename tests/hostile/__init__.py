@@ -1,1 +1,1 @@
-"""What hostile people, servers and files send, by the edge that it comes in at."""
+"""Input from hostile people, servers and files, by the interface that receives it."""

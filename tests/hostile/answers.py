@@ -1,4 +1,4 @@
-"""Whole answers that no provider should give: of any status, in any language, or for another question."""
+"""Complete responses that no provider should send: any status, any language, or for another request."""
 
 from __future__ import annotations
 
@@ -87,4 +87,4 @@ ANSWERS: dict[str, Answer] = {
     "a failure in a page": Answer(500, HTML, (("Content-Type", "text/html"),)),
     "a failure that says that it went well": Answer(500, b'{"id": "x", "status": "succeeded"}'),
 }
-"""None of these says that anything was done, or that anybody was refused."""
+"""Responses that report neither a success nor a refusal."""

@@ -1,4 +1,4 @@
-"""Every call that adapters make, with what each provider may be made to answer it: done, refused, listed."""
+"""Every call that adapters make, with the responses that a provider can give: done, refused, listed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from outbox.http.answers import LARGEST_AMOUNT
 from outbox.resilience import Permanent, Transient
 
 DOCUMENTED = (Transient, Permanent, ports.PaymentDeclined, ports.ShipmentRefused)
-"""What a call may raise; see the ports."""
+"""The exceptions that a call may raise; see the ports."""
 
 MOST_REQUESTS = 12
-"""Requests that one call may make, all pages of a list included."""
+"""The number of requests that one call may make, including all pages of a list."""
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What was done before, so that it can be looked up, listed and given back."""
+    """What was done before, so that it can be looked up, listed and refunded."""
 
     charge_key: str
     charge_id: str
@@ -126,7 +126,7 @@ CALLS: dict[str, Callable[[Made], Any]] = {
     "send push": lambda _: send(Channel.PUSH, recipient="device"),
     "send push, refused": lambda _: send(Channel.PUSH, recipient="unregistered-device"),
 }
-"""The calls by name, each to be made again and again."""
+"""The calls by name; each can be repeated."""
 
 
 def _sms() -> Any:
@@ -134,15 +134,15 @@ def _sms() -> Any:
 
 
 def of_ports() -> Iterator[str]:
-    """The names of all calls that ask a provider, as the ports have them."""
+    """Return the names of all calls to a provider, from the ports."""
     for port in (ports.PaymentGateway, ports.Warehouse, notification_ports.ChannelAdapter):
         for name, _ in inspect.getmembers(port, inspect.isfunction):
-            if not name.startswith("_") and name != "refusal_of":  # that asks nobody
+            if not name.startswith("_") and name != "refusal_of":  # it makes no request
                 yield name
 
 
 def faults_of(value: Any) -> Iterator[str]:
-    """What of an answer, as our adapters hand it on, could not be kept."""
+    """Return what in an adapter's result could not be stored."""
     if isinstance(value, str):
         if "\x00" in value or value != value.encode(errors="replace").decode():
             yield f"text {value[:50]!r}"

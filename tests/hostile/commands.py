@@ -1,4 +1,4 @@
-"""Control commands that nobody needs, or that would keep a worker from working."""
+"""Control commands that are not used, or that would prevent a worker from working."""
 
 from __future__ import annotations
 
@@ -63,4 +63,4 @@ COMMANDS: dict[str, Any] = {
 }
 
 CLOCKS: tuple[Any, ...] = (2**53, 2**62, 2**63 - 1, -(2**62), 1e308, "9" * 30, [5], {"a": 1}, True)
-"""What a command may say of the time. RabbitMQ carries whole numbers up to 2**63 - 1."""
+"""Times that a command may contain. RabbitMQ supports integers up to 2**63 - 1."""

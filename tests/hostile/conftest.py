@@ -1,4 +1,4 @@
-"""Providers whose answers a test spoils."""
+"""Providers whose responses a test corrupts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.hostile.spoiling import SpoiltWorld
 
 
 def closed(_: str) -> AlwaysClosed:
-    """A breaker that never opens: with many failures in a row, the next answer is still to be seen."""
+    """A breaker that never opens, so that the response after many failures is still received."""
     return AlwaysClosed()
 
 
 @pytest.fixture
 def spoilt(world, settings, tmp_path) -> Iterator[SpoiltWorld]:
-    """The sandbox's providers behind spoilers, which pass everything on at first."""
+    """The sandbox's providers behind spoilers, which initially pass everything on unchanged."""
     made = SpoiltWorld(world, settings)
     account = json.loads(Path(settings.FCM_CREDENTIALS_FILE).read_text())
     credentials = tmp_path / "fcm.json"

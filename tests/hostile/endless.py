@@ -1,4 +1,4 @@
-"""Servers whose answers do not come to an end, or lead elsewhere: what they write to a client, part by part."""
+"""Servers whose responses do not end, or redirect: what they write to a client, part by part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parts = Iterator[bytes]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 BLANKS = b" " * 64 * 1024
 DRIP = 0.1
-"""Seconds between two bytes: far below any timeout of a socket."""
+"""Seconds between two bytes, far below any socket timeout."""
 
 
 def forever(part: bytes) -> Parts:
@@ -78,7 +78,7 @@ HTTP: dict[str, Callable[[], Parts]] = {
     "nothing": lambda: iter([]),
     "no HTTP": lambda: forever(b"SSH-2.0-OpenSSH_9.2\r\n"),
 }
-"""Answers to any request."""
+"""Responses to any request."""
 
 GREETING = b"220 mail\r\n"
 
@@ -92,7 +92,7 @@ SMTP: dict[str, Callable[[], Parts]] = {
     "no codes": lambda: itertools.chain([GREETING], forever(b"hello\r\n")),
     "nothing": lambda: iter([]),
 }
-"""What a mail server says, whatever it is asked."""
+"""What a mail server replies to any command."""
 
 
 def lines_that_drip() -> Parts:
@@ -102,7 +102,7 @@ def lines_that_drip() -> Parts:
 
 
 class Server:
-    """Writes the same to every client on a free port of 127.0.0.1, until it is closed."""
+    """Writes the same to every client on a free port of 127.0.0.1 until it is closed."""
 
     def __init__(self, parts: Callable[[], Parts], *, reads_first: bool) -> None:
         self.written, self.clients = 0, 0

@@ -1,4 +1,4 @@
-"""Files that people, spreadsheets and attackers hand to an import, by what must become of them."""
+"""Files from people, spreadsheets and attackers for the import, by the expected result."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a bomb of zeros": (gzip.compress(bytes(32 * 1024 * 1024)), "line 1"),
     "a bomb in a bomb": (gzip.compress(PACKED), "line 1"),
 }
-"""The whole file is refused, with what the refusal says."""
+"""Files that are refused as a whole, with the expected message."""
 
 WRONG: dict[str, str] = {
     "a price that is nothing": line("2", price="1e-1000100"),
@@ -171,7 +171,7 @@ WRONG: dict[str, str] = {
     "a year that is none": line("2").replace("2010", "99999"),
     "more than a column takes": line("2", sku="71054", quantity="1000000") * 2148,
 }
-"""Lines that reject the invoice 2 that they belong to, and no other."""
+"""Lines that reject their own invoice, 2, and no other."""
 
 SPELLINGS = [
     "536365",
@@ -194,4 +194,4 @@ SPELLINGS = [
     "+536365",
     "0536365",
 ]
-"""One number, as spreadsheets write it."""
+"""One number, in the ways that spreadsheets write it."""

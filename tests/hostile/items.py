@@ -1,4 +1,4 @@
-"""What may lie in a queue in place of a task: messages of any shape, and items of Redis that are none."""
+"""What a queue may contain instead of a task: messages of any shape, and Redis items that are not messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zlib
 from typing import Any
 
 SECRET = "Zebedee Quillfeather"
-"""A customer's name, which no pattern finds in a log."""
+"""A customer's name, which no pattern recognises in a log."""
 
 TASK = "tests.chaos.tasks.finish"
 
@@ -22,17 +22,17 @@ GZIPPED = zlib.compress(ZEROS)
 XZ_OF_A_GIGABYTE = lzma.compress(
     b"[[], {}, {}]", filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**20}]
 ).replace(b"\x21\x01\x10", b"\x21\x01\x24", 1)
-"""It says that it needs as much to be read, with a wrong sum of its header."""
+"""It claims that reading it needs a gigabyte. The checksum of its header is wrong."""
 
 ID = "01890000-0000-7000-8000-00000000cafe"
-"""Stands for an id of a message that nothing else has."""
+"""A placeholder for a unique message id."""
 
 DIGITS, BRACKETS = "9" * 5000, "[" * 100_000 + "]" * 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A message: its body, what differs in its headers (None: they are not there), and of what type it is."""
+    """A message: its body, changes to its headers (None removes one), and its content type."""
 
     body: bytes
     headers: dict[str, Any] | None = dataclasses.field(default_factory=dict)
@@ -60,7 +60,7 @@ def of_kwargs(**changed: Any) -> bytes:
 
 
 def raw_kwargs(text: str) -> bytes:
-    """A body whose keyword arguments have a `message_id` that is written just so."""
+    """Return a body whose keyword arguments have exactly this `message_id`."""
     return f'[[], {{"message_id": {text}, "order_id": "{SECRET}"}}, {{}}]'.encode()
 
 
@@ -206,11 +206,11 @@ MESSAGES: dict[str, Item] = {
     "an order whose id is none": Item(of_kwargs(order_id="1042"), {"task": "orders.tasks.charge"}),
     "no order": Item(body(kwargs={"message_id": ID}), {"task": "orders.tasks.charge"}),
 }
-"""Each becomes one dead letter, by way of any queue of any broker."""
+"""Each becomes one dead letter, in any queue of any broker."""
 
 
 def envelope(*, gone: str = "", info: Any = None, **changed: Any) -> str:
-    """An item as kombu makes it of a message, but for what is changed."""
+    """Return the item that kombu makes of a message, with changes."""
     properties = {
         "delivery_tag": str(uuid.uuid4()),
         "delivery_info": {"exchange": "orders", "routing_key": "orders"} if info is None else info,
@@ -280,7 +280,7 @@ REDIS_ITEMS: dict[str, str | bytes] = {
     "brackets of objects": '{"a":' * 50_000 + "1" + "}" * 50_000,
     "a hostile type": '{"__type__": "decimal", "__value__": {}}',
 }
-"""Each becomes one dead letter, whichever list it lies in."""
+"""Each becomes one dead letter, in any list."""
 
 UNACKNOWLEDGED: dict[str, str | bytes] = {
     "a text": f"{SECRET} again",
@@ -292,4 +292,4 @@ UNACKNOWLEDGED: dict[str, str | bytes] = {
     "numbers": "[1, 2, 3]",
     "no tag": f'[{envelope(gone="delivery_tag")}, "orders", "orders"]',
 }
-"""Each becomes one dead letter, though nobody took it off a list."""
+"""Each becomes one dead letter although no worker took it from a list."""

@@ -1,4 +1,4 @@
-"""Texts that are made to keep the redaction of logs busy: parts of what it looks for, over and over."""
+"""Texts that are meant to slow down the redaction of logs: repeated parts of its patterns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients and browsers send where a text, a number, a time or an id is expected."""
+"""Malformed values that clients and browsers send in place of a text, a number, a time or an id."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TEXTS: dict[str, str] = {
     "a long text": "x" * 3000,
     "a card number": "4242 4242 4242 4242",
 }
-"""By what is odd about it."""
+"""The values, by what is unusual about them."""
 
 ODD = [
     "NUL",
@@ -63,7 +63,7 @@ ODD = [
     "superscript",
 ]
 ODD += ["a bad UUID", "a date that is none", "a list", "right to left", "a long text"]
-"""What is most likely to fail; it is tried also where there is too much to try everything."""
+"""The values that are most likely to fail, which are tried even where there is no time for all."""
 
 CARDS: dict[str, str] = {
     "bare": "4242424242424242",
@@ -90,7 +90,7 @@ VALUES: dict[str, Any] = {
     "an object": {"__proto__": {"a": 1}, "$ne": 1, "a\x00": 1},
     "a list of many": [0] * 600,
 }
-"""What JSON can hold where something else is expected."""
+"""JSON values of unexpected types."""
 
 _ORDER = (
     b'{"items": [{"sku": "MUG-01", "quantity": 1}], "currency": "GBP", "payment_method": "pm_card_visa",'
@@ -147,4 +147,4 @@ BODIES: dict[str, tuple[bytes, frozenset[int]]] = {
     ),
     "too much": (b" " * (64 * 1024 + 1), frozenset({413})),
 }
-"""Bodies that place no order, with the statuses that they may be answered with."""
+"""Bodies that place no order, with the allowed response statuses."""

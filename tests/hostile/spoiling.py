@@ -26,7 +26,7 @@ from tests.hostile.values import MISSING, written
 Path = tuple[str | int, ...]
 
 VARYING = re.compile(r"(?=.*\d).{18,}")
-"""A part of an address that names one thing of many."""
+"""A part of a path that identifies one resource."""
 
 HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "keep-alive", "date", "server"}
 WITHOUT_BODY = {204, 304}
@@ -34,7 +34,7 @@ WITHOUT_BODY = {204, 304}
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Place:
-    """A value in the answers to one kind of request."""
+    """A value in the responses to one kind of request."""
 
     request: str
     path: Path
@@ -44,7 +44,7 @@ class Place:
 
 
 class Spoiler:
-    """Stands in front of one server and passes requests and answers on."""
+    """A proxy in front of one server."""
 
     def __init__(self, name: str, target: str) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Spoiler:
         self._target = urlsplit(target)
         self._spoilt: tuple[Place, Any, bool] | None = None
         self.instead: Answer | None = None
-        """What is answered whatever the server behind has said; None: what it has."""
+        """The response to send in place of the server's; None passes on the server's own."""
         spoiler = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -76,11 +76,11 @@ class Spoiler:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def spoil(self, place: Place, value: Any, *, however_asked: bool) -> None:
-        """Replace the value at this place in all answers from now on."""
+        """Replace the value at this place in all responses from now on."""
         self.struck, self._spoilt = 0, (place, value, however_asked)
 
     def heal(self) -> None:
-        """Pass answers on as they are."""
+        """Pass responses on unchanged."""
         self._spoilt = self.instead = None
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ def _write(
 
 
 def _kind(address: str) -> str:
-    """Of what kind a request is: its address without what differs from one to the next."""
+    """Return the kind of a request: its path without ids."""
     path, _, query = address.partition("?")
     names = sorted({pair.partition("=")[0] for pair in query.split("&") if pair})
     kind = "/".join("*" if VARYING.fullmatch(part) else part for part in path.split("/"))
@@ -144,12 +144,12 @@ def _kind(address: str) -> str:
 
 
 def _unasked(request: str) -> str:
-    """A kind of request without the names of its parameters."""
+    """Return the kind of a request without the names of its parameters."""
     return re.sub(r"\?\S*", "", request)
 
 
 def paths(document: Any, begun: Path = ()) -> Iterator[Path]:
-    """Where the values of a document are, itself first; of a list only its first one."""
+    """Yield the places of a document's values, the document first; of a list only the first item."""
     yield begun
     if isinstance(document, dict):
         for name, value in document.items():
@@ -159,7 +159,7 @@ def paths(document: Any, begun: Path = ()) -> Iterator[Path]:
 
 
 def replaced(document: Any, path: Path, value: Any) -> Any:
-    """The document with another value there, or without it."""
+    """Return the document with another value at this place, or without it."""
     if not path:
         return None if value is MISSING else value
     changed = copy.deepcopy(document)
@@ -183,7 +183,7 @@ def _has(document: Any, path: Path) -> bool:
 
 
 class SpoiltWorld:
-    """All HTTP providers of the sandbox, each behind a spoiler that settings name in its place."""
+    """All HTTP providers of the sandbox, each behind a spoiler that the settings name instead."""
 
     def __init__(self, world: Any, settings: Any) -> None:
         self.spoilers: list[Spoiler] = []
@@ -199,12 +199,12 @@ class SpoiltWorld:
 
     @property
     def places(self) -> list[Place]:
-        """All values that were in answers so far."""
+        """Return all values that occurred in responses so far."""
         return sorted((place for spoiler in self.spoilers for place in spoiler.places), key=str)
 
     @property
     def struck(self) -> int:
-        """How many answers were spoilt."""
+        """The number of changed responses."""
         return sum(spoiler.struck for spoiler in self.spoilers)
 
     @property
@@ -215,13 +215,13 @@ class SpoiltWorld:
         return next(spoiler.url for spoiler in self.spoilers if spoiler.name == name)
 
     def spoil(self, place: Place, value: Any, *, however_asked: bool = False) -> None:
-        """Replace the value at this place from now on, also in answers to other parameters of a request."""
+        """Replace the value at this place from now on, also in responses to requests with other parameters."""
         for spoiler in self.spoilers:
             spoiler.spoil(place, value, however_asked=however_asked)
             spoiler.requests.clear()
 
     def answer(self, instead: Answer) -> None:
-        """Answer every request so from now on, after the server behind has done what it was asked."""
+        """Send this response to every request from now on, after the server has processed the request."""
         for spoiler in self.spoilers:
             spoiler.instead, spoiler.struck = instead, 0
             spoiler.requests.clear()
@@ -232,7 +232,7 @@ class SpoiltWorld:
             spoiler.requests.clear()
 
     def forget(self) -> None:
-        """Pass answers on as they are, and note their places anew."""
+        """Pass responses on unchanged, and record their places again."""
         self.heal()
         for spoiler in self.spoilers:
             spoiler.places.clear()

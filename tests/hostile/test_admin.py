@@ -1,4 +1,4 @@
-"""Whatever stands in an address, a filter, a search or a form of the admin: no page fails."""
+"""No admin page fails, whatever an address, a filter, a search or a form contains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BROKEN_ENCODINGS = {
     "no hexadecimal": "%zz%",
     "NUL": "%00",
 }
-"""Which no text is encoded to."""
+"""Percent-encodings that no encoder of texts produces."""
 
 SENT = {name: quote_plus(text, errors="surrogatepass") for name, text in TEXTS.items()} | BROKEN_ENCODINGS
 IN_PATH = {
@@ -49,13 +49,13 @@ LISTS = {
 OWN = [main.SEARCH_VAR, main.PAGE_VAR, main.ORDER_VAR, main.ALL_VAR, main.IS_FACETS_VAR, options.IS_POPUP_VAR]
 OWN += ["_changelist_filters", "_source_model", "ot", "nothing"]
 ALONE = [main.ERROR_FLAG, options.TO_FIELD_VAR]
-"""Parameters of every list; the last ones end in another page, whatever the others say."""
+"""Parameters of every list. The last ones lead to another page, whatever the others contain."""
 
 LOOKUPS = ["exact", "in", "isnull", "gte", "range", "year", "regex", "nothing__year"]
 
 
 def patterns(resolver, prefix="") -> Iterator[tuple[str, URLPattern]]:
-    """Every address of the admin, as a pattern with the names of its parts."""
+    """Return every address of the admin, as a pattern with the names of its parts."""
     for pattern in resolver.url_patterns:
         route = prefix + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
@@ -83,7 +83,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Asker:
-    """Asks within a savepoint, so that one page that fails says nothing about the next."""
+    """Makes requests within a savepoint, so that a page that fails does not affect the next."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -106,7 +106,7 @@ class Asker:
 
 
 def filters(shown) -> tuple[list[str], list[str]]:
-    """The parameters that the filters of a list read, and the fields that they are of."""
+    """Return the parameters that the filters of a list read, and their fields."""
     request = RequestFactory().get("/")
     request.user = User(username="root", is_active=True, is_staff=True, is_superuser=True)
     names, fields = [], []
@@ -245,7 +245,7 @@ def test_a_login_leads_to_no_other_site(db, elsewhere):
 
 
 class Forms(HTMLParser):
-    """The forms of a page that are posted: where to, and the fields with their values."""
+    """Return the forms of a page that are posted: their targets, and the fields with their values."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class Forms(HTMLParser):
 
 
 def pages(dead_letter) -> list[str]:  # noqa: F811
-    """Where somebody can get to with forms on them."""
+    """Return the pages that have forms."""
     product = Product.objects.get()
     found = [reverse(f"admin:{window}_changelist") for window in LISTS]
     found += [
@@ -300,7 +300,7 @@ CONFIRMATIONS = {
         "_changelist_filters": "",
     },
 }
-"""Pages that only answer what another page sends."""
+"""Pages that only accept what another page sends."""
 
 
 def encoded(fields: dict[str, str], name: str, value: str) -> bytes:
@@ -343,7 +343,7 @@ def test_no_field_of_a_confirmation_fails(root, dead_letter, page):  # noqa: F81
 
 
 def test_the_walk_reaches_every_list_and_the_filters_of_those_that_have_any():
-    """One that finds nothing would make all of this pass."""
+    """If no form were found, all the other tests would pass."""
     assert {"orders_order", "orders_product", "outbox_deadletter", "notifications_notification"} <= set(LISTS)
     assert len(ADMIN) > 5 * len(LISTS)
     assert {"status", "placed_at", "attention"} <= set(filters(LISTS["orders_order"])[0])

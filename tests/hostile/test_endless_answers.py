@@ -1,4 +1,4 @@
-"""Answers that do not come to an end: each call ends all the same, soon, as a failure that may pass."""
+"""Responses that do not end: each call still ends soon, as a transient failure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.usefixtures("no_breakers"), pytest.mark.django_db]
 SECONDS = 0.4
 
 SLACK = 3.0
-"""Seconds beyond the time that is given, on a machine that does other things as well."""
+"""Seconds allowed beyond the timeout, on a shared machine."""
 
 MORE_MEMORY = 200 * 1024
-"""KiB that all of this may take at its peak."""
+"""The peak memory that all of this may take, in KiB."""
 
 CALLS = {
     "charge": calls.charge,
@@ -42,7 +42,7 @@ CALLS = {
 
 @pytest.fixture
 def provider(answer, world, settings, tmp_path):
-    """One server in the place of all providers, which answers so."""
+    """One server in place of all providers, which sends this response."""
     server = endless.Server(endless.HTTP[answer], reads_first=True)
     address = f"http://127.0.0.1:{server.port}"
     credentials = tmp_path / "fcm.json"
@@ -58,7 +58,7 @@ def provider(answer, world, settings, tmp_path):
     channels.forget()
 
 
-# Each takes as long as a call may: every answer to the first call, and every call with the first answer.
+# Each takes as long as a call may: every response to the first call, and every call with the first response.
 PAIRS = [
     pytest.param(answer, name, marks=[pytest.mark.slow] if which and number else [])
     for which, name in enumerate(CALLS)

@@ -1,4 +1,4 @@
-"""Whatever a file is like: it is refused with line and reason, or every line of it is accounted for."""
+"""Any file is either refused with line and reason, or every line of it is accounted for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def written(tmp_path):
 
 @pytest.fixture
 def imported(run, written):  # noqa: F811
-    """Import a content; the report of it, and how the command ended."""
+    """Import a content; return the report and the result of the command."""
 
     def imported(content, *options):
         answer = run("import_orders", str(written(content)), "--format", "json", *options)

@@ -57,10 +57,10 @@ HEADERS = {
     "Host": ODDITIES,
 }
 BY_ANY = {400, 404, 405, 413, 415}
-"""What a request may be answered with that is none of the operation's, or has a body that nobody asked for."""
+"""Statuses that every operation may respond with, besides its own."""
 
 NO_TEXT_OF_THEIR_OWN = {"sku", "phone"}
-"""Fields that name what must exist, or that have no room for a card number: see `orders.api.fields`."""
+"""Fields that refer to existing objects, or are too short for a card number: see `orders.api.fields`."""
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def api(db, settings):
 
 
 def leaves(schema: dict[str, Any], path: tuple = ()):
-    """The fields of a body, those within lists and objects included, each as a path with its schema."""
+    """Return the fields of a body, including those in lists and objects, each as a path with its schema."""
     if "$ref" in schema:
         schema = SCHEMA["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     for part in (*schema.get("allOf", ()), *schema.get("anyOf", ())):
@@ -97,7 +97,7 @@ FIELDS = sorted(
 
 
 def put(body: Any, path: tuple, value: Any) -> Any:
-    """The body with another value at a path."""
+    """Return the body with another value at a path."""
     body = copy.deepcopy(body)
     at = body
     for step in path[:-1]:
@@ -107,7 +107,7 @@ def put(body: Any, path: tuple, value: Any) -> Any:
 
 
 class Edge:
-    """Sends requests, and judges what every answer must be like, whatever was sent."""
+    """Sends requests, and checks what holds for every response, whatever was sent."""
 
     def __init__(self, api: ApiClient) -> None:
         self.api = api
@@ -266,7 +266,7 @@ def test_other_methods_are_refused(edge, name):
 
 
 def test_the_corpus_reaches_every_field_of_an_order():
-    """A reader of schemas that finds nothing would make all of this pass."""
+    """If no field were found, all the other tests would pass."""
     found = {path for _, path in FIELDS}
     wanted = {("items",), ("items", 0), ("items", 0, "sku"), ("items", 0, "quantity"), ("customer", "name")}
     wanted |= {("customer", "email"), ("customer", "push_token"), ("country",), ("client_reference",)}

@@ -1,4 +1,4 @@
-"""No text that somebody sends keeps a process busy with its redaction."""
+"""No text that is sent makes its redaction slow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SECONDS = 0.02
 
 
 def seconds_for(text):
-    """Processor time, the best of three: the machine may be doing something else."""
+    """Return the processor time, the best of three, because the machine may be busy."""
     return min(_once(text) for _ in range(3))
 
 

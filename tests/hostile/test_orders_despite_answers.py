@@ -21,10 +21,10 @@ from tests.slow import but_first
 pytestmark = pytest.mark.usefixtures("no_breakers")
 
 ROUNDS = 8
-"""Rounds in which an order that has not ended is taken up again, with hours between them."""
+"""Rounds in which an unfinished order is continued, with hours between them."""
 
 MOST_REQUESTS = 50
-"""Requests of one kind for one order: 3 tries in 5 rounds for each of its 3 notifications, and some."""
+"""The most requests of one kind for one order: 3 attempts in 5 rounds for 3 notifications, and some more."""
 
 SCENARIOS = {
     "fulfilled": {},
@@ -33,7 +33,7 @@ SCENARIOS = {
 }
 
 SHARE = 4
-"""One in so many places is tried; with `--slow` all are."""
+"""One in so many places is tried; with `--slow` all are tried."""
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def is_over(order):
 
 
 def is_explained(order):
-    """Whether somebody can see why it does not go on: a dead letter, or a try that waits for an outage."""
+    """Return whether the reason for a stop is visible: a dead letter, or an attempt that waits for an outage."""
     dead_letters = DeadLetter.objects.open().filter(key=str(order.pk))
     return dead_letters.exists() or Attempt.objects.filter(outcome=Attempt.Outcome.WAITED).exists()
 
