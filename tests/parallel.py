@@ -1,8 +1,8 @@
 """
-Running the tests in several processes at once: what each process has of its own, and who runs which test.
+Runs the tests in several processes: what each process has for itself, and which tests it runs.
 
-pytest-django gives each process a database of its own. This plugin gives it numbers of its own at the
-Redis-protocol server, and a virtual host of its own in RabbitMQ. It keeps together what must not be divided:
+pytest-django gives each process its own database. This plugin gives it its own database numbers at the
+Redis-protocol server, and its own virtual host in RabbitMQ. It keeps tests together that must not be divided:
 the tests of a file, because they may share the processes that a fixture started. Where virtual hosts cannot be
 created, the tests of all files that use RabbitMQ stay together too.
 """
@@ -49,7 +49,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # set before the settings are read
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Create virtual hosts before the processes start that run the tests: they inherit the environment."""
+    """Create virtual hosts before the test processes start, because they inherit the environment."""
     processes = getattr(config.option, "numprocesses", None)
     if processes and "PYTEST_XDIST_WORKER" not in os.environ and rabbitmq_hosts.make(processes):
         os.environ[rabbitmq_hosts.HAS_OWN] = str(processes)
@@ -57,14 +57,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @functools.cache
 def group_of(path: str) -> str:
-    """Who belongs together: the tests of a file, and those of all files that share a virtual host."""
+    """Group the tests: those of a file, and those of all files that share a virtual host."""
     if rabbitmq_hosts.HAS_OWN in os.environ:
         return path
     return RABBITMQ if re.search("amqp|rabbitmq", (ROOT / path).read_text(), re.IGNORECASE) else path
 
 
 class Scheduling(LoadScopeScheduling):
-    """Hands out whole groups, in the order in which the tests were collected."""
+    """Assigns whole groups, in the order in which the tests were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid.partition("::")[0])
@@ -76,7 +76,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def is_skipped(item: pytest.Item) -> bool:
-    """Whether its mark keeps it out of this run."""
+    """Return whether its mark excludes it from this run."""
     return item.get_closest_marker("skip") is not None
 
 

@@ -1,8 +1,8 @@
 """
-Real processes for tests: workers on the test's database, broker and sandbox; servers and networks that fail.
+Real processes for tests: workers with the test's database, broker and sandbox; servers and networks that fail.
 
-Celery processes run in a session of their own. `kill` ends the whole pool at once, as a lost machine would;
-`freeze` stops it without ending it, as a machine does that swaps or sleeps.
+Celery processes run in their own session. `kill` ends the whole pool at once, like the loss of a machine;
+`freeze` stops it without ending it, like a machine that swaps or sleeps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
-"""Seconds to wait for anything before a test fails; a busy machine may need many, a quiet one few."""
+"""Seconds to wait for a condition before a test fails. A busy machine may need many, an idle one few."""
 
 
 def eventually(condition: Callable[[], T], what: str | Callable[[], object], *, within: float = PATIENCE) -> T:
@@ -48,7 +48,7 @@ def eventually(condition: Callable[[], T], what: str | Callable[[], object], *, 
 
 
 def environment() -> dict[str, str]:
-    """What a process needs to work for the running test."""
+    """Return the environment of a process that works for the running test."""
     database = connection.settings_dict
     address = f"{database['HOST'] or 'localhost'}:{database['PORT'] or 5432}"
     who = f"{quote(database['USER'])}:{quote(database['PASSWORD'] or '')}"
@@ -86,7 +86,7 @@ def environment() -> dict[str, str]:
 
 
 class Process:
-    """One celery process and its children."""
+    """One Celery process and its children."""
 
     def __init__(self, log: Path, *arguments: str, folder: Path = ROOT, **extra: str) -> None:
         self.log = log
@@ -96,7 +96,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart it."""
         with self.log.open("ab") as output:
             self._said_before = output.tell()
             self._popen = subprocess.Popen(
@@ -120,12 +120,12 @@ class Process:
         return self._popen.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Wait until its log says that it takes work."""
+        """Wait until its log shows that it takes work."""
         eventually(lambda: self.says(" ready.") or not self.is_alive(), f"{self._arguments} ready")
         assert self.is_alive(), self.output()[-3000:]
 
     def output(self) -> str:
-        """What it has said since it was last started."""
+        """Return what it has logged since it was last started."""
         with self.log.open("rb") as log:
             log.seek(self._said_before)
             return log.read().decode(errors="replace")
@@ -134,30 +134,30 @@ class Process:
         return self.output().count(text) >= times
 
     def children(self) -> list[psutil.Process]:
-        """The processes of its pool."""
+        """Return the processes of its pool."""
         return psutil.Process(self.pid).children(recursive=True)
 
     def kill_children(self) -> None:
-        """Take the processes of its pool away without a warning."""
+        """Kill the processes of its pool without a warning."""
         for child in self.children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has already ended
                 child.kill()
 
     def kill(self) -> None:
-        """End it and its pool at once, without a warning."""
+        """Kill it and its pool at once, without a warning."""
         self._signal_all(signal.SIGKILL)
         self._popen.wait(10)
 
     def freeze(self) -> None:
-        """Stop it and its pool where they are."""
+        """Suspend it and its pool."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it and its pool go on."""
+        """Resume it and its pool."""
         self._signal_all(signal.SIGCONT)
 
     def stop(self, *, within: float = 10) -> float:
-        """Ask it to stop, and kill it if it does not; return the seconds that took."""
+        """Request it to stop, and kill it if it does not; return how many seconds that took."""
         began = time.monotonic()
         self.ask_to_stop()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -166,7 +166,7 @@ class Process:
         return time.monotonic() - began
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop; it finishes what it has begun."""
+        """Request it to stop; it finishes the tasks it has begun."""
         self._popen.terminate()
 
     def _signal_all(self, number: int) -> None:
@@ -175,7 +175,7 @@ class Process:
 
 
 class Stack:
-    """The processes a test has started."""
+    """The processes that a test has started."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -210,7 +210,7 @@ class Stack:
         )
 
     def relay(self, *queues: str, include: str = "", **extra: str) -> Process:
-        """Start a relay; it may work on other queues too."""
+        """Start a relay, which may also work on other queues."""
         return self.worker("relay", "relay", *queues, pool="solo", include=include, **extra)
 
     def beat(self, *, folder: Path = ROOT, **extra: str) -> Process:
@@ -224,14 +224,14 @@ class Stack:
         return process
 
     def stop(self) -> None:
-        """End them all, at once."""
+        """Kill all of them at once."""
         for process in self._running:
             process.kill()
 
 
 @contextlib.contextmanager
 def stack(logs: Path) -> Iterator[Stack]:
-    """A place to start processes in; all end with the block."""
+    """Return a stack in which processes can be started; all of them end with the block."""
     started = Stack(logs)
     try:
         yield started
@@ -240,7 +240,7 @@ def stack(logs: Path) -> Iterator[Stack]:
 
 
 class RedisServer:
-    """A Redis-protocol server of a test's own, which can be killed and started again on the same port."""
+    """A Redis-protocol server for one test, which can be killed and restarted on the same port."""
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.port = ports.choose()
@@ -267,14 +267,14 @@ class RedisServer:
         return redis.Redis(port=self.port)
 
     def freeze(self) -> None:
-        """Let it accept connections and commands, and answer none."""
+        """Let it accept connections and commands without responding."""
         self._popen.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._popen.send_signal(signal.SIGCONT)
 
     def is_asked(self) -> bool:
-        """Whether somebody waits for an answer, frozen as it is."""
+        """Return whether a client waits for a response of the frozen server."""
         rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return any(row[1].endswith(f":{self.port:04X}") and int(row[4].split(":")[1], 16) for row in rows)
 
@@ -284,7 +284,7 @@ class RedisServer:
 
 
 class Network:
-    """A way to a server that can be cut, frozen or left half-open; see `tests.chaos.forwarder`."""
+    """A connection to a server that can be cut, frozen or left half-open; see `tests.chaos.forwarder`."""
 
     def __init__(self, url: str, *, port: int = 0) -> None:
         known, self.port = urlsplit(url), ports.choose()
@@ -295,7 +295,7 @@ class Network:
         self.open()
 
     def open(self) -> None:
-        """Let connections through, again on the same port."""
+        """Forward connections, on the same port as before."""
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.forwarder", *self._target], cwd=ROOT, stdout=subprocess.PIPE
         )
@@ -307,10 +307,10 @@ class Network:
         return self._popen.pid
 
     def leave_half_open(self) -> None:
-        """Let the connections there are fall silent, without an end; new ones work."""
+        """Let existing connections carry nothing more, without closing them; new ones work."""
         self._popen.send_signal(signal.SIGUSR1)
 
     def cut(self) -> None:
-        """Break all connections and refuse new ones until it is opened again."""
+        """Break all connections, and refuse new ones until it is opened again."""
         self._popen.kill()
         self._popen.wait(10)

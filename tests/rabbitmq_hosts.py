@@ -1,4 +1,4 @@
-"""A RabbitMQ virtual host for each process that runs tests, where we are allowed to create them."""
+"""A RabbitMQ virtual host for each test process, where they may be created."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import kombu
 
 VARIABLE = "ORDERFLOW_TEST_AMQP_URL"
-"""Where the tests find RabbitMQ. The first process uses this address as it is."""
+"""The address of RabbitMQ for the tests. The first process uses it unchanged."""
 
 USUAL = "amqp://guest:guest@127.0.0.1:5672//"
 HAS_OWN = "ORDERFLOW_TEST_AMQP_HOSTS"
-"""Set if each process has a virtual host of its own."""
+"""Set if each process has its own virtual host."""
 
 PATIENCE = 30
-"""Seconds for one call of `rabbitmqctl`, which takes one or two to start."""
+"""The timeout in seconds of one call of `rabbitmqctl`, which takes one or two to start."""
 
 
 def url() -> str:
-    """The address of RabbitMQ for this process."""
+    """Return the address of RabbitMQ for this process."""
     return os.environ.get(VARIABLE, USUAL)
 
 
 def of_process(number: int) -> str:
-    """The address for the process of this number, counted from 0, seen from the process that starts them."""
+    """Return the address for the process of this number, counted from 0, in the process that starts them."""
     parts = urlsplit(url())
     name = unquote(parts.path.removeprefix("/")) or "/"
     path = f"/{quote(f'{name}-{number}', safe='')}" if number else parts.path
@@ -35,7 +35,7 @@ def of_process(number: int) -> str:
 
 def make(processes: int) -> bool:
     """
-    Create the virtual hosts that are missing for so many processes; return whether each has one.
+    Create the missing virtual hosts for this number of processes; return whether each process has one.
 
     They are kept: creating one takes seconds, and the next run uses it again.
     """
@@ -45,7 +45,7 @@ def make(processes: int) -> bool:
 
 
 def answers(address: str) -> bool:
-    """Whether RabbitMQ answers there and knows the virtual host."""
+    """Return whether RabbitMQ responds at this address and has the virtual host."""
     try:
         with kombu.Connection(address, connect_timeout=2) as link:
             link.ensure_connection(max_retries=1, interval_start=0, timeout=3)
@@ -56,7 +56,7 @@ def answers(address: str) -> bool:
 
 def own_connections(name: str) -> dict[str, object]:
     """
-    Options of an app that shares no connection with the apps of other tests.
+    Return the options of an app that shares no connection with the apps of other tests.
 
     kombu keeps connections by their address and options for as long as the process lives, and RabbitMQ closes
     those that send no heartbeat for two minutes: the next test to take one would find it closed.

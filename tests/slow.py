@@ -2,10 +2,10 @@
 The three sets of tests: the ordinary one, `slow` (with `--slow`) and `nightly` (with `--nightly`).
 
 A test is `slow` if it takes more than about a second of a free core, or waits that long. Most of them start a
-process of the project, which takes two seconds, walk through a corpus, or repeat a journey for every provider.
+process of the project, which takes two seconds, try a whole corpus, or repeat a journey for every provider.
 A test is `nightly` if it takes minutes. The ordinary set takes less than three minutes on two cores; it keeps a
-quick test of every promise that a quick test can show. Where tests differ in their parameters only, the first
-case stays in it: see `but_first`.
+quick test of every promise that a quick test can check. Where tests differ only in their parameters, the first
+case stays in the ordinary set: see `but_first`.
 """
 
 from __future__ import annotations

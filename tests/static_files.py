@@ -14,7 +14,7 @@ find = WhiteNoiseMiddleware.add_files_from_finders
 
 @contextlib.contextmanager
 def found_once() -> Iterator[None]:
-    """Inside the block, give each middleware the files that the first one has found."""
+    """Inside the block, reuse the files that the first middleware found."""
     known: dict[tuple[str, object], dict[str, Any]] = {}
 
     def find_once(middleware: WhiteNoiseMiddleware) -> None:

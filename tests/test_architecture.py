@@ -1,4 +1,4 @@
-"""Rules of the design that no linter knows."""
+"""Rules of the design that no linter checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.processes import ROOT
     if contract["type"] == "layers"
 )
 STACK = [[name.strip() for name in layer.split("|")] for layer in reversed(LAYERS)]
-"""From the bottom to the top, as the import rules have them."""
+"""From the bottom to the top, in the order of the import rules."""
 
 APPS = [name for layer in STACK for name in layer]
 SENDERS = {"delay", "apply_async", "send_task", "delay_on_commit", "apply_async_on_commit"}
@@ -86,7 +86,7 @@ def test_the_import_rules_are_kept():
 
 
 def modules_named_above(app, tree):
-    """Strings that are the address of something in an app above: an import that no linter sees."""
+    """Return strings with the dotted path of an object in an app above: imports that no linter sees."""
     own = next(height for height, layer in enumerate(STACK) if app in layer)
     above = [name for layer in STACK[own + 1 :] for name in layer]
     for node in ast.walk(tree):

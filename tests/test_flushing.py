@@ -1,4 +1,4 @@
-"""What separates tests that commit from one another."""
+"""The isolation of tests that commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that other packages do not document: they are on one list, and an upgrade fails here."""
+"""Undocumented names of other packages are on one list, so that an upgrade that changes them fails here."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ DOCUMENTED = {
     "celery.bootsteps.StartStopStep",
     "gunicorn.glogging.Logger",
 }
-"""Classes that are made to be subclassed."""
+"""Classes that are meant to be subclassed."""
 
 CONVENTIONS = {"_meta", "_state", "_replace", "_asdict", "_default_manager", "_exit", "_make"}
-"""Names with an underscore that Python and Django document."""
+"""Documented names of Python and Django that begin with an underscore."""
 
 
 def listed():
-    """Each name on the list: its owner, itself, where it is used."""
+    """Yield each name on the list: its owner, the name, and where it is used."""
     for row in LIST.read_text().splitlines():
         if found := re.fullmatch(r"\| `([\w.]+)`: ([^|]+) \| ([^|]+) \| [^|]+ \|", row):
             for name in re.findall(r"`(\w+)`", found[2]):
@@ -41,7 +41,7 @@ NAMES = list(listed())
 
 
 def resolve(address):
-    """The module, class or function at a dotted address."""
+    """Return the module, class or function at a dotted path."""
     parts = address.split(".")
     for depth in range(len(parts), 0, -1):
         try:
@@ -55,7 +55,7 @@ def resolve(address):
 
 
 def has(owner, name):
-    """Whether the owner has the name, or its class sets it on its instances."""
+    """Return whether the owner has the name, or its class sets it on its instances."""
     if hasattr(owner, name):
         return True
     kinds = owner.__mro__[:-1] if inspect.isclass(owner) else ()
@@ -115,7 +115,7 @@ def test_every_private_name_in_use_is_listed():
 
 
 def overridden():
-    """What our classes override of classes that are not made for it, by the name of the class and of what."""
+    """Yield what the project's classes override in classes that are not meant for it, with the class's name."""
     for name in [name for name in sys.modules if name.split(".")[0] in APPS]:
         for kind in [kind for kind in vars(sys.modules[name]).values() if inspect.isclass(kind)]:
             if kind.__module__ != name:

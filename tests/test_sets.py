@@ -1,4 +1,4 @@
-"""Which tests run when, and what each process that runs them has of its own."""
+"""Which tests run in which set, and what each test process has for itself."""
 
 from __future__ import annotations
 

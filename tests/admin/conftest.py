@@ -1,4 +1,4 @@
-"""Staff of each kind, and rows that every page can show."""
+"""Staff users of each kind, and rows for every page."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ LISTS = {
     "outbox_verification": {"root", "on-call"},
     "outbox_repairrecord": {"root", "on-call"},
 }
-"""The lists, and who may open each."""
+"""The lists, and the users who may open each."""
 
 
 @pytest.fixture(autouse=True)
 def _quick_passwords(settings) -> None:
-    """Hashing as slowly as production does would take most of these tests' time."""
+    """Password hashing as slow as in production would take most of these tests' time."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    settings.LOGIN_RATE_PER_ADDRESS = settings.LOGIN_RATE_PER_USER = "1000/minute"  # all come from one machine
+    settings.LOGIN_RATE_PER_ADDRESS = settings.LOGIN_RATE_PER_USER = (
+        "1000/minute"  # all requests have the same address
+    )
 
 
 def staff(name: str) -> User:
-    """A member of the staff: root, on-call, support, or nobody in particular."""
+    """A staff user: root, on-call, support, or one without permissions."""
     groups.ensure()
     user = User.objects.create_user(name, password=PASSWORD, is_staff=True, is_superuser=name == "root")
     if group := {"on-call": "On-call", "support": "Support"}.get(name):
@@ -62,7 +64,7 @@ def signed_in(db) -> Callable[[str], Client]:
 
 @pytest.fixture
 def stated():
-    """What was emitted: names of signals and their fields."""
+    """The emitted signals: their names and fields."""
     found = []
     telemetry.register(receiver := lambda signal, fields: found.append((signal, fields)))
     yield found
@@ -70,7 +72,7 @@ def stated():
 
 
 def said(page) -> str:
-    """What a page told its reader."""
+    """Return the messages of a page."""
     return " ".join(str(message) for message in page.context["messages"])
 
 

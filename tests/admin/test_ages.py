@@ -1,4 +1,4 @@
-"""How long ago something was, and how soon it is, come from the database: the process's clock may be wrong."""
+"""Ages and remaining times are computed by the database, because the process's clock may be wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RIGHT = dt.datetime
 
 @pytest.fixture(params=[-3, 3], ids=["three days slow", "three days fast"])
 def skew(request, monkeypatch):
-    """Let this process's clock be wrong, wherever it is read for a page."""
+    """Make this process's clock wrong wherever a page reads it."""
     wrong = dt.timedelta(days=request.param)
 
     class Clock(dt.datetime):

@@ -1,4 +1,4 @@
-"""A real browser walks from an order to its dead letter and replays it, under the strict policy."""
+"""A real browser goes from an order to its dead letter and replays it, under the content security policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def browser_program() -> str | None:
 
 @pytest.fixture
 def page(monkeypatch, transactional_db) -> Iterator:
-    """A page of a browser that was found; what it reports as an error ends up in `page.errors`."""
+    """A page of an installed browser; `page.errors` collects the errors that it reports."""
     program = browser_program()
     if not program or not Path(program).exists():
         pytest.skip(HOW_TO)
@@ -42,10 +42,10 @@ def page(monkeypatch, transactional_db) -> Iterator:
         try:
             driver = stack.enter_context(playwright.sync_playwright())
             browser = driver.chromium.launch(executable_path=program, args=options, timeout=20_000)
-        except Exception as error:  # its own Node, or the browser, lacks a library
+        except Exception as error:  # Playwright's Node, or the browser, lacks a library
             pytest.skip(f"{HOW_TO} (this one does not start: {str(error).splitlines()[0]})")
         stack.callback(browser.close)
-        stack.callback(connections.close_all)  # those of the loop, which nobody else sees
+        stack.callback(connections.close_all)  # the loop's connections, which nothing else closes
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(15_000)
         page.errors = []
@@ -67,14 +67,14 @@ WAY = ["validated", "charged", "fulfilled"]
 
 
 def walk(order: Order, way: list[str]) -> None:
-    """Move the order along."""
+    """Process the order."""
     for status in way:
         ended = {"due_at": None, "finished_at": timezone.now()} if status in moves.FINAL else {}
         Order.objects.filter(pk=order.pk).update(status=status, **ended)
 
 
 def shop() -> DeadLetter:
-    """Some orders on their way, one of them stuck at a payment provider that is down."""
+    """Some unfinished orders, one of them stuck because the payment provider is down."""
     mug = ProductFactory(sku="MUG-BLUE", name="Blue stoneware mug", price_minor=1250)
     lamp = ProductFactory(sku="LAMP-BRASS", name="Brass desk lamp", price_minor=6400)
     ways = [WAY, WAY, ["rejected"], WAY[:2], ["validated", "charge_unknown"], ["validated"], []]
@@ -157,7 +157,7 @@ def test_a_browser_is_refused_after_too_many_logins_and_admitted_later(page, liv
     assert page.is_visible("[role=alert] >> text=too many logins")
     picture(page, "too-many-logins")
 
-    settings.LOGIN_RATE_PER_ADDRESS = "100/minute"  # as if the minute were over
+    settings.LOGIN_RATE_PER_ADDRESS = "100/minute"  # as if the minute had passed
     page.click("text=Back to the login")
     page.fill("#id_username", "root")
     page.fill("#id_password", PASSWORD)

@@ -1,4 +1,4 @@
-"""The window on dead letters: open ones first, and levers that ask, say what they did, and do it once."""
+"""The pages of dead letters: open ones first, and actions that require confirmation, report and run once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discarding on the page: cancel the order that waits and discard, or leave the dead letter open."""
+"""Discarding in the admin: cancel the waiting order and discard, or leave the dead letter open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever filters a list, acts on some of it and comes back finds it filtered as it was."""
+"""A filtered list is still filtered after an action on some of its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILTERS = "consumer=orders.tasks.charge&q=&resolution=open"
 
 
 def form_of(page) -> dict[str, str]:
-    """What a confirmation page would send."""
+    """Return what a confirmation page sends."""
     fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text)
     return {name: value.replace("&amp;", "&") for name, value in fields} | {"reason": "the cause is mended"}
 

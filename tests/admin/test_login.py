@@ -1,4 +1,4 @@
-"""Logins of staff: counted and bounded before a password is hashed, logged without names, and ended in time."""
+"""Staff logins: limited before a password is hashed, logged without names, and ended after a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOGIN = "/admin/login/"
 
 @pytest.fixture(autouse=True)
 def own_counts(settings):
-    """Counts of this test alone: it has a Redis that it does not share, or none that answers."""
+    """Counters for this test only, in a Redis of its own, or without a Redis that responds."""
     redis_url, settings.REDIS_URL = settings.REDIS_URL, ""
     settings.LOGIN_RATE_PER_ADDRESS, settings.LOGIN_RATE_PER_USER = "3/minute", "5/minute"
     yield redis_url
@@ -66,7 +66,7 @@ def test_the_login_limit_of_an_address_covers_all_names(db, hashed):
     assert refused.status_code == 429
     assert 1 <= int(refused["Retry-After"]) <= 60
     assert "Too many logins" in refused.text
-    assert len(hashed) == tried  # refused before hashing, although name and password were right
+    assert len(hashed) == tried  # refused before hashing, although name and password were correct
     assert log_in(address="192.0.2.2").status_code == 302
 
 
@@ -106,10 +106,10 @@ def test_without_redis_each_process_counts_for_itself(db, settings, stated):
 
 def test_with_redis_all_processes_share_their_counts(db, settings, own_counts):
     settings.REDIS_URL = own_counts
-    address = str(ipaddress.IPv6Address(uuid.uuid4().int))  # nobody else's counts
+    address = str(ipaddress.IPv6Address(uuid.uuid4().int))  # an address without counts
     for _ in range(3):
         assert log_in(str(uuid.uuid4()), address=address).status_code == 200
-        api_limits.forget()  # as another process would have it
+        api_limits.forget()  # as in another process
         limits.forget()
 
     assert log_in(str(uuid.uuid4()), address=address).status_code == 429
@@ -142,8 +142,8 @@ def test_concurrent_logins_leave_threads_for_orders(db, settings, monkeypatch):
 
     assert [answer.status_code for answer in refused] == [429] * 6
     assert {answer["Retry-After"] for answer in refused} == {"1"}
-    assert took < 20  # nobody waited for those that hash
-    assert log_in().status_code == 200  # the places are free again
+    assert took < 20  # nothing waited for the requests that hash
+    assert log_in().status_code == 200  # the slots are free again
 
 
 def test_one_password_is_hashed_at_a_time_by_a_thread_that_yields(settings, monkeypatch):

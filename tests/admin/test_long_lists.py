@@ -1,4 +1,4 @@
-"""Lists stay fast however long they are: every statement of every page is judged by PostgreSQL's own plan."""
+"""Lists stay fast however long they are: PostgreSQL's plan of every statement of every page is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.slow import but_first
 
 ROWS = 40_000
 SHARE = 0.25
-"""Of what reading the whole table would cost, the most that a statement may cost."""
+"""The largest allowed cost of a statement, as a share of the cost of reading the whole table."""
 
 ID = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
 AT = "now() - n * interval '1 minute'"
@@ -97,7 +97,7 @@ SEARCHES = {
 
 @pytest.fixture
 def seed(db, monkeypatch):
-    """Fill a table with many rows; pages and the limit of counting are as small beside them as usual."""
+    """Fill a table with many rows; pages and the limit of counting are small in comparison, as usual."""
     monkeypatch.setattr(lists, "MOST_COUNTED", 100)
     monkeypatch.setattr(parts.LongListAdmin, "list_per_page", 10)
 
@@ -126,13 +126,13 @@ def cost(sql: str) -> float:
 
 
 def read_in_vain(node: dict) -> int:
-    """How many rows a plan that was run has read and no condition let through."""
+    """Return how many rows an executed plan has read that no condition matched."""
     removed = sum(node.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck"))
     return removed * node["Actual Loops"] + sum(map(read_in_vain, node.get("Plans", ())))
 
 
 def dear(statements, table: str) -> list[str]:
-    """Those of the statements that cost too much, beside reading the whole of the table."""
+    """Return the statements that cost too much, compared with reading the whole table."""
     limit = SHARE * cost(f"SELECT * FROM {table}")
     reads = [each["sql"] for each in statements if each["sql"].startswith(("SELECT", "WITH"))]
     assert [sql for sql in reads if table in sql]
@@ -140,7 +140,7 @@ def dear(statements, table: str) -> list[str]:
 
 
 def addresses(client, window: str):
-    """Every page of a list that is offered: each filter, some searches, the next page and the one before."""
+    """Yield the pages that a list offers: each filter, some searches, the next and the previous page."""
     listing = reverse(f"admin:{window}_changelist")
     first = client.get(listing)
     offered = re.findall(r'<a href="(\?[^"]+)"', first.text.replace("&amp;", "&"))
@@ -170,7 +170,10 @@ def test_no_page_of_a_list_reads_the_whole_table(signed_in, seed, window):
 
 @pytest.mark.parametrize("window", but_first(SEEDS))
 def test_a_page_far_behind_begins_where_it_is(signed_in, seed, window):
-    """Judged by what is read: estimates take rows that match for evenly spread, though all are far behind."""
+    """
+    Checked by the rows read: estimates assume that matching rows are evenly spread, but all of them are at the
+    end.
+    """
     seed(window)
     client, listing = signed_in("root"), reverse(f"admin:{window}_changelist")
     changes = client.get(listing).context["cl"]
@@ -211,7 +214,7 @@ def test_the_few_orders_that_wait_for_a_person_are_found_among_many_charges(many
 
 @pytest.fixture
 def orders_of(many_orders):
-    """The orders of one of three clients: `most` of all orders are one's, `some` another's, and `none`."""
+    """The orders of one of three clients: one has `most` of all orders, one `some`, and one `none`."""
     clients = {name: ApiClient.objects.create(name=name).pk for name in ("most", "some", "none")}
     Order.objects.update(client_id=clients["most"])
     Order.objects.filter(number__endswith="77").update(client_id=clients["some"])

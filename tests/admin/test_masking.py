@@ -1,4 +1,4 @@
-"""Pages of the machinery show contact data only to those who may reveal it, and note that they did."""
+"""The outbox's pages show contact data only to users who may reveal it, and log each time that they do."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_revealing_needs_its_own_permission_and_is_recorded(signed_in, dead_lett
         "Saw its contact data.",
     )
     assert ("dead_letter.revealed", {"dead_letter": dead_letter.pk, "user_id": user.pk}) in signals
-    assert CONTACT["email"] not in client.get(page).text  # once, not from now on
+    assert CONTACT["email"] not in client.get(page).text  # only once
 
 
 def test_the_permission_to_reveal_alone_shows_nothing(db, dead_letter):

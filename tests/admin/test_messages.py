@@ -1,4 +1,4 @@
-"""The windows on the machinery: what waits, for how long, until when and why."""
+"""The pages of messages and attempts: what waits, for how long, until when and why."""
 
 from __future__ import annotations
 

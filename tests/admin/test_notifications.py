@@ -1,4 +1,4 @@
-"""The window on notifications: what was said is shown as it was sent, and can do nothing."""
+"""The pages of notifications show texts as they were sent, without running anything in them."""
 
 from __future__ import annotations
 

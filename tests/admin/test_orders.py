@@ -1,4 +1,4 @@
-"""The window on orders: found by what people have at hand, told whole, cancelled on request, once."""
+"""The pages of orders: orders are found by what people know, shown completely, and cancelled once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_orders_are_filtered_by_their_client(signed_in, order, monkeypatch):
 
     assert found(other.pk) == [order.number]
     assert found(shop.pk) == found("nobody") == found(-1) == found(2**63) == found("\u0663") == []
-    assert "The other shop" not in client.get(listing).text  # one name is listed
+    assert "The other shop" not in client.get(listing).text  # only one name is listed
     assert "The other shop" in client.get(listing, {"client": other.pk}).text
     page = client.get(reverse("admin:orders_apiclient_change", args=[other.pk])).text
     assert f'href="{listing}?client={other.pk}"' in page

@@ -1,4 +1,4 @@
-"""Every page keeps to its policy: no inline script or style, no hostile text, few queries."""
+"""Every page follows its policy: no inline script or style, no hostile text, few queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every window opens for those it is for, and for nobody else."""
+"""Every page opens only for users with its permission."""
 
 from __future__ import annotations
 

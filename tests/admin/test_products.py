@@ -1,4 +1,4 @@
-"""The window on products: deliveries count once, and a new price leaves the stock alone."""
+"""The pages of products: deliveries count once, and a new price does not change the stock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In a real browser, on a desk's screen and on a telephone's: nothing is cut off, and times are in one zone."""
+"""In a real browser, on desktop and phone screens, nothing is cut off and times are in one zone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CUT_OFF = """() => {
     .filter(cell => cell.getBoundingClientRect().right > innerWidth);
   return [...wide, ...beyond].map(found => found.tagName + '.' + found.className + '#' + found.id);
 }"""
-"""What does not fit into the window: boxes to be scrolled sideways, and cells beyond the edge."""
+"""What does not fit into the window: boxes that scroll sideways, and cells beyond the edge."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def browser(page, live_server):  # noqa: F811
 
 
 def stuck_shop() -> DeadLetter:
-    """The shop, with the longest values that rows usually have."""
+    """A database with the longest values that rows usually have."""
     dead_letter = shop()
     order = Order.objects.get(pk=dead_letter.key)
     Order.objects.filter(pk=order.pk).update(

@@ -1,7 +1,7 @@
 """
-A network that fails: forwards connections to another address until it is stopped or killed by a signal.
+A network that fails: it forwards connections to another address until a signal stops or kills it.
 
-After SIGUSR1 the connections there are stay open and carry nothing any more; new ones work.
+After SIGUSR1 existing connections stay open but carry nothing; new ones work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-For a worker that loses patience soon: `celery -A orderflow worker -I tests.chaos.impatient`.
+For a worker with short timeouts: `celery -A orderflow worker -I tests.chaos.impatient`.
 
-VISIBILITY_TIMEOUT, in seconds, is after how long Redis delivers again what nobody has acknowledged;
+VISIBILITY_TIMEOUT is the time in seconds after which Redis redelivers unacknowledged messages;
 HEARTBEAT is that of connections to RabbitMQ.
 """
 

@@ -1,7 +1,7 @@
 """
-A message that ends the process it is given to, together with whatever else runs there.
+A message that ends the process that receives it, together with the other tasks of that process.
 
-The process is started again each time it has ended, as an orchestrator would.
+The process is restarted each time, as an orchestrator does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 Clocks that differ by seconds, an hour or a day, between any two roles and the database.
 
-Each process of the skewed role goes by its own clock from its first moment on; see `orderflow/chaos/clock`.
+Each process of the skewed role has its own clock from its start; see `orderflow/chaos/clock`.
 """
 
 from __future__ import annotations

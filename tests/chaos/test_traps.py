@@ -1,7 +1,7 @@
 """
-What stops, wedges or fools a stock worker, and what it comes to here.
+Conditions that stop, block or mislead a standard Celery worker, and their effects here.
 
-All traps are set at once for one worker on each broker; the tests look at the aftermath.
+All of them are created at once for one worker on each broker; the tests check the results.
 """
 
 from __future__ import annotations

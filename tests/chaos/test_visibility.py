@@ -1,5 +1,5 @@
 """
-How long Redis waits for an acknowledgement: what a short wait does, and what it must not do to others.
+How long Redis waits for an acknowledgement: the effects of a short wait, also on other workers.
 
 One worker of the pool `patient` waits as long as configured; those of the pool `hasty` wait two seconds,
 less than the tasks here take.

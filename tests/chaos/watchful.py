@@ -1,7 +1,7 @@
 """
-For a relay that finds what is lost soon: `celery -A orderflow worker -I tests.chaos.watchful`.
+For a relay that soon notices lost messages: `celery -A orderflow worker -I tests.chaos.watchful`.
 
-GRACE, in seconds, is how long what has left its queue may take until it is heard of.
+GRACE is the time in seconds within which a message that has left its queue must be accounted for.
 """
 
 import datetime as dt

@@ -1,8 +1,8 @@
 """
-The providers of the sandbox, with one value of their answers replaced.
+The providers of the sandbox, with one value of their responses replaced.
 
-Which values there are is found by walking the answers: a field or a provider that is added is replaced in its
-turn. The settings that name a provider are found by its address.
+The values are found by walking the responses, so that a new field or provider is replaced as well. The settings
+of a provider are found by its address.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
-Whatever a client sends to any operation of the API is answered as documented, and places no order by chance.
+Whatever a client sends to an operation of the API, the response is documented, and no order is placed by
+chance.
 
-Operations, parameters and fields are read from the OpenAPI document, so that a new one is tried as well.
+Operations, parameters and fields are read from the OpenAPI document, so that new ones are tested as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
-Whatever one value of the providers' answers is, for ever: an order ends, or waits, or a dead letter says
-why. It is charged once and shipped once, and nobody is asked without end.
+Whatever one value of the providers' responses always is, an order ends, waits, or has a dead letter with the
+reason. It is charged once and shipped once, and no provider is called without end.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def is_over(order):
 
 
 def is_explained(order):
-    """Return whether the reason for a stop is visible: a dead letter, or an attempt that waits for an outage."""
+    """Return whether the reason for a stop is visible: a dead letter, or an attempt that waits."""
     dead_letters = DeadLetter.objects.open().filter(key=str(order.pk))
     return dead_letters.exists() or Attempt.objects.filter(outcome=Attempt.Outcome.WAITED).exists()
 

@@ -1,5 +1,5 @@
 """
-Whatever one value of a provider's answer is: the call ends as its port says, and soon, and what it hands on can
+Whatever one value of a provider's response is, the call ends soon and as its port documents, and its result can
 be stored.
 """
 
@@ -21,24 +21,26 @@ from tests.slow import but_first
 pytestmark = [pytest.mark.usefixtures("no_breakers"), pytest.mark.django_db]
 
 SHARE = 16
-"""Every value of the corpus comes to one in so many places of an answer; with `--nightly` to every place."""
+"""
+Every value of the corpus is tried at one in so many places of a response; with `--nightly` at every place.
+"""
 
 FURTHER = {"has_more": True, "next_page_uri": f"/2010-04-01/Accounts/AC{0:032}/Messages.json?Page=1"}
-"""How lists say that there is another page, and what keeps saying so."""
+"""How lists announce another page, with values that announce one for ever."""
 
 
 def outcome_of(name, made):
-    """What a call brings; one of the documented errors is an outcome as well."""
+    """Return the result of a call, or the documented error that it raised."""
     try:
         return calls.CALLS[name](made)
     except calls.DOCUMENTED as anticipated:
         return str(anticipated)
     finally:
-        channels.forget()  # an access token is asked for again
+        channels.forget()  # so that an access token is requested again
 
 
 def places_in(spoilt, name, made):
-    """The places in the answers to a call."""
+    """Return the places in the responses to a call."""
     spoilt.forget()
     outcome_of(name, made)
     return spoilt.places
@@ -111,7 +113,7 @@ def test_a_redirect_sends_our_credentials_to_no_other_server(spoilt, elsewhere):
     spoilt.spoil(place, elsewhere)
 
     assert isinstance(outcome_of("sent", made), str)
-    assert (spoilt.struck, len(spoilt.requests) <= 2) == (1, True)  # what comes after goes to the sandbox
+    assert (spoilt.struck, len(spoilt.requests) <= 2) == (1, True)  # later requests reach the sandbox
 
 
 @pytest.mark.parametrize("name", but_first(calls.CALLS, first=6))
@@ -137,7 +139,7 @@ REFUSED_QUESTION = Answer(422, b'{"code": "shipment_refused", "reason": "the key
 
 @pytest.mark.parametrize("name", ["look_up of a parcel", "shipments"])
 def test_a_refused_query_says_nothing_about_the_parcel(spoilt, name):
-    """Taken for a parcel that never left, it would have a shipped order cancelled and refunded."""
+    """If it were taken for a parcel that never left, a shipped order would be cancelled and refunded."""
     made = calls.prepare()
     spoilt.answer(REFUSED_QUESTION)
 

@@ -1,7 +1,7 @@
 """
-Whatever lies in a queue: the worker lives, takes the next task, and what it cannot work on is kept once.
+Whatever a queue contains, the worker survives, takes the next task, and stores what it cannot process once.
 
-One worker on each broker, with every queue there is, meets all of it at once; the tests look at the aftermath.
+One worker on each broker, with all queues, receives everything at once; the tests check the results.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Scene:
 
 
 def cases(corpus):
-    """Each item in each queue with `--nightly`; otherwise each in one queue, and something in every queue."""
+    """Each item in each queue with `--nightly`; otherwise each in one queue, and one or more in every queue."""
     return [
         (name, queue)
         for number, name in enumerate(corpus)
@@ -191,7 +191,7 @@ def test_an_unacknowledged_item_that_is_not_a_message_is_kept_once(scenes):
         whole["body"] = json.dumps([[], {"message_id": after, "order_id": "1"}, {}])
         whole["properties"]["body_encoding"] = None
         channel.client.hset(f"unacked-{scene.name}", "last", json.dumps([whole, "orders", "orders"]))
-        channel.client.zadd(f"unacked-index-{scene.name}", {"last": 0})  # found after all the others
+        channel.client.zadd(f"unacked-index-{scene.name}", {"last": 0})  # it is found after all the others
         eventually(lambda: has_run(after), "the message among them is delivered")
         eventually(lambda: channel.client.hlen(f"unacked-{scene.name}") == 0, "nothing is left there")
 
@@ -233,7 +233,7 @@ def test_a_clock_that_cannot_be_one_is_not_believed(scene, clock):
 
     with an_operator(scene) as operator:
         assert "answers" in ping(scene, operator)
-        assert 0 < operator.control.mailbox.clock.value < 10_000  # it goes on from that of the answer
+        assert 0 < operator.control.mailbox.clock.value < 10_000  # it continues from the time of the response
 
 
 def order(scene, body, *, headers=None, content_type="application/json"):
@@ -252,7 +252,7 @@ SPOOFED = [
     {"x-first-death-reason": {"a": 1}, "x-delivery-count": 2**62},
     {"generation": "9" * 50, "workflow": "tests.workflow"},
 ]
-"""What a message says of how a broker gave it up."""
+"""The headers with which a broker describes why it gave a message up."""
 
 
 def test_a_message_in_a_dead_letter_queue_is_kept_once(scenes):
@@ -290,7 +290,7 @@ def test_unreadable_properties_end_no_worker(scenes):
 
 
 class YearMillions:
-    """A time that is written as a number of seconds that no calendar has."""
+    """A time that is a number of seconds beyond any calendar."""
 
 
 @pytest.fixture(autouse=True)

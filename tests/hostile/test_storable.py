@@ -1,4 +1,4 @@
-"""Whatever a text, a JSON value or an exception is: it can be stored, and says what it was."""
+"""Any text, JSON value or exception can be stored, and remains recognisable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the web server refuses, or takes apart, before any code of ours sees it: a real Gunicorn."""
+"""Requests that a real Gunicorn refuses, or parses, before the project's code receives them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BODY = json.dumps(order_of()).encode()
 
 
 class Server:
-    """Gunicorn on the test's database, and a client that sends bytes."""
+    """Gunicorn with the test's database, and a client that sends bytes."""
 
     def __init__(self, log) -> None:
         self.port = ports.choose()
@@ -50,7 +50,7 @@ class Server:
         self._popen.wait(30)
 
     def send(self, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        """The status, headers and body of the answer to a request made of these bytes."""
+        """Send these bytes as a request; return the status, headers and body of the response."""
         given = [line, b"Host: 127.0.0.1", b"Connection: close", *headers]
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(b"\r\n".join(given) + b"\r\n\r\n" + body)
@@ -62,7 +62,7 @@ class Server:
         return int(first.split()[1]), {n.lower(): v for n, _, v in (x.partition(": ") for x in lines)}, rest
 
     def problem(self, line: bytes, *headers: bytes, body: bytes = b"") -> str:
-        """The code of the problem that such a request is answered with."""
+        """Send such a request; return the code of the problem in the response."""
         status, answered, document = self.send(line, *headers, body=body)
         assert answered["content-type"] == "application/problem+json", document
         if answered.get("transfer-encoding") == "chunked":
@@ -232,7 +232,7 @@ def test_a_key_that_is_sent_twice_is_refused(server, shop):
 
 
 def test_the_server_still_responds(server, shop):
-    """What was refused before has ended no worker, and was not logged as an error of ours."""
+    """The refused requests ended no worker, and none was logged as an error of the project."""
     status, _, _ = server.send(b"GET /api/v1/orders HTTP/1.1", *authorized(shop))
     log = server.log.read_text()
 

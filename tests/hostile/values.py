@@ -1,4 +1,4 @@
-"""JSON values that no field should have, and how to write those that Python's own writer does not write."""
+"""JSON values that no field should have, and an encoder for those that Python's encoder cannot write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """What stands in the JSON just as it is here."""
+    """A text that is written to the JSON unchanged."""
 
     text: str
 
@@ -20,7 +20,7 @@ class Raw:
 
 
 class Missing:
-    """In place of a value: the field is not there."""
+    """In place of a value: the field is missing."""
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -76,11 +76,11 @@ ANY = st.one_of(
         max_leaves=6,
     ),
 )
-"""Any value that JSON can have, and some that it cannot."""
+"""Values of every kind that JSON allows, and some that it does not."""
 
 
 def written(document: Any) -> bytes:
-    """A document as bytes, with whatever `Raw` values are in it."""
+    """Encode a document as bytes, including its `Raw` values."""
     raws: list[str] = []
 
     def mark(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Backups for the tests of what a restore does."""
+"""Backups for the tests of restores."""
 
 from __future__ import annotations
 

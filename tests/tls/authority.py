@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and the certificates that it signs."""
+"""A certificate authority for one test, and the certificates that it signs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY = dt.timedelta(days=1)
 
 
 class Certificate:
-    """Where a certificate and its key lie."""
+    """The paths of a certificate and its key."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.file = folder / f"{name}.crt"
@@ -23,7 +23,7 @@ class Certificate:
 
 
 class Authority:
-    """Signs certificates; `file` is what those read who trust it."""
+    """Signs certificates; `file` is its own certificate, for clients that trust it."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
@@ -40,7 +40,7 @@ class Authority:
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def sign(self, name: str, *hosts: str, expired: bool = False, client: bool = False) -> Certificate:
-        """Make a key and a certificate for these hosts."""
+        """Create a key and a certificate for these hosts."""
         made = Certificate(self._folder, f"{self._name}-{name}")
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH

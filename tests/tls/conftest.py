@@ -1,4 +1,4 @@
-"""Real servers behind TLS, with certificates of an authority that nobody else knows."""
+"""Real servers behind TLS, with certificates of a private authority."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USUAL_PORTS = {"postgresql": 5432, "redis": 6379, "amqp": 5672}
 
 @dataclasses.dataclass(frozen=True)
 class Certificates:
-    """What the servers of these tests show, and who trusts it."""
+    """The certificates of the servers of these tests, and their authority."""
 
     ours: Authority
     theirs: Authority
@@ -79,7 +79,7 @@ class Behind:
     def environment(
         self, ports: dict[str, int], *, ca: Path | None, certificate: Certificate | None = None
     ) -> dict[str, str]:
-        """Settings that lead there; `ca` is whom they trust, besides whom the system does."""
+        """Return settings for these servers; `ca` is trusted in addition to the system's authorities."""
         files = {"ssl_ca_certs": ca} if ca else {}
         of_libpq: dict[str, object] = {"sslmode": "verify-full"} | ({"sslrootcert": ca} if ca else {})
         if certificate:

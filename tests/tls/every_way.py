@@ -51,7 +51,7 @@ def before_anything_starts(name: str) -> Callable[[], None]:
 
 
 def remember() -> None:
-    """`witness` states its failures; here they are wanted."""
+    """Store and read a value. `witness` handles failures itself, so `ping` raises them first."""
     with contextlib.closing(redis.Redis.from_url(settings.REDIS_URL)) as client:
         client.ping()
     witness.RedisWitness().remember("test")

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node at which a certificate is the only login."""
+"""A private RabbitMQ node that accepts only certificates as logins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLUGIN = "rabbitmq_auth_mechanism_ssl"
 
 
 class NoPlugin(Exception):
-    """This RabbitMQ knows no login by certificate; the message says what is missing."""
+    """This RabbitMQ does not support login by certificate; the message names what is missing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class CertificateNode(rabbitmq.RabbitMQ):
     users: tuple[str, ...]
 
     def address(self, *, ca: Path, shown: Certificate | None) -> str:
-        """What a client that shows this certificate has as `BROKER_URL`: neither a user nor a password."""
+        """Return `BROKER_URL` for a client with this certificate; it has neither a user nor a password."""
         files = {"ssl_certfile": shown.file, "ssl_keyfile": shown.key} if shown else {}
         query = urlencode({"ssl_ca_certs": ca, **files, "login_method": "EXTERNAL"}, safe="/")
         return f"amqps://127.0.0.1:{self.tls_port}//?{query}"

@@ -1,4 +1,4 @@
-"""TLS in front of a real server that has none: it ends here, and what was in it goes on in the clear."""
+"""Terminates TLS in front of a real server without TLS, and forwards the content unencrypted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from tests.tls.authority import Authority, Certificate
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
-"""The codes with which a client of PostgreSQL asks for encryption before it says anything else."""
+"""The codes with which a PostgreSQL client requests encryption before anything else."""
 
 
 class Terminator:
-    """Listens on a free port of 127.0.0.1 until it is closed. `clients`: whose certificates it asks for."""
+    """Listens on a free port of 127.0.0.1 until it is closed. `clients` signs the client certificates."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class Terminator:
                     if postgres and not asks_for_tls(self.request):
                         return
                     with context.wrap_socket(self.request, server_side=True) as secure:
-                        # With TLS 1.3 the client's certificate is judged after its side has shaken hands.
+                        # With TLS 1.3 the client's certificate is checked after the client has finished its
+                        # handshake.
                         terminator.handshakes += 1
                         with socket.create_connection(target) as plain:
                             forward(secure, plain)
@@ -57,7 +58,7 @@ class Terminator:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Its connections end with the clients'."""
+    """Its connections end with those of the clients."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -65,7 +66,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def asks_for_tls(client: socket.socket) -> bool:
-    """Answer a client of PostgreSQL that asks for encryption; False if it goes on without."""
+    """Respond to a PostgreSQL client that requests encryption; return False if it continues without."""
     while True:
         asked = client.recv(8, socket.MSG_WAITALL)
         code = int.from_bytes(asked[4:], "big")
@@ -78,7 +79,7 @@ def asks_for_tls(client: socket.socket) -> bool:
 
 
 def forward(secure: ssl.SSLSocket, plain: socket.socket) -> None:
-    """Carry bytes both ways until one side ends."""
+    """Forward bytes in both directions until one side closes."""
     back = threading.Thread(target=carry, args=(plain, secure), daemon=True)
     back.start()
     carry(secure, plain)

@@ -1,4 +1,4 @@
-"""At RabbitMQ a client's certificate is the login (`login_method=EXTERNAL`): nobody has a password."""
+"""Login at RabbitMQ with a client certificate (`login_method=EXTERNAL`), without any password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.
 TO_THE_BROKER = {"celery, writing", "celery, reading", "kombu alone", "run.py, broker"}
 
 NO_HANDSHAKE = ("alert", "EOF occurred in violation of protocol", "reset by peer", "Broken pipe")
-"""With TLS 1.3 a client learns after its handshake that it was refused; often its connection has gone."""
+"""With TLS 1.3 a client learns of the refusal after its handshake; often its connection is already closed."""
 
 
 @pytest.fixture(scope="module")

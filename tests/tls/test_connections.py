@@ -1,4 +1,4 @@
-"""Every connection that the project makes verifies the server: its authority, its name and its dates."""
+"""Every connection of the project verifies the server's certificate: its authority, its name and its dates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
 REFUSED = ("certificate verify failed", "CERTIFICATE_VERIFY_FAILED", "server certificate for", "does not match")
 NO_ROOTS = "root certificate file"
-"""libpq refuses to verify against nobody, before it connects."""
+"""libpq refuses to verify without an authority, before it connects."""
 
 
 def connect(environment):
-    """How each way of connecting went: what failed, or nothing."""
+    """Return the failure of each way of connecting; empty if it succeeded."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.tls.every_way"],
         env=environment,

@@ -1,8 +1,8 @@
 """
-What belongs to one client is out of reach of another: by every operation that the OpenAPI document has.
+No operation of the OpenAPI document gives a client access to what belongs to another client.
 
-An operation that is new is tested without being named here. One with a parameter that this file does not know
-fails until `known` says what another client would write there.
+A new operation is tested without being named here. One with a parameter that is unknown here
+fails until `known` has a value that another client would send.
 """
 
 from __future__ import annotations
