@@ -98,7 +98,7 @@ class Process:
     def start(self) -> None:
         """Start or restart it."""
         with self.log.open("ab") as output:
-            self._said_before = output.tell()
+            self._logged_before = output.tell()
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "orderflow", *self._arguments],
                 cwd=self._folder,
@@ -121,16 +121,16 @@ class Process:
 
     def wait_until_ready(self) -> None:
         """Wait until its log shows that it takes work."""
-        eventually(lambda: self.says(" ready.") or not self.is_alive(), f"{self._arguments} ready")
+        eventually(lambda: self.has_logged(" ready.") or not self.is_alive(), f"{self._arguments} ready")
         assert self.is_alive(), self.output()[-3000:]
 
     def output(self) -> str:
         """Return what it has logged since it was last started."""
         with self.log.open("rb") as log:
-            log.seek(self._said_before)
+            log.seek(self._logged_before)
             return log.read().decode(errors="replace")
 
-    def says(self, text: str, *, times: int = 1) -> bool:
+    def has_logged(self, text: str, *, times: int = 1) -> bool:
         return self.output().count(text) >= times
 
     def children(self) -> list[psutil.Process]:

@@ -71,7 +71,7 @@ def stated():
     telemetry.unregister(receiver)
 
 
-def said(page) -> str:
+def messages_on(page) -> str:
     """Return the messages of a page."""
     return " ".join(str(message) for message in page.context["messages"])
 

@@ -39,8 +39,9 @@ def test_filters_survive_the_replay_of_one_dead_letter_from_its_page(signed_in, 
     client = signed_in("root")
     change = reverse("admin:outbox_deadletter_change", args=[dead_letter.pk])
     page = client.get(change, {"_changelist_filters": FILTERS})
-    asked = client.post(reverse("admin:outbox_deadletter_resolve", args=["replay"]), form_of(page))
-    done = client.post(reverse("admin:outbox_deadletter_resolve", args=["replay"]), form_of(asked), follow=True)
+    replay = reverse("admin:outbox_deadletter_resolve", args=["replay"])
+    confirmation = client.post(replay, form_of(page))
+    done = client.post(replay, form_of(confirmation), follow=True)
 
     assert done.redirect_chain[-1][0].startswith(f"{change}?_changelist_filters=")
     back = re.search(r'<a href="([^"]+)" class="closelink"', done.text)

@@ -36,12 +36,12 @@ def dead_letter(db):
         error=TEXT,
         traceback=TEXT,
     )
-    said = OutboxMessage.objects.get(pk=order.message_id).payload
+    payload = OutboxMessage.objects.get(pk=order.message_id).payload
     return bury(
         order,
         error=TEXT,
         traceback=f"Traceback\n{TEXT}",
-        payload=said | {"order_id": str(order.pk), "shipping_address": {"line1": "1 Main Street"}},
+        payload=payload | {"order_id": str(order.pk), "shipping_address": {"line1": "1 Main Street"}},
         headers={"recipient": CONTACT["name"], "task": "orders.tasks.charge", "note": [TEXT]},
     )
 

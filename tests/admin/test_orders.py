@@ -10,7 +10,7 @@ from orders import services
 from orders.admin import clients
 from orders.models import ApiClient, Order
 from outbox.models import OutboxMessage
-from tests.admin.conftest import said
+from tests.admin.conftest import messages_on
 from tests.factories import ProductFactory, place
 
 
@@ -77,8 +77,8 @@ def test_support_requests_a_cancellation_once(signed_in, order):
     first = client.post(reverse("admin:orders_order_cancel"), form, follow=True)
     second = client.post(reverse("admin:orders_order_cancel"), form, follow=True)
 
-    assert "Cancellation of 1 order requested." in said(first)
-    assert "requested before" in said(second)
+    assert "Cancellation of 1 order requested." in messages_on(first)
+    assert "requested before" in messages_on(second)
     assert OutboxMessage.objects.filter(event_name="orders.cancellation_requested").count() == 1
     assert LogEntry.objects.get().change_message == "Cancellation requested."
 
@@ -90,4 +90,4 @@ def test_a_rejected_order_is_too_late_to_cancel(signed_in, order):
         reverse("admin:orders_order_cancel"), {"ids": order.pk, "confirmed": "yes"}, follow=True
     )
 
-    assert f"Too late to cancel: {order.number} is rejected." in said(page)
+    assert f"Too late to cancel: {order.number} is rejected." in messages_on(page)

@@ -114,7 +114,7 @@ def test_a_page_needs_as_many_queries_for_a_long_history_as_for_a_short_one(
         order.payments.create(
             idempotency_key=f"again-{number}", amount_minor=1, currency="GBP", status="declined"
         )
-        said = Notification.objects.create(
+        notification = Notification.objects.create(
             message_id=order.message_id,
             order_id=order.pk,
             channel="email",
@@ -126,7 +126,7 @@ def test_a_page_needs_as_many_queries_for_a_long_history_as_for_a_short_one(
         "orders_order": order.pk,
         "outbox_outboxmessage": order.message_id,
         "outbox_deadletter": dead_letter.pk,
-        "notifications_notification": said.pk,
+        "notifications_notification": notification.pk,
     }
 
     for window, row in pages.items():

@@ -6,7 +6,7 @@ from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
 from orders.models import Product
-from tests.admin.conftest import said
+from tests.admin.conftest import messages_on
 from tests.factories import ProductFactory
 
 
@@ -21,7 +21,7 @@ def test_a_delivery_counts_once(signed_in):
 
     product.refresh_from_db()
     assert (product.received, product.on_hand) == (15, 15)
-    assert "Not counted" in said(again)
+    assert "Not counted" in messages_on(again)
     assert LogEntry.objects.get().change_message == "Received 5."
     assert signed_in("support").get(page).status_code == 403
 

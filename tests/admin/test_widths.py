@@ -96,10 +96,10 @@ def test_nothing_is_cut_off(browser, width):
 @pytest.mark.slow
 def test_pages_show_one_time_zone_wherever_their_reader_is(browser):
     dead_letter = stuck_shop()
-    told = set()
+    zones = set()
     for path in pages(dead_letter):
         browser.open(path)
         assert browser.is_visible("text=All times on these pages are in UTC.")
-        told |= {time[-6:] for time in browser.eval_on_selector_all("time", "all => all.map(t => t.dateTime)")}
+        zones |= {time[-6:] for time in browser.eval_on_selector_all("time", "all => all.map(t => t.dateTime)")}
 
-    assert told == {"+00:00"}
+    assert zones == {"+00:00"}

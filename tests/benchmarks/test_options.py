@@ -39,9 +39,9 @@ def test_the_soak_runs_only_when_it_is_named():
 
 
 def test_a_quick_run_is_small():
-    asked = options.read(["--quick"])
-    assert cli.options_of(asked).scaled(10_000, 500) == 500
-    assert cli.options_of(asked).rounds == 1
+    chosen = options.read(["--quick"])
+    assert cli.options_of(chosen).scaled(10_000, 500) == 500
+    assert cli.options_of(chosen).rounds == 1
 
 
 def test_reading_the_command_line_needs_no_django():

@@ -128,7 +128,7 @@ def test_a_worker_is_back_within_three_seconds_of_its_broker(half_open, stack, t
     worker.wait_until_ready()
 
     server.kill()
-    eventually(lambda: worker.says("Cannot connect to", times=5), "waits that have grown")
+    eventually(lambda: worker.has_logged("Cannot connect to", times=5), "waits that have grown")
     server.start()
     returned = time.monotonic()
     broker = Broker(server.url)
@@ -142,9 +142,9 @@ def test_a_worker_is_back_within_three_seconds_of_its_broker(half_open, stack, t
 
 
 def test_the_relay_soon_gives_up_a_broker_that_hangs(half_open, silenced, kind):
-    said, _ = silenced[kind].communicate(timeout=60)
+    printed, _ = silenced[kind].communicate(timeout=60)
     assert silenced[kind].returncode == 0
-    over_the_old, over_a_new = (float(line) for line in said.split())
+    over_the_old, over_a_new = (float(line) for line in printed.split())
     assert over_the_old < SOON
     assert over_a_new < 5
 
@@ -163,7 +163,7 @@ def test_a_worker_survives_a_connection_that_is_cut(half_open, kind):
     held = cut.broker.send_task(LINGER)
     eventually(lambda: has_run(held, witness=tasks.BEGUN), "the task has begun")
     cut.network.cut()
-    eventually(lambda: cut.worker.says("Connection to broker lost"), "the loss")
+    eventually(lambda: cut.worker.has_logged("Connection to broker lost"), "the loss")
     cut.network.open()
 
     eventually(lambda: has_run(held), "the task, delivered again", within=15)
@@ -174,7 +174,7 @@ def test_a_child_that_dies_before_its_worker_first_connects_is_replaced(kind, br
     network = Network(brokers[kind].url, port=PORTS[kind])
     network.cut()
     worker = short_lived.worker("early", "push", concurrency=2, include=TASKS, BROKER_URL=network.url)
-    eventually(lambda: worker.says("Cannot connect") and len(worker.children()) == 2, worker.output)
+    eventually(lambda: worker.has_logged("Cannot connect") and len(worker.children()) == 2, worker.output)
     worker.kill_children()
     eventually(lambda: not any(child.status() != "zombie" for child in worker.children()), "they are gone")
     network.open()

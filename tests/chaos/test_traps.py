@@ -222,13 +222,13 @@ def test_a_second_quick_retry_returns_too(scene):
 
 def test_a_job_whose_result_cannot_be_stored_is_done_and_harms_no_worker(scene):
     assert not OutboxMessage.objects.filter(pk=scene.ids["old"]).exists()
-    eventually(lambda: scene.worker.says("django_celery_results_taskresult"), "the result finds no table")
+    eventually(lambda: scene.worker.has_logged("django_celery_results_taskresult"), "the result finds no table")
     assert_goes_on(scene)
 
 
 def test_the_worker_survives_all_of_it(scene):
     assert_goes_on(scene)
-    assert not scene.worker.says("Frequent restarts")
+    assert not scene.worker.has_logged("Frequent restarts")
     eventually(lambda: scene.broker.waiting() == 0, "an empty queue")
 
 
@@ -249,7 +249,7 @@ def test_an_item_that_is_not_a_message_is_kept_too(scenes, item, error_class):
     scene.broker.push(item)
 
     kept = DeadLetter.objects.filter(consumer=unreadable.CONSUMER, payload={"body": item})
-    [dead_letter] = eventually(lambda: list(kept.all()), "the letter")
+    [dead_letter] = eventually(lambda: list(kept.all()), "the dead letter")
     assert dead_letter.error_class == error_class
     assert_goes_on(scene)
 

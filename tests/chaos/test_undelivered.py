@@ -137,7 +137,7 @@ def test_a_message_that_no_queue_accepts_waits_visibly_and_spends_no_attempt(rel
         found = eventually(waits.first, "the reason")
         assert (found.status, found.attempts, found.published_at) == ("pending", 0, None)
         assert found.workflows == [f"{WORKFLOWS}.finishing"]
-        eventually(lambda: relay.says("message.undelivered"), "a word in the log")
+        eventually(lambda: relay.has_logged("message.undelivered"), "a word in the log")
     eventually(lambda: waiting() == 1, "the message")
     assert not Attempt.objects.exists()
 

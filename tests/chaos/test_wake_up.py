@@ -62,7 +62,7 @@ def test_the_relay_listens_again_after_it_lost_its_session(relay):
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    eventually(lambda: relay.says("relay.interrupted"), "the loss")
+    eventually(lambda: relay.has_logged("relay.interrupted"), "the loss")
     message_id = publish()
     eventually(lambda: has_run(message_id), "the task", within=5)
     eventually(is_asleep, "a sleeping relay", within=5)
@@ -120,7 +120,7 @@ def test_messages_given_up_by_rabbitmq_reach_the_dead_letter_table(amqp_broker, 
     past = {"x-death": [{"reason": "expired", "queue": "jobs"}]}
     amqp_broker.send_task("outbox.tasks.drain", queue="jobs.dead", headers=past)
 
-    [dead_letter] = eventually(lambda: list(DeadLetter.objects.all()), "the letter")
+    [dead_letter] = eventually(lambda: list(DeadLetter.objects.all()), "the dead letter")
     assert (dead_letter.source, dead_letter.consumer) == (DeadLetter.Source.BROKER, "orders.tasks.charge")
     assert (str(dead_letter.message_id), dead_letter.workflow) == (poison, "orders")
     assert "delivery_limit" in dead_letter.error

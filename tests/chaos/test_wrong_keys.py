@@ -49,7 +49,10 @@ def goes_on(redis_broker, queue):
 def complains(worker, key):
     """The log names the wrong key, and what to do."""
     quoted = json.dumps(repr(key))[1:-1]
-    eventually(lambda: worker.says(quoted) and worker.says("redis-cli DEL"), lambda: worker.output()[-3000:])
+    eventually(
+        lambda: worker.has_logged(quoted) and worker.has_logged("redis-cli DEL"),
+        lambda: worker.output()[-3000:],
+    )
 
 
 @pytest.mark.parametrize("key", ["orders", "orders\x06\x163", "email"])
@@ -66,7 +69,7 @@ def test_a_queue_whose_key_has_a_wrong_type_waits_and_the_others_continue(
     assert redis_client.get(key) == b"x"
 
     redis_client.delete(key)
-    eventually(lambda: worker.says("has been corrected"), "the worker notices")
+    eventually(lambda: worker.has_logged("has been corrected"), "the worker notices")
     goes_on(redis_broker, "orders")
     goes_on(redis_broker, "email")
 

@@ -78,12 +78,12 @@ def test_an_idle_system_still_has_one_process_of_each_role():
 
 def test_the_command_calculates_the_needs_of_five_thousand_orders_a_second(run):
     answer = run("capacity", "--orders-per-second", "5000", "--format", "json")
-    told = json.loads(answer.out)
+    needs = json.loads(answer.out)
 
-    assert told["cores"] == sum(role["cores"] for role in told["roles"])
-    assert told["database_sessions"] == sum(role["sessions"] for role in told["roles"]) > 100
-    assert told["broker_messages_per_second"] == 5000 * (1 + 2)
-    assert set(told["disk_bytes_per_day"]) >= {"orders_order", "outbox_outboxmessage"}
+    assert needs["cores"] == sum(role["cores"] for role in needs["roles"])
+    assert needs["database_sessions"] == sum(role["sessions"] for role in needs["roles"]) > 100
+    assert needs["broker_messages_per_second"] == 5000 * (1 + 2)
+    assert set(needs["disk_bytes_per_day"]) >= {"orders_order", "outbox_outboxmessage"}
     for word in ("relay", "broker messages/s", "GB a day", "sessions"):
         assert word in run("capacity", "--orders-per-second", "5000").out
 
@@ -92,9 +92,9 @@ def test_a_benchmark_report_replaces_the_default_costs(run, tmp_path):
     point = max(POINTS, key=lambda point: pipeline(point)["cpu"]["orders"])
     report = tmp_path / "benchmark.json"
     report.write_text(json.dumps(point))
-    told = json.loads(run("capacity", orders_per_second=100, format="json", report=report).out)
+    needs = json.loads(run("capacity", orders_per_second=100, format="json", report=report).out)
 
-    busy = {role["name"]: role["busy"] for role in told["roles"]}
+    busy = {role["name"]: role["busy"] for role in needs["roles"]}
     assert busy["orders"] == pytest.approx(100 * pipeline(point)["cpu"]["orders"] / 1000)
 
 

@@ -21,7 +21,7 @@ GOOD = {
 }
 
 
-def told(run, tmp_path, *rows):
+def imported(run, tmp_path, *rows):
     path = tmp_path / "rows.csv"
     path.write_text("\n".join([HEADER, *(",".join(row.values()) for row in rows), ""]))
     answer = run("import_orders", str(path), "--format", "json")
@@ -50,20 +50,20 @@ def told(run, tmp_path, *rows):
     ids=lambda change: "-".join(f"{name}={value[:12]!r}" for name, value in change.items()),
 )
 def test_an_unreadable_row_is_rejected_and_the_next_one_imported(run, tmp_path, change):
-    report = told(run, tmp_path, GOOD | change, GOOD | {"invoice": "2"})
+    report = imported(run, tmp_path, GOOD | change, GOOD | {"invoice": "2"})
 
     assert report["rejected"] == {"unreadable row": 1}
     assert Order.objects.get().client_reference == "2"
 
 
 def test_a_blank_line_and_a_line_too_many_are_accounted_for(run, tmp_path):
-    report = told(run, tmp_path, {"blank": ""}, GOOD, GOOD | {"invoice": "2", "more": "x"})
+    report = imported(run, tmp_path, {"blank": ""}, GOOD, GOOD | {"invoice": "2", "more": "x"})
 
     assert (report["lines_read"], report["rejected"]) == (3, {"unreadable row": 2})
     assert report["mistakes"] == ["line 4: unreadable row"]
 
 
 def test_a_suppliers_own_stock_code_is_a_product(run, tmp_path):
-    report = told(run, tmp_path, GOOD | {"sku": "DCGS0003", "name": "BOXED GLASS ASHTRAY"})
+    report = imported(run, tmp_path, GOOD | {"sku": "DCGS0003", "name": "BOXED GLASS ASHTRAY"})
 
     assert (report["orders_placed"], report["rejected"]) == (1, {})

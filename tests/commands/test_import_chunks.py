@@ -82,8 +82,8 @@ def test_a_dry_run_notices_what_was_imported_before(run, file_of):
 
     wet = run("import_orders", str(path), "--format", "json")
     assert (dry.code, json.loads(dry.out)) == (wet.code, json.loads(wet.out))
-    told = json.loads(dry.out)
-    assert (told["orders_placed"], told["orders_repeated"], told["invoices_changed"]) == (2, 1, ["2"])
+    result = json.loads(dry.out)
+    assert (result["orders_placed"], result["orders_repeated"], result["invoices_changed"]) == (2, 1, ["2"])
 
 
 def test_the_stored_fingerprint_of_an_invoice_never_changes(file_of):

@@ -64,12 +64,12 @@ def report(answer):
 
 
 def test_every_line_is_imported_merged_or_rejected_with_its_reason(run, dirty):
-    told = report(run("import_orders", str(dirty), "--format", "json"))
+    result = report(run("import_orders", str(dirty), "--format", "json"))
 
-    assert told["lines_read"] == 15
-    assert (told["lines_imported"], told["lines_merged"]) == (4, 1)
-    assert told["rejected"] == REJECTED
-    assert told["orders_placed"] == 2
+    assert result["lines_read"] == 15
+    assert (result["lines_imported"], result["lines_merged"]) == (4, 1)
+    assert result["rejected"] == REJECTED
+    assert result["orders_placed"] == 2
     order = Order.objects.get(client_reference="536365")
     assert order.total_minor == 8 * 255 + 210 + 6 * 339
     assert (order.customer_email, order.source) == ("customer-17850@example.com", "import")
@@ -83,32 +83,32 @@ def test_every_line_is_imported_merged_or_rejected_with_its_reason(run, dirty):
 def test_importing_twice_changes_nothing(run, dirty):
     run("import_orders", str(dirty))
     before = list(Product.objects.values()), Order.objects.count(), OutboxMessage.objects.count()
-    told = report(run("import_orders", str(dirty), "--format", "json"))
+    result = report(run("import_orders", str(dirty), "--format", "json"))
 
-    assert (told["orders_placed"], told["orders_repeated"], told["lines_repeated"]) == (0, 2, 5)
+    assert (result["orders_placed"], result["orders_repeated"], result["lines_repeated"]) == (0, 2, 5)
     assert (list(Product.objects.values()), Order.objects.count(), OutboxMessage.objects.count()) == before
 
 
 def test_a_dry_run_writes_nothing_and_reports_the_same(run, dirty):
-    told = report(run("import_orders", str(dirty), "--dry-run", "--format", "json"))
+    result = report(run("import_orders", str(dirty), "--dry-run", "--format", "json"))
 
-    assert (told["orders_placed"], told["rejected"]) == (2, REJECTED)
+    assert (result["orders_placed"], result["rejected"]) == (2, REJECTED)
     assert not Order.objects.exists()
     assert not Product.objects.exists()
 
 
 def test_lines_without_a_customer_can_be_taken_as_a_guests(run, dirty):
-    told = report(run("import_orders", str(dirty), "--no-customer", "guest", "--format", "json"))
+    result = report(run("import_orders", str(dirty), "--no-customer", "guest", "--format", "json"))
 
-    assert told["orders_placed"] == 3
+    assert result["orders_placed"] == 3
     assert Order.objects.get(client_reference="536544").customer_email == ""
 
 
 def test_the_limit_counts_invoices_and_the_report_still_adds_up(run, dirty):
-    told = report(run("import_orders", str(dirty), "--limit", "1", "--format", "json"))
+    result = report(run("import_orders", str(dirty), "--limit", "1", "--format", "json"))
 
-    assert told["orders_placed"] == 1
-    assert told["lines_read"] == 6
+    assert result["orders_placed"] == 1
+    assert result["lines_read"] == 6
 
 
 def test_scarce_stock_leaves_large_orders_to_be_rejected(run, dirty, tmp_path, drain, world):
@@ -151,8 +151,8 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
     def take(_):
         try:
             start.wait(timeout=30)
-            *_, told = importer.run(path, importer.Options())
-            return told
+            *_, result = importer.run(path, importer.Options())
+            return result
         finally:
             connection.close()
 
@@ -166,7 +166,7 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "the first line must be"),
         (b"a,b,c\n", "the first line must be"),
@@ -174,14 +174,14 @@ def test_two_imports_of_one_file_at_the_same_moment_are_one(transactional_db, tm
         (None, "No such file"),
     ],
 )
-def test_an_unreadable_file_is_reported_in_a_sentence(run, tmp_path, content, says):
+def test_an_unreadable_file_is_reported_in_a_sentence(run, tmp_path, content, message):
     path = tmp_path / "orders.csv"
     if content is not None:
         path.write_bytes(content)
     answer = run("import_orders", str(path))
 
     assert answer.code == 1
-    assert says in answer.error
+    assert message in answer.error
 
 
 def test_a_truncated_gzip_is_reported_in_a_sentence(run, tmp_path):
@@ -193,12 +193,12 @@ def test_a_truncated_gzip_is_reported_in_a_sentence(run, tmp_path):
 
 @needs_real_data
 def test_the_retailers_own_orders_are_worked_off_to_the_penny(run, drain, world):
-    told = report(run("import_orders", str(REAL), "--limit", "25", "--format", "json"))
-    assert told["orders_placed"] == 25
+    result = report(run("import_orders", str(REAL), "--limit", "25", "--format", "json"))
+    assert result["orders_placed"] == 25
     drain()
 
     assert set(Order.objects.values_list("status", flat=True)) == {Order.Status.FULFILLED}
-    assert_ledgers_agree(world, told)
+    assert_ledgers_agree(world, result)
 
 
 @needs_real_data
@@ -206,18 +206,18 @@ def test_the_retailers_own_orders_are_worked_off_to_the_penny(run, drain, world)
 @pytest.mark.timeout(1800)
 def test_all_of_the_retailers_orders_are_worked_off_to_the_penny(run, drain, world, settings):
     settings.LARGEST_ORDER_MINOR = 10**9
-    told = report(run("import_orders", str(REAL), "--no-customer", "guest", "--format", "json"))
-    assert told["lines_read"] == 42_481
+    result = report(run("import_orders", str(REAL), "--no-customer", "guest", "--format", "json"))
+    assert result["lines_read"] == 42_481
     drain()
 
     assert set(Order.objects.values_list("status", flat=True)) == {Order.Status.FULFILLED}
-    assert_ledgers_agree(world, told)
+    assert_ledgers_agree(world, result)
 
 
-def assert_ledgers_agree(world, told):
+def assert_ledgers_agree(world, result):
     """The providers' ledgers, the database and the import's report have the same sums."""
     charged = world.payments.ledger(kind="payment_intent")
-    assert sum(intent["amount"] for intent in charged) == told["total_minor"]
+    assert sum(intent["amount"] for intent in charged) == result["total_minor"]
     assert {intent["metadata"]["order_id"]: intent["amount"] for intent in charged} == {
         str(pk): total for pk, total in Order.objects.values_list("pk", "total_minor")
     }
@@ -229,5 +229,5 @@ def assert_ledgers_agree(world, told):
     assert not Product.objects.exclude(on_hand=0, reserved=0).exists()
     assert (
         OrderLine.objects.aggregate(total=Sum(F("quantity") * F("unit_price_minor")))["total"]
-        == (told["total_minor"])
+        == (result["total_minor"])
     )

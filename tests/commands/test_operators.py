@@ -99,11 +99,11 @@ def test_a_dry_run_counts_what_can_be_replayed_and_explains_the_rest(run):
     bury(body="garbage")
     bury(message_id=str(uuid.uuid4()))
 
-    told = run("replay_failures", "--all", "--dry-run").out
-    assert "1 would be replayed, 2 cannot be" in told
-    assert "1 carried no message that could be read" in told
-    assert "1 had a message that is no longer in the outbox" in told
-    assert told.splitlines()[1:] == ["       1  orders.tasks.charge"]
+    output = run("replay_failures", "--all", "--dry-run").out
+    assert "1 would be replayed, 2 cannot be" in output
+    assert "1 carried no message that could be read" in output
+    assert "1 had a message that is no longer in the outbox" in output
+    assert output.splitlines()[1:] == ["       1  orders.tasks.charge"]
 
 
 def test_an_unreadable_time_is_reported(run):
@@ -111,12 +111,12 @@ def test_an_unreadable_time_is_reported(run):
 
 
 def test_the_trace_shows_the_whole_history_and_what_waits(run, buried):
-    told = json.loads(run("order_trace", buried.number, "--format", "json").out)
-    kinds = [entry["kind"] for entry in told["story"]]
+    output = json.loads(run("order_trace", buried.number, "--format", "json").out)
+    kinds = [entry["kind"] for entry in output["story"]]
     assert {"order", "message", "attempt", "payment", "dead letter"} <= set(kinds)
-    assert "orders.tasks.charge gave up" in told["outlook"]
-    assert "replay_failures --id" in told["command"]
-    times = [entry["at"] for entry in told["story"]]
+    assert "orders.tasks.charge gave up" in output["outlook"]
+    assert "replay_failures --id" in output["command"]
+    times = [entry["at"] for entry in output["story"]]
     assert times == sorted(times)
 
     assert buried.number in run("order_trace", buried.number.lower()).out
@@ -163,7 +163,7 @@ def test_the_same_key_by_hand_gives_the_same_order(run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "sentence"),
     [
         (["--sku", "NOPE"], "there is no product NOPE"),
         (["--sku", "A", "--quantity", "0"], "at least 1"),
@@ -171,8 +171,8 @@ def test_the_same_key_by_hand_gives_the_same_order(run):
         (["--sku", "A", "--card", "4242424242424242"], "--card must be"),
     ],
 )
-def test_a_mistake_is_reported_in_a_sentence(run, arguments, says):
-    assert says in run("place_order", *arguments).error
+def test_a_mistake_is_reported_in_a_sentence(run, arguments, sentence):
+    assert sentence in run("place_order", *arguments).error
 
 
 @pytest.mark.slow
@@ -202,8 +202,8 @@ def test_a_replay_reports_its_result(run, drain, world):
     assert answer["outcomes"]["under_way"] == 3
 
     drain()
-    told = run("replay_failures", "--outcome", str(answer["replay"])).out
-    assert told.strip() == "3 sent: 1 recovered, 2 failed again"
+    output = run("replay_failures", "--outcome", str(answer["replay"])).out
+    assert output.strip() == "3 sent: 1 recovered, 2 failed again"
     assert run("replay_failures", "--outcome", "0").code == 4
 
 

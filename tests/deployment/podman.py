@@ -35,9 +35,9 @@ def podman(*words: object, within: float = 120, **options: Any) -> subprocess.Co
     )
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
+def last_error(done: subprocess.CompletedProcess[str]) -> str:
     """Return the last line of a command's error output."""
-    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return (done.stderr.strip().splitlines() or ["no error output"])[-1]
 
 
 def must(*words: object, within: float = 120) -> str:
@@ -72,10 +72,10 @@ def why_not() -> str:
         return "podman is not installed here"
     base = full_name(re.findall(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
     if not is_here(base):
-        return f"no base image: {said(podman('pull', '-q', base, within=600))}"
+        return f"no base image: {last_error(podman('pull', '-q', base, within=600))}"
     started = podman("run", "--rm", base, "true")
     if started.returncode:
-        return f"podman starts no container here: {said(started)}"
+        return f"podman starts no container here: {last_error(started)}"
     return ""
 
 
@@ -136,7 +136,7 @@ class Project:
             within=600,
         )
         if built.returncode:
-            pytest.skip(f"no registry gives the image of {name}, and its stand-in is not built: {said(built)}")
+            pytest.skip(f"no registry has the image of {name}, and its stand-in failed: {last_error(built)}")
         return image
 
     def up(self) -> None:
@@ -247,8 +247,8 @@ class Project:
         if probe.get("disable"):
             words += ["--no-healthcheck"]
         elif "test" in probe:
-            how, *asked = probe["test"]
-            text = asked[0].replace("$$", "$") if how == "CMD-SHELL" else shlex.join(asked)
+            how, *arguments = probe["test"]
+            text = arguments[0].replace("$$", "$") if how == "CMD-SHELL" else shlex.join(arguments)
             # No interval: the probes are run from here, because not every machine has systemd's timers.
             words += ["--health-cmd", text, "--health-interval", "disable"]
         command = [word.replace("$$", "$") for word in service.get("command", [])]

@@ -35,8 +35,8 @@ def source():
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = json.dumps({"vulns": known.get(asked["package"]["name"], [])}).encode()
+            query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = json.dumps({"vulns": known.get(query["package"]["name"], [])}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()

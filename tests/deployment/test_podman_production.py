@@ -58,8 +58,8 @@ for path in ("/admin/", "/api/v1/orders"):
     answer = asking.getresponse()
     print(answer.status, answer.headers["Location"])
 """
-    said = project.run("flower", "python", "-", typed=asks).splitlines()
-    assert said == ["HTTP/1.1 401", "308 https://orders.example.com/admin/", "403 None"]
+    output = project.run("flower", "python", "-", typed=asks).splitlines()
+    assert output == ["HTTP/1.1 401", "308 https://orders.example.com/admin/", "403 None"]
 
 
 def test_production_passes_the_checks_of_a_deployment(production):

@@ -89,8 +89,8 @@ def test_an_order_passes_through_the_containers_of_the_sandbox(sandbox):
         return request(sandbox, f"/api/v1/orders/{placed['number']}", headers=headers)[1]["status"]
 
     eventually(lambda: seen() == "fulfilled", seen)
-    for told in ("email fulfilled: sent", "sms fulfilled: sent"):
-        eventually(lambda told=told: told in manage(sandbox, "order_trace", placed["number"]), told)
+    for entry in ("email fulfilled: sent", "sms fulfilled: sent"):
+        eventually(lambda entry=entry: entry in manage(sandbox, "order_trace", placed["number"]), entry)
     manage(sandbox, "verify", "--providers")
 
 

@@ -87,16 +87,16 @@ def test_a_document_says_which_option_a_test_it_names_needs(document):
 
 
 def test_the_readme_contains_the_promise_word_for_word():
-    told = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
-    assert PROMISE in told
+    readme = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / "README.md").read_text().replace("\n> ", " "))
+    assert PROMISE in readme
 
 
 def test_every_invariant_has_a_line_for_when_it_fails():
     text = (ROOT / "docs" / "operations.md").read_text()
     [section] = re.findall(r"^## Reading a failed verdict\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
-    told = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]
+    named = [name for row in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in row.split(", ")]
 
-    assert sorted(told) == sorted(f"`{invariant.name}`" for invariant in catalogue.invariants())
+    assert sorted(named) == sorted(f"`{invariant.name}`" for invariant in catalogue.invariants())
 
 
 def test_decisions_are_numbered_without_gaps():

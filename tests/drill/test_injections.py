@@ -61,19 +61,19 @@ def test_a_fault_without_a_target_is_reported(run_fault, drain, fault, kind):
 
 def test_a_fault_waits_until_there_is_a_target(run_fault, drain, world, monkeypatch):
     monkeypatch.setattr(drill, "TARGET_PATIENCE", 20)
-    looks = []
+    attempts = []
 
     class Late(injections._DeliverAgain):
         def begin(self):
-            looks.append(1)
-            if len(looks) == 3:
+            attempts.append(1)
+            if len(attempts) == 3:
                 place()
                 relay.drain()
             return super().begin()
 
     injected, _ = run_fault(AGAIN, Late(60.0))
 
-    assert (injected.problem, len(looks)) == ("", 3)
+    assert (injected.problem, len(attempts)) == ("", 3)
     assert OutboxMessage.objects.get().redeliveries == 1
     assert Delivery.objects.exists()
 

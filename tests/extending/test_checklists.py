@@ -78,8 +78,8 @@ def run(checkout: Path, words: Sequence[str | Path], *, within: float = 240) -> 
             timeout=within,
         )
     except subprocess.TimeoutExpired as slow:
-        said = slow.stdout.decode(errors="replace") if isinstance(slow.stdout, bytes) else slow.stdout or ""
-        raise AssertionError(f"{words} did not end within {within} s:\n{said[-5000:]}") from slow
+        output = slow.stdout.decode(errors="replace") if isinstance(slow.stdout, bytes) else slow.stdout or ""
+        raise AssertionError(f"{words} did not end within {within} s:\n{output[-5000:]}") from slow
     assert done.returncode == 0, f"{words}\n{done.stdout[-10000:]}"
     return done.stdout
 

@@ -58,13 +58,13 @@ def totals():
 @pytest.mark.parametrize("entry", ENTRIES, ids=["import", "dry-run"])
 @pytest.mark.parametrize("name", but_first(files.DAMAGED, first=8))
 def test_a_damaged_file_is_refused_with_line_and_reason(imported, name, entry):
-    content, says = files.DAMAGED[name]
+    content, message = files.DAMAGED[name]
     report, answer = imported(content, *entry)
 
     assert report is None
     assert answer.code == 1
     assert answer.error.startswith("Cannot import: line ")
-    assert says in answer.error
+    assert message in answer.error
     assert not Order.objects.exists()
     assert not Product.objects.exists()
 

@@ -53,9 +53,9 @@ def judge(spoilt, name, made, place, value):
     except Exception as error:
         raise AssertionError(f"{name}: {place} as {value!r} ends in {type(error).__name__}: {error}") from error
     finally:
-        asked = len(spoilt.requests)
+        sent = len(spoilt.requests)
         spoilt.heal()
-    assert asked <= calls.MOST_REQUESTS, f"{name}: {place} as {value!r} asks {asked} times"
+    assert sent <= calls.MOST_REQUESTS, f"{name}: {place} as {value!r} asks {sent} times"
     assert not list(calls.faults_of(outcome)), f"{name}: {place} as {value!r}"
 
 
@@ -126,12 +126,12 @@ def test_an_unreadable_response_means_neither_done_nor_refused(spoilt, name):
                 pytest.fail(f"{name}: {what} ends in {calls.CALLS[name](made)!r}")
         finally:
             channels.forget()
-            asked = len(spoilt.requests)
+            sent = len(spoilt.requests)
             spoilt.heal()
-        assert asked <= 3, f"{name}: {what} asks {asked} times"
-        said = f"{name}: {what} ends in {raised.value!r}"
-        assert not isinstance(raised.value, notification_ports.RecipientRefused), said
-        assert storable.is_storable(str(raised.value)), said
+        assert sent <= 3, f"{name}: {what} asks {sent} times"
+        problem = f"{name}: {what} ends in {raised.value!r}"
+        assert not isinstance(raised.value, notification_ports.RecipientRefused), problem
+        assert storable.is_storable(str(raised.value)), problem
 
 
 REFUSED_QUESTION = Answer(422, b'{"code": "shipment_refused", "reason": "the key is no key"}')

@@ -216,8 +216,8 @@ def test_an_invalid_control_command_ends_no_worker(scene):
 
 
 def test_an_unknown_control_command_changes_nothing(scene):
-    for name, said in commands.COMMANDS.items():
-        order(scene, json.dumps(said).encode())
+    for name, command in commands.COMMANDS.items():
+        order(scene, json.dumps(command).encode())
         assert scene.worker.is_alive(), name
     assert "answers" in ping(scene)
 

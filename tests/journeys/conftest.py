@@ -84,10 +84,10 @@ def wait_until_nothing_waits(shared, link):
         waiting = link.hlen(UNACKED) or link.llen("orders") or OutboxMessage.objects.undelivered().exists()
         return not waiting
 
-    def said():
-        return f"all is acknowledged; the worker said: {shared.orders.output()[-5000:]}"
+    def explanation():
+        return f"all is acknowledged; the output of the worker: {shared.orders.output()[-5000:]}"
 
-    eventually(nothing_waits, said, within=30)
+    eventually(nothing_waits, explanation, within=30)
 
 
 def take_a_probe(url):

@@ -163,7 +163,7 @@ def test_a_connection_that_drops_during_a_charge_charges_once(staff, world, brok
     wait_for_charge(world, order)
     with broker.client() as link:
         link.client_kill_filter(_type="normal", skipme=True)
-    eventually(lambda: staff.orders.says("Connection to broker lost"), "the loss")
+    eventually(lambda: staff.orders.has_logged("Connection to broker lost"), "the loss")
     pass_time()
 
     eventually(lambda: status(order) == Status.FULFILLED, "fulfilled")
@@ -200,7 +200,7 @@ def test_workers_outlive_a_database_that_goes_away(staff, world, pass_time):
 
     staff.database.cut()
     during = place()
-    eventually(lambda: staff.orders.says("step.database_down"), "a worker has noticed")
+    eventually(lambda: staff.orders.has_logged("step.database_down"), "a worker has noticed")
     staff.database.open()
 
     eventually(lambda: status(during) == Status.FULFILLED, "the order of the outage")
@@ -246,7 +246,9 @@ def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing(staff, st
     before = all_that_is_known()
 
     staff.orders.thaw()
-    eventually(lambda: staff.orders.says("step.fenced"), "the stopped worker has gone on and come to its end")
+    eventually(
+        lambda: staff.orders.has_logged("step.fenced"), "the stopped worker has gone on and come to its end"
+    )
     assert all_that_is_known() == before
     assert_each_is_charged_once(world, order)
 

@@ -44,8 +44,8 @@ def test_every_setting_can_be_in_a_file(tmp_path):
     done = read(tmp_path, **named)
 
     assert done.returncode == 0, done.stderr
-    said = [NEEDED["SECRET_KEY"], "rediss://broker.example?ssl_cert_reqs=required", "127.0.0.1"]
-    assert done.stdout.strip() == str(said)
+    expected = [NEEDED["SECRET_KEY"], "rediss://broker.example?ssl_cert_reqs=required", "127.0.0.1"]
+    assert done.stdout.strip() == str(expected)
 
 
 @pytest.mark.parametrize(

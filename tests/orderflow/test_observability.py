@@ -154,8 +154,8 @@ def test_frequent_periodic_tasks_do_not_check_in(sentry, monkeypatch):
 
 def test_steps_that_ran_inline_are_not_in_the_line_of_the_first_task():
     followed = inline.Followed(result=True, seconds=0.5, links=())
-    told = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
-    record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (told,), None)
+    details = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
+    record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (details,), None)
 
     assert logs.OwnResults().filter(record)
     assert record.getMessage() == "Task a task[1] succeeded in 0.5s: True"

@@ -280,10 +280,10 @@ def test_a_refused_recipient_concerns_one_mail(monkeypatch, reply):
     "recipient", ["relay.access.denied@example.com", "a@relay.denied.example", "sender.address@example.com"]
 )
 def test_a_recipient_cannot_name_themselves_so_that_all_mail_waits(monkeypatch, recipient):
-    said = f"5.1.1 <{recipient}> {recipient.upper()} {recipient.split('@')[0]}: unknown".encode()
+    smtp_reply = f"5.1.1 <{recipient}> {recipient.upper()} {recipient.split('@')[0]}: unknown".encode()
 
     with pytest.raises(RecipientRefused):
-        submit(monkeypatch, smtplib.SMTPRecipientsRefused({recipient: (550, said)}))
+        submit(monkeypatch, smtplib.SMTPRecipientsRefused({recipient: (550, smtp_reply)}))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(550, SettingsRefused), (553, SettingsRefused), (452, Outage)])

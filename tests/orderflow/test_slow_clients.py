@@ -151,8 +151,8 @@ def test_pipelined_requests_are_all_answered(web):
     with connected(web) as link:
         link.sendall(one + one + last[:20])
         link.sendall(last[20:])
-        said = read_all(link)
-    assert said.count(b"HTTP/1.1 200 ") == 3
+        received = read_all(link)
+    assert received.count(b"HTTP/1.1 200 ") == 3
 
 
 @pytest.mark.parametrize(
@@ -290,15 +290,15 @@ def test_bodies_in_pieces_reach_the_application_whole(web):
             for part in parts:
                 link.sendall(part)
                 time.sleep(0.02)  # so that pieces arrive separately
-            said = link.recv(4096)
-            while said.startswith(b"HTTP/1.1 100 "):
-                said = said.partition(b"\r\n\r\n")[2] or link.recv(4096)
-            assert said.startswith(b"HTTP/1.1 401 "), (framing, said)
+            received = link.recv(4096)
+            while received.startswith(b"HTTP/1.1 100 "):
+                received = received.partition(b"\r\n\r\n")[2] or link.recv(4096)
+            assert received.startswith(b"HTTP/1.1 401 "), (framing, received)
 
 
 def read_all(link):
-    said = b""
+    received = b""
     with contextlib.suppress(ConnectionResetError, TimeoutError):
         while part := link.recv(4096):
-            said += part
-    return said
+            received += part
+    return received

@@ -71,26 +71,26 @@ def end(process):
 
 def output_until(process, *texts):
     """Return its output up to one of the texts, or to its end."""
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
-        if any(text in said for text in texts):
+        output += line
+        if any(text in output for text in texts):
             break
-    return said
+    return output
 
 
 @pytest.mark.parametrize("role", but_first(ROLES))
 def test_a_process_refuses_to_start_with_settings_that_would_cause_trouble_later(role):
     process = start(role, **BAD)
     try:
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     finally:
         end(process)
 
-    assert process.returncode != 0, said
+    assert process.returncode != 0, output
     for name in ("OUTBOX_RETENTION_DAYS", "PROVIDER_TIMEOUT_SECONDS", "WAREHOUSE", "FCM_CREDENTIALS_FILE"):
-        assert name in said
-    assert "keep messages for at least" in said
+        assert name in output
+    assert "keep messages for at least" in output
 
 
 STARTED = {
@@ -107,8 +107,8 @@ STARTED = {
 def test_neither_a_warning_nor_a_database_outage_prevents_a_start(role):
     process = start(role)  # no provider is configured, which is a warning for each
     try:
-        said = output_until(process, STARTED[role], "does not start")
-        assert STARTED[role] in said
+        output = output_until(process, STARTED[role], "does not start")
+        assert STARTED[role] in output
         assert process.poll() is None
     finally:
         end(process)

@@ -99,13 +99,13 @@ def test_an_orders_page_leads_to_the_dead_letter_that_it_waits_for(stuck, signed
     url = reverse("admin:outbox_deadletter_change", args=[dead_letter.pk])
     page = reverse("admin:orders_order_change", args=[stuck.pk])
 
-    told = signed_in("root").get(page).text
-    assert "This order needs attention." in told
-    assert f'<a href="{url}">Open dead letter {dead_letter.pk}</a>' in told
+    html = signed_in("root").get(page).text
+    assert "This order needs attention." in html
+    assert f'<a href="{url}">Open dead letter {dead_letter.pk}</a>' in html
 
-    told = signed_in("support").get(page).text
-    assert "This order needs attention." in told
-    assert url not in told
+    html = signed_in("support").get(page).text
+    assert "This order needs attention." in html
+    assert url not in html
 
 
 def test_an_order_whose_message_is_parked_waits_for_code_that_can_read_it(drain, world, signed_in):  # noqa: F811
@@ -205,5 +205,5 @@ def test_the_history_shows_replays_and_their_results(stuck, drain):
     assert "is being replayed, by ada" in order_story.outlook(stuck)
     drain()
 
-    told = [entry.what for entry in order_story.story(stuck) if entry.kind == "dead letter"]
-    assert told[-2:] == ["replayed by ada", "the replay ended: failed again"]
+    entries = [entry.what for entry in order_story.story(stuck) if entry.kind == "dead letter"]
+    assert entries[-2:] == ["replayed by ada", "the replay ended: failed again"]

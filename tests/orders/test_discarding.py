@@ -67,8 +67,12 @@ def test_discarding_cancels_the_order_that_waits_and_nothing_starts_it_again(stu
     let_time_pass(drain)
 
     assert status(stuck) == Order.Status.CANCELLED
-    letter = DeadLetter.objects.get()
-    assert (letter.resolution, letter.resolved_by, letter.reason) == ("discarded", "ops", "not wanted")
+    dead_letter = DeadLetter.objects.get()
+    assert (dead_letter.resolution, dead_letter.resolved_by, dead_letter.reason) == (
+        "discarded",
+        "ops",
+        "not wanted",
+    )
     assert world.payments.count() == 0
     assert examination.run().passed
 
@@ -155,8 +159,12 @@ def test_a_cancellation_closes_the_dead_letters_of_steps_that_it_made_needless(s
     assert DeadLetter.objects.open().get().consumer == f"orders.tasks.{step}"
 
     services.request_cancellation(order_id=order.pk, requested_by="customer")
-    letter = DeadLetter.objects.get()
-    assert (letter.resolution, letter.resolved_by, letter.reason) == ("discarded", "system", needless.REASON)
+    dead_letter = DeadLetter.objects.get()
+    assert (dead_letter.resolution, dead_letter.resolved_by, dead_letter.reason) == (
+        "discarded",
+        "system",
+        needless.REASON,
+    )
     drain()
     assert status(order) == Order.Status.CANCELLED
     assert examination.run().passed
@@ -173,8 +181,8 @@ def test_a_step_that_fails_after_the_cancellation_leaves_no_open_dead_letter(dra
         broken.setattr("orders.steps.charge", cancelled_meanwhile)
         drain()
 
-    letter = DeadLetter.objects.get(consumer="orders.tasks.charge")
-    assert (letter.resolution, letter.reason) == ("discarded", needless.REASON)
+    dead_letter = DeadLetter.objects.get(consumer="orders.tasks.charge")
+    assert (dead_letter.resolution, dead_letter.reason) == ("discarded", needless.REASON)
     assert status(order) == Order.Status.CANCELLED
 
 

@@ -14,7 +14,7 @@ from outbox import redelivery
 from outbox.dead_letters import resolving
 from outbox.models import DeadLetter
 from outbox.verification import examination
-from tests.orders.test_undecided_payments import now, refund_left_in, told, wait
+from tests.orders.test_undecided_payments import notified, now, refund_left_in, wait
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -43,8 +43,8 @@ def test_an_order_whose_customer_has_the_money_back_by_other_means_ends_as_refun
     assert "refunded by other means £5.00, according to on call" in {
         entry.what for entry in order_story.story(now(order))
     }
-    assert "cancelled" in told()
-    assert "refunded" not in told()  # that message promises the money on the card
+    assert "cancelled" in notified()
+    assert "refunded" not in notified()  # that message promises the money on the card
     assert world.payments.count(kind="refund") == 1
     assert Product.objects.get().reserved == 0
     assert examination.run(providers=True).passed

@@ -39,7 +39,7 @@ def wait(drain, span=dt.timedelta(minutes=20)):
     return drain()
 
 
-def told():
+def notified():
     return set(Notification.objects.values_list("template", flat=True))
 
 
@@ -69,7 +69,7 @@ def test_an_undecided_charge_is_waited_for_visibly_and_without_attempts(world, d
     assert stripe_states.WORDS[state] in Payment.objects.get().error
     assert set(Attempt.objects.values_list("outcome", "error_class")) == {("waited", "ChargeUndecided")}
     assert breaker("payments").state() == "closed"
-    assert not told() & {"rejected", "cancelled"}
+    assert not notified() & {"rejected", "cancelled"}
     assert world.payments.count(kind="payment_intent") == 1
 
 
@@ -92,7 +92,7 @@ def test_a_charge_that_fails_late_rejects_the_order(world, drain):
 
     assert now(order).status == Order.Status.REJECTED
     assert Product.objects.get().reserved == 0
-    assert "rejected" in told()
+    assert "rejected" in notified()
 
 
 def test_undecided_for_longer_than_the_key_is_remembered_it_is_still_never_charged_again(world, drain):
@@ -115,7 +115,7 @@ def test_a_charge_that_needs_the_customer_is_cancelled_before_the_order_is_rejec
     with world.payments.failing(fault="error", status=503, match="/cancel"):
         drain()
         assert now(order).status == Order.Status.CHARGE_UNKNOWN
-        assert "rejected" not in told()
+        assert "rejected" not in notified()
     wait(drain)
 
     assert now(order).status == Order.Status.REJECTED
@@ -153,7 +153,7 @@ def test_an_unknown_state_is_an_unknown_outcome_and_ends_as_a_dead_letter(world,
 
     [dead_letter] = DeadLetter.objects.all()
     assert "'requires_oracle'" in dead_letter.error
-    assert not told() & {"rejected", "cancelled"}
+    assert not notified() & {"rejected", "cancelled"}
     assert breaker("payments").state() == "closed"
 
 
@@ -163,7 +163,7 @@ def test_a_cancellation_waits_for_a_charge_that_may_still_capture(world, drain):
     services.request_cancellation(order_id=order.pk, requested_by="customer")
     wait(drain)
     assert now(order).status == Order.Status.CHARGE_UNKNOWN
-    assert "cancelled" not in told()
+    assert "cancelled" not in notified()
 
     settle(world, **CAPTURED)
     wait(drain)
@@ -203,13 +203,13 @@ def test_a_refund_counts_as_done_only_when_it_is(world, drain, state):
     assert now(order).status == Order.Status.CANCELLING
     assert (Refund.objects.get().status, Refund.objects.get().resolved_at) == (Refund.Status.REQUESTED, None)
     assert state in Refund.objects.get().error
-    assert not told() & {"refunded", "cancelled"}
+    assert not notified() & {"refunded", "cancelled"}
 
     [made] = world.payments.ledger(kind="refund")
     world.payments.change("refund", made["id"], status="succeeded")
     wait(drain)
     assert now(order).status == Order.Status.CANCELLED
-    assert {"refunded", "cancelled"} <= told()
+    assert {"refunded", "cancelled"} <= notified()
     assert world.payments.count(kind="refund") == 1
     assert not DeadLetter.objects.exists()
 
@@ -221,7 +221,7 @@ def test_a_failed_refund_is_a_dead_letter_and_replay_uses_the_next_key(world, dr
     assert (dead_letter.error_class, dead_letter.consumer) == ("RefundFailed", "orders.tasks.refund")
     assert now(order).status == Order.Status.CANCELLING
     assert Refund.objects.get().status == Refund.Status.FAILED
-    assert "refunded" not in told()
+    assert "refunded" not in notified()
 
     resolving.replay(DeadLetter.objects.all(), by="on call", reason="the bank has the new account")
     wait(drain)

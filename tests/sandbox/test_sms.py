@@ -65,8 +65,8 @@ def test_messages_are_listed_newest_first_by_recipient_and_day(sms: Sandbox) -> 
     client.messages.create(to="+447700900002", from_=SENDER, body="another")
     today = dt.datetime.now(dt.UTC).date()
 
-    def listed(**asked: object) -> list[str]:
-        return [message.sid for message in client.messages.list(**asked)]
+    def listed(**filters: object) -> list[str]:
+        return [message.sid for message in client.messages.list(**filters)]
 
     assert listed(to=ADA) == sids[::-1]
     assert listed(to=ADA, page_size=2) == sids[::-1]

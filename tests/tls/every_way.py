@@ -44,8 +44,8 @@ def flower_reads_queues() -> None:
 
 def before_anything_starts(name: str) -> Callable[[], None]:
     def ask() -> None:
-        if said := given.complaint(name, os.environ[name]):
-            raise ConnectionError(said)
+        if problem := given.complaint(name, os.environ[name]):
+            raise ConnectionError(problem)
 
     return ask
 

@@ -68,8 +68,8 @@ class Server(socketserver.ThreadingTCPServer):
 def asks_for_tls(client: socket.socket) -> bool:
     """Respond to a PostgreSQL client that requests encryption; return False if it continues without."""
     while True:
-        asked = client.recv(8, socket.MSG_WAITALL)
-        code = int.from_bytes(asked[4:], "big")
+        request = client.recv(8, socket.MSG_WAITALL)
+        code = int.from_bytes(request[4:], "big")
         if code == SSL_REQUEST:
             client.sendall(b"S")
             return True

@@ -64,7 +64,7 @@ def test_a_login_requires_a_known_certificate(rabbitmq, certificates, who):
     signs = ("ACCESS_REFUSED",) if who == "of another name" else NO_HANDSHAKE
     went = to_the_broker(variables(rabbitmq, certificates, shown))
 
-    assert {name: said for name, said in went.items() if not any(sign in said for sign in signs)} == {}
+    assert {name: failure for name, failure in went.items() if not any(sign in failure for sign in signs)} == {}
 
 
 def test_a_password_is_not_accepted_in_place_of_a_certificate(rabbitmq, certificates):
@@ -75,7 +75,7 @@ def test_a_password_is_not_accepted_in_place_of_a_certificate(rabbitmq, certific
     went = to_the_broker(variables(rabbitmq, certificates, certificates.client, url=url))
 
     sign = "can offer: PLAIN; available: EXTERNAL"
-    assert {name: said for name, said in went.items() if sign not in said} == {}
+    assert {name: failure for name, failure in went.items() if sign not in failure} == {}
 
 
 def test_relay_and_worker_take_an_order_through_a_broker_that_knows_them_by_their_certificate(

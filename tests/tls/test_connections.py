@@ -20,7 +20,7 @@ NO_ROOTS = "root certificate file"
 
 
 def connect(environment):
-    """Return the failure of each way of connecting; empty if it succeeded."""
+    """Return the error of each way of connecting; empty if it succeeded."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.tls.every_way"],
         env=environment,
@@ -37,7 +37,7 @@ def connect(environment):
 def test_with_the_right_authority_everything_connects(behind, certificates):
     went = connect(behind.environment(behind.show("right"), ca=certificates.ours.file))
 
-    assert {name: said for name, said in went.items() if said} == {}
+    assert {name: error for name, error in went.items() if error} == {}
     assert all(terminator.handshakes for terminator in behind.terminators)
 
 
@@ -45,14 +45,16 @@ def test_with_the_right_authority_everything_connects(behind, certificates):
 def test_a_server_that_shows_a_wrong_certificate_is_refused_everywhere(behind, certificates, shown):
     went = connect(behind.environment(behind.show(shown), ca=certificates.ours.file))
 
-    assert {name: said for name, said in went.items() if not any(sign in said for sign in REFUSED)} == {}
+    assert {name: error for name, error in went.items() if not any(sign in error for sign in REFUSED)} == {}
 
 
 @pytest.mark.slow
 def test_urls_without_an_authority_trust_only_those_of_the_system(behind):
     went = connect(behind.environment(behind.show("right"), ca=None))
 
-    assert {name: said for name, said in went.items() if not any(s in said for s in (*REFUSED, NO_ROOTS))} == {}
+    assert {
+        name: error for name, error in went.items() if not any(s in error for s in (*REFUSED, NO_ROOTS))
+    } == {}
 
 
 @pytest.mark.slow
@@ -61,9 +63,9 @@ def test_clients_show_their_certificate(behind, certificates):
     ours = certificates.ours.file
 
     shown = connect(behind.environment(ports, ca=ours, certificate=certificates.client))
-    assert {name: said for name, said in shown.items() if said} == {}
+    assert {name: error for name, error in shown.items() if error} == {}
     foreign = connect(behind.environment(ports, ca=ours, certificate=certificates.stranger))
-    assert [name for name, said in foreign.items() if not said] == []
+    assert [name for name, error in foreign.items() if not error] == []
 
 
 @pytest.mark.slow

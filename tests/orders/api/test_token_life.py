@@ -31,9 +31,9 @@ HOUR = dt.timedelta(hours=1)
 
 def api_token(*arguments: str) -> tuple[str, str]:
     """The command's two outputs."""
-    out, told = io.StringIO(), io.StringIO()
-    call_command("api_token", *arguments, stdout=out, stderr=told)
-    return out.getvalue().strip(), told.getvalue()
+    out, messages = io.StringIO(), io.StringIO()
+    call_command("api_token", *arguments, stdout=out, stderr=messages)
+    return out.getvalue().strip(), messages.getvalue()
 
 
 def create(*arguments: str) -> str:
@@ -76,12 +76,12 @@ def test_a_token_expires_by_default(settings):
     create()
     api_token("create", "short", "--scopes", "orders:read", "--expires", "7")
     api_token("create", "for ever", "--scopes", "orders:read", "--never-expires")
-    _, told = api_token("rotate", "short")
+    _, messages = api_token("rotate", "short")
 
     ends = {token.name: token for token in ApiToken.objects.all()}
     assert 89 < days_left(ends["shop"]) < 91
     assert 89 < days_left(ends["short"]) < 91
-    assert f"valid until {ends['short'].expires_at:%Y-%m-%d}" in told
+    assert f"valid until {ends['short'].expires_at:%Y-%m-%d}" in messages
     assert ends["for ever"].expires_at is None
 
 
@@ -93,18 +93,18 @@ def test_a_token_made_by_code_expires_too():
 
 def test_a_rotated_token_works_with_its_new_secret_only():
     old = create()
-    new, told = api_token("rotate", "shop")
+    new, messages = api_token("rotate", "shop")
 
     assert (status_with(old), status_with(new)) == (401, 200)
-    assert "stays valid" not in told
+    assert "stays valid" not in messages
 
 
 def test_with_an_overlap_both_secrets_work_until_it_ends():
     old = create()
-    new, told = api_token("rotate", "shop", "--overlap", "24")
+    new, messages = api_token("rotate", "shop", "--overlap", "24")
 
     assert (status_with(old), status_with(new)) == (200, 200)
-    assert f"…{old[-4:]} stays valid until" in told
+    assert f"…{old[-4:]} stays valid until" in messages
     pass_hours(23)
     assert (status_with(old), status_with(new)) == (200, 200)
     pass_hours(2)
@@ -122,9 +122,9 @@ def test_an_overlap_prolongs_no_secret():
 def test_a_rotation_without_overlap_ends_all_secrets_before():
     first = create()
     second, _ = api_token("rotate", "shop", "--overlap", "24")
-    third, told = api_token("rotate", "shop", "--overlap", "24")
+    third, messages = api_token("rotate", "shop", "--overlap", "24")
     assert [status_with(secret) for secret in (first, second, third)] == [200, 200, 200]
-    assert told.count("stays valid") == 2
+    assert messages.count("stays valid") == 2
 
     fourth, _ = api_token("rotate", "shop")
     assert [status_with(secret) for secret in (first, second, third, fourth)] == [401, 401, 401, 200]
@@ -265,12 +265,12 @@ def test_the_end_of_a_secret_is_kept_and_shown():
 @pytest.mark.parametrize("found", ["{}", " {}\n", "Authorization: Bearer {}", 'TOKEN="{}"  # do not commit'])
 def test_a_leaked_secret_is_identified_wherever_it_was_found(monkeypatch, found):
     secret = create("--client", "Shop Ltd")
-    said, told = identify(monkeypatch, found.format(secret))
+    output, messages = identify(monkeypatch, found.format(secret))
 
-    assert said.startswith("token shop of client Shop Ltd: valid until ")
-    assert "scopes orders:read, last used never" in said
-    assert "api_token rotate shop" in told
-    assert secret not in said + told
+    assert output.startswith("token shop of client Shop Ltd: valid until ")
+    assert "scopes orders:read, last used never" in output
+    assert "api_token rotate shop" in messages
+    assert secret not in output + messages
 
 
 def test_secrets_of_the_past_are_identified_too(monkeypatch):
@@ -312,15 +312,15 @@ def test_at_a_terminal_the_secret_is_prompted_for_and_not_shown():
     )
     os.close(theirs)
     with process, os.fdopen(ours, "r+b", buffering=0) as terminal:
-        asked = b""
-        while not asked.endswith(b"Secret: "):
-            asked += process.stderr.read(1) or pytest.fail(asked.decode())
+        prompt = b""
+        while not prompt.endswith(b"Secret: "):
+            prompt += process.stderr.read(1) or pytest.fail(prompt.decode())
         terminal.write(f"{secret}\n".encode())
-        out, told = process.communicate(timeout=processes.PATIENCE)
+        out, messages = process.communicate(timeout=processes.PATIENCE)
         echoed = what_is_left(ours)
 
-    assert b"token shop of client shop" in out, told
-    assert secret.encode() not in out + told + echoed
+    assert b"token shop of client shop" in out, messages
+    assert secret.encode() not in out + messages + echoed
 
 
 def test_a_secret_is_never_taken_as_an_argument():

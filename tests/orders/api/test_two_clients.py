@@ -135,10 +135,10 @@ def test_no_operation_shows_or_changes_another_clients_data(victim, method, path
         response = send(other, method, filled, query, headers, body_of(victim, operation))
 
         assert response.status_code < 500
-        said = response.content.decode() + str(response.headers)
-        own_words = [filled, *query.values(), *headers.values(), json.dumps(body_of(victim, operation))]
-        told = [mark for mark in victim.marks if mark in said and not any(mark in each for each in own_words)]
-        assert told == [], (filled, query)
+        content = response.content.decode() + str(response.headers)
+        words = [filled, *query.values(), *headers.values(), json.dumps(body_of(victim, operation))]
+        leaks = [mark for mark in victim.marks if mark in content and not any(mark in word for word in words)]
+        assert leaks == [], (filled, query)
         if is_about_an_order(operation):
             assert response.status_code == 404, filled
         elif method == "GET":
