@@ -6,7 +6,7 @@ from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
 from outbox.models import Attempt, DeadLetter, OutboxMessage
-from tests.admin.conftest import bury, said
+from tests.admin.conftest import bury, messages_on
 from tests.factories import place
 
 REPLAY = "admin:outbox_deadletter_resolve"
@@ -58,9 +58,9 @@ def test_a_second_submit_finds_nothing_to_do(signed_in, dead_letter):
     second = client.post(reverse(REPLAY, args=["replay"]), form, follow=True)
     third = client.post(reverse(REPLAY, args=["discard"]), form, follow=True)
 
-    assert "1 dead letter is being replayed." in said(first)
-    assert "none of these dead letters was open" in said(second)
-    assert "none of these dead letters was open" in said(third)
+    assert "1 dead letter is being replayed." in messages_on(first)
+    assert "none of these dead letters was open" in messages_on(second)
+    assert "none of these dead letters was open" in messages_on(third)
     assert OutboxMessage.objects.get(pk=dead_letter.message_id).redeliveries == 1
     assert LogEntry.objects.count() == 1
 
@@ -71,9 +71,9 @@ def test_a_dead_letter_without_a_message_can_only_be_discarded(signed_in, order)
     form = {"ids": garbage.pk, "confirmed": "yes", "reason": "garbage from a test"}
 
     replayed = client.post(reverse(REPLAY, args=["replay"]), form, follow=True)
-    assert "1 stayed open" in said(replayed)
+    assert "1 stayed open" in messages_on(replayed)
     discarded = client.post(reverse(REPLAY, args=["discard"]), form, follow=True)
-    assert "1 dead letter discarded." in said(discarded)
+    assert "1 dead letter discarded." in messages_on(discarded)
     assert DeadLetter.objects.get().reason == "garbage from a test"
     assert LogEntry.objects.get().change_message == "discarded: garbage from a test"
 

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from orders.models import Order
 from outbox.models import DeadLetter
-from tests.admin.conftest import said
+from tests.admin.conftest import messages_on
 
 DISCARD = "/admin/outbox/deadletter/resolve/discard/"
 
@@ -28,8 +28,8 @@ def test_without_the_order_the_dead_letter_is_not_discarded(signed_in, order, de
     form = {"ids": dead_letter.pk, "confirmed": "yes", "reason": "not wanted"}
     page = signed_in("root").post(DISCARD, form, follow=True)
 
-    assert "1 stayed open" in said(page)
-    assert order.number in said(page)
+    assert "1 stayed open" in messages_on(page)
+    assert order.number in messages_on(page)
     assert DeadLetter.objects.get().resolution == "open"
     assert Order.objects.get().cancel_requested_at is None
 
@@ -38,7 +38,7 @@ def test_discarding_with_the_order_ends_both(signed_in, dead_letter):
     form = {"ids": dead_letter.pk, "confirmed": "yes", "reason": "not wanted", "cancel": "yes"}
     page = signed_in("root").post(DISCARD, form, follow=True)
 
-    assert "1 dead letter discarded." in said(page)
+    assert "1 dead letter discarded." in messages_on(page)
     closed = DeadLetter.objects.get()
     assert (closed.resolution, closed.resolved_by, closed.reason) == ("discarded", "root", "not wanted")
     assert Order.objects.get().cancel_requested_at is not None
@@ -65,6 +65,6 @@ def test_a_replay_leads_to_the_page_with_its_result(signed_in, dead_letter):
 
     campaign = dead_letter.replays.get().campaign
     url = reverse("admin:outbox_replaycampaign_change", args=[campaign.pk])
-    assert f'<a href="{url}">See the outcome</a>' in said(page)
+    assert f'<a href="{url}">See the outcome</a>' in messages_on(page)
     assert "1 sent: 1 under way" in client.get(url).text
     assert "1 sent: 1 under way" in client.get(reverse("admin:outbox_replaycampaign_changelist")).text
