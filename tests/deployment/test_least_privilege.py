@@ -14,7 +14,7 @@ import redis
 from orderflow.stack import ports
 from orderflow.stack.servers import binaries
 from tests.processes import ROOT, environment, eventually, stack
-from tests.stack.conftest import PASSWORDS, folder, home, new_postgres, place, run_server  # noqa: F401
+from tests.stack.conftest import PASSWORDS, folder, new_postgres, place, run_server, stack_folders  # noqa: F401
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
