@@ -72,7 +72,7 @@ def ways() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "witness", remember
     yield "run.py, redis", before_anything_starts("REDIS_URL")
     yield "django", connection.ensure_connection
-    yield "listener", lambda: listener._link().close()
+    yield "listener", lambda: listener._connect().close()
     yield "run.py, database", before_anything_starts("DATABASE_URL")
 
 
