@@ -30,8 +30,14 @@ LIBRARIES = [
     ("3.13", "django==6.*", "celery[redis]<5.8"),
     ("3.14", "django==6.*", "celery[redis]<5.8"),
 ]
-NEWEST = ("3.13", ("django==6.*", "celery[redis]<5.8", "psycopg[binary]"))
-POSTGRESQL = [14, 15, 16, 17, 18]
+POSTGRESQL = [
+    # PostgreSQL, Django
+    (14, "django==6.0.*"),  # the last Django for it
+    (15, "django==6.*"),
+    (16, "django==6.*"),
+    (17, "django==6.*"),
+    (18, "django==6.*"),
+]
 
 FIND_REDIS = "import importlib.util; print(importlib.util.find_spec('redis'))"
 
@@ -90,11 +96,10 @@ def test_the_outbox_works_with_this_python_django_and_celery(make_project, datab
 
 
 @needs_redis
-@pytest.mark.parametrize("version", POSTGRESQL)
-def test_the_outbox_works_with_this_postgresql(make_project, version):
+@pytest.mark.parametrize(("version", "django"), POSTGRESQL)
+def test_the_outbox_works_with_this_postgresql(make_project, version, django):
     with servers.running(version) as database:
-        python, requirements = NEWEST
-        project = make_project(python, requirements, database)
+        project = make_project("3.13", (django, "celery[redis]<5.8", "psycopg[binary]"), database)
 
         projects.install(project)
         project.start_worker()
