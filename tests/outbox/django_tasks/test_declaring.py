@@ -152,7 +152,11 @@ def test_a_queue_that_celery_does_not_know_is_an_error(settings, monkeypatch):
         "queues": {"newsletters": "nowhere", "default": {0: "jobs", 9: "void"}}
     }
     settings.TASKS = dict(settings.TASKS)
-    celery = Celery(task_queues=list(current_app.amqp.queues.values()), task_create_missing_queues=False)
+    celery = Celery(
+        task_queues=list(current_app.amqp.queues.values()),
+        task_create_missing_queues=False,
+        set_as_current=False,
+    )
     monkeypatch.setattr(backend, "current_app", celery)
 
     problems = task_backends["default"].check()
