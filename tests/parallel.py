@@ -90,3 +90,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     yield
     takes_long = {item.path for item in items if item.get_closest_marker("processes") and not is_skipped(item)}
     items.sort(key=lambda item: item.path not in takes_long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Make reports fit to be sent to the main process: what hostile tests log may not be valid Unicode."""
+    report = yield
+    return _valid(report)
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_valid(name): _valid(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_valid(item) for item in value)
+    return value
