@@ -154,7 +154,7 @@ def test_a_browser_is_refused_after_too_many_logins_and_admitted_later(page, liv
     assert refusal.status == 429
     assert 1 <= int(refusal.headers["retry-after"]) <= 60
     assert page.is_visible(f"text=Try again in {refusal.headers['retry-after']} second")
-    assert page.is_visible("[role=alert] >> text=too many logins")
+    assert page.is_visible("[role=alert] >> text=too many login attempts")
     picture(page, "too-many-logins")
 
     settings.LOGIN_RATE_PER_ADDRESS = "100/minute"  # as if the minute had passed

@@ -112,4 +112,4 @@ def test_a_lock_without_expiry_is_named(worker, spoil):
     """Messages of a dead worker would not be redelivered."""
     spoil("unacked-mutex-orders")
     complains(worker, "unacked-mutex-orders")
-    assert "no end" in inspection.wrong_keys()["unacked-mutex-orders"]
+    assert "never expires" in inspection.wrong_keys()["unacked-mutex-orders"]

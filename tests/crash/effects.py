@@ -23,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from outbox import crash_points, testing
 from outbox.broker import message_templates, transports
-from outbox.relay import claims
+from outbox.relay import claims, probes
 
 WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b", re.IGNORECASE)
 LOCK = re.compile(r"FOR (NO KEY )?UPDATE", re.IGNORECASE)
@@ -122,8 +122,11 @@ def watching(monkeypatch):
         return wrapped
 
     def published(producer, *_, **options):
-        recording = isinstance(producer, message_templates.Recorder)
-        return "" if recording else f"publish to {options['routing_key']}"
+        if isinstance(producer, message_templates.Recorder):
+            return ""
+        # A slow test sends a probe behind its messages. One that is lost is as good as one that was not sent.
+        is_probe = (options.get("headers") or {}).get("task") == probes.PROBE
+        return "" if is_probe else f"publish to {options['routing_key']}"
 
     def posted(adapter, request, **_):
         acted = request.method == "POST" and not request.path_url.endswith(SILENT_PATHS)
@@ -134,7 +137,7 @@ def watching(monkeypatch):
         patch.setattr(BaseDatabaseWrapper, "rollback", rolling_back)
         for owner, name, describe in (
             (kombu.messaging.Producer, "publish", published),
-            (transports.ToRedis, "put", lambda *_: "publish a batch"),
+            (transports.ToRedis, "put", lambda *_, **__: "publish a batch"),
             (kombu.message.Message, "ack", lambda *_, **__: ACKNOWLEDGE),
             (requests.adapters.HTTPAdapter, "send", posted),
             (smtplib.SMTP, "sendmail", lambda *_, **__: "an e-mail"),

@@ -9,6 +9,7 @@ from django.core.management import call_command
 from notifications.models import Notification
 from orders.models import Order, Payment, Refund, Shipment
 from outbox import registry, testing
+from outbox.models import EnqueuedTask
 from outbox.relay import deliveries, probes, relay
 from tests.crash import stories
 from tests.crash.conftest import assert_nothing_is_lost_or_done_twice, forget_everything, recover
@@ -20,8 +21,21 @@ SCENARIOS = {
     "refunded": lambda story: place(ProductFactory(sku="NOSHIP-lost"), contact=stories.EVERY_WAY),
     "cancelled": lambda story: stories.STORIES["cancelled_after_the_charge"].prepare(story),
     "stranded": lambda story: stories.STORIES["charged_after_it_was_cancelled"].prepare(story),
+    "background task": lambda story: enqueue(),
 }
 SUBSCRIPTIONS = {(event, name) for event, names in registry._workflows.items() for name in names}
+
+
+def enqueue():
+    """Enqueue a task of Django's tasks framework."""
+    from tests.outbox.django_tasks import work
+
+    work.add.enqueue(1, 2)
+
+
+@pytest.fixture(autouse=True)
+def background_tasks(settings):
+    settings.TASKS = {"default": {"BACKEND": "outbox.django_tasks.OutboxBackend"}}
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +95,7 @@ def outcome():
         "refunds": sorted(Refund.objects.values_list("status", "amount_minor")),
         "shipments": sorted(Shipment.objects.values_list("status", flat=True)),
         "notifications": sorted(Notification.objects.values_list("template", "channel", "status")),
+        "background tasks": sorted(EnqueuedTask.objects.values_list("task", "status")),
     }
 
 

@@ -42,6 +42,10 @@ WRITES_ALONE = {
     "outbox.verification.outbox_repairs.": "one transaction per repair, opened by the examination",
     "outbox.worker.rounds.RoundTask.record_buried": "a savepoint in the transaction that buries",
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
+    "outbox.django_tasks.": "one row, one statement at a time: tests/package/test_django_tasks",
+    "outbox.management.commands.outbox_status.": "a screen",
+    "outbox.status.add": "a dictionary",
+    "outbox.testing.register": "a dictionary",
 }
 """Functions that write but are in no story, by prefix, and why that is right."""
 

@@ -57,8 +57,10 @@ def settle(world, **changes):
 CAPTURED = {"status": "succeeded", "amount_received": 500}
 
 
-@pytest.mark.parametrize("state", but_first(["processing", "requires_capture"]))
-def test_an_undecided_charge_is_waited_for_visibly_and_without_attempts(world, drain, state):
+@pytest.mark.parametrize(
+    ("state", "error_class"), but_first([("processing", "ChargeUndecided"), ("requires_capture", "ChargeHeld")])
+)
+def test_an_undecided_charge_is_waited_for_visibly_and_without_attempts(world, drain, state, error_class):
     order = place_left_in(world, state)
     drain()
     for _ in range(3):
@@ -67,7 +69,7 @@ def test_an_undecided_charge_is_waited_for_visibly_and_without_attempts(world, d
     assert now(order).status == Order.Status.CHARGE_UNKNOWN
     assert Payment.objects.get().status == Payment.Status.UNKNOWN
     assert stripe_states.WORDS[state] in Payment.objects.get().error
-    assert set(Attempt.objects.values_list("outcome", "error_class")) == {("waited", "ChargeUndecided")}
+    assert set(Attempt.objects.values_list("outcome", "error_class")) == {("waited", error_class)}
     assert breaker("payments").state() == "closed"
     assert not notified() & {"rejected", "cancelled"}
     assert world.payments.count(kind="payment_intent") == 1
