@@ -194,6 +194,7 @@ def test_no_size_of_a_chunk_keeps_the_server_busy(web, size):
     assert max(slowest) < 1, slowest
 
 
+@pytest.mark.slow
 def test_requests_that_take_too_long_to_come_end_with_a_problem(web):
     """A connection without any data ends without a response."""
     with connected(web) as silent, connected(web) as slow:

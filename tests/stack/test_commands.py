@@ -191,6 +191,7 @@ def test_a_stack_starts_restarts_a_worker_keeps_its_data_and_stops(checkout):
     assert "kept" in run(checkout, "sql", "SELECT number FROM kept").stderr
 
 
+@pytest.mark.slow
 def test_once_exits_with_the_exit_code_of_the_demo(checkout):
     (checkout / "demo-exit").write_text("5")
     once = run(checkout, "--once", "--orders", "7")
