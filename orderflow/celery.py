@@ -28,6 +28,7 @@ class Beat(beat.Program):
 app = Celery("orderflow")
 outbox.install(app)
 app.Beat = app.subclass_with_self(Beat)  # type: ignore[misc]
+app.set_default()  # of all threads: the current app is a thread-local
 app.config_from_object("celeryconfig")
 app.autodiscover_tasks()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
+from concurrent.futures import ThreadPoolExecutor
 
 import celery.beat
 import pytest
@@ -71,3 +72,9 @@ def test_beat_keeps_its_schedule_in_memory():
 def test_time_limits_are_in_the_right_order():
     assert celeryconfig.SOFT_TIME_LIMIT < celeryconfig.TIME_LIMIT < LEASE.total_seconds()
     assert MOST_LOSSES < celeryconfig.DELIVERY_LIMIT
+
+
+def test_every_thread_works_with_the_projects_application():
+    """Celery's current application belongs to a thread; others would get one with connections of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: current_app.main).result() == "orderflow"
