@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from celery import Celery, current_app
+from celery.exceptions import QueueNotFound
 from django.conf import settings as django_settings
 from django.core import checks
 
@@ -40,7 +41,24 @@ def check_database(**_: Any) -> Iterator[checks.CheckMessage]:
 
 @checks.register("outbox")
 def check_celery(**_: Any) -> Iterable[checks.CheckMessage]:
-    return list(traps(current_app))
+    return [*traps(current_app), *lost_routes(current_app)]
+
+
+def lost_routes(app: Celery) -> Iterator[checks.CheckMessage]:
+    """Consumers whose messages no queue would accept: they would wait until somebody corrects the route."""
+    from outbox.worker.rounds import RoundTask  # models, which exist only once all apps are loaded
+
+    for name, task in sorted(app.tasks.items()):
+        if not isinstance(task, RoundTask):
+            continue
+        try:
+            app.amqp.router.route({}, name)
+        except QueueNotFound as error:
+            yield checks.Error(
+                f"The messages of {name} have no queue: {error.args[0]}.",
+                hint="Name a queue of task_queues in its entry of task_routes, or add the queue to task_queues.",
+                id="outbox.E002",
+            )
 
 
 def traps(app: Any) -> Iterator[checks.CheckMessage]:

@@ -133,7 +133,10 @@ class Batch:
             return False
         shape, values = shaped
         if (self._app, shape) not in _templates:
-            _templates[self._app, shape] = transport(shape, self._app, channel, send=send)
+            try:
+                _templates[self._app, shape] = transport(shape, self._app, channel, send=send)
+            except QueueNotFound:  # `send` will say so of this message alone
+                return False
         template = _templates[self._app, shape]
         if template.is_usable:
             self._fill(template, values, sending.headers)

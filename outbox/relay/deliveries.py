@@ -21,6 +21,7 @@ from typing import Any
 from celery import Celery
 from celery.canvas import Signature
 from celery.canvas import _chain as Chain
+from celery.exceptions import QueueNotFound
 from django.db import connection
 
 from outbox import crash_points
@@ -74,9 +75,12 @@ def queue_of(app: Celery, canvas: Signature) -> str | None:
 
 
 @functools.cache
-def queue_of_task(app: Celery, name: str) -> str:
-    """Return the queue that a task is routed to."""
-    return str(app.amqp.router.route({}, name)["queue"].name)
+def queue_of_task(app: Celery, name: str) -> str | None:
+    """Return the queue that a task is routed to; None if the route names a queue that Celery does not know."""
+    try:
+        return str(app.amqp.router.route({}, name)["queue"].name)
+    except QueueNotFound:
+        return None
 
 
 def _ends_deliveries(app: Celery, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from amqp.exceptions import AMQPError
 from celery import Task
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import QueueNotFound, SoftTimeLimitExceeded, TimeLimitExceeded
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Value
@@ -59,7 +59,7 @@ class RoundTask(Task):
             self._bury(kwargs, exc, task_id)
 
     def _postpone_or_bury(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
-        if isinstance(exc, BrokerError | AMQPError):
+        if isinstance(exc, BrokerError | AMQPError | QueueNotFound):
             # The step is done; Celery reports a failure because the next step could not be sent.
             self._postpone(kwargs, exc, Attempt.Outcome.WAITED, PUBLISH_WAIT)
             return

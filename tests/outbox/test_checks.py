@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 from celery.app.control import Control
-from kombu import compression
+from kombu import Queue, compression
 from kombu.transport import TRANSPORT_ALIASES
 
 import outbox
 from outbox import checks
+from outbox.consumer import ConsumerTask
 
 REDIS, RABBITMQ = "redis://somewhere", "amqp://somewhere"
+
+
+def work(**_):
+    """A consumer of these tests."""
 
 
 def make(url, **settings):
@@ -74,3 +79,13 @@ def test_another_database_is_an_error(settings):
 
     [error] = checks.check_database()
     assert (error.id, "sqlite3" in error.hint) == ("outbox.E001", True)
+
+
+def test_a_consumer_whose_route_has_no_queue_is_an_error():
+    app = make(REDIS, task_queues=[Queue("jobs")], task_create_missing_queues=False)
+    app.conf.task_routes = {"shop.bill": {"queue": "mistyped"}, "*": {"queue": "jobs"}}
+    for name in ("shop.bill", "shop.ship"):
+        app.task(work, name=name, base=ConsumerTask)
+
+    [error] = checks.lost_routes(app)
+    assert (error.id, "shop.bill" in error.msg, "mistyped" in error.msg) == ("outbox.E002", True, True)

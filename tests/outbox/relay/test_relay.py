@@ -12,9 +12,10 @@ from django.db import connection, transaction
 
 from outbox import publisher, redelivery, registry, testing
 from outbox.broker import dispatch
+from outbox.consumer import ConsumerTask
 from outbox.contracts import UnreadableEvent
 from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
-from outbox.relay import relay, setbacks
+from outbox.relay import deliveries, relay, setbacks
 from tests.outbox.events import Happened
 
 SEEN: list[str] = []
@@ -32,6 +33,16 @@ def noted(message):
 def misrouted(message):
     canvas = note.si(about=message.event.about)
     return canvas.set(queue="mistyped") if message.event.about.startswith("bad") else canvas
+
+
+@shared_task(base=ConsumerTask)
+def note_reliably(**ids):
+    SEEN.append(ids["about"])
+
+
+def misrouted_by_its_route(message):
+    task = note_reliably if message.event.about.startswith("bad") else note
+    return task.si(about=message.event.about)
 
 
 def explodes(message):
@@ -102,6 +113,34 @@ def test_a_message_for_a_queue_that_is_not_configured_waits_and_holds_up_nobody(
     waiting = OutboxMessage.objects.get(key="bad")
     assert (waiting.status, waiting.attempts) == ("pending", 0)
     assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
+
+
+@pytest.fixture
+def route_to_nowhere():
+    """Route the task `note_reliably` to a queue that Celery does not know."""
+
+    def use(routes):
+        current_app.conf.task_routes = routes
+        deliveries.queue_of_task.cache_clear()
+        current_app.amqp.flush_routes()
+        vars(current_app.amqp).pop("router", None)
+
+    before = current_app.conf.task_routes
+    use({note_reliably.name: {"queue": "mistyped"}, **before})
+    yield
+    use(before)
+
+
+@pytest.mark.usefixtures("route_to_nowhere")
+def test_a_message_of_a_route_to_a_queue_that_is_not_configured_waits_and_holds_up_nobody(drain, subscribed):
+    subscribed(misrouted_by_its_route)
+    publish("bad", *"abcdef")
+    drain()
+
+    assert sorted(SEEN) == list("abcdef")
+    waiting = OutboxMessage.objects.get(key="bad")
+    assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
+    assert (waiting.status, waiting.attempts) == ("pending", 0)
 
 
 def test_a_failure_of_the_relay_leaves_an_attempt_like_any_other(drain, subscribed):
