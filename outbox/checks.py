@@ -56,7 +56,7 @@ def lost_routes(app: Celery) -> Iterator[checks.CheckMessage]:
         except QueueNotFound as error:
             yield checks.Error(
                 f"The messages of {name} have no queue: {error.args[0]}.",
-                hint="Name a queue of task_queues in its entry of task_routes, or add the queue to task_queues.",
+                hint="Name a queue of task_queues in its entry of task_routes, or add this one to task_queues.",
                 id="outbox.E002",
             )
 

@@ -199,7 +199,7 @@ class ConsumerTask(RoundTask):
         """Update the delivery: Celery has sent the next task of the chain and not acknowledged this one yet."""
         crash_points.reached("step.next_sent")
         if following := getattr(self.request, "sends_next", None):
-            self._safely(self._touch, kwargs, dt.timedelta(), deliveries.queue_of_task(self.app, following))
+            self._safely(self._touch, kwargs, dt.timedelta(), inspection.queue_of_task(self.app, following))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Postpone or bury the message. Runs in the child; in the main process after a hard time limit."""

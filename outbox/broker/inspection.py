@@ -1,10 +1,12 @@
-"""Read-only queries to the broker."""
+"""Read-only queries to the broker, and what the application says of its queues."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from celery import Celery, current_app
+from celery.exceptions import QueueNotFound
 from kombu.exceptions import ChannelError
 
 from outbox.broker import redis_kinds
@@ -54,3 +56,12 @@ def delays_whole_seconds(app: Celery) -> bool:
 
 def _missing(connection: Any) -> tuple[type[BaseException], ...]:
     return (ChannelError, *connection.channel_errors)
+
+
+@functools.cache
+def queue_of_task(app: Celery, name: str) -> str | None:
+    """Return the queue that a task is routed to; None if the route names a queue that Celery does not know."""
+    try:
+        return str(app.amqp.router.route({}, name)["queue"].name)
+    except QueueNotFound:
+        return None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import functools
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,10 +20,10 @@ from typing import Any
 from celery import Celery
 from celery.canvas import Signature
 from celery.canvas import _chain as Chain
-from celery.exceptions import QueueNotFound
 from django.db import connection
 
 from outbox import crash_points
+from outbox.broker import inspection
 from outbox.models import Delivery, OutboxMessage, QueueProbe
 
 OPTIONS = {"task_id", "headers", "reply_to", "queue"}
@@ -71,16 +70,7 @@ def queue_of(app: Celery, canvas: Signature) -> str | None:
             return None
         if not _ends_deliveries(app, task["task"]):
             return None
-    return tasks[0]["options"].get("queue") or queue_of_task(app, tasks[0]["task"])
-
-
-@functools.cache
-def queue_of_task(app: Celery, name: str) -> str | None:
-    """Return the queue that a task is routed to; None if the route names a queue that Celery does not know."""
-    try:
-        return str(app.amqp.router.route({}, name)["queue"].name)
-    except QueueNotFound:
-        return None
+    return tasks[0]["options"].get("queue") or inspection.queue_of_task(app, tasks[0]["task"])
 
 
 def _ends_deliveries(app: Celery, name: str) -> bool:

@@ -24,8 +24,8 @@ from celery import Celery, Task, states
 from celery.app.trace import trace_task
 from celery.exceptions import Reject
 
+from outbox.broker import inspection
 from outbox.conf import settings
-from outbox.relay import deliveries
 
 MOST_LINKS = 10
 """Maximum number of links that follow one delivery; its result has no room for more (see `Followed`)."""
@@ -187,7 +187,7 @@ def _queue_of(app: Celery, name: str) -> str | None:
     """The queue of a task's messages; None if the task may not run inline."""
     if not getattr(app.tasks.get(name), "runs_inline", False):
         return None
-    return deliveries.queue_of_task(app, name)
+    return inspection.queue_of_task(app, name)
 
 
 def _request_of(link: Mapping[str, Any], before: Any, since: float) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from celery import Celery, chain, current_app, shared_task
 from django.db import connection, transaction
 
 from outbox import publisher, redelivery, registry, testing
-from outbox.broker import dispatch
+from outbox.broker import dispatch, inspection
 from outbox.consumer import ConsumerTask
 from outbox.contracts import UnreadableEvent
 from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
-from outbox.relay import deliveries, relay, setbacks
+from outbox.relay import relay, setbacks
 from tests.outbox.events import Happened
 
 SEEN: list[str] = []
@@ -121,7 +121,7 @@ def route_to_nowhere():
 
     def use(routes):
         current_app.conf.task_routes = routes
-        deliveries.queue_of_task.cache_clear()
+        inspection.queue_of_task.cache_clear()
         current_app.amqp.flush_routes()
         vars(current_app.amqp).pop("router", None)
 
