@@ -179,9 +179,7 @@ class StripeGateway:
         return min(receipts, key=lambda receipt: list(RefundState).index(receipt.state), default=None)
 
     def _refunds_of(self, charge_id: str) -> list[Any]:
-        with _calling(acts=False):
-            page = self._client.v1.refunds.list({"payment_intent": charge_id, "limit": PAGE})
-            return answers.items(page.data)
+        return list(_listed(self._client.v1.refunds.list, None, payment_intent=charge_id))
 
     def charges(self, *, since: dt.datetime | None) -> Iterator[ListedCharge]:
         """See `orders.ports.PaymentGateway.charges`."""
@@ -212,9 +210,9 @@ class StripeGateway:
                 yield listed
 
 
-def _listed(ask: Callable[[Any], Any], since: dt.datetime | None) -> Iterator[Any]:
+def _listed(ask: Callable[[Any], Any], since: dt.datetime | None, **wanted: str) -> Iterator[Any]:
     """The records of a list, newest first. Each page is a separate call for the breaker."""
-    parameters: dict[str, Any] = {"limit": PAGE}
+    parameters: dict[str, Any] = {"limit": PAGE, **wanted}
     if since:
         parameters["created"] = {"gte": int(since.timestamp())}
     pages = answers.Pages("Stripe's")

@@ -171,7 +171,9 @@ def test_its_rest_is_given_back_by_other_means(world, refunded_in_part, drain):
     assert not violated()
 
 
-def test_a_charge_that_was_given_back_in_parts_by_hand_is_refunded(world, drain):
+@pytest.mark.parametrize("page", [100, 1])
+def test_a_charge_that_was_given_back_in_parts_by_hand_is_refunded(world, drain, monkeypatch, page):
+    monkeypatch.setattr(stripe, "PAGE", page)
     order = place()
     with world.warehouse.failing(fault="error", status=503):
         drain()
