@@ -17,7 +17,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from outbox import schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, sessions
+from outbox.worker import beat, control, decompression, sessions, threads
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -58,6 +58,7 @@ def install(app: Celery) -> None:
         redis_transport.install()
     amqp_transport.install()
     decompression.install()
+    threads.install()
     application: Any = app
     if application.control_cls == Celery.control_cls:  # type: ignore[attr-defined]
         application.control_cls = CONTROL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from celery import Celery
+from celery import Celery, concurrency
 from celery.app.control import Control
 from kombu import Queue, compression
 from kombu.transport import TRANSPORT_ALIASES
@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 import outbox
 from outbox import checks
 from outbox.consumer import ConsumerTask
+from outbox.worker import threads
 
 REDIS, RABBITMQ = "redis://somewhere", "amqp://somewhere"
 
@@ -66,12 +67,20 @@ def test_bodies_without_a_limit_and_unchecked_commands_are_named(monkeypatch):
     assert [warning.id for warning in checks.traps(app)] == ["outbox.W005", "outbox.W006"]
 
 
+def test_a_pool_of_threads_that_drops_time_limits_is_named(monkeypatch):
+    monkeypatch.setitem(concurrency.ALIASES, "threads", threads.STOCK_POOL)
+
+    [warning] = checks.traps(make(REDIS))
+    assert (warning.id, "time limits" in warning.msg) == ("outbox.W009", True)
+
+
 def test_an_application_without_the_line_is_told_every_trap(monkeypatch):
     monkeypatch.setitem(TRANSPORT_ALIASES, "redis", "kombu.transport.redis:Transport")
     monkeypatch.setitem(compression._decoders, "application/x-gzip", bytes)
+    monkeypatch.setitem(concurrency.ALIASES, "threads", threads.STOCK_POOL)
     app = Celery("somebody's", broker=REDIS, set_as_current=False)
 
-    assert sorted(warning.id[-1] for warning in checks.traps(app)) == list("2345678")
+    assert sorted(warning.id[-1] for warning in checks.traps(app)) == list("23456789")
 
 
 def test_another_database_is_an_error(settings):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import types
 
 import pytest
-from celery import Celery
+from celery import Celery, concurrency
 from celery.app.control import Control as StockControl
 
 import outbox
 from outbox import schedule
-from outbox.worker import beat, consumer, control, installation
+from outbox.worker import beat, consumer, control, installation, threads
 
 OWN_ENTRY = {"task": "theirs.tick", "schedule": 60.0}
 
@@ -29,6 +29,7 @@ def test_worker_beat_and_remote_control_are_guarded(app):
     assert app.Beat.app is app
     assert isinstance(app.control, control.Control)
     assert isinstance(app.clock, control.BoundedClock)
+    assert concurrency.get_implementation("threads") is threads.TaskPool
 
 
 def test_the_schedule_is_completed_with_the_queues_of_the_settings(app, settings):
