@@ -1,14 +1,14 @@
 """
 The pool of threads that `outbox.install` gives to workers as `-P threads`, in the place of Celery's.
 
-It does in threads what the prefork pool does in processes. Everything that a request is told (that its task has
-begun, has succeeded, failed, or exceeded a limit) is told in the worker's main loop, which alone owns the broker's
-connection; a thread only runs tasks, and puts what came of them into a queue. The loop is woken once for all
-outcomes that are there. It also hands each job to one thread, so that it knows which thread to interrupt.
+It does in threads what the prefork pool does in processes. All callbacks of a request (its task has begun,
+succeeded, failed, or exceeded a limit) run in the worker's main loop, which alone uses the broker's
+connection; a thread only runs tasks and puts their outcomes into a queue. The loop is woken once for all
+outcomes in it. It also hands each job to one thread, so that it knows which thread to interrupt.
 
 A limit cannot end a thread as it ends a process. Its task is reported and its message given back as with
-prefork, and another thread takes the place of the one that hangs, which is abandoned: whatever it still does, the
-outcome is ignored. `docs/scaling.md` compares both pools.
+prefork, and another thread takes the place of the one that hangs. That one is abandoned: the outcome of
+whatever it still does is ignored. `docs/scaling.md` compares both pools.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ POOL = f"{__name__}:TaskPool"
 STOCK_POOL = "celery.concurrency.thread:TaskPool"
 
 REPORTS_LIMITS_TWICE = VERSION < (5, 7)
-"""Before, only `on_failure` sends the event of a task that exceeded its hard limit; `on_timeout` says the rest."""
+"""Before, `on_timeout` does not report a task that exceeded its hard limit to Flower; `on_failure` does."""
+
+_aliases: dict[str, str] = concurrency.ALIASES  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
 
 def install() -> None:
     """Let `-P threads` start this pool."""
-    concurrency.ALIASES[ALIAS] = POOL
+    _aliases[ALIAS] = POOL
 
 
 def is_installed() -> bool:
     """Return whether `-P threads` starts this pool."""
-    return concurrency.ALIASES.get(ALIAS) == POOL
+    return _aliases.get(ALIAS) == POOL
 
 
 class TaskPool(BasePool):
@@ -54,6 +56,7 @@ class TaskPool(BasePool):
     app: Any
     limit: int
     options: dict[str, Any]
+    _state: Any
 
     body_can_be_buffer = True
     signal_safe = False
@@ -85,7 +88,7 @@ class TaskPool(BasePool):
         self._plan()
         self._wake_up()
 
-    def on_apply(
+    def on_apply(  # type: ignore[override]
         self, target: Any, args: Any = (), kwargs: Any = None, correlation_id: str | None = None, **options: Any
     ) -> Job:
         job = Job(
@@ -308,7 +311,7 @@ class TaskPool(BasePool):
             self._check_limits()
 
     def _get_info(self) -> dict[str, Any]:
-        return super()._get_info() | {
+        return super()._get_info() | {  # type: ignore[misc]
             "threads": len(self._running) + len(self._idle),
             "busy": len(self._running),
             "idle": len(self._idle),

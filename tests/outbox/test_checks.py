@@ -68,9 +68,10 @@ def test_bodies_without_a_limit_and_unchecked_commands_are_named(monkeypatch):
 
 
 def test_a_pool_of_threads_that_drops_time_limits_is_named(monkeypatch):
+    app = make(REDIS)
     monkeypatch.setitem(concurrency.ALIASES, "threads", threads.STOCK_POOL)
 
-    [warning] = checks.traps(make(REDIS))
+    [warning] = checks.traps(app)
     assert (warning.id, "time limits" in warning.msg) == ("outbox.W009", True)
 
 

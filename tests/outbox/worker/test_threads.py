@@ -1,4 +1,4 @@
-"""The pool of threads in workers on both brokers: what the prefork pool does in processes, it does in threads."""
+"""The pool of threads, in workers on both brokers."""
 
 from __future__ import annotations
 
