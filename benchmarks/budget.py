@@ -25,7 +25,7 @@ PLACING = Counts(queries=2, transactions=1, messages=0)
 DELIVERIES = 2
 """The broker messages of one order: to its steps, and to its e-mail."""
 
-WHOLE_ORDER = Counts(queries=14.45 + DELIVERIES, transactions=9.45 + DELIVERIES, messages=2)
+WHOLE_ORDER = Counts(queries=12.45 + DELIVERIES, transactions=9.45 + DELIVERIES, messages=2)
 """
 Including the relay's statements per batch, shared by 20 orders.
 

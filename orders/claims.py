@@ -5,6 +5,7 @@ Taking an order for one step: reading it, or claiming it and recording what the 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -85,11 +86,15 @@ class Lines(NamedTuple):
     number: int
     total_minor: int
     have_other_currencies: bool
+    short_skus: Sequence[str]
+    """The products that are not on hand in the ordered quantity."""
 
 
 def read_to_validate(order_id: str) -> tuple[Order, Lines]:
     """
     Read an order and the sum of its lines, and lock its products if it still has to be validated.
+
+    What is known of the products is as new as their locks.
 
     The order is not claimed, because no provider is called.
 
@@ -102,7 +107,7 @@ def read_to_validate(order_id: str) -> tuple[Order, Lines]:
         row = cursor.fetchone()
     if row is None:
         raise Order.DoesNotExist(f"there is no order {order_id}")
-    return _order(row), Lines(*row[-3:])
+    return _order(row), Lines(*row[-4:])
 
 
 def _claim(
@@ -164,16 +169,22 @@ FROM_BEFORE = f"""
 the lifetime of a key."""
 
 READ = f"""
-WITH locked AS MATERIALIZED ({stock.LOCK.format(where="status = 'placed'")})
-SELECT {columns(Order, of="o")}, {FROM_BEFORE.format(order="o")}, count(line),
-    coalesce(sum(line.quantity * line.unit_price_minor), 0)::bigint,
-    coalesce(bool_or(product.currency <> o.currency), FALSE)
+WITH locked AS MATERIALIZED (
+    {stock.LOCK.format(columns="id, sku, currency, on_hand", where="status = 'placed'")}
+)
+SELECT {columns(Order, of="o")}, {FROM_BEFORE.format(order="o")},
+    coalesce(sum(wanted.number), 0)::bigint, coalesce(sum(wanted.total_minor), 0)::bigint,
+    coalesce(bool_or(locked.currency <> o.currency), FALSE),
+    coalesce(array_agg(locked.sku ORDER BY locked.sku) FILTER (WHERE locked.on_hand < wanted.quantity), '{{}}')
 FROM {Order._meta.db_table} AS o
-LEFT JOIN {OrderLine._meta.db_table} AS line ON line.order_id = o.id
-LEFT JOIN {Product._meta.db_table} AS product ON product.id = line.product_id
-WHERE o.id = %(id)s AND (SELECT count(*) FROM locked) >= 0 GROUP BY o.id
+LEFT JOIN (
+    SELECT order_id, product_id, count(*) AS number, sum(quantity) AS quantity,
+        sum(quantity * unit_price_minor) AS total_minor
+    FROM {OrderLine._meta.db_table} WHERE order_id = %(id)s GROUP BY order_id, product_id
+) AS wanted ON wanted.order_id = o.id
+LEFT JOIN locked ON locked.id = wanted.product_id
+WHERE o.id = %(id)s GROUP BY o.id
 """  # noqa: S608 - our own tables
-"""PostgreSQL does not execute a CTE without a reference to it, so a condition that is always true has one."""
 
 CLAIM = f"""
 UPDATE {Order._meta.db_table} AS o

@@ -11,8 +11,7 @@ from django.db import connection, transaction
 from orders import contracts, moves, ports, stock
 from orders.contracts.currencies import written
 from orders.models import Order, Payment, Shipment
-from orders.transitions import Also, fence, move
-from outbox import publisher
+from orders.transitions import Also, fence, move, publishing
 
 
 def charge_key(order_id: object) -> str:
@@ -86,6 +85,9 @@ def ship(order: Order, shipment: Shipment, parcel: ports.Parcel) -> None:
         orders.transitions.Fenced: if the order has been moved meanwhile.
     """
     stock.lock(order)
+    fulfilled = contracts.OrderFulfilled.of(
+        order, carrier=parcel.carrier, tracking_number=parcel.tracking_number
+    )
     move(
         order,
         to=moves.Status.FULFILLED,
@@ -101,10 +103,8 @@ def ship(order: Order, shipment: Shipment, parcel: ports.Parcel) -> None:
                     "tracking_number": parcel.tracking_number,
                 },
             ),
+            publishing(fulfilled),
         ],
-    )
-    publisher.publish(
-        contracts.OrderFulfilled.of(order, carrier=parcel.carrier, tracking_number=parcel.tracking_number)
     )
 
 

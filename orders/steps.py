@@ -22,7 +22,7 @@ from orders.effects import capture, captured, note_shipped
 from orders.models import Order, Payment, Shipment
 from orders.reconciliation import recovery
 from orders.services import Refusal
-from orders.transitions import extend, fence, held, let_go, move
+from orders.transitions import extend, fence, held, let_go, move, publishing
 from outbox import crash_points, publisher, telemetry
 from outbox.resilience import Permanent, Transient
 
@@ -59,15 +59,12 @@ def validate(*, order_id: str, refusal: Refusal = services.no_refusal) -> bool:
 
 def _validate(order: Order, lines: claims.Lines, refusal: Refusal) -> bool:
     problem = _problem_with(order, lines) or refusal(order.total_minor, order.currency)
-    if not problem:
-        try:
-            stock.reserve_locked(order)
-        except stock.OutOfStock as short:
-            problem = f"not in stock: {', '.join(short.skus)}"
+    if not problem and lines.short_skus:
+        problem = f"not in stock: {', '.join(lines.short_skus)}"
     if problem:
         _reject(order, reason=problem)
     else:
-        move(order, to=moves.Status.VALIDATED)
+        move(order, to=moves.Status.VALIDATED, also=[stock.reserved(order)])
     return True
 
 
@@ -296,5 +293,5 @@ def _compensate(order: Order, shipment: Shipment, *, reason: str) -> bool:
 
 
 def _reject(order: Order, *, reason: str) -> None:
-    move(order, to=moves.Status.REJECTED, reason=reason)
-    publisher.publish(contracts.OrderRejected.of(order, reason=reason))
+    rejected = contracts.OrderRejected.of(order, reason=reason)
+    move(order, to=moves.Status.REJECTED, reason=reason, also=[publishing(rejected)])

@@ -29,7 +29,7 @@ class OutOfStock(Exception):
 def lock(order: Order) -> None:
     """Lock the products of the order until the end of the transaction."""
     with connection.cursor() as cursor:
-        cursor.execute(LOCK.format(where="TRUE"), {"id": order.pk})
+        cursor.execute(LOCK.format(columns="id", where="TRUE"), {"id": order.pk})
 
 
 def reserve(order: Order) -> None:
@@ -40,16 +40,6 @@ def reserve(order: Order) -> None:
         OutOfStock: if a product is short. Nothing is reserved then.
     """
     lock(order)
-    reserve_locked(order)
-
-
-def reserve_locked(order: Order) -> None:
-    """
-    Reserve the order's products, which the transaction has already locked.
-
-    Raises:
-        OutOfStock: if a product is short. Nothing is reserved then.
-    """
     _shift(order, "on_hand", "reserved")
 
 
@@ -57,6 +47,15 @@ def release(order: Order) -> None:
     """Make the order's reserved products available again."""
     lock(order)
     _shift(order, "reserved", "on_hand")
+
+
+def reserved(order: Order) -> Also:
+    """
+    Return the change that reserves the order's products, to be made with the order's move.
+
+    The transaction must have locked the products. If less is on hand, a constraint of the database fails.
+    """
+    return Also(RESERVED, {"id": order.pk})
 
 
 def shipped(order: Order) -> Also:
@@ -109,7 +108,7 @@ def _shift(order: Order, giver: str, taker: str) -> None:
 
 
 LOCK = f"""
-SELECT id FROM {Product._meta.db_table}
+SELECT {{columns}} FROM {Product._meta.db_table}
 WHERE id IN (
     SELECT product_id FROM {OrderLine._meta.db_table}
     WHERE order_id = (SELECT id FROM {Order._meta.db_table} WHERE id = %(id)s AND {{where}})
@@ -122,9 +121,12 @@ SELECT product_id, sum(quantity) AS quantity FROM {OrderLine._meta.db_table}
 WHERE order_id = %(id)s GROUP BY product_id
 """  # noqa: S608 - our own tables
 
-SHIPPED = f"""
+SHIFTED = f"""
 UPDATE {Product._meta.db_table} AS product
-SET reserved = product.reserved - wanted.quantity, shipped = product.shipped + wanted.quantity
+SET {{giver}} = product.{{giver}} - wanted.quantity, {{taker}} = product.{{taker}} + wanted.quantity
 FROM ({WANTED}) AS wanted
 WHERE wanted.product_id = product.id AND EXISTS (SELECT FROM moved)
 """  # noqa: S608 - our own tables
+
+RESERVED = SHIFTED.format(giver="on_hand", taker="reserved")
+SHIPPED = SHIFTED.format(giver="reserved", taker="shipped")

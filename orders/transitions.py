@@ -18,7 +18,8 @@ from django.db.models.functions import Now
 
 from orders import moves
 from orders.models import Order, OrderTransition
-from outbox import context, crash_points, telemetry
+from outbox import context, crash_points, publisher, telemetry
+from outbox.contracts import Event
 
 STEP_DEADLINE = dt.timedelta(seconds=6)
 """How long after one step the next one may begin. After that, the sweep starts the rest of the chain again. An
@@ -121,6 +122,17 @@ RETURNING (SELECT reason FROM moved), (SELECT message_id FROM moved)
 def _with(*also: str) -> str:
     changes = [f"also_{number} AS ({sql})" for number, sql in enumerate(also)]
     return f"WITH {', '.join([MOVED, *changes])} {NOTE}"
+
+
+def publishing(event: Event) -> Also:
+    """
+    Return the change that publishes an event, to be made with the order's move.
+
+    Raises:
+        outbox.publisher.NotInTransaction: if no transaction is open.
+    """
+    sql, values = publisher.statement([event])
+    return Also(f"{sql} WHERE EXISTS (SELECT FROM moved)", values)
 
 
 def placed(order: Order) -> OrderTransition:

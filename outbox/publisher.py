@@ -17,6 +17,9 @@ from outbox.contracts import Event
 from outbox.database.statements import Table
 from outbox.models import OutboxMessage
 
+NOW, LATER = Table(OutboxMessage), Table(OutboxMessage, frozenset({"not_before"}))
+INSERT = NOW.insert("messages")
+
 
 class NotInTransaction(Exception):
     """
@@ -45,10 +48,20 @@ def publish_many(events: Iterable[Event], *, not_before: dt.datetime | None = No
         NotInTransaction: if no transaction is open.
     """
     rows = messages(events, not_before=not_before)
-    table = Table(OutboxMessage, frozenset({"not_before"} if not_before else ()))
+    table = LATER if not_before else NOW
     with connection.cursor() as cursor:
         cursor.execute(table.insert("messages"), {"messages": table.as_json(rows)})
     return [row.id for row in rows]
+
+
+def statement(events: Iterable[Event]) -> tuple[str, dict[str, str]]:
+    """
+    Return the INSERT that publishes events and its values, for a caller that adds it to its own statement.
+
+    Raises:
+        NotInTransaction: if no transaction is open.
+    """
+    return INSERT, {"messages": NOW.as_json(messages(events))}
 
 
 def messages(events: Iterable[Event], *, not_before: dt.datetime | None = None) -> list[OutboxMessage]:

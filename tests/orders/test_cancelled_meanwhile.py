@@ -10,7 +10,7 @@ import threading
 import pytest
 from django.db import connection
 
-from orders import adapters, claims, moves, services, steps, stock
+from orders import adapters, claims, moves, services, steps, transitions
 from orders import sweep as late_orders
 from orders.models import Order, Payment, Shipment
 from outbox import crash_points, testing
@@ -97,13 +97,13 @@ def test_a_cancellation_requested_during_validation_is_carried_out_although_the_
 ):
     order = place()
     lose_everything()
-    reserve = stock.reserve_locked
+    move = transitions.move
 
-    def reserve_and_cancel(claimed):
-        reserve(claimed)
+    def cancel_and_move(claimed, **to):
         _elsewhere(lambda: services.request_cancellation(order_id=order.pk, requested_by="customer"))
+        move(claimed, **to)
 
-    monkeypatch.setattr(stock, "reserve_locked", reserve_and_cancel)
+    monkeypatch.setattr(steps, "move", cancel_and_move)
     steps.validate(order_id=order.pk)
     monkeypatch.undo()
     lose_everything()

@@ -50,6 +50,13 @@ def cancel(order):
         transitions.move(order, to="cancelled")
 
 
+def with_a_session_of_its_own(move, order):
+    try:
+        move(order)
+    finally:
+        connection.close()
+
+
 def waiting():
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
@@ -78,19 +85,13 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
         finally:
             connection.close()
 
-    def move_another(order):
-        try:
-            move(order)
-        finally:
-            connection.close()
-
     with ThreadPoolExecutor(1 + OTHERS) as sessions:
         try:
             placing = sessions.submit(name_the_product)
             held.wait()
             with transaction.atomic():
                 stock.reserve(first)
-                others = [sessions.submit(move_another, order) for order in orders]
+                others = [sessions.submit(with_a_session_of_its_own, move, order) for order in orders]
                 eventually(lambda: waiting() == OTHERS, "all others wait for the product")
             for other in others:
                 other.result()
@@ -103,6 +104,21 @@ def test_orders_that_wait_for_a_product_get_it_one_after_the_other_while_new_one
         receive: product.received - 1_000,
         ship: product.shipped,
     }.get(move, product.reserved - first.lines.get().quantity) == 2 * OTHERS
+
+
+def test_an_order_that_waited_for_a_product_is_judged_by_the_stock_that_is_left():
+    product = ProductFactory(stock=2)
+    first, second = place(product), place(product)
+
+    with ThreadPoolExecutor(1) as sessions:
+        with transaction.atomic():
+            stock.reserve(first)
+            waits = sessions.submit(with_a_session_of_its_own, validate, second)
+            eventually(lambda: waiting() == 1, "the second order waits for the product")
+        waits.result()
+
+    second.refresh_from_db()
+    assert (second.status, second.reason) == ("rejected", f"not in stock: {product.sku}")
 
 
 @pytest.mark.slow
