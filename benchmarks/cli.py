@@ -11,7 +11,10 @@ from typing import Any
 from benchmarks import options as command_line
 
 QUICK = ("counts", "relay", "pipeline", "relays", "backlog")
-NOT_BY_DEFAULT = ("soak",)
+"""A minute in total. The others are about times, or start more processes than a check in CI has seconds for."""
+
+NOT_BY_DEFAULT = ("consumers", "soak")
+"""Half an hour, or as long as `--minutes` says."""
 
 
 def main(words: list[str]) -> int:
@@ -65,10 +68,14 @@ def options_of(arguments: argparse.Namespace) -> Any:
     return Options(
         quick=arguments.quick,
         rounds=arguments.rounds or (1 if arguments.quick else command_line.ROUNDS),
+        rounds_named=arguments.rounds or 0,
         size=arguments.size,
         broker=arguments.broker,
         minutes=arguments.minutes,
         published=arguments.published or 1_000_000,
+        pool=arguments.pool,
+        against=arguments.against or "",
+        pictures=Path(arguments.pictures or ".orderflow"),
     )
 
 

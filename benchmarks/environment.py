@@ -8,6 +8,9 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("BENCHMARK_FOLDER", ".orderflow"))
 """The folder of the stubs' ledger and the workers' logs."""
 
+DATABASE_URL = os.environ.get("DATABASE_URL", "")
+"""For programs that run without Django, and for a second database on the same server."""
+
 ANSWER_SECONDS = float(os.environ.get("BENCHMARK_ANSWER_SECONDS", "0"))
 """How long a stub provider takes to respond."""
 

@@ -49,6 +49,8 @@ class Row:
     """Milliseconds of processor per unit, by process, medians."""
     counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     values: Sequence[float] = ()
+    costs: Sequence[float] = ()
+    """Milliseconds of processor per unit of all processes together, in each round."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,11 @@ class Result:
         """The median of the ratios of two contestants within each round."""
         pairs = zip(self.row(name).values, self.row(baseline).values, strict=False)
         return statistics.median([value / other for value, other in pairs if other])
+
+    def cost_ratio(self, name: str, baseline: str) -> float:
+        """The median of the ratios of two contestants' processor times per unit within each round."""
+        pairs = zip(self.row(name).costs, self.row(baseline).costs, strict=False)
+        return statistics.median([cost / other for cost, other in pairs if other])
 
     def judge(
         self, requirement: str, measured: float, *, least: float | None = None, most: float | None = None
@@ -133,6 +140,7 @@ def summarise(
         cpu=_medians([{key: 1000 * used / s.units for key, used in s.cpu.items()} for s in samples]),
         counts=_medians([sample.counts for sample in samples]),
         values=values,
+        costs=[1000 * sum(sample.cpu.values()) / sample.units for sample in samples],
     )
 
 

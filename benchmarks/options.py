@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks import pools
+
 SCENARIOS = (
     "counts",
     "relay",
     "pipeline",
+    "waiting",
+    "consumers",
+    "startup",
     "latency",
     "intake",
     "logins",
@@ -31,7 +36,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "scenarios",
         nargs="*",
         metavar="scenario",
-        help=f"{', '.join(SCENARIOS)} (default: all except soak).",
+        help=f"{', '.join(SCENARIOS)} (default: all except consumers and soak).",
     )
     parser.add_argument(
         "--quick", action="store_true", help="Small sizes, one round; fails only on counts and correctness."
@@ -39,6 +44,18 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help=f"How often each contestant runs, in turns ({ROUNDS}).")
     parser.add_argument("--size", type=float, default=1.0, help="Multiplies the sizes of all scenarios (1.0).")
     parser.add_argument("--broker", choices=BROKERS, default="redis")
+    parser.add_argument(
+        "--pool",
+        choices=pools.KINDS,
+        default=pools.THREADS,
+        help="The pools of OrderFlow's steps and e-mails (threads, as `run.py` starts them).",
+    )
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="Also run OrderFlow as of this commit, in turns (`pipeline`)."
+    )
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", help="Folder for the pictures of `consumers` (.orderflow)."
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="Duration of the soak (10).")
     parser.add_argument(
         "--published", type=int, help="Number of published rows beside the backlog (1,000,000)."

@@ -31,6 +31,7 @@ class Spec:
     name: str
     command: Sequence[str]
     ready: str = ""
+    python: str = sys.executable
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -42,13 +43,13 @@ class Running:
         self.log = environment.FOLDER / f"{spec.name}.log"
         self.log.unlink(missing_ok=True)
         self.popen: subprocess.Popen[bytes] = children.start(
-            [sys.executable, *spec.command],
+            [spec.python, *spec.command],
             environment={**os.environ, **spec.environment},
             log=self.log,
             cwd=ROOT,
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, *, every: float) -> None:
         """
         Wait until its log shows that it accepts work.
 
@@ -59,7 +60,7 @@ class Running:
         while self.spec.ready not in self.log.read_text(errors="replace"):
             if self.popen.poll() is not None or time.monotonic() > deadline:
                 raise NotReady(f"{self.spec.name} did not come up:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.05)
+            time.sleep(every)
 
     def stop(self) -> None:
         """Stop it and its children: by SIGTERM, then by SIGKILL."""
@@ -74,9 +75,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(specs: Sequence[Spec]) -> Iterator[dict[str, list[int]]]:
+def running(specs: Sequence[Spec], *, every: float = 0.05) -> Iterator[dict[str, list[int]]]:
     """
     Run processes during the block; yields the process ids of their groups, for a meter.
+
+    Whether they are ready is looked at `every` so many seconds.
 
     Raises:
         NotReady: if one does not come up.
@@ -86,7 +89,7 @@ def running(specs: Sequence[Spec]) -> Iterator[dict[str, list[int]]]:
         for spec in specs:
             started.append(Running(spec))
         for process in started:
-            process.wait_until_ready()
+            process.wait_until_ready(every=every)
         groups: dict[str, list[int]] = {}
         for process in started:
             groups.setdefault(process.spec.name.rstrip("0123456789"), []).append(process.popen.pid)

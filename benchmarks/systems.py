@@ -17,30 +17,36 @@ from typing import Any
 from django.db import connection
 from django.db.models import F
 
-from benchmarks import ledger, measure, processes, tables
+from benchmarks import ledger, measure, pools, processes, tables
 from benchmarks.harness import Incorrect
+from benchmarks.pools import PREFORK, THREADS
 from benchmarks.processes import Spec
 from notifications.models import Notification
-from orderflow.stack.processes import EARLY_POOLS, LATER_POOLS
+from orderflow.stack.processes import EARLY_POOLS
 from orders.models import Order, OrderLine, OrderTransition, Payment, Product, Shipment
 
 POOL = 2
-"""Processes for steps, in every system; the default of `run.py` and of Celery on two processors."""
+"""Processes of the naive systems: Celery's default on two processors."""
 
 ALL = 3
-"""OrderFlow's processes for steps and e-mails together; the others get as many when calls take time."""
+"""Processes of the naive systems in the runs with calls of 50 ms."""
+
+WARM = 2 * POOL
+"""Orders before a measurement, so that connections and one-time work are not measured."""
 
 STEPS = [Order.Status.PLACED, Order.Status.VALIDATED, Order.Status.CHARGED, Order.Status.FULFILLED]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class System:
-    """One system under test. `writer` is how `benchmarks.writers` places its orders."""
+    """One system under test. `writer` is how `benchmarks.load.writers` places its orders."""
 
     name: str
     writer: str
     specs: tuple[Spec, ...]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warm: int = WARM
+    """Orders before a measurement; enough that every thread of a pool has had one."""
 
     @contextmanager
     def up(self, **environment: str) -> Iterator[dict[str, list[int]]]:
@@ -54,8 +60,8 @@ class System:
             for spec in self.specs
         ]
         with processes.running(specs) as groups:
-            place(self.writer, 2 * POOL)
-            wait_until_done(2 * POOL)
+            place(self.writer, self.warm)
+            wait_until_done(self.warm)
             yield {name.removeprefix(f"{self.name}-"): pids for name, pids in groups.items()}
 
 
@@ -69,20 +75,28 @@ def celery(app: str, name: str, *options: str, ready: str = " ready.", **environ
     )
 
 
-def _own_worker(queue: str, pool: tuple[str, ...]) -> Spec:
-    options = ("worker", "-n", f"{queue}@bench", "-Q", queue, *pool, "--without-gossip", "--without-mingle")
-    return celery("orderflow", queue, *options, ORDERFLOW_POOL=queue)
+def own_worker(queue: str, *pool: str, number: str = "", **environment: str) -> Spec:
+    """One of OrderFlow's workers, as `run.py` starts it, with these options for its pool."""
+    name = f"{queue}{number}"
+    options = ("worker", "-n", f"{name}@bench", "-Q", queue, *pool, "--without-gossip", "--without-mingle")
+    return celery("orderflow", name, *options, ORDERFLOW_POOL=queue, **environment)
 
 
-RELAY = _own_worker("relay", EARLY_POOLS["relay"])
-EMAIL = _own_worker("email", LATER_POOLS["email"])
+RELAY = own_worker("relay", *EARLY_POOLS["relay"])
 BEAT = celery("orderflow", "beat", "beat", ready="beat: Starting")
 
-OURS = System(
-    name="orderflow",
-    writer="orderflow",
-    specs=(_own_worker("orders", EARLY_POOLS["orders"]), RELAY, EMAIL, BEAT),
-)
+
+def ours(pool: str = THREADS, *, steps: int = 0, emails: int = 0, name: str = "orderflow") -> System:
+    """OrderFlow with pools of threads or of processes, of the usual sizes or of these."""
+    workers = [
+        own_worker(queue, *pools.options(pool, size or pools.SIZES[pool][queue]))
+        for queue, size in (("orders", steps), ("email", emails))
+    ]
+    warm = WARM if pool == PREFORK else 2 * pools.SIZES[pool]["orders"]
+    return System(name=name, writer="orderflow", specs=(workers[0], RELAY, workers[1], BEAT), warm=warm)
+
+
+OURS = ours()
 
 
 NAIVE = {"BENCHMARK_NAIVE": "1"}
@@ -113,12 +127,12 @@ def place(
     rate: float = 0.0,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Place orders in separate processes; return the report of `benchmarks.writers`."""
-    command = [sys.executable, "-m", "benchmarks.writers", writer, str(orders), str(writers), str(rate)]
+    """Place orders in separate processes, whose sessions are not counted; return what the writers report."""
+    command = [sys.executable, "-m", "benchmarks.load.writers", writer, str(orders), str(writers), str(rate)]
     done = subprocess.run(
         command,
         cwd=processes.ROOT,
-        env={**os.environ, **({} if writer == "orderflow" else NAIVE), **environment},
+        env={**os.environ, **measure.UNCOUNTED, **({} if writer == "orderflow" else NAIVE), **environment},
         capture_output=True,
         text=True,
         check=False,

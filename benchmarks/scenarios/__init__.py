@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from benchmarks import pools
 from benchmarks.harness import Result
 
 Say = Callable[[str], None]
@@ -18,10 +20,16 @@ class Options:
 
     quick: bool = False
     rounds: int = 3
+    rounds_named: int = 0
+    """What the command line says; 0: nothing. For scenarios too long to be repeated unasked."""
     size: float = 1.0
     broker: str = "redis"
     minutes: float = 10.0
     published: int = 1_000_000
+    pool: str = pools.THREADS
+    against: str = ""
+    """A commit to compare with; empty: none."""
+    pictures: Path = Path(".orderflow")
 
     def scaled(self, full: int, quick: int) -> int:
         """Return a scenario's size: the usual one times `--size`, or the quick one."""

@@ -9,9 +9,9 @@ import dataclasses
 
 from benchmarks import budget, counting, systems, tables
 from benchmarks.harness import Result, Row
+from benchmarks.load.writers import placer
 from benchmarks.naive.celery import app as naive
 from benchmarks.scenarios import Options, Say
-from benchmarks.writers import placer
 
 ORDERS = 20
 """Enough that costs per batch weigh little, and always the same number."""

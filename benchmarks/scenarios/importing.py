@@ -44,7 +44,7 @@ def imported(limit: int) -> Sample:
     tables.clean()
     meter = measure.Meter(systems.servers_and({}))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.importer", str(environment.DATA), str(limit)],
+        [sys.executable, "-m", "benchmarks.load.importer", str(environment.DATA), str(limit)],
         cwd=processes.ROOT,
         capture_output=True,
         text=True,

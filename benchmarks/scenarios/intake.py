@@ -144,7 +144,7 @@ def requested(
     port, each = ports.choose(), max(1, requests // clients)
     address = f"http://127.0.0.1:{port}"
     ready = probes.answers(f"{address}/livez")
-    with processes.running([_web(port, environment)]) as groups:
+    with processes.running([web(port, environment)]) as groups:
         processes.until(lambda: ready(_NO_PROCESS), within=30, what="the web server answers")
         _run_clients(f"{address}{PATHS[kind]}", secret, 4 * clients, clients)  # warm
         meter = measure.Meter(systems.servers_and(groups))
@@ -164,7 +164,8 @@ def requested(
 _NO_PROCESS: Any = None
 
 
-def _web(port: int, environment: Mapping[str, str]) -> Spec:
+def web(port: int, environment: Mapping[str, str] = NO_CHANGE) -> Spec:
+    """The web server, as `run.py` starts it."""
     size = ("--threads=4", "--workers=2", "--preload", "--no-control-socket")
     command = ["-m", "gunicorn", "orderflow.wsgi", f"--bind=127.0.0.1:{port}", *size]
     return Spec(name="web", command=command, environment=environment)
@@ -172,7 +173,7 @@ def _web(port: int, environment: Mapping[str, str]) -> Spec:
 
 def _run_clients(url: str, token: str, requests: int, clients: int) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.clients", url, token, str(requests), str(clients)],
+        [sys.executable, "-m", "benchmarks.load.clients", url, token, str(requests), str(clients)],
         cwd=processes.ROOT,
         env=dict(os.environ),
         capture_output=True,

@@ -29,7 +29,9 @@ def run(options: Options, say: Say) -> Result:
     contestants = [
         Contestant(name="naive", run=lambda: latencies(systems.naive(), orders)),
         Contestant(name="tuned", run=lambda: latencies(systems.tuned(), orders), baseline="naive"),
-        Contestant(name="orderflow", run=lambda: latencies(OURS, orders), baseline="naive"),
+        Contestant(
+            name="orderflow", run=lambda: latencies(systems.ours(options.pool), orders), baseline="naive"
+        ),
     ]
     result = Result(scenario="latency", unit="ms from commit to first step, median")
     result.rows = alternate(contestants, rounds=options.rounds, say=say)
@@ -58,7 +60,7 @@ def latencies(system: System, orders: int) -> Sample:
         Incorrect: if a step is missing, or an order was not processed exactly once.
     """
     with system.up(BENCHMARK_TIMES="1"):
-        warm = 2 * systems.POOL
+        warm = system.warm
         committed: dict[str, float] = systems.place(system.writer, orders, rate=RATE)["committed"]
         systems.wait_until_done(orders + warm, within=60)
         systems.check(orders + warm)

@@ -49,7 +49,7 @@ def attack(address: str) -> Iterator[None]:
         Incorrect: if no password was tried, or one was accepted.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.logins", address, str(ATTACKERS)],
+        [sys.executable, "-m", "benchmarks.load.logins", address, str(ATTACKERS)],
         cwd=processes.ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

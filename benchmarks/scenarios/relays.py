@@ -54,7 +54,7 @@ def drained(rows: int, relays: int) -> Sample:
     tables.write_messages(rows)
     meter = measure.Meter(measure.servers())
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.drainers", str(relays)],
+        [sys.executable, "-m", "benchmarks.load.drainers", str(relays)],
         cwd=processes.ROOT,
         capture_output=True,
         text=True,

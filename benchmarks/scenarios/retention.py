@@ -18,7 +18,7 @@ from outbox.models import OutboxMessage
 INTAKE = 100
 """Messages per second."""
 TICK = 0.1
-PRUNING = Spec(name="pruner", command=["-m", "benchmarks.pruner"], ready="pruning")
+PRUNING = Spec(name="pruner", command=["-m", "benchmarks.load.pruner"], ready="pruning")
 
 
 def run(options: Options, say: Say) -> Result:

@@ -60,7 +60,7 @@ def steady(rate: float, minutes: float, say: Say) -> list[dict[str, float]]:
     orders = round(rate * minutes * 60)
     with OURS.up() as groups:
         began = time.monotonic()
-        command = [sys.executable, "-m", "benchmarks.writers", OURS.writer, str(orders), "1", str(rate)]
+        command = [sys.executable, "-m", "benchmarks.load.writers", OURS.writer, str(orders), "1", str(rate)]
         with subprocess.Popen(command, cwd=processes.ROOT, stdout=subprocess.DEVNULL) as writer:
             samples = []
             while writer.poll() is None:
@@ -70,7 +70,7 @@ def steady(rate: float, minutes: float, say: Say) -> list[dict[str, float]]:
                 say(f"{time.monotonic() - began:.0f} s: {seen}")
         if writer.returncode:
             raise Incorrect("the writer failed")
-        warm = 2 * systems.POOL
+        warm = OURS.warm
         systems.wait_until_done(orders + warm)
         systems.check(orders + warm)
     return samples

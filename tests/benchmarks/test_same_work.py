@@ -6,10 +6,10 @@ import pytest
 
 from benchmarks import counting, environment, ledger, systems, tables
 from benchmarks.harness import Incorrect
+from benchmarks.load.writers import placer
 from benchmarks.naive.celery import app as naive
-from benchmarks.writers import placer
 from notifications.models import Notification
-from orders.models import Order, Product
+from tests.benchmarks.results import outcome, stock
 
 ORDERS = 2
 
@@ -36,33 +36,12 @@ def work_off(writer, app):
     return counter.per(ORDERS)
 
 
-def outcome():
-    """Return the results of the orders, without ids and times."""
-    return [
-        (
-            order.status,
-            order.total_minor,
-            order.customer_email,
-            sorted(order.lines.values_list("product__sku", "quantity", "unit_price_minor")),
-            list(order.transitions.order_by("id").values_list("from_status", "to_status")),
-            list(order.payments.values_list("status", "amount_minor", "currency")),
-            (order.shipment.status, order.shipment.carrier),
-            list(
-                Notification.objects.filter(order_id=order.pk).values_list(
-                    "status", "channel", "recipient", "template"
-                )
-            ),
-        )
-        for order in Order.objects.order_by("number")
-    ]
-
-
 def test_both_systems_leave_the_same_rows():
     work_off("naive", naive)
-    theirs, their_stock = outcome(), list(Product.objects.order_by("sku").values("on_hand", "shipped"))
+    theirs, their_stock = outcome(), stock()
     work_off("orderflow", None)
     assert outcome() == theirs
-    assert list(Product.objects.order_by("sku").values("on_hand", "shipped")) == their_stock
+    assert stock() == their_stock
 
 
 def test_both_systems_call_the_providers_once():

@@ -37,10 +37,15 @@ def run(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str]) 
     caller = {name: value for name, value in caller.items() if name not in given}
     with servers_folder(folders, caller).throwaway() as place:
         own = StackFolders(root=folders.root, kept_in=place.path / "state")
-        code = _run(own, place, caller, arguments.broker, [*words, "--report", str(report)])
+        files = ["--report", str(report), "--pictures", str(_pictures(folders, caller, arguments.pictures))]
+        code = _run(own, place, caller, arguments.broker, [*words, *files])
         if code:
             _keep_logs(own, folders.state / LOGS)
         return code
+
+
+def _pictures(folders: StackFolders, caller: Mapping[str, str], named: str | None) -> Path:
+    return Path(environment.called_from(caller), named) if named else folders.state
 
 
 def _keep_logs(own: StackFolders, kept: Path) -> None:

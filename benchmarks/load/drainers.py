@@ -1,4 +1,4 @@
-"""Concurrent relays: `python -m benchmarks.drainers RELAYS`. Prints one line of JSON."""
+"""Concurrent relays: `python -m benchmarks.load.drainers RELAYS`. Prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main(words: list[str]) -> int:
 
     django.setup()
 
-    from benchmarks.forks import together
+    from benchmarks.load.forks import together
     from outbox.relay import relay
 
     done = together(lambda number: relay.drain().published, count=int(words[0]))

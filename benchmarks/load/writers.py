@@ -1,5 +1,5 @@
 """
-Placing orders in separate processes: `python -m benchmarks.writers KIND ORDERS WRITERS RATE`.
+Placing orders in separate processes: `python -m benchmarks.load.writers KIND ORDERS WRITERS RATE`.
 
 Prints one line of JSON: the total time, the median time of one order, and, if a rate is given, when each order
 was committed.
@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
 
     django.setup()
 
-    from benchmarks.forks import together
+    from benchmarks.load.forks import together
 
     kind, orders, writers, rate = words[0], int(words[1]), int(words[2]), float(words[3])
     shares = [orders // writers + (number < orders % writers) for number in range(writers)]
@@ -44,9 +44,15 @@ def main(words: list[str]) -> int:
 
 
 def placer(kind: str) -> Place:
-    """Return the function that places orders: orderflow, naive, or only (no following work, no key record)."""
+    """
+    Return the function that places orders: orderflow, naive, one of `sql.FIRST_JOBS`, or only (no following
+    work, no key record).
+    """
+    from django.db import connection, transaction
+
     from benchmarks import tables
     from benchmarks.naive import placing
+    from benchmarks.procrastinate import sql
     from orders import services
 
     run = uuid.uuid4().hex
@@ -74,6 +80,18 @@ def placer(kind: str) -> Place:
         order, _ = placing.place_order_only(skus=skus(number), email="ada@example.com", name="Ada Example")
         return str(order.pk)
 
+    def procrastinate(number: int) -> str:
+        with transaction.atomic():
+            order, _ = placing.write_order(skus=skus(number), email="ada@example.com", name="Ada Example")
+            arguments = json.dumps({"order_id": str(order.pk)})
+            with connection.cursor() as cursor:
+                cursor.execute(sql.DEFER, {"task": sql.FIRST_JOBS[kind], "arguments": arguments})
+        return str(order.pk)
+
+    if kind in sql.FIRST_JOBS:  # its functions name their tables without the schema
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET search_path TO public, {sql.SCHEMA}")
+        return procrastinate
     return {"orderflow": orderflow, "naive": naive, "only": only}[kind]
 
 

@@ -1,4 +1,4 @@
-"""Imports a file in its own process: `python -m benchmarks.importer FILE LIMIT`. Prints JSON."""
+"""Imports a file in its own process: `python -m benchmarks.load.importer FILE LIMIT`. Prints JSON."""
 
 from __future__ import annotations
 

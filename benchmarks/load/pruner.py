@@ -1,4 +1,4 @@
-"""Prunes continuously: `python -m benchmarks.pruner`."""
+"""Prunes continuously: `python -m benchmarks.load.pruner`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-HTTP clients that place orders: `python -m benchmarks.clients URL TOKEN REQUESTS CLIENTS`.
+HTTP clients that place orders: `python -m benchmarks.load.clients URL TOKEN REQUESTS CLIENTS`.
 
 Each keeps one connection. Prints one line of JSON with the time of every request.
 """

@@ -1,5 +1,5 @@
 """
-Anonymous logins: `python -m benchmarks.logins HOST:PORT CLIENTS`, until standard input ends.
+Anonymous logins: `python -m benchmarks.load.logins HOST:PORT CLIENTS`, until standard input ends.
 
 Every attempt comes from another loopback address and names another user, so that no rate limit stops it before
 the password is hashed. Prints one line of JSON with the number of attempts by HTTP status.
