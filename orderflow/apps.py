@@ -18,15 +18,12 @@ class OrderFlowConfig(AppConfig):
         from orderflow.login import groups
         from orderflow.login import signals as login_signals
         from orderflow.observability import logs
-        from orderflow.ops import order_story, sections
-        from orderflow.personal import masking
+        from orderflow.ops import sections
         from orderflow.shared_state import witness
 
         checks.connect()
         groups.connect()
         login_signals.connect()
-        masking.connect()
         logs.connect()
-        order_story.connect()
         sections.connect()
         witness.connect()

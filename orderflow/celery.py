@@ -64,4 +64,4 @@ def refuse_bad_settings(**_: object) -> None:
     """Celery's own fix-up runs Django's checks too, and looks at no result of theirs."""
     from orderflow.configuration import startup
 
-    startup.check_or_exit()
+    startup.check_or_exit(without=startup.OF_PAGES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from django.db.models import Model
 from django.utils.module_loading import import_string
 from psycopg import pq
 
-from orderflow.configuration import tls
+from orderflow.configuration import dotted_paths, tls
 from orders import adapters, claims, transitions
 from orders.clients import tokens
 from orders.models import ApiToken
@@ -71,6 +71,8 @@ REPLAYABLE_FOR = dt.timedelta(days=2)
 def connect() -> None:
     """Register the checks with Django."""
     checks.register(check_settings, "orderflow")
+    checks.register(check_adapters, "adapters")
+    checks.register(check_rates, "rates")
     checks.register(check_encryption, checks.Tags.security, deploy=True)
     checks.register(check_logins, checks.Tags.security, deploy=True)
     checks.register(check_sessions, checks.Tags.database)
@@ -81,7 +83,22 @@ def connect() -> None:
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """All findings about settings."""
-    return [*_servers(), *_encryption(), *_adapters(), *_providers(), *_times(), *_rates(), *_production()]
+    adapters_found = _adapters(dotted_paths.complaint)
+    return [*_servers(), *_encryption(), *adapters_found, *_providers(), *_times(), *_production()]
+
+
+def check_adapters(**_: Any) -> list[checks.CheckMessage]:
+    """
+    Whether the adapters can be imported, with the libraries of their providers.
+
+    No process checks this when it starts, because it would need the memory for all of them.
+    """
+    return list(_adapters(_import_error))
+
+
+def check_rates(**_: Any) -> list[checks.CheckMessage]:
+    """All rates. Only processes with pages check them when they start."""
+    return list(_rates())
 
 
 def check_encryption(**_: Any) -> list[checks.CheckMessage]:
@@ -251,14 +268,21 @@ def _default_sslmode() -> str:
     return (defaults[b"sslmode"] or b"prefer").decode()
 
 
-def _adapters() -> Iterator[checks.CheckMessage]:
+def _adapters(complaint: Callable[[str], str]) -> Iterator[checks.CheckMessage]:
     for name in ADAPTERS:
-        try:
-            import_string(getattr(settings, name))
-        except ImportError as error:
-            yield checks.Error(
-                f"{name.removeprefix('OUTBOX_')} cannot be imported: {error}", id="orderflow.E004"
-            )
+        if why := complaint(getattr(settings, name)):
+            yield checks.Error(f"{name.removeprefix('OUTBOX_')} cannot be imported: {why}", id="orderflow.E004")
+
+
+def _import_error(path: str) -> str:
+    """What an import of the path raises, if a glance at its module shows nothing."""
+    if dotted_paths.complaint(path):
+        return ""  # `check_settings` reports it
+    try:
+        import_string(path)
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def _providers() -> Iterator[checks.CheckMessage]:
@@ -307,7 +331,7 @@ def _times() -> Iterator[checks.CheckMessage]:
 
 
 def _rates() -> Iterator[checks.CheckMessage]:
-    import limits  # workers check nothing and do not need it
+    import limits  # workers do not need it
 
     for name in RATES:
         try:

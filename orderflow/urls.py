@@ -15,6 +15,8 @@ from orderflow import health
 from orders.api import problems
 from orders.api.problems import Problem
 
+admin.autodiscover()
+
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("livez", health.livez),

@@ -7,19 +7,21 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import current_app
 from django.db import connection
 from django.db.models import Count
 from kombu.exceptions import OperationalError as BrokerError
-from rich.text import Text
 
 from outbox import periodic
 from outbox.broker import inspection
 from outbox.database import clock
 from outbox.models import DeadLetter, Delivery, OutboxMessage
 from outbox.verification import restores
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MOST_COUNTED = 10_000
 """Rows that are counted exactly. A larger number is shown as "more than"."""

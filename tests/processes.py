@@ -100,7 +100,7 @@ class Process:
         with self.log.open("ab") as output:
             self._logged_before = output.tell()
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "orderflow", *self._arguments],
+                [sys.executable, "-m", "outbox", "-A", "orderflow", *self._arguments],
                 cwd=self._folder,
                 env=environment() | self._extra,
                 stdout=output,

@@ -8,14 +8,20 @@ prevents no start, and warnings never do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from django.core import checks
 from django.core.checks.registry import registry
 from django.core.exceptions import ImproperlyConfigured
 
-OF_PAGES = {"admin", "staticfiles", "templates", "urls"}
-"""Checks of what only a web server has. They load all pages and the API: 14 MB that a worker can do without."""
+OF_COMMANDS = {"adapters", "admin", "commands", "staticfiles", "templates", "urls"}
+"""
+Checks that are left to `manage.py check`. They load all pages and the API, 14 MB, all adapters, 13 MB, and the
+commands for migrations.
+"""
+
+OF_PAGES = {"rates"}
+"""Checks that only the web server makes."""
 
 
 def check(tags: Sequence[str] | None = None) -> None:
@@ -30,16 +36,16 @@ def check(tags: Sequence[str] | None = None) -> None:
         raise ImproperlyConfigured("OrderFlow does not start:\n" + "\n".join(map(_as_line, errors)))
 
 
-def check_or_exit(**_: object) -> None:
+def check_or_exit(*, without: Collection[str] = ()) -> None:
     """
-    The same for Celery, which only logs exceptions of signal handlers; this ends the process.
+    Run the checks of a process at its start, and end the process after an error.
 
-    Workers and beat have no pages, and do not check any.
+    Celery only logs exceptions of signal handlers.
 
     Raises:
         SystemExit: with the errors as its message.
     """
-    tags = registry.tags_available() - OF_PAGES - {checks.Tags.database}
+    tags = registry.tags_available() - OF_COMMANDS - {checks.Tags.database} - set(without)
     try:
         check(sorted(tags))
     except ImproperlyConfigured as wrong:

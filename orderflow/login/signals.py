@@ -14,8 +14,6 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 from django_otp.forms import otp_verification_failed
 
-from orderflow.login import limits, middleware
-from orderflow.login.backend import can_be_a_name
 from orders.api.addresses import client_address
 from outbox import registry, telemetry
 
@@ -30,11 +28,16 @@ def connect() -> None:
 
 
 def _logged_in(request: HttpRequest, user: Any, **_: Any) -> None:
+    from orderflow.login import middleware  # workers have no logins, and are without what checks one
+
     middleware.begin(request)
     telemetry.emit("user.logged_in", user_id=user.pk, **_address(request))
 
 
 def _failed(credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
+    from orderflow.login import limits
+    from orderflow.login.backend import can_be_a_name
+
     name = str(credentials.get(get_user_model().USERNAME_FIELD, ""))
     known = None
     if can_be_a_name(name):

@@ -15,12 +15,14 @@ from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
 
-import structlog
 from django.conf import settings
 
 from orderflow.observability import redaction
-from outbox import context, telemetry
+from outbox import context, lean_imports, telemetry
 from outbox.worker import inline
+
+with lean_imports.without("rich"):  # for coloured tracebacks: 2 MB of each process
+    import structlog
 
 _WARNINGS = frozenset(
     {
@@ -65,7 +67,7 @@ def configure_logging() -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.LOG_FORMAT == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     logging.config.dictConfig(
         {

@@ -33,7 +33,7 @@ class Entry:
 
 
 def connect() -> None:
-    """Show the history on the order's page of the admin. Called once by `apps.ready()`."""
+    """Show the history on the order's page of the admin. Called by `orderflow.admin`."""
     page.register(page.Story(entries=story, outlook=outlook, way_out=way_out))
 
 

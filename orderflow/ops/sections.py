@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from orderflow.shared_state import breakers, credentials
 from outbox import status
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def connect() -> None:
@@ -25,6 +26,8 @@ def _of_breakers(found: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Text]]
 
 
 def _state(breaker: dict[str, Any]) -> Text:
+    from rich.text import Text  # only commands draw tables
+
     if breaker["state"] == "closed":
         return Text("closed")
     if breaker["state"] == "unknown":
@@ -37,5 +40,7 @@ def _state(breaker: dict[str, Any]) -> Text:
 
 
 def _of_credentials(found: dict[str, str]) -> Iterator[tuple[str, Text]]:
+    from rich.text import Text
+
     for name, because in found.items():
         yield f"settings of {name}", Text(because)

@@ -16,7 +16,7 @@ HIDDEN = "[hidden]"
 
 
 def connect() -> None:
-    """Let the outbox's pages use this masking. Called once by `apps.ready()`."""
+    """Let the outbox's pages use this masking. Called by `orderflow.admin`."""
     parts.mask_with(mask)
 
 

@@ -1,8 +1,8 @@
 """
 The history of an order, as its page shows it.
 
-It covers all apps, so it is implemented above this app and registered here when the project starts. Without it,
-the page shows only the order itself.
+It covers all apps, so it is implemented above this app and registered here with the project's pages. Without
+it, the page shows only the order itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _story = [Story()]
 
 
 def register(story: Story) -> None:
-    """Use this history on every order's page. Called by `apps.ready()`."""
+    """Use this history on every order's page. Called by `orderflow.admin`."""
     _story[0] = story
 
 

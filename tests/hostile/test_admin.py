@@ -43,6 +43,7 @@ IN_PATH = {
     name: quote(text, safe="", errors="surrogatepass") for name, text in TEXTS.items()
 } | BROKEN_ENCODINGS
 MOST_ODD = [*ODD, "no UTF-8"]
+admin.autodiscover()
 LISTS = {
     f"{model._meta.app_label}_{model._meta.model_name}": shown for model, shown in admin.site._registry.items()
 }
