@@ -32,6 +32,10 @@ class Settings:
     to the same pool. After that it continues through the broker. 0 means always through the broker. This value
     plus the duration of the longest step must stay below the soft time limit."""
 
+    SESSION_POOL_SIZE: int = 8
+    """The maximum number of database sessions that the tasks of one worker share, if it runs them in threads.
+    Its main loop opens one more, and that of the relay three. 0: every thread keeps a session of its own."""
+
     PROJECT_PACKAGES: tuple[str, ...] = ()
     """Top-level packages of the project. The location of a failure is the innermost frame in one of them."""
 

@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, connection, connections
 
 from outbox import context, crash_points, telemetry
 from outbox.broker import dispatch, inspection
-from outbox.database import storable
+from outbox.database import sessions, storable
 from outbox.dead_letters import campaigns, resolving
 from outbox.models import Attempt
 from outbox.relay import deliveries
@@ -73,6 +73,7 @@ class ConsumerTask(RoundTask):
         result = inline.follow(self, self._take_or_wait(*args, **kwargs), began=began)
         request: Any = self.request
         request.sends_next = request.chain[-1]["task"] if request.chain else None
+        sessions.give_back()  # what Celery does now, such as sending the next task, may take long
         return result
 
     def _take_or_wait(self, *args: Any, **kwargs: Any) -> Any:
@@ -90,6 +91,7 @@ class ConsumerTask(RoundTask):
             except DatabaseError as error:
                 if not is_server_error(error):
                     raise
+                sessions.end()
                 telemetry.emit("step.database_down", consumer=self.name, error=str(error))
                 raise self._sent_again(error) from error
             finally:

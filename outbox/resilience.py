@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from outbox.conf import settings
-from outbox.database import storable
+from outbox.database import sessions, storable
 
 SPREAD, LONGEST_SPREAD = 0.2, dt.timedelta(seconds=30)
 """The maximum part of itself, and the maximum time, by which a wait in the database is lengthened at random, so
@@ -204,10 +204,28 @@ def always_closed(name: str) -> Breaker:
     return AlwaysClosed()
 
 
+class _WithoutSession:
+    """A breaker whose calls are made without a database session."""
+
+    def __init__(self, name: str, guarded: Breaker) -> None:
+        self._name = name
+        self._guarded = guarded
+        self.state = guarded.state
+        self.circuit = guarded.circuit
+
+    def guard(self) -> contextlib.AbstractContextManager[None]:
+        sessions.give_back_before_call(self._name)
+        return self._guarded.guard()
+
+
 def breaker(name: str) -> Breaker:
-    """Return the breaker of the provider `name`, built by the factory in `OUTBOX_BREAKER_FACTORY`."""
-    made: Breaker = _named(settings.BREAKER_FACTORY)(name)
-    return made
+    """
+    Return the breaker of the provider `name`, built by the factory in `OUTBOX_BREAKER_FACTORY`.
+
+    Every call of a provider passes its guard, so this is the place where a thread gives its database sessions
+    back for as long as it waits (see `outbox.database.sessions`).
+    """
+    return _WithoutSession(name, _named(settings.BREAKER_FACTORY)(name))
 
 
 def _named(path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import kombu
@@ -18,7 +19,7 @@ from orderflow.sandbox.launch import World
 from orderflow.shared_state import breakers, credentials
 from orders import adapters
 from orders import testing as orders_testing  # noqa: F401 - registers what waits there
-from outbox import testing
+from outbox import telemetry, testing
 from tests import flushing, static_files
 from tests.slow import but_first
 
@@ -79,6 +80,21 @@ def quick_between_tests() -> Iterator[None]:
     """Speed up what every test does: emptying the database and starting the application."""
     with flushing.quick(), static_files.found_once():
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_call_in_a_transaction() -> Iterator[None]:
+    """Fail a test in which a provider is called within a transaction. Nobody is no provider."""
+    called: list[str] = []
+
+    def receive(signal: str, fields: dict[str, Any]) -> None:
+        if signal == "provider.called_in_transaction" and fields["provider"] != "nobody":
+            called.append(fields["provider"])
+
+    telemetry.register(receive)
+    yield
+    telemetry.unregister(receive)
+    assert not called, "a provider was called within a transaction"
 
 
 @pytest.fixture(scope="session")

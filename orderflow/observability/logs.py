@@ -32,6 +32,7 @@ _WARNINGS = frozenset(
         "message.undelivered",
         "periodic_task.failed",
         "relay.broker_down",
+        "provider.called_in_transaction",
         "step.database_down",
         "verification.failed",
         "database.restored",

@@ -65,7 +65,10 @@ def install(app: Celery) -> None:
         vars(application).pop("control", None)
     application.clock = control.BoundedClock()
     application.Beat = application.subclass_with_self(beat.Program)
+    signals.worker_init.connect(sessions.begin)
     signals.task_prerun.connect(sessions.check)
+    signals.task_postrun.connect(sessions.end_task)
+    signals.worker_shutdown.connect(sessions.end)
     if application.configured:
         _complete(app)
     else:
