@@ -89,10 +89,10 @@ BEAT = celery("orderflow", "beat", "beat", ready="beat: Starting")
 def ours(pool: str = THREADS, *, steps: int = 0, emails: int = 0, name: str = "orderflow") -> System:
     """OrderFlow with pools of threads or of processes, of the usual sizes or of these."""
     workers = [
-        own_worker(queue, *pools.options(pool, size or pools.SIZES[pool][queue]))
+        own_worker(queue, *pools.options(pool, size or pools.size_of(pool, queue)))
         for queue, size in (("orders", steps), ("email", emails))
     ]
-    warm = WARM if pool == PREFORK else 2 * pools.SIZES[pool]["orders"]
+    warm = WARM if pool == PREFORK else 2 * pools.size_of(pool, "orders")
     return System(name=name, writer="orderflow", specs=(workers[0], RELAY, workers[1], BEAT), warm=warm)
 
 

@@ -118,9 +118,9 @@ def _series(
 def _legend(canvas: Canvas) -> None:
     height = HEIGHT - 16
     canvas.text((LEFT, height), "messages/s; both axes are logarithmic", kind="soft")
-    canvas.circle((LEFT + 262, height - 4), 4, kind="point a")
-    canvas.text((LEFT + 272, height), "processors have time left", kind="soft")
-    canvas.circle((LEFT + 448, height - 4), 4, kind="point a hollow")
-    canvas.text((LEFT + 458, height), "processors are busy", kind="soft")
-    canvas.path([(LEFT + 600, height - 4), (LEFT + 624, height - 4)], kind="ideal a")
-    canvas.text((LEFT + 632, height), "linear", kind="soft")
+    canvas.circle((LEFT + 276, height - 4), 4, kind="point a")
+    canvas.text((LEFT + 286, height), "processors have time left", kind="soft")
+    canvas.circle((LEFT + 474, height - 4), 4, kind="point a hollow")
+    canvas.text((LEFT + 484, height), "processors are busy", kind="soft")
+    canvas.path([(LEFT + 638, height - 4), (LEFT + 662, height - 4)], kind="ideal a")
+    canvas.text((LEFT + 670, height), "linear", kind="soft")

@@ -33,14 +33,13 @@ def run(options: Options, say: Say) -> Result:
     """Start each role in turns; the files are in the system's cache after the first round."""
     result = Result(scenario="startup", unit="ms to ready")
     tables.clean()
-    sizes = pools.SIZES
     contestants = [
         Contestant(name="web", run=started_web),
         Contestant(name="command", run=started_command),
         Contestant(name="beat", run=lambda: started(systems.BEAT)),
         Contestant(name="relay", run=lambda: started(systems.RELAY)),
         *(
-            Contestant(name=f"{queue}, {kind}", run=_worker(queue, kind, sizes[kind][queue]))
+            Contestant(name=f"{queue}, {kind}", run=_worker(queue, kind, pools.size_of(kind, queue)))
             for kind in (THREADS, PREFORK)
             for queue in ("orders", "email")
         ),
@@ -86,7 +85,9 @@ def started_command() -> Sample:
         Incorrect: if it fails.
     """
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *COMMAND], cwd=processes.ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND], cwd=processes.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, used = os.wait4(process.pid, 0)
     took = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -34,7 +34,7 @@ def result_of(pool, seconds, rates, busy):
 
 
 def test_linear_is_wanted_until_the_processors_are_busy():
-    result = result_of(THREADS, 0.05, rates=(100, 190, 200), busy=(30, 60, 97))
+    result = result_of(THREADS, 0.05, rates=(100, 190, 200), busy=(30, 50, 97))
     consumers.judge(result, THREADS, 0.05, (1, 2, 4))
     assert [(verdict.requirement, verdict.measured, verdict.met) for verdict in result.verdicts] == [
         ("threads, 50 ms: near-linear up to 2 processes, share of linear", "0.95", True),
