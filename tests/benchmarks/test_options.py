@@ -22,7 +22,9 @@ def test_a_scenario_that_does_not_exist_is_named(capsys):
     assert "no such scenario: pipelines" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--size", "0"], ["--broker", "kafka"]])
+@pytest.mark.parametrize(
+    "words", [["--rounds", "0"], ["--size", "0"], ["--broker", "kafka"], ["--pool", "gevent"]]
+)
 def test_invalid_options_are_refused(words):
     with pytest.raises(SystemExit) as ended:
         options.read(words)
@@ -47,3 +49,20 @@ def test_a_quick_run_is_small():
 def test_reading_the_command_line_needs_no_django():
     code = "import sys, benchmarks.options; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_pools_are_of_threads_unless_named():
+    assert cli.options_of(options.read([])).pool == "threads"
+    assert cli.options_of(options.read(["--pool", "prefork"])).pool == "prefork"
+
+
+def test_scenarios_too_long_to_repeat_unasked_know_what_was_asked():
+    assert cli.options_of(options.read([])).rounds_named == 0
+    assert cli.options_of(options.read(["--rounds", "2"])).rounds_named == 2
+
+
+def test_what_takes_long_is_not_in_a_quick_run_and_the_longest_run_only_when_named():
+    quick, usual = cli.chosen(options.read(["--quick"])), cli.chosen(options.read([]))
+    assert not {"waiting", "startup", "consumers"} & set(quick)
+    assert {"waiting", "startup"} <= set(usual)
+    assert "consumers" not in usual
