@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from environs import EnvValidationError, validate
 
+from orderflow import providers
 from orderflow.configuration import email_url, tls
 from orderflow.configuration.files_env import EnvOfFiles
 
@@ -57,6 +58,9 @@ DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
 DATABASE_PREPARE_AFTER: int = env.int("DATABASE_PREPARE_AFTER", 5, validate=validate.Range(min=0))
 """After how many executions a session has the server prepare a statement: planning is most of what PostgreSQL
 does for a step. 0: never, for poolers that cannot (see docs/scaling.md)."""
+
+WORKER_POOL: str = env.str("ORDERFLOW_POOL", "")
+"""The pool of this worker process; empty in all other processes."""
 
 # Providers -------------------------------------------------------------------------------------------
 
@@ -230,6 +234,13 @@ TEMPLATES = [
     },
 ]
 
+# Steps, notifications and the relay find their rows by keys, in statements that a session plans once. A table
+# may be nearly empty at that moment and grow to thousands of rows before its statistics do: such a plan would
+# read the whole table for every order.
+BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+POOLS_BY_KEY = ("orders", "relay", *providers.CHANNELS)
+_plans = f" {BY_KEY}" if WORKER_POOL in POOLS_BY_KEY else ""
+
 # A runaway statement must not outlive the task that sent it; the loss of a server must be noticed within
 # seconds. No pool in workers: Celery's fix-up would close it around every task.
 DATABASES = {"default": _database}
@@ -242,7 +253,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "keepalives_count": 3,
         "server_side_binding": True,
         "prepare_threshold": DATABASE_PREPARE_AFTER or None,
-        "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000",
+        "options": f"-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000{_plans}",
     }
 )
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True  # they end with the transaction behind a pooler

@@ -81,10 +81,13 @@ SELECT
             CASE WHEN held AND record.id IS NULL AND (SELECT count(*) FROM product) = %(products)s
                  THEN nextval('orders_number') END
         ) ORDER BY position)
-        FROM wanted LEFT JOIN {IdempotencyRecord._meta.db_table} AS record
-            ON record.scope = wanted.scope AND record.key = wanted.key
+        FROM wanted LEFT JOIN LATERAL (
+            SELECT id, order_id, fingerprint, answer FROM {IdempotencyRecord._meta.db_table}
+            WHERE scope = wanted.scope AND key = wanted.key OFFSET 0
+        ) AS record ON TRUE
     )
 """  # noqa: S608 - our own tables
+# Records are looked up one by one: a session that plans this while there are few would join the whole table.
 
 MESSAGES, ORDERS = Table(OutboxMessage), Table(Order, frozenset({"placed_at"}))
 LINES, TRANSITIONS, RECORDS = Table(OrderLine), Table(OrderTransition), Table(IdempotencyRecord)

@@ -37,7 +37,7 @@ LINGER, LONGEST_LINGER = 0.02, 0.1
 every row. The longer time applies while messages arrive so fast that a batch takes as many statements as it has
 messages: at 140 messages per second it saves a third of the relay's processor time."""
 
-SEVERAL = 3
+SEVERAL = 2
 """The size of a batch after which the relay lingers for longer: each batch takes three statements."""
 
 DRAIN_WITHIN = dt.timedelta(seconds=1)

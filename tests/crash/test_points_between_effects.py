@@ -32,6 +32,7 @@ WRITES_ALONE = {
     "outbox.relay.preparing._c": "only for more messages than a story has: test_long_queues",
     "orders.reconciliation.recovery._write": "in the transaction of a repair",
     "outbox.verification.restores.": "one transaction, which the next session that looks repeats",
+    "orders.stock._shift": "in its caller's transaction; the stories do not see it, as it returns no row",
     "orders.invariants.repairs.": "one transaction per repair, opened by the examination",
     "outbox.relay.listener.": "a flag that is set again; it makes work sooner, not sure",
     "outbox.periodic.": "what is noted of a run: nothing follows from it but when the next one is due",
