@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import datetime as dt
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from outbox.dead_letters import campaigns, resolving
 from outbox.models import Attempt
 from outbox.relay import deliveries
 from outbox.resilience import NotNow, RetryPolicy
-from outbox.worker import inline, losses
+from outbox.worker import company, inline, losses
 from outbox.worker.rounds import RoundTask
 
 TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
@@ -39,6 +40,9 @@ OUTAGE_SQLSTATES = ("08", "57P", "53", "58", "25006")
 """SQLSTATE classes of errors of the server, not of the statement (PostgreSQL manual, appendix A). The last one
 belongs to a read-only server, as after a failover."""
 
+
+RETURNED_OFTEN = 3
+"""How often RabbitMQ may deliver one copy again before a new one replaces it; less than its delivery limit."""
 
 LONGEST_CORRELATION = 64
 """Maximum length of a correlation id, in characters; see the models."""
@@ -82,6 +86,7 @@ class ConsumerTask(RoundTask):
             watch = losses.watch(self._watch(kwargs))
             try:
                 try:
+                    watch.begin()
                     return self._take(watch, *args, **kwargs)
                 except (Ignore, Reject):
                     watch.survived()
@@ -95,14 +100,15 @@ class ConsumerTask(RoundTask):
                 telemetry.emit("step.database_down", consumer=self.name, error=str(error))
                 raise self._sent_again(error) from error
             finally:
-                watch.leave()
+                watch.end()
 
     def _take(self, watch: losses.Watch, *args: Any, **kwargs: Any) -> Any:
         self._end_if_stale(kwargs)
         with losses.at_work(watch.suspect):
             before = self._header("came_back")
             if before or self._came_back():
-                watch.suspect(before=before)
+                watch.suspect(before=before, wait=company.PATIENCE)
+                self._start_anew_if_returned_often()
             started = time.perf_counter()
             crash_points.reached("step.begun")
             try:
@@ -204,11 +210,11 @@ class ConsumerTask(RoundTask):
             self._safely(self._touch, kwargs, dt.timedelta(), inspection.queue_of_task(self.app, following))
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Postpone or bury the message. Runs in the child; in the main process after a hard time limit."""
+        """Postpone or bury the message. Runs where its task ran; in the main loop after a hard time limit."""
         with self._request_of(task_id):
             self._safely(self._end_or_wait, exc, task_id, kwargs)
             self._safely(self._withdraw, kwargs)
-        if current_process().name == "MainProcess" and not connection.in_atomic_block:
+        if _is_main_loop() and not connection.in_atomic_block:
             connections.close_all()  # children that are forked later must not inherit the connection
 
     def _watch(self, kwargs: dict[str, Any]) -> losses.Watch:
@@ -273,6 +279,20 @@ class ConsumerTask(RoundTask):
     def _came_back(self) -> bool:
         return bool((self.request.delivery_info or {}).get("redelivered"))
 
+    def _start_anew_if_returned_often(self) -> None:
+        """
+        Send the message again before the broker gives it up: its neighbours may have ended those workers.
+
+        `losses` counts the deaths that this message has caused. The broker's count of them is for messages that
+        end their worker before they come to this point.
+
+        Raises:
+            NotAlone: if the broker has delivered this copy often.
+        """
+        count = self._header("x-delivery-count")
+        if count.isdecimal() and int(count) >= RETURNED_OFTEN:
+            raise losses.NotAlone(f"{self.name} is sent again after {count} lost workers")
+
     def _end_delivery(self, kwargs: dict[str, Any]) -> None:
         """Record that the workflow has ended, if this was its last task."""
         copy = self._copy(kwargs)
@@ -306,6 +326,11 @@ class ConsumerTask(RoundTask):
             note(*args)
         except Exception:
             logging.getLogger(__name__).exception("%s could not record its failure", self.name)
+
+
+def _is_main_loop() -> bool:
+    """Whether this is the thread of the worker's main loop, not one of its pool, and not a child."""
+    return current_process().name == "MainProcess" and threading.current_thread() is threading.main_thread()
 
 
 def is_server_error(error: Exception) -> bool:

@@ -204,18 +204,21 @@ def always_closed(name: str) -> Breaker:
     return AlwaysClosed()
 
 
-class _WithoutSession:
-    """A breaker whose calls are made without a database session."""
+class _Guarded:
+    """A breaker whose calls are made without a database session, and hold a place of their provider."""
 
-    def __init__(self, name: str, guarded: Breaker) -> None:
-        self._name = name
-        self._guarded = guarded
-        self.state = guarded.state
-        self.circuit = guarded.circuit
+    def __init__(self, name: str, made: Breaker) -> None:
+        self._name, self._made = name, made
+        self.state, self.circuit = made.state, made.circuit
 
-    def guard(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        from outbox import bulkheads  # its errors are based on this module's
+
         sessions.give_back_before_call(self._name)
-        return self._guarded.guard()
+        # Outside of the breaker, which would count a call that is not made as a success.
+        with bulkheads.hold(self._name), self._made.guard():
+            yield
 
 
 def breaker(name: str) -> Breaker:
@@ -223,9 +226,10 @@ def breaker(name: str) -> Breaker:
     Return the breaker of the provider `name`, built by the factory in `OUTBOX_BREAKER_FACTORY`.
 
     Every call of a provider passes its guard, so this is the place where a thread gives its database sessions
-    back for as long as it waits (see `outbox.database.sessions`).
+    back for as long as it waits (see `outbox.database.sessions`), and where the threads that wait for one
+    provider are bounded (see `outbox.bulkheads`).
     """
-    return _WithoutSession(name, _named(settings.BREAKER_FACTORY)(name))
+    return _Guarded(name, _named(settings.BREAKER_FACTORY)(name))
 
 
 def _named(path: str) -> Any:

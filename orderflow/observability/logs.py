@@ -31,6 +31,7 @@ _WARNINGS = frozenset(
         "message.postponed",
         "message.undelivered",
         "periodic_task.failed",
+        "provider.crowded",
         "relay.broker_down",
         "provider.called_in_transaction",
         "step.database_down",

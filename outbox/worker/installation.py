@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu.transport import TRANSPORT_ALIASES
 
-from outbox import schedule
+from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
 from outbox.worker import beat, control, decompression, sessions, threads
@@ -69,6 +69,7 @@ def install(app: Celery) -> None:
     signals.task_prerun.connect(sessions.check)
     signals.task_postrun.connect(sessions.end_task)
     signals.worker_shutdown.connect(sessions.end)
+    signals.worker_ready.connect(bulkheads.divide_pool)
     if application.configured:
         _complete(app)
     else:

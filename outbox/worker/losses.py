@@ -7,21 +7,22 @@ lease of a worker that never released it. The last two only raise a suspicion: a
 same, and a dying process affects the messages of all its threads.
 
 So a suspected message is recorded as lost in advance, and a worker that survives it withdraws the record. A
-message that already has such a record runs alone among the suspected messages of the pool. If the worker dies
-again, that message was the cause. The others wait meanwhile and succeed when their turn comes.
+message that already has such a record runs alone: nothing else runs in its process (see `company`). If the
+process dies again, that message was the cause, or somebody killed the process from outside. Hardly anybody
+kills it twice while the same message runs alone, so two such deaths prove it. The others wait meanwhile, and
+succeed when their turn comes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import IO, Any
+from typing import Any
 
 from celery import signals
 from django.db.models import Q, QuerySet, Value
@@ -30,10 +31,15 @@ from django.db.models.functions import Now
 from outbox import attempts, crash_points
 from outbox.models import Attempt
 from outbox.resilience import NotNow
+from outbox.worker import company
 
 MOST_LOSSES = 3
-"""The number of lost workers after which a message counts as the cause. The delivery limit of quorum queues is
-higher; it applies to messages whose workers die before they can count."""
+"""The number of lost workers after which a message counts as the cause, if a main process saw one of them. The
+delivery limit of quorum queues is higher; it applies to messages whose workers die before they can count."""
+
+MOST_ALONE = 2
+"""The number of processes lost with this message alone, after which it counts as the cause although no main
+process saw it. With the first two deaths, of which all messages of a process are suspected, there are four."""
 
 LOSSES_COUNT_FOR = dt.timedelta(hours=1)
 """Older losses belong to other incidents, such as deployments or a lost machine."""
@@ -48,15 +54,15 @@ class WorkerLost(Exception):
 
 
 class LostAlone(Exception):
-    """The worker was lost, and no other suspected message was running in its pool."""
+    """The worker was lost, and no other message was running in its process."""
 
 
 class LostTogether(Exception):
-    """The worker was lost while other suspected messages were running, so the cause is not known."""
+    """The worker was lost while other messages were running in it, so the cause is not known."""
 
 
 class NotAlone(NotNow):
-    """Other suspected messages are running in this pool; this one waits for a moment."""
+    """A suspected message has to run alone: it waits for the others, or they wait for it, for a moment."""
 
 
 _found_abandoned: ContextVar[Callable[[], None] | None] = ContextVar("outbox_found_abandoned", default=None)
@@ -84,46 +90,7 @@ def found_abandoned() -> None:
         found()
 
 
-class Pool:
-    """The suspected messages that are running, in all threads and processes of one worker."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._together = 0
-        self._is_alone = False
-        self._file: IO[bytes] | None = None
-
-    def share(self, file: IO[bytes]) -> None:
-        """Share a lock file with the processes that are forked later; a process that ends releases its lock."""
-        self._file = file
-
-    def enter(self, *, alone: bool) -> bool:
-        """Return whether the message may begin, alone or together with others."""
-        with self._guard:
-            if self._is_alone or (alone and self._together) or not self._lock(alone=alone):
-                return False
-            self._is_alone = alone
-            self._together += not alone
-            return True
-
-    def leave(self) -> None:
-        """Undo a successful `enter`."""
-        with self._guard:
-            self._together -= not self._is_alone
-            self._is_alone = False
-            if self._file and not self._together:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-
-    def _lock(self, *, alone: bool) -> bool:
-        if self._file and not self._together:
-            with contextlib.suppress(BlockingIOError, PermissionError):
-                fcntl.lockf(self._file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                return True
-            return False
-        return True
-
-
-pool = Pool()
+pool = company.Pool()
 
 
 @signals.worker_init.connect
@@ -132,14 +99,37 @@ def share_the_pool(**_: Any) -> None:
     pool.share(tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the worker lives
 
 
+@signals.task_postrun.connect
+def leave(**_: Any) -> None:
+    """Let others begin after a task whose hooks did not withdraw its record."""
+    if watch := _watch.get():
+        watch.leave()
+
+
+def abandon(delivery: str) -> None:
+    """
+    Give up the thread that runs this delivery, because its hard time limit has passed and it cannot be killed.
+
+    The thread no longer keeps others waiting. While it lives, no death certainly has another cause.
+    """
+    if watch := _running.get(delivery):
+        watch.abandon()
+
+
+_running: dict[str, Watch] = {}
+"""The watches of the deliveries that run in this process, by delivery."""
+
+
 class Watch:
     """One delivery of a message to a consumer, and whether its worker is recorded as lost in advance."""
 
     def __init__(self, consumer: str, message_id: str, *, delivery: str, worker: str) -> None:
         self.consumer, self.message_id, self.worker = consumer, message_id, worker
         self.delivery = delivery or uuid.uuid4().hex
-        self.is_suspected = self._is_noted = self._is_in = False
+        self.is_suspected = self._is_noted = False
         self._before = ""
+        self._guard = threading.Lock()
+        self._is_in = self._is_alone = self._is_known = self._is_abandoned = False
 
     @property
     def came_back(self) -> str:
@@ -147,30 +137,45 @@ class Watch:
         noted = self.delivery if self._is_noted else ""
         return ",".join(filter(None, [self._before, noted])) or self.delivery
 
-    def suspect(self, *, before: str = "") -> None:
+    def begin(self) -> None:
+        """
+        Begin beside the other deliveries of the process.
+
+        Raises:
+            NotAlone: if a suspected message runs alone for longer.
+        """
+        if not pool.enter():
+            raise NotAlone(f"{self.consumer} waits for a message that may have ended its worker")
+        self._is_in = True
+        _running[self.delivery] = self
+
+    def suspect(self, *, before: str = "", wait: float = 0.0) -> None:
         """
         Record the delivery as lost in advance, because its message has come back.
 
-        `before` names earlier deliveries that ended well but whose records could not be deleted.
+        `before` names earlier deliveries that ended well but whose records could not be deleted. `wait` is how
+        many seconds it may wait for its turn to run alone.
 
         Raises:
             CrashLoop: if the message has lost too many workers.
-            NotAlone: if other suspected messages are running and this one must run alone.
+            NotAlone: if this message must run alone and others are running.
         """
         if self._is_noted:
             return
+        if not self._is_in:
+            self.begin()
         self.is_suspected = True
         if before:
             self._before = before
             lost(self.consumer, self.message_id).filter(delivery__in=before.split(",")).delete()
             self._before = ""
-        alone = bool(noted(self.consumer, self.message_id))
-        if not pool.enter(alone=alone):
-            raise NotAlone(f"{self.consumer} waits for other redelivered messages")
-        self._is_in = True
-        if alone:  # no other copy of the message is running here, whose record would not be a loss yet
+        if noted(self.consumer, self.message_id):
+            self._continue_alone(wait)
+            # No other copy of the message is running here, whose record would not be a loss yet.
             give_up_if_proven(self.consumer, noted(self.consumer, self.message_id))
-        loss = LostAlone if alone else LostTogether
+        else:
+            self._continue_as_suspect()
+        loss = LostAlone if self._is_alone and pool.is_certain else LostTogether
         attempts.record(
             consumer=self.consumer,
             message_id=self.message_id,
@@ -182,6 +187,18 @@ class Watch:
         self._is_noted = True
         crash_points.reached("step.loss_noted")
 
+    def _continue_alone(self, wait: float) -> None:
+        self.leave()
+        if not pool.enter_alone(wait=wait):
+            raise NotAlone(f"{self.consumer} waits until no other message runs in its process")
+        self._is_in = self._is_alone = True
+        _running[self.delivery] = self
+
+    def _continue_as_suspect(self) -> None:
+        if not pool.suspect():
+            raise NotAlone(f"{self.consumer} waits for a message that may have ended its worker")
+        self._is_known = True
+
     def survived(self, *, done: bool = False) -> None:
         """Withdraw the record, because the worker survived. If the work is `done`, the message is cleared."""
         if not self._is_noted:
@@ -189,11 +206,32 @@ class Watch:
         withdraw(self.consumer, self.message_id, delivery=self.delivery, done=done)
         self._is_noted = False
 
+    def end(self) -> None:
+        """Let others begin, unless the record must be withdrawn first: until then a death would count."""
+        if not self._is_noted:
+            self.leave()
+
     def leave(self) -> None:
-        """Let other suspected messages begin."""
-        if self._is_in:
-            pool.leave()
-            self._is_in = False
+        """Let others begin. Doing it again has no effect."""
+        with self._guard:
+            if self._is_in:
+                self._give_place()
+            elif self._is_abandoned:
+                self._is_abandoned = False
+                pool.end_abandoned()
+
+    def abandon(self) -> None:
+        """See `abandon`; called by another thread than its own."""
+        with self._guard:
+            if self._is_in:
+                pool.abandon()
+                self._is_abandoned = True
+                self._give_place()
+
+    def _give_place(self) -> None:
+        pool.leave(alone=self._is_alone, suspected=self._is_known)
+        self._is_in = self._is_alone = self._is_known = False
+        _running.pop(self.delivery, None)
 
 
 _watch: ContextVar[Watch | None] = ContextVar("outbox_watch", default=None)
@@ -201,6 +239,8 @@ _watch: ContextVar[Watch | None] = ContextVar("outbox_watch", default=None)
 
 def watch(delivery: Watch) -> Watch:
     """Watch a delivery until this thread takes the next one, because its hooks run after its task has ended."""
+    if last := _watch.get():
+        last.leave()
     _watch.set(delivery)
     return delivery
 
@@ -228,12 +268,12 @@ def give_up_if_proven(consumer: str, errors: list[str]) -> None:
     The first loss is recorded only if a main process saw it, because the message was not suspected then.
 
     Raises:
-        CrashLoop: if there are too many losses and the message was certainly the cause of one of them.
+        CrashLoop: if there are too many losses and the message was certainly the cause.
     """
-    unseen = WorkerLost.__name__ not in errors
-    is_proven = any(error_class != LostTogether.__name__ for error_class in errors)
-    if is_proven and len(errors) + unseen >= MOST_LOSSES:
-        raise CrashLoop(f"{consumer} was delivered {MOST_LOSSES} times, and each time its worker was lost")
+    was_seen = WorkerLost.__name__ in errors
+    losses = len(errors) + (not was_seen)
+    if losses >= MOST_LOSSES and (was_seen or errors.count(LostAlone.__name__) >= MOST_ALONE):
+        raise CrashLoop(f"{consumer} was delivered {losses} times, and each time its worker was lost")
 
 
 def noted(consumer: str, message_id: str) -> list[str]:

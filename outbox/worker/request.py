@@ -77,6 +77,8 @@ class GuardedRequest(Request):
             super().on_timeout(soft, timeout)
         finally:
             self.task.request_stack.pop()
+            if not soft:
+                losses.abandon(self._request_dict["delivery_nonce"])
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
         """Send an event to Flower; after a success, also the events of the links that followed inline."""

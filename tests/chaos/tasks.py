@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -63,9 +64,14 @@ def kill_worker(*, message_id, **_):
 
 
 @shared_task(base=ConsumerTask)
-def end_process(*, message_id, seconds=0.3, **_):
+def die_by(*, message_id, how, seconds=0.3, **_):
+    """End the process in one of the ways in which processes end."""
     InboxEntry.objects.create(consumer=f"{DELIVERED}{uuid.uuid4()}", message_id=message_id)
     time.sleep(seconds)
+    if how == "a signal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "a segmentation fault":
+        ctypes.string_at(0)
     os._exit(7)
 
 

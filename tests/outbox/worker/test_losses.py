@@ -12,7 +12,8 @@ import pytest
 from outbox import testing
 from outbox.models import Attempt
 from outbox.worker import losses, unreadable
-from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, Pool, Watch, WorkerLost
+from outbox.worker.company import Pool
+from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, Watch, WorkerLost
 
 pytestmark = pytest.mark.django_db
 
@@ -52,13 +53,20 @@ def innocent():
     return str(uuid.uuid4())
 
 
-def test_the_third_loss_buries_a_message_whoever_saw_the_first_one(poison):
-    die_together(poison)
-    die_together(poison)
+def test_two_losses_alone_bury_a_message_although_nobody_saw_them(poison):
+    for _ in range(3):
+        die_together(poison)
 
     with pytest.raises(CrashLoop):
         start(poison)
-    assert kinds(poison) == [LostTogether.__name__, LostAlone.__name__]
+    assert kinds(poison) == [LostTogether.__name__, *[LostAlone.__name__] * 2]
+
+
+def test_a_kill_from_outside_blames_no_message_that_was_running_alone(innocent):
+    die_together(innocent)
+    die_together(innocent)
+    start(innocent).survived(done=True)
+    assert not Attempt.objects.filter(message_id=innocent, outcome="buried").exists()
 
 
 def test_deaths_seen_by_the_main_process_are_counted_once(poison):
@@ -69,7 +77,7 @@ def test_deaths_seen_by_the_main_process_are_counted_once(poison):
     watch = start(poison)
     with pytest.raises(CrashLoop):
         unreadable.record_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
-    assert kinds(poison) == [WorkerLost.__name__, LostAlone.__name__, LostAlone.__name__]
+    assert kinds(poison) == [WorkerLost.__name__] * 3
 
 
 def test_a_child_that_dies_before_it_records_anything_is_counted(poison):
@@ -85,6 +93,7 @@ def test_an_innocent_message_runs_alone_and_is_cleared(poison, innocent):
     with pytest.raises(NotAlone):
         start(innocent)
     losses.pool = Pool()  # the worker dies again
+    die_together(poison)
     with pytest.raises(CrashLoop):
         start(poison)
 
@@ -130,8 +139,12 @@ def test_losses_of_earlier_incidents_do_not_count(poison):
 
 
 def _enter(pool, alone, entered, leave):
-    entered.put(pool.enter(alone=alone))
+    entered.put(enter(pool, alone=alone))
     leave.wait(30)
+
+
+def enter(pool, *, alone):
+    return pool.enter_alone(wait=0) if alone else pool.enter(wait=0) and pool.suspect()
 
 
 @pytest.mark.parametrize(
@@ -139,11 +152,13 @@ def _enter(pool, alone, entered, leave):
 )
 def test_the_processes_of_a_pool_share_its_lock(here, there, enters):
     forked = multiprocessing.get_context("fork")
-    shared, entered, leave = Pool(), forked.Queue(), forked.Event()
+    first, second = Pool(), Pool()  # a child is forked before its parent has taken anything
+    entered, leave = forked.Queue(), forked.Event()
     with tempfile.TemporaryFile() as file:
-        shared.share(file)
-        child = forked.Process(target=_enter, args=[shared, there, entered, leave])
-        assert shared.enter(alone=here)
+        first.share(file)
+        second.share(file)
+        child = forked.Process(target=_enter, args=[second, there, entered, leave])
+        assert enter(first, alone=here)
         child.start()
         assert entered.get(timeout=30) is enters
         leave.set()
@@ -158,7 +173,7 @@ def test_a_killed_process_releases_its_lock():
         child = forked.Process(target=_enter, args=[shared, True, entered, leave])
         child.start()
         assert entered.get(timeout=30)
-        assert not shared.enter(alone=False)
+        assert not enter(shared, alone=True)
         child.kill()
         child.join()
-        assert shared.enter(alone=True)
+        assert shared.enter_alone(wait=0)

@@ -1,0 +1,46 @@
+"""A warehouse that hangs holds its share of the threads that charges and shipments have in common."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from orders.models import Order
+from outbox.models import Attempt, DeadLetter
+from tests import processes
+from tests.factories import ProductFactory, place
+from tests.processes import eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(180)]
+
+THREADS, ORDERS = 16, 48
+HANGS_FOR, PROMPTLY = 5.5, 5.0
+"""Seconds: the timeout of calls, and the time within which all orders are charged although the warehouse hangs."""
+
+
+def test_payments_go_on_while_the_warehouse_hangs(transactional_db, world, tmp_path):
+    world.warehouse.control(fault="hang", latency_ms=60_000)
+    with processes.stack(tmp_path) as stack:
+        worker = stack.worker(
+            "orders", "orders", pool="threads", concurrency=THREADS, PROVIDER_TIMEOUT_SECONDS=str(HANGS_FOR)
+        )
+        worker.wait_until_ready()
+        product = ProductFactory()
+        for _ in range(ORDERS):
+            place(product)
+        began = time.monotonic()
+        stack.relay()
+        stack.beat()
+        paid = Order.objects.filter(status__in=["charged", "fulfilled"])
+        eventually(lambda: paid.exists(), worker.output)
+        first = time.monotonic()
+
+        eventually(lambda: paid.count() == ORDERS, worker.output, within=PROMPTLY)
+
+        held = Attempt.objects.filter(consumer="orders.tasks.fulfill")
+        assert time.monotonic() - first < HANGS_FOR, "no call had ended"
+        assert set(held.values_list("outcome", "error_class")) == {("waited", "Crowded")}, began
+        world.warehouse.clear_faults()
+        eventually(lambda: not Order.objects.exclude(status="fulfilled").exists(), worker.output, within=90)
+    assert not DeadLetter.objects.exists()
