@@ -1,9 +1,9 @@
 """
 Bounds the threads that one provider may hold, so that a slow or hanging provider does not stop the others.
 
-A process whose tasks run in threads gives each provider a share of them (`OUTBOX_PROVIDER_SHARE`). A call beyond
-it waits in its thread only as long as one usual call takes. If no call ends by then, its message is postponed,
-which spends no attempt, until the provider can serve it. `resilience.breaker` guards all calls.
+A process whose tasks run in threads gives each provider a share of them (`OUTBOX_PROVIDER_SHARE`). A call
+beyond it waits in its thread only as long as one usual call takes. If no call ends by then, its message is
+postponed, which spends no attempt, until the provider can serve it. `resilience.breaker` guards all calls.
 
 A process that calls a single provider, such as one that sends e-mails only, has nothing to protect: there the
 provider may hold all threads.

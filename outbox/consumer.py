@@ -41,6 +41,9 @@ OUTAGE_SQLSTATES = ("08", "57P", "53", "58", "25006")
 belongs to a read-only server, as after a failover."""
 
 
+DELIVERY_COUNT = "x-delivery-count"
+"""RabbitMQ's header: how often it has delivered this copy before."""
+
 RETURNED_OFTEN = 3
 """How often RabbitMQ may deliver one copy again before a new one replaces it; less than its delivery limit."""
 
@@ -166,6 +169,7 @@ class ConsumerTask(RoundTask):
         request: Any = self.request
         # Not the received headers: RabbitMQ drops a message whose `x-death` looks like a cycle.
         headers = dict(request.as_execution_options()["headers"] or {})
+        headers.pop(DELIVERY_COUNT, None)
         if (watch := losses.watched(self.name, request.kwargs or {})) and watch.is_suspected:
             headers["came_back"] = watch.came_back
         return headers
@@ -289,8 +293,8 @@ class ConsumerTask(RoundTask):
         Raises:
             NotAlone: if the broker has delivered this copy often.
         """
-        count = self._header("x-delivery-count")
-        if count.isdecimal() and int(count) >= RETURNED_OFTEN:
+        count = self._header(DELIVERY_COUNT)
+        if self._came_back() and count.isdecimal() and int(count) >= RETURNED_OFTEN:
             raise losses.NotAlone(f"{self.name} is sent again after {count} lost workers")
 
     def _end_delivery(self, kwargs: dict[str, Any]) -> None:

@@ -80,6 +80,14 @@ class GuardedRequest(Request):
             if not soft:
                 losses.abandon(self._request_dict["delivery_nonce"])
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        super().terminate(pool, signal)
+        losses.abandon(self._request_dict["delivery_nonce"])
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        super().cancel(pool, signal, emit_retry)
+        losses.abandon(self._request_dict["delivery_nonce"])
+
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
         """Send an event to Flower; after a success, also the events of the links that followed inline."""
         links: list[inline.Ended] = []

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(180)]
 
 THREADS, ORDERS = 16, 48
 HANGS_FOR, PROMPTLY = 5.5, 5.0
-"""Seconds: the timeout of calls, and the time within which all orders are charged although the warehouse hangs."""
+"""Seconds: the timeout of calls, and the time within which all are charged although the warehouse hangs."""
 
 
 def test_payments_go_on_while_the_warehouse_hangs(transactional_db, world, tmp_path):
