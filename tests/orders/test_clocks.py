@@ -116,6 +116,7 @@ def test_losses_of_workers_count_for_an_hour(drain, ago, is_given_up):
             consumer="orders.tasks.validate",
             message_id=order.message_id,
             outcome="lost",
+            error_class="LostAlone",
             failed_at=clock.now() - ago,
         )
     deliver_again()
