@@ -40,15 +40,14 @@ OTHERS = (("procrastinate,", 1.5, ""), ("procrastinate tuned,", 1.0, "stretch: "
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A system, and its orders in one round at 200 ms and at 500 ms: about twenty seconds each."""
+    """A system, and its orders in one round at 200 ms: about twenty seconds."""
 
     system: System
     orders: int
-    fewer: int
 
     def contestant(self, seconds: float, options: Options) -> Contestant:
         """It as a contestant at this response time."""
-        orders = options.scaled(self.orders if seconds == FIRST else self.fewer, 8)
+        orders = options.scaled(round(self.orders * FIRST / seconds), 8)
         baseline = "" if self.system.name == "naive" else named("naive", seconds)
         return Contestant(
             name=named(self.system.name, seconds),
@@ -63,14 +62,14 @@ def run(options: Options, say: Say) -> Result:
     most = fitting()
     say(f"{most} naive processes fit into {ROOM:,} MB")
     candidates = [
-        Candidate(systems.naive(), 60, 24),
-        Candidate(dataclasses.replace(systems.naive(pool=most), name=f"naive, {most} processes"), 400, 160),
-        Candidate(systems.ours(options.pool), *((400, 160) if options.pool == PREFORK else (1_600, 1_000))),
+        Candidate(systems.naive(), 60),
+        Candidate(dataclasses.replace(systems.naive(pool=most), name=f"naive, {most} processes"), 400),
+        Candidate(systems.ours(options.pool), 400 if options.pool == PREFORK else 1_600),
     ]
     if options.pool != PREFORK:
         name = f"orderflow, {PREFORK_SIZE} + {PREFORK_SIZE} processes"
         prefork = systems.ours(PREFORK, steps=PREFORK_SIZE, emails=PREFORK_SIZE, name=name)
-        candidates.append(Candidate(prefork, 400, 160))
+        candidates.append(Candidate(prefork, 400))
     with _asynchronous(result) as others:
         for seconds in WANTED:
             contestants = [candidate.contestant(seconds, options) for candidate in (*candidates, *others)]
@@ -90,7 +89,7 @@ def _asynchronous(result: Result) -> Iterator[list[Candidate]]:
             yield []
             return
         yield [
-            Candidate(procrastinate.system(workers, python=python, writer=writer), 1_600, 1_000)
+            Candidate(procrastinate.system(workers, python=python, writer=writer), 800)
             for writer in sql.FIRST_JOBS
             for workers in (1, 2)
         ]

@@ -36,6 +36,7 @@ _WARNINGS = frozenset(
         "provider.called_in_transaction",
         "step.database_down",
         "verification.failed",
+        "worker.retired",
         "database.restored",
         "step.fenced",
         "charge.stranded",

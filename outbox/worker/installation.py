@@ -17,7 +17,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, sessions, threads
+from outbox.worker import beat, control, decompression, program, sessions, threads
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -66,6 +66,7 @@ def install(app: Celery) -> None:
     application.clock = control.BoundedClock()
     application.Beat = application.subclass_with_self(beat.Program)
     signals.worker_init.connect(sessions.begin)
+    application.Worker = application.subclass_with_self(program.Program)
     signals.task_prerun.connect(sessions.check)
     signals.task_postrun.connect(sessions.end_task)
     signals.worker_shutdown.connect(sessions.end)

@@ -51,6 +51,7 @@ class GuardedRequest(Request):
     kwargs: Any
     root_id: str | None
     task: Any
+    time_limits: tuple[float | None, float | None]
     _already_cancelled: bool
     _already_revoked: bool
     _context: Any
@@ -61,6 +62,9 @@ class GuardedRequest(Request):
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._request_dict["delivery_nonce"] = uuid.uuid4().hex  # identifies the records of the child process
+        hard, soft = self.time_limits
+        # Celery reads a task's limits when the worker starts, so that the command `time_limit` changes nothing.
+        self.time_limits = hard or self.task.time_limit, soft or self.task.soft_time_limit
         if self._eta is not None:
             try:
                 timezone.to_system(self._eta).utctimetuple()

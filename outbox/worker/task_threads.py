@@ -41,7 +41,7 @@ class Job:
     """
     One task in the pool. Celery's request refers to it as the result of `apply_async`.
 
-    Only the worker's main loop changes it, except for `close`, which the thread of the task calls.
+    Only the worker's main loop changes it; the thread of the task calls `open` and `close`.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Job:
         """Whether the pool has reported the outcome, or ignores it."""
         self.was_warned = False
         """Whether the soft time limit has passed."""
+        self._is_open = False
         self._gate = threading.RLock()
         self._terminate = terminate
 
@@ -80,14 +81,18 @@ class Job:
         return self.started + limit if limit else None
 
     def warn(self) -> bool:
-        """Raise `SoftTimeLimitExceeded` in the task; return False if it has already ended."""
-        self.was_warned = True
-        if self.thread is None or not self._gate.acquire(blocking=False):
+        """Raise `SoftTimeLimitExceeded` in the task; return False if it has not begun, or has ended."""
+        if self.thread is None or not self._is_open or not self._gate.acquire(blocking=False):
             return False
         try:
+            self.was_warned = True
             return bool(_set_exception(self.thread.ident or 0, SoftTimeLimitExceeded))
         finally:
             self._gate.release()
+
+    def open(self) -> None:
+        """Let the soft time limit interrupt this thread. Before, it would interrupt its wait for a job."""
+        self._is_open = True
 
     def close(self) -> None:
         """
@@ -143,6 +148,8 @@ class TaskThread(threading.Thread):
             while (job := self._jobs.get()) is not None:
                 self._perform(job)
                 del job
+        except Abandoned:
+            pass
         finally:
             with contextlib.suppress(Exception):
                 connections.close_all()
@@ -152,6 +159,7 @@ class TaskThread(threading.Thread):
         outcome: list[tuple[bool, Any]] = []
         try:
             try:
+                job.open()
                 # A limit can strike between any two instructions, so that a return value were lost on its way
                 # into a variable. Inside of `extend` there are none.
                 outcome.extend(zip((True,), map(operator.call, (job.call,)), strict=False))

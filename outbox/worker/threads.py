@@ -14,18 +14,20 @@ whatever it still does is ignored. `docs/scaling.md` compares both pools.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
-import socket
 import threading
 import time
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import TimeLimitExceeded
+from billiard.exceptions import Terminated, TimeLimitExceeded
 from celery import VERSION, concurrency
+from celery.concurrency import prefork
 from celery.concurrency.base import BasePool
+from celery.worker import state
 
+from outbox.worker import retirement
+from outbox.worker.outcomes import Outcomes
 from outbox.worker.task_threads import Job, TaskThread
 
 ALIAS = "threads"
@@ -34,6 +36,18 @@ STOCK_POOL = "celery.concurrency.thread:TaskPool"
 
 REPORTS_LIMITS_TWICE = VERSION < (5, 7)
 """Before, `on_timeout` does not report a task that exceeded its hard limit to Flower; `on_failure` does."""
+
+ENDS_WITHIN = 1.0
+"""Seconds after which a thread that was to end counts as hanging. It ends when it runs Python code again."""
+
+SHORTEST_WAIT = 0.05
+"""Seconds between two looks at the time limits: a thread may not have begun with its task, or may just end."""
+
+TERMINATED_WITHIN = 60.0
+"""The same for a task that was terminated and has no hard time limit: its call may take that long."""
+
+_run_acknowledgements: Any = getattr(prefork, "_run_ready_callbacks", None)
+"""Celery's function, since 5.7, that acknowledges while a pool stops."""
 
 _aliases: dict[str, str] = concurrency.ALIASES  # type: ignore[attr-defined]
 
@@ -68,25 +82,38 @@ class TaskPool(BasePool):
         self._running: dict[int, Job] = {}
         """The jobs that threads have, by the thread's number, which requests know as their `worker_pid`."""
         self._idle: list[TaskThread] = []
-        self._abandoned: set[TaskThread] = set()
-        self._outcomes: collections.deque[tuple[Job, bool, Any]] = collections.deque()
-        self._is_woken = False
-        self._woken, self._wake = socket.socketpair()
-        self._woken.setblocking(False)
-        self._wake.setblocking(False)
+        self._abandoned: dict[TaskThread, float] = {}
+        """Threads that were to end, and when they count as hanging."""
+        self._outcomes = Outcomes()
         self._hub: Any = None
         self._timer: Any = None
         self._dispatcher: threading.Thread | None = None
         self._lock = threading.RLock()  # contended only if there is no hub
+        self._handed_back_at: float | None = None
+        """When the tasks that still run are handed back, if the worker stops; None: when they have ended."""
+        self._retirement = retirement.Retirement(
+            threads=self.limit,
+            memory=self.options.get("max_memory_per_child"),
+            drain=self._drain,
+        )
+
+    def on_start(self) -> None:
+        if self.options.get("timeout"):
+            retirement.watch_the_lock()
+        if self.options.get("maxtasksperchild"):
+            logger.info(
+                "worker_max_tasks_per_child does not apply to threads; worker_max_memory_per_child does"
+            )
 
     # In the main loop -----------------------------------------------------------------------------------
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Begin to report outcomes in this loop. It is called again after the broker was lost."""
         self._hub = loop
-        loop.add_reader(self._woken, self._report_all)
+        loop.add_reader(self._outcomes, self._report_all)
         self._plan()
-        self._wake_up()
+        loop.call_repeatedly(retirement.LOOKED_AT_EVERY, self._look)
+        self._outcomes.wake()
 
     def on_apply(  # type: ignore[override]
         self, target: Any, args: Any = (), kwargs: Any = None, correlation_id: str | None = None, **options: Any
@@ -113,7 +140,7 @@ class TaskPool(BasePool):
 
     def _assign(self) -> None:
         """Give jobs that wait to threads that do not."""
-        while self._waiting and len(self._running) < self.limit:
+        while self._waiting and len(self._running) < self.limit and self.active:
             job = self._waiting.popleft()
             if job.is_over:
                 continue
@@ -136,27 +163,15 @@ class TaskPool(BasePool):
 
     def _deliver(self, job: Job, is_done: bool, value: Any) -> None:
         """Put an outcome into the queue. Called by the threads."""
-        self._outcomes.append((job, is_done, value))
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            with contextlib.suppress(OSError):  # closed, or full, so that the loop is woken anyhow
-                self._wake.send(b"\0")
+        self._outcomes.put((job, is_done, value))
 
     def _report_all(self) -> None:
         """Report all outcomes that are there, and let the threads go on."""
-        with contextlib.suppress(OSError):
-            self._woken.recv(4096)
-        self._is_woken = False  # after reading, or the byte of the next outcome would be read too, and miss
         try:
-            while self._outcomes:
+            for outcome in self._outcomes.take():
                 with self._lock:
-                    self._report(*self._outcomes.popleft())
+                    self._report(*outcome)
         finally:
-            if self._outcomes:
-                self._wake_up()
             with self._lock:
                 self._assign()
 
@@ -196,7 +211,10 @@ class TaskPool(BasePool):
             self._timer[1].cancel()
         self._timer = None
         if limit is not None:
-            self._timer = limit, self._hub.call_later(max(0.0, limit - time.monotonic()), self._check_limits)
+            self._timer = (
+                limit,
+                self._hub.call_later(max(SHORTEST_WAIT, limit - time.monotonic()), self._check_limits),
+            )
 
     def _check_limits(self) -> None:
         self._report_all()  # what has ended in time has not exceeded its limit if the loop was held up
@@ -228,18 +246,27 @@ class TaskPool(BasePool):
         if thread is None or thread.job is not job:
             return
         self._running.pop(thread.native_id or 0, None)
-        self._abandoned.add(thread)
+        limit = job.started + (job.hard or TERMINATED_WITHIN)
+        self._abandoned[thread] = max(limit, time.monotonic() + ENDS_WITHIN)
         thread.abandon()
 
     def _terminate(self, job: Job) -> None:
         with self._lock:
-            if not job.is_over:
-                self._abandon(job)
+            if job.is_over:
+                return
+            self._abandon(job)
+            if job.thread is None:  # nobody has told its request
+                try:
+                    raise Terminated(None)
+                except Terminated:
+                    self._call(job, "failed", ExceptionInfo())
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Terminate the job of the thread with this number; there is no signal for a thread."""
         if job := self._running.get(pid):
             self._terminate(job)
+            with self._lock:
+                self._assign()
 
     # Size, life and statistics --------------------------------------------------------------------------
 
@@ -256,44 +283,106 @@ class TaskPool(BasePool):
             while self._idle and len(self._idle) + len(self._running) > self.limit:
                 self._idle.pop().end()
 
-    @property
     def abandoned(self) -> int:
-        """The number of threads that were abandoned and have not ended."""
-        self._abandoned = {thread for thread in self._abandoned if thread.is_alive()}
+        """Return the number of threads that were abandoned and have not ended."""
+        self._abandoned = {thread: at for thread, at in self._abandoned.items() if thread.is_alive()}
         return len(self._abandoned)
 
+    def _look(self) -> None:
+        """Let the worker end if it should be replaced."""
+        if not self.active:
+            return
+        hanging = 0
+        if self._abandoned and self.abandoned():
+            now = time.monotonic()
+            hanging = sum(at <= now for at in self._abandoned.values())
+        self._retirement.look(hanging)
+
+    # The end --------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Forget what has not begun: the broker was lost or the worker stops, and delivers it again."""
+        with self._lock:
+            for job in self._waiting:
+                job.is_over = True
+            self._waiting.clear()
+
+    def hurry(self, seconds: float) -> bool:
+        """
+        Let running tasks go on only for so long once the worker stops; if it has been called, no longer.
+
+        Return whether they may go on. It may be called by a signal handler.
+        """
+        is_first = self._handed_back_at is None
+        self._handed_back_at = time.monotonic() + (seconds if is_first else 0)
+        self._outcomes.wake()
+        return is_first and seconds > 0
+
+    def _drain(self, seconds: float) -> None:
+        """Let running tasks go on to their hard limit, and those without one for so long."""
+        now = time.monotonic()
+        ends = [job.started + job.hard if job.hard else now + seconds for job in self._running.values()]
+        self._handed_back_at = max(ends, default=now) + ENDS_WITHIN
+
     def on_stop(self) -> None:
-        """Let running tasks finish, and report what comes of them."""
-        while self._running or self._waiting:
-            self._turn(1.0)
+        """Let running tasks end and report their outcomes, or hand them back when their time is up."""
+        self.flush()
+        while self._running and not self._is_time_up():
+            self._turn()
+        self._hand_back()
         self._end_threads()
 
     def on_terminate(self) -> None:
+        """Hand back what runs."""
+        self.flush()
+        self._report_all()
+        self._hand_back()
         self._end_threads()
 
-    def _turn(self, seconds: float) -> None:
+    def _is_time_up(self) -> bool:
+        return self._handed_back_at is not None and time.monotonic() >= self._handed_back_at
+
+    def _hand_back(self) -> None:
+        """Leave the messages of running tasks to the broker, and let their threads end."""
+        running = set(map(id, self._running.values()))
+        for request in tuple(state.active_requests):
+            job = request._apply_result and request._apply_result()
+            if id(job) in running:
+                logger.warning("%s was running for too long and is handed back", request)
+                try:
+                    request.cancel(self, emit_retry=not request.task.acks_late)
+                except Exception:
+                    logger.exception("Could not hand %s back", request)
+        for job in list(self._running.values()):
+            self._abandon(job)
+        end = time.monotonic() + ENDS_WITHIN  # a short call returns; its claim is then released
+        while running and self.abandoned() and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _turn(self) -> None:
         """Wait for outcomes while the main loop does not run, and report them."""
         if self._dispatcher is not None:
             time.sleep(0.05)
             return
-        if not self._outcomes:
-            self._woken.settimeout(min(seconds, self._until_next_limit()))
-            try:
-                with contextlib.suppress(OSError):
-                    self._woken.recv(1)
-            finally:
-                self._woken.setblocking(False)
+        self._outcomes.wait(0.2)
         self._report_all()
         if self._hub is not None:
             self._hub.fire_timers()  # limits, and the heartbeats of the broker
-
-    def _until_next_limit(self) -> float:
-        return max(0.001, self._timer[0] - time.monotonic()) if self._timer else 1.0
+            if _run_acknowledgements:
+                _run_acknowledgements(self._hub)
 
     def _end_threads(self) -> None:
         for thread in self._idle:
             thread.end()
-        self._idle.clear()
+
+    def have_ended(self, *, within: float) -> bool:
+        """Return whether all threads end within so many seconds after the pool has stopped."""
+        end = time.monotonic() + within
+        for thread in (*self._idle, *self._abandoned):
+            thread.join(max(0.0, end - time.monotonic()))
+        return not self._running and not any(thread.is_alive() for thread in (*self._idle, *self._abandoned))
+
+    # Without an event loop ------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Report outcomes in a thread, for a broker without an event loop, such as the one in memory."""
@@ -302,12 +391,8 @@ class TaskPool(BasePool):
             self._dispatcher.start()
 
     def _report_for_ever(self) -> None:
-        self._woken.setblocking(True)
-        self._woken.settimeout(0.5)
         while self._state != self.TERMINATE:
-            with contextlib.suppress(OSError):
-                self._woken.recv(1)
-            self._report_all()
+            self._outcomes.wait(0.5)
             self._check_limits()
 
     def _get_info(self) -> dict[str, Any]:
@@ -316,6 +401,6 @@ class TaskPool(BasePool):
             "busy": len(self._running),
             "idle": len(self._idle),
             "waiting": len(self._waiting),
-            "abandoned": self.abandoned,
+            "abandoned": self.abandoned(),
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
         }
