@@ -58,6 +58,8 @@ DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
 DATABASE_PREPARE_AFTER: int = env.int("DATABASE_PREPARE_AFTER", 5, validate=validate.Range(min=0))
 """After how many executions a session has the server prepare a statement: planning is most of what PostgreSQL
 does for a step. 0: never, for poolers that cannot (see docs/scaling.md)."""
+OUTBOX_SESSION_POOL_SIZE: int = env.int("DATABASE_POOL_SIZE", 8, validate=validate.Range(min=1))
+"""The maximum number of sessions that the tasks of one worker share, if it runs them in threads."""
 
 WORKER_POOL: str = env.str("ORDERFLOW_POOL", "")
 """The pool of this worker process; empty in all other processes."""
