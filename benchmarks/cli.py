@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import options as command_line
 
-QUICK = ("counts", "relay", "pipeline", "relays", "backlog")
+QUICK = ("counts", "relay", "pipeline", "waiting", "relays", "backlog")
 """A minute in total. The others are about times, or start more processes than a check in CI has seconds for."""
 
 NOT_BY_DEFAULT = ("consumers", "soak")

@@ -29,7 +29,7 @@ def system(workers: int, *, python: str, writer: str = "procrastinate") -> Syste
     specs = tuple(
         Spec(
             name=f"worker{number}",
-            command=["-m", WORKER, str(CONCURRENCY)],
+            command=["-m", WORKER, str(CONCURRENCY), *(["tuned"] if "tuned" in writer else [])],
             ready="Starting worker on",
             python=python,
         )

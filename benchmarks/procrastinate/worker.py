@@ -1,8 +1,8 @@
 """
-The worker: `python -m benchmarks.procrastinate.worker JOBS [once]`, in the environment with procrastinate.
+The worker: `python -m benchmarks.procrastinate.worker JOBS [tuned] [once]`, with the Python of `venv`.
 
 Without Django, as such a program would be written. JOBS is how many it has in flight, or `schema` to make its
-tables; `once` ends it when there are no more.
+tables; `tuned` leaves its sessions unchecked; `once` ends it when there are no more jobs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ TASKS = (ordinary, tuned)
 
 async def main(words: list[str]) -> None:
     """Run jobs until the process is stopped."""
-    # Its own pool would check every session that it hands out, at the cost of a round trip.
+    # Procrastinate's own pool checks every session that it hands out, at the cost of a round trip.
+    check = None if "tuned" in words else AsyncConnectionPool.check_connection
     options = {"options": f"-c search_path={sql.SCHEMA},public"}
     pool = AsyncConnectionPool(
-        environment.DATABASE_URL, min_size=1, max_size=SESSIONS, kwargs=options, open=False
+        environment.DATABASE_URL, min_size=1, max_size=SESSIONS, kwargs=options, check=check, open=False
     )
     async with pool, app.open_async(pool):
         if words[0] == "schema":

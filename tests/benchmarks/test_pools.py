@@ -1,22 +1,10 @@
-"""The sizes of pools: those of `run.py`, where it has threads."""
+"""The pools that are measured."""
 
 from __future__ import annotations
 
 import pytest
 
 from benchmarks import pools, systems
-from orderflow.stack import processes
-
-
-def test_a_pool_of_threads_is_as_large_as_that_of_the_stack(monkeypatch):
-    monkeypatch.setitem(processes.EARLY_POOLS, "orders", ("-P", "threads", "-c", "48"))
-    assert pools.size_of("threads", "orders") == 48
-    assert "48" in systems.ours().specs[0].command
-
-
-def test_with_processes_in_the_stack_threads_have_their_usual_number(monkeypatch):
-    monkeypatch.setitem(processes.EARLY_POOLS, "orders", ("-c", "4"))
-    assert pools.size_of("threads", "orders") == pools.USUAL
 
 
 def test_a_named_size_is_used():
