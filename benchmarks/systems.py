@@ -22,7 +22,7 @@ from benchmarks.harness import Incorrect
 from benchmarks.pools import PREFORK, THREADS
 from benchmarks.processes import Spec
 from notifications.models import Notification
-from orderflow.stack.processes import EARLY_POOLS
+from orderflow.stack.processes import CELERY
 from orders.models import Order, OrderLine, OrderTransition, Payment, Product, Shipment
 
 POOL = 2
@@ -69,7 +69,7 @@ def celery(app: str, name: str, *options: str, ready: str = " ready.", **environ
     """A Celery process, by its command-line arguments."""
     return Spec(
         name=name,
-        command=["-m", "celery", "-A", app, *options, "-l", "INFO"],
+        command=[*(CELERY if app == "orderflow" else ("-m", "celery")), "-A", app, *options, "-l", "INFO"],
         ready=ready,
         environment=environment,
     )
@@ -82,7 +82,7 @@ def own_worker(queue: str, *pool: str, number: str = "", **environment: str) -> 
     return celery("orderflow", name, *options, ORDERFLOW_POOL=queue, **environment)
 
 
-RELAY = own_worker("relay", *EARLY_POOLS["relay"])
+RELAY = own_worker("relay", "-P", "solo")
 BEAT = celery("orderflow", "beat", "beat", ready="beat: Starting")
 
 

@@ -29,6 +29,7 @@ python3 run.py help [COMMAND]                     show this and all commands, or
 
 DATABASE_URL and BROKER_URL (redis://, rediss://, amqp://, amqps://) name your own servers, to use instead of
 private ones. ORDERFLOW_SERVER_USER names the account for the private servers when root starts them.
+WORKER_POOL (threads or prefork) and WORKER_THREADS choose how workers run tasks, instead of by the machine.
 """
 
 

@@ -6,27 +6,28 @@ the processors from the first orders.
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from orderflow import providers
+from orderflow.stack import machine, sizing
 from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.supervision import children, probes
 from orderflow.stack.supervision.process_specs import Kind, Process, ProcessSpec, StopRank
 
-# A pool has the name of its queue. The relay does one thing at a time by design. Steps mostly wait for commits
-# and responses: with two processes, a third of two processors was idle.
-EARLY_POOLS = {"orders": ("-c", "4"), "relay": ("-P", "solo")}
-LATER_POOLS = dict.fromkeys((*providers.CHANNELS, "jobs"), ("-c", "1"))
+# A pool has the name of its queue; `sizing` has the number of its processes and their options.
+EARLY_POOLS = ("orders", "relay")
+LATER_POOLS = (*providers.CHANNELS, "jobs")
 EARLY_SANDBOX = providers.ORDER_SERVERS
 LATER_SANDBOX = providers.CHANNEL_SERVERS
 # Flower keeps tasks in memory: 100,000 by default, which took 9 MB a minute at 5 orders/s for an hour.
 FLOWER_TASKS = 5000
-PROCESSORS = os.cpu_count() or 1
+PROCESSORS = machine.cores()
+# Celery's command, without the subcommands that are not used: less memory, and ready sooner.
+CELERY = ("-m", "outbox")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class Table:
     The processes of one stack. All of them wait for the processes named in `servers`.
 
     `migrated` means that the database is known to be up to date: then no process waits for the migration step.
-    `orders_come_first` keeps one processor free while the later processes start. If there are several
-    `orders_workers`, the others take over the work of one that dies.
+    `orders_come_first` keeps one processor free while the later processes start. With at least two
+    `orders_workers`, others take over the work of one that dies.
     """
 
     folders: StackFolders
@@ -75,10 +76,7 @@ class Table:
         if not self.migrated:
             yield self.migrate()
         before = self.servers if self.migrated else ("migrate", *self.servers)
-        for number in range(2, self.orders_workers + 1):
-            yield self._worker(f"orders-{number}", EARLY_POOLS["orders"], after=before, queue="orders")
-        for name, pool in EARLY_POOLS.items():
-            yield self._worker(name, pool, after=before)
+        yield from self._workers(EARLY_POOLS, after=before)
 
     def _later(self) -> Iterator[ProcessSpec]:
         yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._log_contains("beat", "beat: Starting"))
@@ -87,7 +85,7 @@ class Table:
             yield self._sandbox(name)
         yield dataclasses.replace(self._sandbox("mailbox"), essential=False)
         check = [self.migrate(), self.admin()] if self.migrated else [self.admin()]
-        pools = [self._worker(name, pool) for name, pool in LATER_POOLS.items()]
+        pools = list(self._workers(LATER_POOLS))
         # If the database is known to be up to date, the check runs after everything that the user waits for.
         yield from (*pools, *check) if self.migrated else (*check, *pools)
         # Last, because it asks the workers for their names only once, at its start. Its password is not an
@@ -95,7 +93,7 @@ class Table:
         listen = (f"--address={LOOPBACK}", f"--port={self.port['flower']}")
         page = probes.answers(f"http://{LOOPBACK}:{self.port['flower']}/")
         limits = (f"--max-tasks={FLOWER_TASKS}", "--read-only")
-        flower = self._celery("flower", ["flower", *listen, *limits], ready=page, after=tuple(LATER_POOLS))
+        flower = self._celery("flower", ["flower", *listen, *limits], ready=page, after=LATER_POOLS)
         yield dataclasses.replace(flower, essential=False)
 
     def _web(self) -> ProcessSpec:
@@ -121,10 +119,19 @@ class Table:
             stop_rank=StopRank.SANDBOX,
         )
 
+    def _workers(self, queues: Sequence[str], *, after: tuple[str, ...] = ()) -> Iterator[ProcessSpec]:
+        """The workers of these queues, of which the last one has the name of its queue."""
+        sizes = sizing.sizes(self.environment)
+        for queue in queues:
+            size = sizes[queue]
+            at_least = self.orders_workers if queue == "orders" else 1
+            for number in range(max(size.processes, at_least), 0, -1):
+                name = queue if number == 1 else f"{queue}-{number}"
+                yield self._worker(name, queue, size.options, after=after)
+
     def _worker(
-        self, name: str, pool: tuple[str, ...], *, after: tuple[str, ...] = (), queue: str = ""
+        self, name: str, queue: str, pool: Sequence[str], *, after: tuple[str, ...] = ()
     ) -> ProcessSpec:
-        queue = queue or name
         options = ["-n", f"{name}@%h", "-Q", queue, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
         ready = self._log_contains(name, " ready.")
         return self._celery(
@@ -146,7 +153,7 @@ class Table:
         after: tuple[str, ...] = (),
         extra: Mapping[str, str] = MappingProxyType({}),
     ) -> ProcessSpec:
-        command = ["-m", "celery", "-A", "orderflow", *arguments]
+        command = [*CELERY, "-A", "orderflow", *arguments]
         return self._python(name, command, ready=ready, after=after, extra=extra)
 
     def _python(

@@ -73,7 +73,7 @@ def checkout(folder, cluster):
         shutil.copy(module.__file__, folder / "orderflow")
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
-    for module in ("celery", "gunicorn"):
+    for module in ("outbox", "gunicorn"):
         (folder / f"{module}.py").write_text(STAND_IN)
     (folder / "manage.py").write_text(MANAGE)
     (folder / "demo-exit").write_text("0")

@@ -57,7 +57,7 @@ def checkout(folder):
     shutil.copytree(Path(tls.__file__).parent, folder / "orderflow" / "configuration")
     shutil.copytree(Path(chaos.__file__).parent, folder / "orderflow" / "chaos")
     (folder / "orderflow" / "sandbox.py").write_text(STAND_IN)
-    for module in ("celery", "gunicorn"):
+    for module in ("outbox", "gunicorn"):
         (folder / f"{module}.py").write_text(STAND_IN)
     (folder / "manage.py").write_text(MANAGE)
     return folder

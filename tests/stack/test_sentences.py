@@ -197,7 +197,7 @@ def test_a_command_without_its_servers_prints_sentences():
     but_first(
         [
             ["manage.py", "check"],
-            ["-m", "celery", "-A", "orderflow", "beat"],
+            ["-m", "outbox", "-A", "orderflow", "beat"],
             ["-m", "gunicorn", "orderflow.wsgi"],
         ]
     ),
