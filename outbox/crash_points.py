@@ -15,8 +15,8 @@ _act: Callable[[str], None] | None = None
 
 def reached(name: str) -> None:
     """Mark that the process has reached this point."""
-    if _act is not None:
-        _act(name)
+    if (act := _act) is not None:  # read once: another thread may disarm it
+        act(name)
 
 
 def arm(act: Callable[[str], None]) -> None:

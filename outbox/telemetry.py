@@ -29,7 +29,7 @@ def unregister(receiver: Receiver) -> None:
 
 def emit(signal: str, **fields: Any) -> None:
     """Emit a signal. The failure of a receiver is logged and does not affect the caller."""
-    for receiver in _receivers:
+    for receiver in tuple(_receivers):  # other threads may register or unregister some
         try:
             receiver(signal, fields)
         except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -187,12 +188,26 @@ def _words(text: str) -> str:
 
 
 class _HttpClient(TwilioHttpClient):
-    """Twilio's own client, with the address from the settings."""
+    """
+    Twilio's own client, with the address from the settings, for calls of several threads at the same time.
+
+    Twilio's client keeps the last response in an attribute and returns it from there: with threads, it may be
+    the response to another thread's message.
+    """
 
     def __init__(self, *, base: str, timeout: float) -> None:
+        self._of_thread = threading.local()
         super().__init__(timeout=timeout)
         bounded.bound(self.session, seconds=timeout)
         self._base = base
+
+    @property
+    def _test_only_last_response(self) -> Any:
+        return getattr(self._of_thread, "response", None)
+
+    @_test_only_last_response.setter
+    def _test_only_last_response(self, response: Any) -> None:
+        self._of_thread.response = response
 
     def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
         if not url.startswith(f"{TWILIO}/"):  # the address of the next page comes from the response

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,14 +47,16 @@ PROBE_ENDS_WITHIN = dt.timedelta(seconds=40)
 """A probe that has not ended by then never will: its worker died. Longer than the time limit of tasks."""
 
 _made: dict[tuple[int, str], SharedBreaker] = {}
+_making = threading.Lock()
 
 
 def shared_breaker(name: str) -> SharedBreaker:
     """This process's breaker for the provider `name`."""
     key = (os.getpid(), name)
-    if key not in _made:
-        _made[key] = SharedBreaker(name)
-    return _made[key]
+    if found := _made.get(key):
+        return found
+    with _making:  # two breakers of one provider would each see a part of its calls
+        return _made.setdefault(key, _made.get(key) or SharedBreaker(name))
 
 
 class _CountsTransient:

@@ -27,6 +27,11 @@ LARGEST_DIALOGUE = 256 * 1024
 
 PART = 64 * 1024
 
+MOST_KEPT = 256
+"""Maximum number of connections that a session keeps to one server: one for each call in flight. They are only
+opened when needed. With urllib3's own limit of 10, each further call of a process with threads would open a
+connection and close it again."""
+
 
 class TooMuch(OSError):
     """The response exceeds the size limit."""
@@ -91,7 +96,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        super().__init__()
+        super().__init__(pool_maxsize=MOST_KEPT)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
