@@ -27,7 +27,7 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # unlimited: 0 would stop the worker at once, 100 after an hour
 # One connection for each thread that publishes: with the default of 10, the tasks of 64 threads would wait for
 # each other while the broker hangs, until their time limits. Connections are opened when they are needed.
-broker_pool_limit = 64
+broker_pool_limit = 256
 broker_connection_timeout = 2  # a refused or hanging broker is noticed within seconds
 
 SOFT_TIME_LIMIT, TIME_LIMIT = 15, 20  # seconds; the leases and the visibility timeout build on them

@@ -13,8 +13,9 @@ from celery import current_app
 import celeryconfig
 from notifications.services import LEASE
 from orderflow.celery import app
+from orderflow.stack.sizing import MOST_THREADS
 from outbox import periodic
-from outbox.consumer import ConsumerTask
+from outbox.consumer import RETURNED_OFTEN, ConsumerTask
 from outbox.worker import beat
 from outbox.worker.losses import MOST_LOSSES
 
@@ -72,6 +73,13 @@ def test_beat_keeps_its_schedule_in_memory():
 def test_time_limits_are_in_the_right_order():
     assert celeryconfig.SOFT_TIME_LIMIT < celeryconfig.TIME_LIMIT < LEASE.total_seconds()
     assert MOST_LOSSES < celeryconfig.DELIVERY_LIMIT
+    assert RETURNED_OFTEN < celeryconfig.DELIVERY_LIMIT
+
+
+def test_each_thread_can_publish_at_the_same_time():
+    """Otherwise tasks would wait for each other while the broker hangs, until their time limits."""
+    assert current_app.pool.limit == celeryconfig.broker_pool_limit >= MOST_THREADS
+    assert current_app.producer_pool.limit >= MOST_THREADS
 
 
 def test_every_thread_works_with_the_projects_application():
