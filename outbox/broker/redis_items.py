@@ -8,6 +8,7 @@ kombu's unacknowledged messages, where the next worker that restores messages of
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -94,17 +95,28 @@ class Transport(redis.Transport):
             # Errors after kombu has made a message of the item are never raised here.
             self._give_up(item, error, queue)
 
-    def _give_up(self, item: Any, error: Exception, queue: str) -> None:
+    def deliver_taken(self, item: Any, queue: str, *, channel: Any, tag: str) -> None:
+        """Deliver an item that is recorded as unacknowledged under `tag`, see `redis_batches`."""
+        try:
+            check(item)
+            item["properties"]["delivery_tag"] = tag
+            super()._deliver(item, queue)
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            channel.qos.ack(tag) if self._give_up(item, error, queue, tag=tag) else channel.qos.forget(tag)
+
+    def _give_up(self, item: Any, error: Exception, queue: str, *, tag: str = "") -> bool:
+        """Give an item up; if that fails, keep it as unacknowledged and return False."""
         text = text_of(item)
         if self.give_up is None:
             logger.error("Dropped an item of %s that is not a message: %s", queue, type(error).__name__)
         elif not self.give_up(text, error, queue):
-            self._keep(text, queue)
+            self._keep(text, queue, tag=tag or f"{GIVEN_UP}-{uuid.uuid4()}")
+            return False
+        return True
 
-    def _keep(self, text: str, queue: str) -> None:
+    def _keep(self, text: str, queue: str, *, tag: str) -> None:
         channel: Any = next(iter(self.channels or ()))
         kept = kombu_json.dumps({GIVEN_UP: text[:KEPT], "queue": queue})
-        tag = f"{GIVEN_UP}-{uuid.uuid4()}"
         with channel.conn_or_acquire() as client, client.pipeline() as pipeline:
             pipeline.zadd(channel.unacked_index_key, {tag: stock.time()})
             pipeline.hset(channel.unacked_key, tag, kept)
@@ -139,6 +151,10 @@ class QoS(redis.QoS):
             self._quick_ack(delivery_tag)
             raise
 
+    def forget(self, delivery_tag: Any) -> None:
+        """Stop counting a message as unacknowledged here; it stays recorded."""
+        self._quick_ack(delivery_tag)
+
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         with self.channel.conn_or_acquire(client) as redis_client:
             kept = redis_client.hget(self.unacked_key, tag)
@@ -152,8 +168,14 @@ class QoS(redis.QoS):
                 self._remove_from_indices(tag, redis_client.pipeline()).execute()
 
 
+_TAKEN = re.compile(r'\[(.*), "", ("[^"]*")\]', re.DOTALL)
+"""What `redis_batches` records of an item; the item need not be JSON."""
+
+
 def _problem_with(kept: Any) -> tuple[str, Exception, str] | None:
     """An unacknowledged item that is not a message, its error and its queue; None if it is a message."""
+    if isinstance(kept, Unreadable) and (found := _TAKEN.fullmatch(kept.item)):
+        return found[1], kept.error, storable.text(kombu_json.loads(found[2]))
     if isinstance(kept, dict) and isinstance(item := kept.get(GIVEN_UP), str):
         return item, _why(loads(item)), storable.text(kept.get("queue"))
     if not isinstance(kept, list) or len(kept) != 3 or not all(isinstance(name, str) for name in kept[1:]):
@@ -161,7 +183,7 @@ def _problem_with(kept: Any) -> tuple[str, Exception, str] | None:
     try:
         check(kept[0])
     except Exception as error:
-        return text_of(kept), error, storable.text(kept[2])
+        return text_of(kept if kept[1] else kept[0]), error, storable.text(kept[2])
     return None
 
 

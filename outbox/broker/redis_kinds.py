@@ -31,6 +31,9 @@ LOCK = "lock"
 RECHECK_AFTER = 5.0
 """Seconds between two checks whether a wrong key has been corrected."""
 
+HANDOVER = "taken"
+"""The suffix of the list through which a waiting worker takes a message, see `redis_batches`."""
+
 CONTROL_EXCHANGES = ("celery.pidbox", "reply.celery.pidbox", "celeryev")
 
 REFUSAL = re.compile(r"^(Command # \d+ .* of pipeline caused error: )?WRONGTYPE ", re.DOTALL)
@@ -53,7 +56,8 @@ def is_refusal(error: Exception) -> bool:
 
 def of_queue(queue: str, *, sep: str, priorities: Iterable[int]) -> dict[str, str]:
     """Return the keys of a queue, with their type."""
-    return {f"{queue}{sep}{priority}" if priority else queue: LIST for priority in priorities}
+    found = {f"{queue}{sep}{priority}" if priority else queue: LIST for priority in priorities}
+    return found | {f"{queue}{sep}{HANDOVER}": LIST}
 
 
 def of_pool(unacked: str, index: str, mutex: str) -> dict[str, str]:

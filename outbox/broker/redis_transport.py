@@ -10,6 +10,7 @@ pool
 - All times come from the server's clock. kombu records by the clock of one worker when it took a message, and
   compares with the clock of another. A worker whose clock is an hour ahead would redeliver the messages of all
   other workers every second.
+- Messages are taken and acknowledged in batches (see `redis_batches`).
 - Items are validated before kombu makes messages of them (see `redis_items`). An invalid item would end the
 worker
   or be lost.
@@ -27,7 +28,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from redis.exceptions import ResponseError
 
-from outbox.broker import redis_items, redis_kinds
+from outbox.broker import redis_batches, redis_items, redis_kinds
 
 REPLIES = ".reply.celery.pidbox"
 """The suffix of the queues that hold replies to `celery inspect` and `celery control`."""
@@ -70,7 +71,7 @@ def _set_clock(client: Any) -> None:
     _ahead_of_monotonic = seconds + microseconds / 1_000_000 - time.monotonic()
 
 
-class QoS(redis_items.QoS):
+class QoS(redis_batches.QoS):
     """Keeps unacknowledged messages, unless the key for them holds another type."""
 
     channel: Any
@@ -100,8 +101,8 @@ class QoS(redis_items.QoS):
             super().restore_by_tag(tag, client=client, leftmost=leftmost)
         except ResponseError as error:
             wrong = self.channel.recheck(error)
-            if self.unacked_key in wrong and tag in self._delivered:
-                self.channel.put_back(self._delivered[tag])
+            if self.unacked_key in wrong and (message := self._delivered.get(tag)):
+                self.channel.put_back(message)
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """Redeliver the messages of dead workers. Called every second."""
@@ -109,7 +110,7 @@ class QoS(redis_items.QoS):
             super().restore_visible(*args, **options)
 
 
-class RedisChannel(redis.Channel):
+class RedisChannel(redis_batches.Channel):
     """A channel that keeps its client as long as its connection pool."""
 
     QoS = QoS
@@ -117,18 +118,10 @@ class RedisChannel(redis.Channel):
     brpop_timeout = 1
     """Seconds of a waiting read. An option of kombu's since 5.7."""
 
-    active_queues: Any
     state: Any
-    client: Any
-    connection_errors: Any
-    priority_steps: Any
     pool: Any
-    unacked_index_key: Any
-    unacked_key: Any
     unacked_mutex_key: Any
     _do_restore_message: Any
-    _q_for_pri: Any
-    _queue_cycle: Any
     _kept: tuple[Any, Any] = (None, None)
     """A pool and its client. kombu creates a new pool after a connection was lost."""
 
@@ -195,6 +188,13 @@ class RedisChannel(redis.Channel):
             if not self.recheck(error):
                 raise
             raise queues.Empty from error
+
+    def acknowledge_gathered(self) -> None:
+        """Send the gathered acknowledgements, unless a key has the wrong type; then they come again later."""
+        try:
+            super().acknowledge_gathered()
+        except ResponseError as error:
+            self.recheck(error)
 
     def _size(self, queue: str) -> int:
         keys = [self._q_for_pri(queue, priority) for priority in self.priority_steps]
@@ -280,7 +280,7 @@ class RedisChannel(redis.Channel):
                 pipeline.execute()
 
 
-class Transport(redis_items.Transport):
+class Transport(redis_batches.Transport):
     """The transport for `redis://` and `rediss://`; see the module."""
 
     Channel = RedisChannel

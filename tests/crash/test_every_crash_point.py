@@ -87,9 +87,10 @@ DIES_IN = {
     "stranded.answered": "charged_after_it_was_cancelled",
     "stranded.intended": "charged_after_it_was_cancelled",
     "worker.dead_letter_kept": None,
+    "worker.taken": None,
 }
 """The story in which a process dies at each point. None: in a worker's own process, see
-`test_worker_points`."""
+`test_worker_points` and `test_redis_batches`."""
 
 
 def points_in_the_code():
