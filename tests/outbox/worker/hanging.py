@@ -6,7 +6,7 @@ import ctypes
 import threading
 import time
 
-from celery import shared_task
+from celery import current_app, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from outbox.consumer import ConsumerTask
@@ -14,6 +14,7 @@ from outbox.worker import retirement
 from tests.chaos.tasks import BEGUN, FINISHED, ONE_ROUND, note
 
 retirement.LONGEST_LOCK = 6.0  # instead of a minute
+current_app.conf.worker_soft_shutdown_timeout = 2.0
 
 LIMITED = {"base": ConsumerTask, "policy": ONE_ROUND, "soft_time_limit": 1, "time_limit": 2}
 
