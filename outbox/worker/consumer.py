@@ -66,9 +66,10 @@ class GuardedConsumer(Consumer):
         self._flush_is_planned = False
 
     def connect(self) -> Any:
-        connection = super().connect()
+        connection: Any = super().connect()
         if hasattr(connection.transport, "give_up"):  # RabbitMQ's queues contain messages only
             connection.transport.give_up = self.give_up_item
+        connection.close = functools.partial(_close, connection.close)
         self._replace_dead_children()
         self._flush_is_planned = False  # timers end with their connection
         return connection
@@ -209,3 +210,11 @@ class GuardedConsumer(Consumer):
             for error in (*self.connection_errors, *self.channel_errors)
             if not issubclass(error, LookupError | ValueError | TypeError | AttributeError)
         )
+
+
+def _close(close: Callable[[], None]) -> None:
+    """Close a connection, or leave what is left of a lost one: kombu's errors here would end the worker."""
+    try:
+        close()
+    except Exception as error:
+        logger.warning("The connection to the broker could not be closed in order: %r", error)
