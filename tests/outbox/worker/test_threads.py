@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import uuid
 
+import psutil
 import pytest
 from celery import Celery
 
@@ -192,3 +195,62 @@ def test_a_worker_whose_interpreter_is_held_ends(broker, start):
     eventually(lambda: not held.is_alive(), "the worker has ended", within=30)
     assert held.exit_code == 1
     assert held.has_logged("hold_the_lock")  # in the traceback
+
+
+def test_a_chain_goes_on_in_the_same_thread_and_flower_gets_the_events_of_each_link(broker, worker):
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    chain = [
+        {
+            "task": FINISH,
+            "args": [],
+            "kwargs": {"message_id": second},
+            "options": {"task_id": f"link-{second}"},
+            "subtask_type": None,
+            "immutable": True,
+        }
+    ]
+    with Celery("flower", broker=broker.url, set_as_current=False) as app, app.connection() as link:
+        events = []
+        receiver = app.events.Receiver(link, handlers={"*": events.append})
+        with receiver.consumer_context() as (listening, _, _):
+            broker.send(
+                [[], {"message_id": first, "order_id": "order-1"}, {"chain": chain}],
+                headers={"task": FINISH, "id": f"task-{first}", "lang": "py", "ignore_result": True},
+            )
+
+            def kinds_of(task_id):
+                return [event["type"] for event in events if event.get("uuid") == task_id]
+
+            def heard():
+                with contextlib.suppress(socket.timeout):
+                    listening.drain_events(timeout=0.2)
+                return "task-succeeded" in kinds_of(f"link-{second}")
+
+            eventually(heard, lambda: [event["type"] for event in events])
+    expected = {"task-received", "task-started", "task-succeeded"}
+    assert set(kinds_of(f"task-{first}")) == expected
+    assert set(kinds_of(f"link-{second}")) == expected
+    assert has_run(first)
+    assert has_run(second)
+    assert not worker.has_logged(f"link-{second}] received")  # the broker has not delivered it
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.nightly)])
+def test_memory_stays_flat_while_tasks_run_fail_and_hang(broker, start, rounds):
+    own = start(concurrency=16, queue="jobs")
+    process = psutil.Process(own.pid)
+
+    def work():
+        sent = [broker.send_task(FINISH, queue="jobs") for _ in range(300)]
+        hanging = [broker.send_task(f"{HANGING}.hang_in_python", queue="jobs") for _ in range(2)]
+        given_up = DeadLetter.objects.filter(message_id__in=hanging)
+        eventually(lambda: all(map(has_run, sent[-16:])) and given_up.count() == 2, "a round")
+        return process.memory_info().rss / 2**20
+
+    for _ in range(3):  # the first ones fill caches and start all threads
+        before = work()
+    used = [work() for _ in range(rounds)]
+
+    assert used[-1] - before < 4 + 0.05 * rounds, (before, used)
+    assert process.num_threads() < 16 + 8

@@ -1,0 +1,107 @@
+"""The pool of threads without an event loop, as with the broker in memory, and its size."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import pytest
+from billiard.exceptions import Terminated
+
+from outbox.worker.threads import TaskPool
+from tests.processes import eventually
+
+
+@pytest.fixture
+def pool():
+    made = TaskPool(2)
+    made.start()
+    yield made
+    made.close()
+    made.stop()
+    assert made.have_ended(within=10)
+
+
+@pytest.fixture
+def reported():
+    return queue.SimpleQueue()
+
+
+def begin(pool, reported, work, **options):
+    def report(kind):
+        return lambda *args: reported.put((kind, *args))
+
+    return pool.apply_async(
+        work,
+        accept_callback=report("accepted"),
+        callback=report("done"),
+        error_callback=report("failed"),
+        timeout_callback=report("limit"),
+        **options,
+    )
+
+
+def test_outcomes_are_reported_in_order_by_one_thread(pool, reported):
+    callers = set()
+
+    def note(value):
+        callers.add(threading.get_ident())
+        reported.put(value)
+
+    for number in range(20):
+        pool.apply_async(abs, [-number], callback=note)
+    assert sorted(reported.get(timeout=10) for _ in range(20)) == list(range(20))
+    assert len(callers) == 1
+
+
+def test_limits_hold_without_an_event_loop(pool, reported):
+    pid = []
+    begin(pool, reported, time.sleep, args=[0.8], timeout=0.1)
+    kind, *pid = reported.get(timeout=10)
+    assert (kind, pid[0] > 0) == ("accepted", True)
+    assert reported.get(timeout=10) == ("limit", False, 0.1)
+    assert pool.info["abandoned"] == 1
+    eventually(lambda: pool.info["abandoned"] == 0, "the thread has ended")
+    assert reported.empty()  # the late result is ignored
+
+
+def test_more_jobs_than_threads_wait_and_can_be_terminated_before_they_begin(pool, reported):
+    go = threading.Event()
+    for _ in range(2):
+        begin(pool, reported, go.wait, args=[10])
+    waiting = begin(pool, reported, int)
+    assert (pool.info["busy"], pool.info["waiting"]) == (2, 1)
+
+    waiting.terminate()
+    go.set()
+
+    kinds = [reported.get(timeout=10) for _ in range(5)]
+    assert sorted(kind for kind, *_ in kinds) == ["accepted", "accepted", "done", "done", "failed"]
+    [failure] = [value for kind, value, *_ in kinds if kind == "failed"]
+    assert isinstance(getattr(failure.exception, "exc", failure.exception), Terminated)
+
+
+def test_a_pool_that_grows_begins_what_waits_and_one_that_shrinks_ends_idle_threads(pool, reported):
+    go = threading.Event()
+    for _ in range(4):
+        begin(pool, reported, go.wait, args=[10])
+    assert pool.info["waiting"] == 2
+    pool.grow(2)
+    assert (pool.info["busy"], pool.info["waiting"], pool.num_processes) == (4, 0, 4)
+
+    go.set()
+    eventually(lambda: pool.info["idle"] == 4, "all are done")
+    pool.shrink(3)
+    assert (pool.info["threads"], pool.num_processes) == (1, 1)
+
+
+def test_what_has_not_begun_is_forgotten_when_the_broker_is_lost(pool, reported):
+    go = threading.Event()
+    for _ in range(3):
+        begin(pool, reported, go.wait, args=[10])
+    pool.flush()
+    go.set()
+    eventually(lambda: pool.info["busy"] == 0, "the others are done")
+    assert [reported.get(timeout=10)[0] for _ in range(4)].count("done") == 2
+    assert reported.empty()
