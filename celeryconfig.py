@@ -123,7 +123,10 @@ worker_consumer = "outbox.worker.consumer:GuardedConsumer"  # survives malformed
 worker_prefetch_multiplier = 1  # no message waits behind a long task while another worker is idle
 worker_cancel_long_running_tasks_on_connection_loss = True  # no duplicate run while the broker redelivers
 worker_soft_shutdown_timeout = 10
-worker_max_tasks_per_child = 1000
+worker_max_tasks_per_child = 1000  # of processes; it does not apply to threads
+worker_max_memory_per_child = (
+    500_000  # kB, of a pool process, or of a worker with threads: several times the usual
+)
 worker_send_task_events = True  # Flower
 task_send_sent_event = False  # would label Flower's metrics with every publisher's process
 worker_hijack_root_logger = False  # orderflow.observability.logs formats and redacts
