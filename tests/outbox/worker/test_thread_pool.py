@@ -8,6 +8,7 @@ import time
 
 import pytest
 from billiard.exceptions import Terminated
+from kombu.asynchronous import Hub
 
 from outbox.worker.threads import TaskPool
 from tests.processes import eventually
@@ -105,3 +106,38 @@ def test_what_has_not_begun_is_forgotten_when_the_broker_is_lost(pool, reported)
     eventually(lambda: pool.info["busy"] == 0, "the others are done")
     assert [reported.get(timeout=10)[0] for _ in range(4)].count("done") == 2
     assert reported.empty()
+
+
+def test_a_task_that_ended_in_time_has_not_exceeded_its_limit_although_the_loop_was_held_up(reported):
+    pool, hub = TaskPool(2), Hub()
+    pool.start()
+    pool.register_with_event_loop(hub)
+    begin(pool, reported, int, timeout=0.05)
+    ended = time.monotonic() + 0.1
+    eventually(lambda: len(pool._outcomes) and time.monotonic() > ended, "the limit has passed unnoticed")
+
+    while len(pool._outcomes):
+        hub.run_once()
+
+    assert [reported.get(timeout=10)[0] for _ in range(2)] == ["accepted", "done"]
+    assert reported.empty()
+    pool.close()
+    pool.stop()
+    hub.close()
+
+
+def test_limits_of_many_jobs_take_one_timer(reported):
+    pool, hub = TaskPool(8), Hub()
+    pool.start()
+    pool.register_with_event_loop(hub)
+    before = len(hub.timer.queue)
+    go = threading.Event()
+    for _ in range(8):
+        begin(pool, reported, go.wait, args=[10], soft_timeout=30, timeout=60)
+    assert len(hub.timer.queue) == before + 1
+
+    go.set()
+    pool.close()
+    pool.stop()
+    assert [reported.get(timeout=10)[0] for _ in range(16)].count("done") == 8
+    hub.close()
