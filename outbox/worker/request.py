@@ -88,8 +88,8 @@ class GuardedRequest(Request):
         super().terminate(pool, signal)
         losses.abandon(self._request_dict["delivery_nonce"])
 
-    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        super().cancel(pool, signal, emit_retry)
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:  # type: ignore[override]
+        super().cancel(pool, signal, **options)  # Celery 5.5 has no options
         losses.abandon(self._request_dict["delivery_nonce"])
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name

@@ -350,7 +350,7 @@ class TaskPool(BasePool):
             if id(job) in running:
                 logger.warning("%s was running for too long and is handed back", request)
                 try:
-                    request.cancel(self, emit_retry=not request.task.acks_late)
+                    request.cancel(self)
                 except Exception:
                     logger.exception("Could not hand %s back", request)
         for job in list(self._running.values()):
