@@ -1,12 +1,15 @@
-"""The pools of OrderFlow's workers: threads, as `run.py` starts them, or processes."""
+"""
+The pools of OrderFlow's workers: threads, as `run.py` starts them, or processes.
+
+Sizes are those of `run.py` on this machine; `WORKER_THREADS` in the environment changes them, as there.
+"""
 
 from __future__ import annotations
 
+import os
+
 THREADS, PREFORK = "threads", "prefork"
 KINDS = (THREADS, PREFORK)
-
-SIZES = {THREADS: {"orders": 32, "email": 32}, PREFORK: {"orders": 4, "email": 1}}
-"""Calls in flight of one worker, by its queue."""
 
 
 def options(kind: str, size: int) -> tuple[str, ...]:
@@ -14,6 +17,14 @@ def options(kind: str, size: int) -> tuple[str, ...]:
     return ("-P", kind, "-c", str(size))
 
 
-def size_of(kind: str, queue: str) -> int:
-    """Return the calls in flight of a queue's worker."""
-    return SIZES[kind][queue]
+def workers(kind: str, queue: str) -> list[tuple[str, ...]]:
+    """Return the options of each worker of a queue."""
+    from orderflow.stack import sizing
+
+    size = sizing.sizes({**os.environ, "WORKER_POOL": kind})[queue]
+    return [size.options] * size.processes
+
+
+def slots(kind: str, queue: str) -> int:
+    """Return the calls that all workers of a queue have in flight."""
+    return sum(int(pool[-1]) for pool in workers(kind, queue))

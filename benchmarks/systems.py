@@ -89,11 +89,14 @@ BEAT = celery("orderflow", "beat", "beat", ready="beat: Starting")
 def ours(pool: str = THREADS, *, steps: int = 0, emails: int = 0, name: str = "orderflow") -> System:
     """OrderFlow with pools of threads or of processes, of the usual sizes or of these."""
     workers = [
-        own_worker(queue, *pools.options(pool, size or pools.size_of(pool, queue)))
+        own_worker(queue, *options, number=str(number) if number > 1 else "")
         for queue, size in (("orders", steps), ("email", emails))
+        for number, options in enumerate(
+            [pools.options(pool, size)] if size else pools.workers(pool, queue), start=1
+        )
     ]
-    warm = WARM if pool == PREFORK else 2 * pools.size_of(pool, "orders")
-    return System(name=name, writer="orderflow", specs=(workers[0], RELAY, workers[1], BEAT), warm=warm)
+    warm = WARM if pool == PREFORK else 2 * pools.slots(pool, "orders")
+    return System(name=name, writer="orderflow", specs=(*workers, RELAY, BEAT), warm=warm)
 
 
 OURS = ours()

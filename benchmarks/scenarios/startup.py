@@ -39,7 +39,7 @@ def run(options: Options, say: Say) -> Result:
         Contestant(name="beat", run=lambda: started(systems.BEAT)),
         Contestant(name="relay", run=lambda: started(systems.RELAY)),
         *(
-            Contestant(name=f"{queue}, {kind}", run=_worker(queue, kind, pools.size_of(kind, queue)))
+            Contestant(name=f"{queue}, {kind}", run=_worker(queue, kind))
             for kind in (THREADS, PREFORK)
             for queue in ("orders", "email")
         ),
@@ -53,8 +53,8 @@ def run(options: Options, say: Say) -> Result:
     return result
 
 
-def _worker(queue: str, kind: str, size: int) -> Callable[[], Sample]:
-    spec = systems.own_worker(queue, *pools.options(kind, size))
+def _worker(queue: str, kind: str) -> Callable[[], Sample]:
+    spec = systems.own_worker(queue, *pools.workers(kind, queue)[0])
     return lambda: started(spec)
 
 
