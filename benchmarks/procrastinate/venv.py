@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.processes import ROOT
@@ -29,13 +32,23 @@ def python(folder: Path = FOLDER, requirements: Path = REQUIREMENTS) -> str:
     """
     program, stamp = folder / "bin" / "python", folder / STAMP
     wanted = hashlib.sha256(requirements.read_bytes() + os.path.realpath(sys.executable).encode()).hexdigest()
-    if not (program.exists() and stamp.exists() and stamp.read_text() == wanted):
-        shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
-        options = ("--disable-pip-version-check", "--progress-bar", "off", "--no-input", "--require-hashes")
-        _run([*_pip(program), "install", *options, "-r", str(requirements)])
-        stamp.write_text(wanted)
+    with _only_one_at_a_time(folder):
+        if not (program.exists() and stamp.exists() and stamp.read_text() == wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+            options = ("--disable-pip-version-check", "--progress-bar", "off", "--no-input", "--require-hashes")
+            _run([*_pip(program), "install", *options, "-r", str(requirements)])
+            stamp.write_text(wanted)
     return str(program)
+
+
+@contextlib.contextmanager
+def _only_one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process installs into this folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _pip(program: Path) -> list[str]:

@@ -21,7 +21,11 @@ ORDERS, JOBS = 2, 4
 
 @pytest.fixture
 def variables(transactional_db, settings, tmp_path, monkeypatch):
-    """The environment of a worker on the database of the tests."""
+    """The environment of a worker on the database of the tests; without a package index there is none."""
+    try:
+        venv.python()
+    except venv.Unavailable as reason:
+        pytest.skip(str(reason))
     monkeypatch.setattr(environment, "FOLDER", tmp_path)
     ledger._descriptor.cache_clear()
     settings.EMAIL_BACKEND = "benchmarks.stub.MailBackend"
