@@ -7,7 +7,6 @@ measured; the tests under `tests/chaos` demonstrate each of them.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from kombu import Exchange, Queue
@@ -21,7 +20,7 @@ from outbox import schedule
 broker_url = settings.BROKER_URL
 broker_use_ssl = tls.options(broker_url) or False  # Flower reads it here; connections read the URL too
 _is_redis = broker_url.startswith("redis")
-_pool = os.environ.get("ORDERFLOW_POOL", "default")  # the worker pool; it has its own unacked keys
+_pool = settings.POOL or "default"  # the worker pool; it has its own unacked keys
 
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # unlimited: 0 would stop the worker at once, 100 after an hour

@@ -9,6 +9,7 @@ can be in a file that `NAME_FILE` names: secrets do not belong in an environment
 from __future__ import annotations
 
 import datetime as dt
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -61,8 +62,8 @@ does for a step. 0: never, for poolers that cannot (see docs/scaling.md)."""
 OUTBOX_SESSION_POOL_SIZE: int = env.int("DATABASE_POOL_SIZE", 8, validate=validate.Range(min=1))
 """The maximum number of sessions that the tasks of one worker share, if it runs them in threads."""
 
-WORKER_POOL: str = env.str("ORDERFLOW_POOL", "")
-"""The pool of this worker process; empty in all other processes."""
+POOL: str = os.environ.get("ORDERFLOW_POOL", "")
+"""Which pool this worker belongs to; empty in all other processes. Not a setting: each command sets it."""
 
 # Providers -------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ TEMPLATES = [
 # read the whole table for every order.
 BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOLS_BY_KEY = ("orders", "relay", *providers.CHANNELS)
-_plans = f" {BY_KEY}" if WORKER_POOL in POOLS_BY_KEY else ""
+_plans = f" {BY_KEY}" if POOL in POOLS_BY_KEY else ""
 
 # A runaway statement must not outlive the task that sent it; the loss of a server must be noticed within
 # seconds. No pool in workers: Celery's fix-up would close it around every task.

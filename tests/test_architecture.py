@@ -33,7 +33,9 @@ MAY_READ_THE_ENVIRONMENT = {
     "orderflow/celery.py": "names the settings module",
     "orderflow/chaos/clock/sitecustomize.py": "of a process of the drill, before it has settings",
     "orderflow/web/log.py": "names the settings module",
+    "orderflow/settings.py": "which pool the process belongs to",
     "orderflow/wsgi.py": "names the settings module",
+    "outbox/__main__.py": "whether to print in colours, as Celery's command does",
 }
 CORPUS = ROOT / "tests" / "contracts"
 
