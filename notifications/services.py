@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from notifications import channels, ports, rendering
 from notifications.models import Channel, Notification, Preference
 from orders.contracts import OrderEvent
-from outbox import crash_points, registry, telemetry
+from outbox import crash_points, endings, registry, telemetry
 from outbox.database import storable
 from outbox.models import DeadLetter, OutboxMessage, Restore
 from outbox.resilience import NotNow, Permanent, Transient
@@ -227,19 +227,26 @@ def _record_sent(claimed: Notification, provider_message_id: str) -> bool:
         "version": claimed.version,
         "provider_message_id": storable.identifier(provider_message_id),
     }
+    end, of_delivery = endings.statement("sent")
     with connection.cursor() as cursor:
-        cursor.execute(SENT, values)
+        cursor.execute(SENT.format(end=end), values | of_delivery)
         changed = cursor.rowcount
+    if changed:
+        endings.recorded()
     signal = "notification.sent" if changed else "step.fenced"
     telemetry.emit(signal, channel=claimed.channel, message_id=str(claimed.message_id))
     return bool(changed)
 
 
 SENT = f"""
-UPDATE {Notification._meta.db_table}
-SET status = 'sent', provider_message_id = %(provider_message_id)s, outcome_open = FALSE, lease_until = NULL,
-    error = '', sent_at = statement_timestamp()
-WHERE id = %(id)s AND version = %(version)s
+WITH sent AS (
+    UPDATE {Notification._meta.db_table}
+    SET status = 'sent', provider_message_id = %(provider_message_id)s, outcome_open = FALSE,
+        lease_until = NULL, error = '', sent_at = statement_timestamp()
+    WHERE id = %(id)s AND version = %(version)s
+    RETURNING id
+), ended AS ({{end}})
+SELECT id FROM sent
 """  # noqa: S608 - our own table
 
 

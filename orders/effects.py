@@ -12,6 +12,7 @@ from orders import contracts, moves, ports, stock
 from orders.contracts.currencies import written
 from orders.models import Order, Payment, Shipment
 from orders.transitions import Also, fence, move, publishing
+from outbox import endings
 
 
 def charge_key(order_id: object) -> str:
@@ -71,8 +72,10 @@ WHERE id = %(payment_id)s
 
 def note_shipped(order: Order, shipment: Shipment, parcel: ports.Parcel) -> bool:
     """Record that the warehouse has shipped the order; return False if the order has been moved meanwhile."""
-    with fence("fulfill"), transaction.atomic(durable=True):
-        ship(order, shipment, parcel)
+    with fence("fulfill"):
+        with transaction.atomic(durable=True):
+            ship(order, shipment, parcel)
+        endings.recorded()
         return True
     return False
 
@@ -104,6 +107,7 @@ def ship(order: Order, shipment: Shipment, parcel: ports.Parcel) -> None:
                 },
             ),
             publishing(fulfilled),
+            Also(*endings.statement("moved")),
         ],
     )
 

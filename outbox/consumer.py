@@ -21,7 +21,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection, connections
 
-from outbox import context, crash_points, telemetry
+from outbox import context, crash_points, endings, telemetry
 from outbox.broker import dispatch, inspection
 from outbox.database import sessions, storable
 from outbox.dead_letters import campaigns, resolving
@@ -106,8 +106,9 @@ class ConsumerTask(RoundTask):
                 watch.end()
 
     def _take(self, watch: losses.Watch, *args: Any, **kwargs: Any) -> Any:
-        self._end_if_stale(kwargs)
-        with losses.at_work(watch.suspect):
+        copy = self._copy(kwargs)
+        self._end_if_stale(copy)
+        with losses.at_work(watch.suspect), endings.of(self._ends_with(copy)) as ending:
             before = self._header("came_back")
             if before or self._came_back():
                 watch.suspect(before=before, wait=company.PATIENCE)
@@ -117,7 +118,7 @@ class ConsumerTask(RoundTask):
             try:
                 done = self._run_or_skip(*args, **kwargs)
                 crash_points.reached("step.done")
-                self._end_delivery(kwargs)
+                self._end_delivery(copy, ending)
             except losses.NotAlone:
                 raise
             except NotNow as wait:
@@ -268,14 +269,13 @@ class ConsumerTask(RoundTask):
             if isinstance(end := self._sent_again(error), Reject):
                 raise end from error
 
-    def _end_if_stale(self, kwargs: dict[str, Any]) -> None:
+    def _end_if_stale(self, copy: deliveries.Copy | None) -> None:
         """
         Ignore a copy whose delivery has ended or continues with a newer copy.
 
         Only redelivered copies and copies of a later generation are checked; the steps of other copies find
         their work done. The same statement records that the copy was taken.
         """
-        copy = self._copy(kwargs)
         if copy and (copy.generation or self._came_back()) and not deliveries.touch(copy):
             self._report_stale(copy)
             raise Ignore
@@ -297,11 +297,15 @@ class ConsumerTask(RoundTask):
         if self._came_back() and count.isdecimal() and int(count) >= RETURNED_OFTEN:
             raise losses.NotAlone(f"{self.name} is sent again after {count} lost workers")
 
-    def _end_delivery(self, kwargs: dict[str, Any]) -> None:
-        """Record that the workflow has ended, if this was its last task."""
-        copy = self._copy(kwargs)
+    def _ends_with(self, copy: deliveries.Copy | None) -> deliveries.Copy | None:
+        """Return the copy whose delivery the task may end; after a redelivery its success is recorded first."""
+        return None if self.request.chain or (copy and copy.generation) else copy
+
+    def _end_delivery(self, copy: deliveries.Copy | None, ending: endings.Ending) -> None:
+        """Record that the workflow has ended, if this was its last task and has not recorded it itself."""
         if copy and not self.request.chain:
-            deliveries.finish(copy)
+            if not ending.is_recorded:
+                deliveries.finish(copy)
             crash_points.reached("delivery.finished")
 
     def _touch(self, kwargs: dict[str, Any], ahead: dt.timedelta, queue: str | None = None) -> None:

@@ -183,9 +183,11 @@ class RoundTask(Task):
         return self._tries(kwargs).exclude(outcome=Attempt.Outcome.WAITED).count()
 
     def _header(self, name: str) -> str:
-        headers = self.request.headers or {}
-        found = (headers.get(name), getattr(self.request, name, None))
-        return next((storable.text(value) for value in found if value not in (None, "")), "")
+        request: Any = self.request
+        value = request.headers.get(name) if request.headers else None
+        if value is None or value == "":
+            value = getattr(request, name, None)
+        return "" if value is None or value == "" else storable.text(value)
 
 
 def _requested_wait(exc: Exception) -> dt.timedelta:
