@@ -14,6 +14,7 @@ import redis
 from django.conf import settings as project_settings
 
 from notifications import testing as notifications_testing  # noqa: F401 - registers what waits there
+from notifications.channels import smtp
 from orderflow.sandbox import access
 from orderflow.sandbox.launch import World
 from orderflow.shared_state import breakers, credentials
@@ -134,6 +135,7 @@ def world(running_world: World, settings, tmp_path_factory: pytest.TempPathFacto
     close_breakers()
     yield running_world
     adapters.forget()
+    smtp.kept.close()
 
 
 def close_breakers() -> None:

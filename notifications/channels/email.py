@@ -17,6 +17,7 @@ from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.message import sanitize_address
 
+from notifications.channels import smtp
 from notifications.models import Notification
 from notifications.ports import OutcomeUnknown, RecipientDeferred, RecipientRefused, RequestRefused
 from outbox.resilience import CredentialsRefused, Outage, SettingsRefused, Transient, breaker
@@ -153,6 +154,9 @@ def _submit(mail: EmailMultiAlternatives) -> RecipientDeferred | None:
         raise OutcomeUnknown("the mail server's answer cannot be read") from unreadable
     except ValueError as malformed:
         raise RecipientRefused(f"this is not a valid address: {malformed}") from malformed
+    else:
+        if isinstance(mail.connection, smtp.Backend):
+            mail.connection.keep()
     finally:
         with contextlib.suppress(smtplib.SMTPException, OSError):
             mail.connection.close()

@@ -152,6 +152,11 @@ class Faults:
             names=tuple(fault.kind for fault in struck),
         )
 
+    def would_strike(self, kind: str) -> bool:
+        """Return whether a fault of this kind applies to everybody; that does not count as a strike."""
+        with self._lock:
+            return any(fault.kind == kind and fault.active and not fault.match for fault in self._faults)
+
 
 def readable(body: bytes) -> tuple[str, str]:
     """Return a path or body both raw and decoded: `match` may be written either way."""

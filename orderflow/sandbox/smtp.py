@@ -97,6 +97,12 @@ class PostOffice:
         envelope.mail_options.extend(options)
         return "250 OK"
 
+    async def handle_NOOP(self, server: SMTP, session: Session, envelope: Envelope, argument: str) -> str:
+        """End a kept connection while new ones are refused, as a server does that goes down."""
+        if self.faults.would_strike("refuse"):
+            await _hang_up(server, reset=True)
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:

@@ -158,6 +158,15 @@ class _Bounded:
     sock: Any
     file: Any
     timeout: Any
+    mails = 0
+    """How many mails were sent through this connection."""
+
+    def renew(self) -> None:
+        """Begin with new limits, before the connection is used again. Unread replies are dropped."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+        vars(self).pop("_ends", None)
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None:
