@@ -243,7 +243,7 @@ TEMPLATES = [
 
 # Steps, notifications and the relay find their rows by keys, in statements that a session plans once. A table
 # may be nearly empty at that moment and grow to thousands of rows before its statistics do: such a plan would
-# read the whole table for every order.
+# read the whole table for every order (decision 0041).
 BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 POOLS_BY_KEY = ("orders", "relay", *providers.CHANNELS)
 _plans = f" {BY_KEY}" if POOL in POOLS_BY_KEY else ""
