@@ -137,6 +137,8 @@ def judge(result: Result) -> None:
         result.judge(f"{at} {figure(least)} orders/s ({rate:g} x {factor:.2f})", ours.median, least=least)
         result.judge(f"{at} at most {MOST_MEMORY} MB", ours.counts["MB"], most=MOST_MEMORY)
         result.judge(f"{at} at most {MOST_SESSIONS} sessions", ours.counts["sessions"], most=MOST_SESSIONS)
+        if seconds != FIRST:
+            continue
         for system, least, kind in OTHERS:
             if others := rows(result, system, seconds):
                 best = max(others, key=lambda row: row.median)

@@ -86,6 +86,15 @@ def test_without_procrastinate_nothing_is_judged_against_it():
     assert not any("procrastinate" in requirement for requirement in verdicts(measured(other=0.0)))
 
 
+def test_at_500_ms_the_others_are_not_judged_against():
+    at_500 = [one for one in verdicts(measured()) if "at 500 ms" in one]
+    assert [one.split(" (")[0] for one in at_500] == [
+        "at 500 ms 50.0 orders/s",
+        "at 500 ms at most 600 MB",
+        "at 500 ms at most 20 sessions",
+    ]
+
+
 def test_shares_are_per_gigabyte_and_per_session():
     counts = waiting.with_shares(Sample(value=50.0, counts={"MB": 500.0, "sessions": 20})).counts
     assert (counts["per GB"], counts["per session"]) == (100.0, 2.5)
