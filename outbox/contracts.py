@@ -20,6 +20,9 @@ class UnreadableEvent(Exception):
     """A stored payload does not fit the contract it names, even after upcasting."""
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
     """
@@ -42,7 +45,9 @@ class Event:
 
     def payload(self) -> Payload:
         """The event's fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # Most events have plain values only, which need not be copied.
+        return values if all(type(value) in PLAIN for value in values.values()) else dataclasses.asdict(self)
 
     @classmethod
     def from_payload(cls, payload: Payload, *, version: int) -> Self:

@@ -33,6 +33,9 @@ TOO_LARGE = 552
 QUOTED_PAIR = re.compile(r"\\(.)")
 """An escaped character of a quoted mailbox (RFC 5321, section 4.1.2)."""
 
+PLAIN = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+"""Most addresses: letters, digits and single dots. Such an address can be read in one way only."""
+
 OF_SENDER = re.compile(
     r"\b5\.(1\.[78]|7\.(26|27|54|57|60|64))\b|\bsender (address|verify|is not)\b|\bnot owned by user\b"
     r"|\bsend ?as ?denied\b|identities failed the check|\bunable to relay\b|\brcpthosts\b"
@@ -71,6 +74,8 @@ def ascii_address(address: str) -> str:
     Raises:
         RecipientRefused: if there is no such form, or if the mail could go to somebody else.
     """
+    if PLAIN.fullmatch(address):
+        return address
     mailbox, at, domain = address.rpartition("@")
     try:
         if not mailbox.isascii():

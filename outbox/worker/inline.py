@@ -68,7 +68,7 @@ class Followed:
     links: tuple[Ended, ...]
 
     def __repr__(self) -> str:
-        links = [dataclasses.asdict(link) for link in self.links]
+        links = [vars(link) for link in self.links]
         return PREFIX + json.dumps({"result": repr(self.result), "seconds": self.seconds, "links": links})
 
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 
 import pytest
+from django.core.mail.message import sanitize_address
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,11 @@ KEPT = {
     "with a notice": lambda text: f"{text} Reply STOP to unsubscribe",
     "with other spaces": lambda text: text.replace(" ", "\u00a0"),
 }
+
+
+@given(st.from_regex(email_channel.PLAIN, fullmatch=True))
+def test_django_changes_nothing_about_a_plain_address(address):
+    assert sanitize_address(address, "utf-8") == address == email_channel.ascii_address(address)
 
 
 @pytest.mark.parametrize("change", KEPT)
