@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from orderflow.chaos.faults.schedule import FEWEST_NODES, KINDS
+from orderflow.stack.sizing import PREFORK, THREADS
 
 DEFAULT_REPORT = ".orderflow/chaos"
 
@@ -25,6 +26,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--broker", choices=("redis", "rabbitmq"), default="redis", help="The broker of its stack (redis)."
+    )
+    parser.add_argument(
+        "--pool",
+        choices=(THREADS, PREFORK),
+        default=THREADS,
+        help=f"How the workers of its stack run tasks ({THREADS}).",
     )
     parser.add_argument(
         "--nodes",

@@ -39,7 +39,11 @@ def drill(broker, report, *words):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("broker", [["redis"], ["rabbitmq"], ["rabbitmq", "--nodes", "3"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "broker",
+    [["redis"], ["rabbitmq"], ["rabbitmq", "--nodes", "3"], ["redis", "--pool", "prefork"]],
+    ids=" ".join,
+)
 def test_nothing_is_lost_duplicated_stuck_or_late_under_all_faults(broker, tmp_path):
     result = drill(broker, tmp_path, "--orders", "500", "--duration", "120", "--seed", "7")
     assert result["passed"]

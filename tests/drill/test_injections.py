@@ -96,3 +96,36 @@ def test_a_provider_fault_with_a_matching_request_is_no_problem(run_fault, world
     pays = Fault(start=0.0, kind="wrong-credentials", target="payments", lasts=0.0)
     injected, _ = run_fault(pays, WithRequest(pays, stack=None, seed=1))
     assert injected.problem == ""
+
+
+class _Stack:
+    """A worker with these children."""
+
+    def __init__(self, *children):
+        self.children, self.killed, self.is_back = [*children], [], False
+
+    def process(self, name):
+        return 100
+
+    def pool(self, leader):
+        return self.children
+
+    def signal_one(self, process, number):
+        self.killed.append(process)
+        self.children = [each for each in self.children if each != process]
+
+    def has_recovered(self, name, *, instead_of):
+        return self.is_back
+
+
+@pytest.mark.parametrize(("children", "victim"), [([101, 102], 102), ([], 100)], ids=["prefork", "threads"])
+def test_one_process_that_runs_tasks_is_killed_in_either_pool(children, victim):
+    stack = _Stack(*children)
+    fault = injections._KillChild(stack, "orders")
+
+    fault.begin()
+    assert stack.killed == [victim]
+    assert not fault.has_recovered()
+
+    stack.children, stack.is_back = [*children, 103] if children else [], True
+    assert fault.has_recovered()

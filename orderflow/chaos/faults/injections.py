@@ -95,7 +95,11 @@ class _KillLeader(_KillProcess):
 
 
 class _KillChild(_Momentary):
-    """SIGKILL for one process of a pool, as the kernel does when memory runs out."""
+    """
+    SIGKILL for one process that runs tasks, as the kernel does when memory runs out.
+
+    It is a child of a prefork pool, or, where tasks run in threads, the worker itself.
+    """
 
     def __init__(self, stack: OwnStack, name: str) -> None:
         self.stack, self.name = stack, name
@@ -104,15 +108,13 @@ class _KillChild(_Momentary):
     def begin(self) -> str:
         self.leader = self.stack.process(self.name)
         pool = self.stack.pool(self.leader)
-        if not pool:
-            raise NotRunning(f"{self.name} has no children at the moment")
-        self.size, self.victim = len(pool), pool[-1]
+        self.size, self.victim = len(pool), pool[-1] if pool else self.leader
         self.stack.signal_one(self.victim, signal.SIGKILL)
-        return f"child {self.victim} of {self.name}"
+        return f"child {self.victim} of {self.name}" if pool else f"{self.name}, process {self.victim}"
 
     def has_recovered(self) -> bool:
         pool = self.stack.pool(self.leader)
-        whole = len(pool) >= self.size and self.victim not in pool
+        whole = bool(self.size) and len(pool) >= self.size and self.victim not in pool
         return whole or self.stack.has_recovered(self.name, instead_of=self.leader)
 
 

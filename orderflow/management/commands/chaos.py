@@ -14,6 +14,7 @@ from orderflow.chaos import options
 from orderflow.chaos.drill import Drill, Plan
 from orderflow.chaos.faults import schedule
 from orderflow.chaos.own_stack import OwnStack
+from orderflow.stack import sizing
 from orders import adapters
 
 REFUSAL = (
@@ -66,6 +67,7 @@ class Command(BaseCommand):
         words = ["--orders", options["orders"], "--duration", options["duration"], "--seed", options["seed"]]
         words += ["--broker", broker] if stack else ["--not-my-own-stack", "--not-my-own-stack"]
         words += ["--nodes", nodes] if nodes > 1 else []
+        words += ["--pool", options["pool"]] if stack and options["pool"] != sizing.THREADS else []
         words += ["--faults", ",".join(wanted)] if len(wanted) < len(schedule.KINDS) else []
         return Plan(
             orders=options["orders"],

@@ -117,6 +117,7 @@ def _drill(
             for url, route in zip(addresses["BROKER_URL"].split(";"), to_broker, strict=True)
         ),
         "REDIS_URL": _by(addresses["REDIS_URL"], port["shared"]),
+        "WORKER_POOL": arguments.pool,
         # Python imports `sitecustomize` from this folder; with it the clock of each process can be set.
         "PYTHONPATH": str(own.root / "orderflow" / "chaos" / "clock"),
     }
