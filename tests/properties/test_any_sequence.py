@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import time
 
 import hypothesis
 import pytest
 from celery import current_app
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections
 from django.db.models import F
 from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -40,6 +41,7 @@ from tests.factories import ProductFactory, place
 from tests.properties.broker import copies, forget_some
 from tests.properties.clocks import Clock
 from tests.slow import but_first
+from tests.threads import switches
 
 SPANS = [dt.timedelta(seconds=seconds) for seconds in (1, 15, 60, 600)]
 CARDS = ["pm_card_visa", "pm_card_visa", "pm_card_visa_chargeDeclined", "pm_no_such_card"]
@@ -89,6 +91,7 @@ class Lives(RuleBasedStateMachine):
     """A state machine of orders, customers, operators, workers, providers and the clock."""
 
     world = settings = clock = None
+    threads = 1  # of each worker
     stock = 5
     examined = ""  # the position in the database's log; empty: not examined with the current clock
 
@@ -128,7 +131,10 @@ class Lives(RuleBasedStateMachine):
     @rule(how_many=strategies.integers(1, 4), redelivered=strategies.booleans(), inline=strategies.booleans())
     def deliver(self, how_many, redelivered, inline):
         self.settings.OUTBOX_CHAIN_INLINE_SECONDS = 60 if inline else 0
-        deliver(how_many, redelivered=redelivered)
+        self.deliver_next(how_many, redelivered=redelivered)
+
+    def deliver_next(self, how_many, *, redelivered=False):
+        deliver(how_many, redelivered=redelivered, threads=self.threads)
 
     @precondition(lambda self: OutboxMessage.objects.exists())
     @rule(which=strategies.integers(0, 20))
@@ -139,7 +145,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(point=strategies.sampled_from(sorted(point for point, story in DIES_IN.items() if story)))
     def die(self, point):
-        die_at(point, lambda: (relay.drain(), deliver(3, redelivered=False)))
+        die_at(point, lambda: (relay.drain(), self.deliver_next(3)))
         self.late |= copies()
 
     @precondition(lambda self: Order.objects.unfinished().exists())
@@ -151,7 +157,7 @@ class Lives(RuleBasedStateMachine):
         self.settings.OUTBOX_CHAIN_INLINE_SECONDS = 60 if inline else 0
         with meanwhile(point, cancel_everything):
             relay.drain()
-            deliver(4, redelivered=False)
+            self.deliver_next(4)
         if loses:
             relay.drain()
             forget_everything()
@@ -180,7 +186,7 @@ class Lives(RuleBasedStateMachine):
         """Consumers are slow or absent for two minutes."""
         for _ in range(TICKS):
             self.tick(TICK)
-            deliver(rate, redelivered=False)
+            self.deliver_next(rate)
 
     @rule()
     def keep_up(self):
@@ -188,7 +194,7 @@ class Lives(RuleBasedStateMachine):
         began = time.monotonic()
         for _ in range(TICKS):
             self.tick(TICK)
-            deliver(testing.MOST_TASKS, redelivered=False)
+            self.deliver_next(testing.MOST_TASKS)
         heard_of_within = HEARD_OF_WITHIN + dt.timedelta(seconds=time.monotonic() - began)
         unheard_of = Delivery.objects.filter(status=Delivery.Status.SENT, sent_at__lt=now() - heard_of_within)
         assert not unheard_of.exists(), list(unheard_of.values())
@@ -302,14 +308,49 @@ def decide_charges(world):
             world.payments.change("payment_intent", intent["id"], **captured)
 
 
-def deliver(how_many, *, redelivered):
-    """Run the next messages of the broker."""
+def deliver(how_many, *, redelivered, threads=1):
+    """Run the next messages of the broker, as many at the same time as there are threads."""
     with current_app.connection_for_read() as link:
         queues = [queue(link.default_channel) for queue in current_app.amqp.queues.values()]
-        for _ in range(how_many):
-            if not (message := testing._next_message(queues)):
+        while how_many > 0:
+            taken = [testing._next_message(queues) for _ in range(min(how_many, threads))]
+            messages = [message for message in taken if message]
+            if threads > 1:
+                run_at_once(messages, redelivered=redelivered)
+            else:
+                for message in messages:
+                    testing.run(message, redelivered=redelivered)
+            if len(messages) < len(taken):
                 return
-            testing.run(message, redelivered=redelivered)
+            how_many -= len(messages)
+
+
+class _Unacknowledged:
+    """A message that its thread does not acknowledge: in a pool of threads, the main loop does it."""
+
+    def __init__(self, message):
+        self._message = message
+
+    def __getattr__(self, name):
+        return getattr(self._message, name)
+
+    def ack(self):
+        pass
+
+
+def run_at_once(messages, *, redelivered):
+    """Run messages in the threads of one process, and acknowledge them in this one."""
+
+    def run(message):
+        try:
+            testing.run(_Unacknowledged(message), redelivered=redelivered)
+        finally:
+            connections.close_all()
+
+    if messages:
+        switches.run(*[functools.partial(run, message) for message in messages])
+    for message in messages:
+        message.ack()
 
 
 def mend_and_replay():
@@ -322,13 +363,14 @@ def failures(report):
 
 
 @pytest.fixture
-def machine(drain, world, settings, monkeypatch):
-    """The class of machines; each runs one sequence."""
+def machine(request, drain, world, settings, monkeypatch):
+    """The class of machines; each runs one sequence. A parameter is the number of threads of each worker."""
 
     class Machine(Lives):
         pass
 
     Machine.world, Machine.settings, Machine.clock = world, settings, Clock(monkeypatch)
+    Machine.threads = getattr(request, "param", 1)
     return Machine
 
 
@@ -374,6 +416,7 @@ def test_a_slow_machine_is_not_mistaken_for_a_late_beat(begun):
 
 
 @pytest.mark.timeout(600)  # a few seconds of work, on machines that many share
+@pytest.mark.parametrize("machine", but_first([1, 4]), indirect=True, ids="threads={}".format)
 @pytest.mark.parametrize("examples", but_first([2, 8]))
 def test_any_sequence_of_events_keeps_every_promise(live, examples):
     live(examples=examples, steps=15, derandomize=True)
@@ -381,6 +424,7 @@ def test_any_sequence_of_events_keeps_every_promise(live, examples):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("machine", [1, 4], indirect=True, ids="threads={}".format)
 @pytest.mark.parametrize("part", PARTS)
 def test_many_random_sequences_of_events_keep_every_promise(live, part):
     live(examples=25, steps=40, derandomize=False)
