@@ -53,6 +53,10 @@ class WorkerLost(Exception):
     """The process that ran this delivery ended; its worker's main process saw it."""
 
 
+class SuspectLost(Exception):
+    """The process that ran this suspected delivery ended; its worker's main process saw it."""
+
+
 class LostAlone(Exception):
     """The worker was lost, and no other message was running in its process."""
 
@@ -270,9 +274,10 @@ def give_up_if_proven(consumer: str, errors: list[str]) -> None:
     Raises:
         CrashLoop: if there are too many losses and the message was certainly the cause.
     """
-    was_seen = WorkerLost.__name__ in errors
-    losses = len(errors) + (not was_seen)
-    if losses >= MOST_LOSSES and (was_seen or errors.count(LostAlone.__name__) >= MOST_ALONE):
+    was_first_seen, was_suspect_seen = WorkerLost.__name__ in errors, SuspectLost.__name__ in errors
+    is_proven = was_first_seen or was_suspect_seen or errors.count(LostAlone.__name__) >= MOST_ALONE
+    losses = len(errors) + (not was_first_seen)
+    if is_proven and losses >= MOST_LOSSES:
         raise CrashLoop(f"{consumer} was delivered {losses} times, and each time its worker was lost")
 
 

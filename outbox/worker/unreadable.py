@@ -127,7 +127,7 @@ def record_death(consumer: str, message_id: str, *, delivery: str, worker: str, 
         outbox.worker.losses.CrashLoop: if the message has lost too many workers.
     """
     in_advance = losses.lost(consumer, message_id).filter(delivery=delivery)
-    if not in_advance.update(error_class=losses.WorkerLost.__name__, error=error):
+    if not in_advance.update(error_class=losses.SuspectLost.__name__, error=error):
         attempts.record(
             consumer=consumer,
             message_id=message_id,

@@ -13,7 +13,7 @@ from outbox import testing
 from outbox.models import Attempt
 from outbox.worker import losses, unreadable
 from outbox.worker.company import Pool
-from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, Watch, WorkerLost
+from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, SuspectLost, Watch, WorkerLost
 
 pytestmark = pytest.mark.django_db
 
@@ -77,7 +77,15 @@ def test_deaths_seen_by_the_main_process_are_counted_once(poison):
     watch = start(poison)
     with pytest.raises(CrashLoop):
         unreadable.record_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
-    assert kinds(poison) == [WorkerLost.__name__] * 3
+    assert kinds(poison) == [WorkerLost.__name__, *[SuspectLost.__name__] * 2]
+
+
+def test_the_first_loss_counts_although_only_the_third_was_seen(poison):
+    die_together(poison)
+    watch = start(poison)
+    with pytest.raises(CrashLoop):
+        unreadable.record_death(CONSUMER, poison, delivery=watch.delivery, worker="w", error="signal 9")
+    assert kinds(poison) == [LostTogether.__name__, SuspectLost.__name__]
 
 
 def test_a_child_that_dies_before_it_records_anything_is_counted(poison):
