@@ -17,8 +17,8 @@ from typing import Any
 
 from django.conf import settings
 
-from orderflow.observability import redaction
-from outbox import context, lean_imports, telemetry
+from orderflow.observability import lines, redaction
+from outbox import lean_imports, telemetry
 from outbox.worker import inline
 
 with lean_imports.without("rich"):  # for coloured tracebacks: 2 MB of each process
@@ -51,7 +51,7 @@ _QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
 
 EventDict = MutableMapping[str, Any]
 
-_logger = structlog.stdlib.get_logger("orderflow")
+_logger = logging.getLogger("orderflow")
 
 
 def connect() -> None:
@@ -67,20 +67,14 @@ def connect() -> None:
 def configure_logging() -> None:
     """Send logs to standard error: JSON for machines, or readable lines with `LOG_FORMAT=console`."""
     logging.captureWarnings(True)
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if settings.LOG_FORMAT == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    )
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {
                 "structured": {
-                    "()": structlog.stdlib.ProcessorFormatter,
-                    "foreign_pre_chain": _processors(),
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "()": lines.Lines,
+                    "render": lines.to_json if settings.LOG_FORMAT == "json" else _to_console(),
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
@@ -123,25 +117,25 @@ class OwnResults(logging.Filter):
         return True
 
 
-def _processors() -> list[Any]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        add_context,
-        structlog.processors.format_exc_info,
-        redact,
-    ]
+def _to_console() -> lines.Render:
+    renderer: Any = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    return lambda event: renderer(None, "", event)
 
 
 def _hand_over_to_logging() -> None:
     """Let structlog write through the standard library; otherwise it would print to a command's output."""
     structlog.configure(
-        # Signals below the level are dropped before they are formatted: most of them are at debug level.
         processors=[
             structlog.stdlib.filter_by_level,
-            *_processors(),
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_context,
+            structlog.processors.format_exc_info,
+            _redact,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -153,25 +147,18 @@ def _hand_over_to_logging() -> None:
 def log_signal(signal: str, fields: dict[str, Any]) -> None:
     """Write a signal as one log line."""
     level = logging.WARNING if signal in _WARNINGS else logging.DEBUG if signal in _QUIET else logging.INFO
-    _logger.log(level, signal, **fields)
+    if _logger.isEnabledFor(level):  # most signals are at debug level
+        _logger.log(level, "%s", signal, extra={lines.SIGNAL: fields})
 
 
-def add_context(_: Any, __: str, event: EventDict) -> EventDict:
-    """Add the request, the message and the task that a line belongs to."""
-    work = context.current_or_none()
-    if work is not None:
-        event.setdefault("correlation_id", work.correlation_id)
-        if work.causation_id:
-            event.setdefault("message_id", work.causation_id)
-        if work.task:
-            event.setdefault("task", work.task)
+def _add_context(_: Any, __: str, event: EventDict) -> EventDict:
+    lines.add_context(event)
     return event
 
 
-def redact(_: Any, __: str, event: EventDict) -> EventDict:
-    """Replace what looks like an address, a card, a phone number or a secret, at any depth."""
+def _redact(_: Any, __: str, event: EventDict) -> EventDict:
+    """Redact what other receivers of the record get, such as Sentry's."""
     return {
-        # Keys with this prefix belong to the formatter, which removes them before writing.
         key: value if key.startswith("_") else redaction.redacted({key: value})[key]
         for key, value in event.items()
     }

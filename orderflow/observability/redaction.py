@@ -32,6 +32,9 @@ FIRST = LONGEST_TEXT // 3
 DEEPEST = 32
 """The levels of a nested value that are read; deeper ones are left out."""
 
+SHORT = 64
+"""Maximum length of the texts whose redaction is remembered, in characters."""
+
 SHORTEST_SECRET = 8
 """Minimum length of a setting that is removed wherever it occurs; a shorter one may be an ordinary word."""
 
@@ -92,6 +95,8 @@ _SHAPES = (
 _WORD = re.compile(rf"[^\s\"'<>]{{3,{_MOST}}}+")
 _MANY_DIGITS = re.compile(r"\d[\d \t\xa0\u202f+%-]{11}")
 _CARD = re.compile(rf"\d(?:(?:[ \t\xa0\u202f+-]|%20)?\d){{12,{_MOST}}}+")
+_DIGIT = re.compile(r"\d")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS = re.compile(
     r"(?i)([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     r"|(?<![0-9a-f])(?=[0-9]{0,31}[a-f])[0-9a-f]{32}(?![0-9a-f]))"
@@ -118,8 +123,8 @@ def redacted(value: Any, *, level: int = 0) -> Any:
 def _redacted_items(mapping: Mapping[Any, Any], *, level: int) -> Iterator[tuple[Any, Any]]:
     for key, item in mapping.items():
         if isinstance(key, str):
-            is_secret = item is not None and _KEY.search(key[-40:])
-            yield redacted_text(key), REDACTED if is_secret else redacted(item, level=level)
+            name, is_secret = _known_key(key) if len(key) <= SHORT else _key(key)
+            yield name, REDACTED if is_secret and item is not None else redacted(item, level=level)
         else:
             yield redacted(key, level=level), redacted(item, level=level)
 
@@ -131,8 +136,24 @@ def _described(value: object) -> str:
         return f"<{type(value).__name__}, which cannot be shown: {type(failure).__name__}>"
 
 
+def _key(key: str) -> tuple[str, bool]:
+    """The redacted key of a mapping, and whether its value is a secret."""
+    return redacted_text(key), bool(_KEY.search(key[-40:]))
+
+
+_known_key = functools.lru_cache(1024)(_key)
+
+
 def redacted_text(text: str) -> str:
     """Return the text, truncated, without what looks like personal data or a secret."""
+    if len(text) == 36 and _ID.fullmatch(text) and not any(secret in text for secret in _configured()):
+        return text
+    if len(text) <= SHORT and not _DIGIT.search(text):
+        return _known(text)
+    return _redacted(text)
+
+
+def _redacted(text: str) -> str:
     text = _cut(text)
     for secret in _configured():
         if secret in text:
@@ -148,6 +169,10 @@ def redacted_text(text: str) -> str:
         parts[::2] = [_CARD.sub(REDACTED, part) for part in parts[::2]]
         text = "".join(parts)
     return text
+
+
+_known = functools.lru_cache(4096)(_redacted)
+"""Short texts without digits are names of signals, loggers, tasks and fields; they come again all the time."""
 
 
 def _cut(text: str) -> str:
@@ -198,7 +223,8 @@ def _secrets_in(name: str) -> Iterator[str]:
 
 def _forget(**_: object) -> None:
     """Read the settings again: they have changed."""
-    _configured.cache_clear()
+    for cached in (_configured, _known, _known_key):
+        cached.cache_clear()
 
 
 setting_changed.connect(_forget)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import logging
 
 import pytest
 import sentry_sdk
+import structlog
 from celery import beat, current_app
 from celery.app.trace import LOG_SUCCESS
 from celery.schedules import schedule
@@ -86,6 +88,45 @@ def test_a_signal_becomes_a_line_that_names_the_request_and_the_message(log_line
     assert line["level"] == "warning"
     assert (line["correlation_id"], line["message_id"], line["task"]) == ("request-1", "message-1", "orders.x")
     assert "ada@" not in line["error"]
+
+
+def test_a_quiet_signal_costs_no_line(log_lines, settings):
+    logs.log_signal("step.finished", {"consumer": "orders.x"})
+
+    assert not [line for line in log_lines() if line["event"] == "step.finished"]
+
+
+def test_lines_of_all_kinds_of_loggers_have_the_same_fields(log_lines):
+    with context.bind(context.Context(correlation_id="request-1", causation_id="message-1", task="orders.x")):
+        logging.getLogger("library").warning("for %s", "ada@example.com", extra={"data": object()})
+        structlog.stdlib.get_logger("structured").warning("for ada@example.com", seconds=0.5)
+        logs.log_signal("message.buried", {"at": dt.date(2026, 1, 2), "many": {"a@b.example"}})
+
+    plain, structured, signal = log_lines()[-3:]
+    ids = {"correlation_id": "request-1", "message_id": "message-1", "task": "orders.x", "level": "warning"}
+    assert plain == ids | {
+        "event": "for [redacted]",
+        "logger": "library",
+        "timestamp": plain["timestamp"],
+    }
+    assert structured == {**plain, "logger": "structured", "seconds": 0.5, "timestamp": structured["timestamp"]}
+    assert signal == ids | {
+        "event": "message.buried",
+        "at": "2026-01-02",
+        "many": ["[redacted]"],
+        "logger": "orderflow",
+        "timestamp": signal["timestamp"],
+    }
+    assert all(line["timestamp"].endswith("Z") and len(line["timestamp"]) == 27 for line in (plain, structured))
+
+
+def test_a_line_contains_the_traceback_redacted(log_lines):
+    try:
+        raise RuntimeError("no answer for ada@example.com")
+    except RuntimeError:
+        logging.getLogger("library").exception("failed")
+
+    assert log_lines()[-1]["exception"].endswith("RuntimeError: no answer for [redacted]")
 
 
 def test_a_receiver_that_fails_does_not_harm_the_work(caplog):

@@ -168,3 +168,26 @@ def test_ids_and_times_stay(uuid, number, moment):
     }
 
     assert redaction.redacted(event) == event
+
+
+def test_remembered_texts_are_searched_again_when_a_secret_is_configured(settings):
+    text = "zebra-crossing was refused"
+    assert redaction.redacted({"error": text}) == {"error": text}
+
+    settings.SECRET_KEY = "zebra-crossing"
+    assert redaction.redacted({"error": text}) == {"error": f"{redaction.REDACTED} was refused"}
+
+
+def test_an_id_stays_whatever_its_digits_look_like():
+    for text in ("00123456-7890-4234-8567-123456789012", "42424242-4242-4242-8242-424242424242"):
+        assert redaction.redacted(text) == text
+
+
+def test_an_id_that_is_a_secret_is_removed(settings):
+    settings.SECRET_KEY = "6e0ba1b2-7d4e-4f5a-9c3d-2b1a0f9e8d7c"
+    assert redaction.redacted(settings.SECRET_KEY) == redaction.REDACTED
+
+
+def test_the_value_of_a_secret_key_is_removed_each_time():
+    for value in ("first", "second", None):
+        assert redaction.redacted({"api_key": value}) == {"api_key": value and redaction.REDACTED}
