@@ -71,6 +71,7 @@ WITH product AS MATERIALIZED (
     SELECT scope, key, position, pg_try_advisory_xact_lock(hashtextextended(lock, 0)) AS held
     FROM unnest(%(scopes)s::text[], %(keys)s::text[], %(locks)s::text[])
         WITH ORDINALITY AS wanted (scope, key, lock, position)
+    LIMIT %(limit)s
 )
 SELECT
     statement_timestamp(),
@@ -88,6 +89,7 @@ SELECT
     )
 """  # noqa: S608 - our own tables
 # Records are looked up one by one: a session that plans this while there are few would join the whole table.
+# The limit excludes nothing. PostgreSQL expects one key then; expecting ten, it would plan this each time.
 
 MESSAGES, ORDERS = Table(OutboxMessage), Table(Order, frozenset({"placed_at"}))
 LINES, TRANSITIONS, RECORDS = Table(OrderLine), Table(OrderTransition), Table(IdempotencyRecord)
@@ -113,6 +115,7 @@ def ask(keys: Sequence[tuple[str, str]], skus: Iterable[str]) -> Known:
         "scopes": [scope for scope, _ in keys],
         "keys": [key for _, key in keys],
         "locks": [f"{scope}\x1f{key}" for scope, key in keys],
+        "limit": len(keys),
         "skus": wanted,
         "products": len(wanted),
     }

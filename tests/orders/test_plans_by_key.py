@@ -61,6 +61,20 @@ def test_no_step_reads_a_whole_table_however_early_its_session_planned_it(by_key
     assert whole_reads() == before
 
 
+def test_placing_an_order_is_not_planned_each_time(transactional_db):
+    connection.close()  # the next session has prepared nothing yet
+    product = ProductFactory()
+    for _ in range(2 * OFTEN):
+        place(product)
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE %s",
+            ["%pg_try_advisory_xact_lock%"],
+        )
+        assert cursor.fetchall() == [(5,)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pool", "is_by_key"), [("orders", True), ("email", True), ("jobs", False), ("", False)]
