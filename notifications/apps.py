@@ -1,6 +1,11 @@
 """The notifications app: registers its workflows and invariants with the outbox."""
 
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from outbox.verification.catalogue import Invariant
 
 
 class NotificationsConfig(AppConfig):
@@ -9,7 +14,7 @@ class NotificationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from notifications import invariants, outcomes, retention, workflows
+        from notifications import outcomes, retention, workflows
         from notifications.models import Notification
         from outbox import registry
         from outbox.dead_letters import owners
@@ -18,5 +23,11 @@ class NotificationsConfig(AppConfig):
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Notification.objects.unfinished().values("message_id"))
         registry.expire("notifications", retention.spent)
-        catalogue.register(invariants.INVARIANTS)
+        catalogue.register_later(self._invariants)
         owners.register(outcomes.Notifications())
+
+    @staticmethod
+    def _invariants() -> "list[Invariant]":
+        from notifications import invariants
+
+        return invariants.INVARIANTS

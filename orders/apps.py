@@ -1,6 +1,11 @@
 """The orders app: registers its events, workflows, stock holds and invariants with the outbox."""
 
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from outbox.verification.catalogue import Invariant
 
 
 class OrdersConfig(AppConfig):
@@ -9,7 +14,7 @@ class OrdersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from orders import contracts, invariants, workflows
+        from orders import contracts, workflows
         from orders.dead_letters import discards, selection
         from orders.models import Order
         from orders.reconciliation import numbers
@@ -21,6 +26,12 @@ class OrdersConfig(AppConfig):
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Order.objects.unfinished().values("message_id"))
         registry.on_restore(numbers.skip_forgotten)
-        catalogue.register(invariants.INVARIANTS)
+        catalogue.register_later(self._invariants)
         owners.register(discards.Orders())
         selection.register()
+
+    @staticmethod
+    def _invariants() -> "list[Invariant]":
+        from orders import invariants
+
+        return invariants.INVARIANTS

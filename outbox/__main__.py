@@ -37,7 +37,8 @@ def main() -> None:
 
     maybe_patch_concurrency(["celery", *arguments])
     with lean_imports.without(*_unused(options)):
-        import celery.bootsteps  # noqa: F401 - it looks for greenlets as well
+        import celery.bootsteps
+        import celery.utils.debug  # noqa: F401
         from celery.app.utils import find_app
         from celery.bin.base import CLIContext
 
@@ -70,9 +71,9 @@ def split(arguments: Sequence[str]) -> tuple[str, str, Sequence[str]]:
 
 
 def _unused(options: Sequence[str]) -> Sequence[str]:
-    """Optional packages that Celery imports for colours, and for pools of greenlets."""
+    """Packages that Celery looks for: for colours, for `inspect memdump`, and for pools of greenlets."""
     greenlets = any(pool in option for option in options for pool in ("gevent", "eventlet"))
-    return ("pygments",) if greenlets else ("pygments", "greenlet")
+    return ("pygments", "psutil") if greenlets else ("pygments", "psutil", "greenlet")
 
 
 def _run_celery(arguments: Sequence[str]) -> NoReturn:

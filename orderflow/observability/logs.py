@@ -21,7 +21,7 @@ from orderflow.observability import lines, redaction
 from outbox import lean_imports, telemetry
 from outbox.worker import inline
 
-with lean_imports.without("rich"):  # for coloured tracebacks: 2 MB of each process
+with lean_imports.without("rich", "greenlet"):  # for coloured tracebacks and old contexts: 3 MB
     import structlog
 
 _WARNINGS = frozenset(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from orderflow.shared_state import breakers, credentials
 from outbox import status
 
 if TYPE_CHECKING:
@@ -15,9 +14,21 @@ if TYPE_CHECKING:
 def connect() -> None:
     """Add the sections."""
     status.add(
-        status.Section("breakers", breakers.states, _of_breakers),
-        status.Section("credentials_refused", credentials.refused, _of_credentials),
+        status.Section("breakers", _breakers, _of_breakers),
+        status.Section("credentials_refused", _credentials, _of_credentials),
     )
+
+
+def _breakers() -> dict[str, dict[str, Any]]:
+    from orderflow.shared_state import breakers  # only the command and the pages show them
+
+    return breakers.states()
+
+
+def _credentials() -> dict[str, str]:
+    from orderflow.shared_state import credentials
+
+    return credentials.refused()
 
 
 def _of_breakers(found: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Text]]:

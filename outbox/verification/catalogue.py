@@ -109,6 +109,7 @@ class Invariant:
 
 
 _invariants: dict[str, Invariant] = {}
+_later: list[Callable[[], Iterable[Invariant]]] = []
 
 
 def register(invariants: Iterable[Invariant]) -> None:
@@ -123,6 +124,19 @@ def register(invariants: Iterable[Invariant]) -> None:
             raise Ambiguous(f"{invariant.name} is the name of two invariants")
 
 
+def register_later(load: Callable[[], Iterable[Invariant]]) -> None:
+    """Register what `load` returns, once invariants are asked for: most processes never examine any."""
+    _later.append(load)
+
+
 def invariants() -> list[Invariant]:
-    """Return all invariants, in the order of their registration."""
+    """
+    Return all invariants, in the order of their registration.
+
+    Raises:
+        Ambiguous: if two have the same name.
+    """
+    while _later:
+        register(_later[0]())
+        del _later[0]
     return list(_invariants.values())
