@@ -22,7 +22,7 @@ from orders.clients import tokens
 from orders.models import ApiToken
 from outbox import periodic, resilience
 from outbox.consumer import ConsumerTask
-from outbox.database import clock
+from outbox.database import clock, sessions
 from outbox.models import PeriodicRun
 
 BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps")
@@ -141,21 +141,17 @@ def check_sessions(*, databases: Collection[str] | None = None, **_: Any) -> lis
     """
     if "default" not in (databases or ()):
         return []
-    with connections["default"].cursor() as cursor:
-        cursor.execute(
-            "SELECT sum(setting::int) FILTER (WHERE name = 'max_connections')"
-            " - sum(setting::int) FILTER (WHERE name <> 'max_connections') FROM pg_settings"
-            " WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
-        )
-        allowed = int(cursor.fetchone()[0])
+    allowed = sessions.room().allowed
     wanted = settings.DATABASE_SESSIONS
     if wanted <= MOST_SESSIONS * allowed:
         return []
     return [
         checks.Warning(
-            f"The processes open {wanted} database sessions, and the server allows {allowed}.",
-            hint="Put PgBouncer in front of it, for all processes except the relay, or raise max_connections; "
-            "see docs/scaling.md. DATABASE_SESSIONS sets the number of sessions.",
+            f"The processes open {wanted} database sessions, and the server allows {allowed}, of which "
+            f"{1 - MOST_SESSIONS:.0%} are for people, backups and deployments.",
+            hint="Lower DATABASE_POOL_SIZE or the number of processes, put PgBouncer in front of the server "
+            "for all processes except the relay, or raise max_connections; see docs/scaling.md. "
+            "DATABASE_SESSIONS is the number of sessions.",
             id="orderflow.W003",
         )
     ]

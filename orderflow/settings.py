@@ -54,7 +54,7 @@ REDIS_URL: str = tls.verifying(env.str("REDIS_URL", "") or "") or (
 """Where the workers share breaker states and rate limits. Empty: each process keeps its own."""
 
 _database: dict[str, Any] = env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
-DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 19)
+DATABASE_SESSIONS: int = env.int("DATABASE_SESSIONS", 48)
 """The number of sessions that all processes together open on PostgreSQL; by default for docker-compose.yml."""
 DATABASE_PREPARE_AFTER: int = env.int("DATABASE_PREPARE_AFTER", 5, validate=validate.Range(min=0))
 """After how many executions a session has the server prepare a statement: planning is most of what PostgreSQL

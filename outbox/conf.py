@@ -34,7 +34,7 @@ class Settings:
 
     SESSION_POOL_SIZE: int = 8
     """The maximum number of database sessions that the tasks of one worker share, if it runs them in threads.
-    Its main loop opens one more, and that of the relay three. 0: every thread keeps a session of its own."""
+    Its main loop opens one more, and the listener of a relay two. 0: every thread keeps one of its own."""
 
     PROJECT_PACKAGES: tuple[str, ...] = ()
     """Top-level packages of the project. The location of a failure is the innermost frame in one of them."""

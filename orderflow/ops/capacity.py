@@ -25,8 +25,12 @@ CALLS = 2
 """Provider calls of an order: payment and warehouse. One more for each notification."""
 WEB_THREADS = 4
 """Threads of one web process, each with a database session; see `docker-compose.yml`."""
-RELAY_SESSIONS = 2
-"""One for draining, one for listening."""
+THREADS = 32
+"""Tasks that a worker process has in flight at once, in threads."""
+MAIN_LOOP = 1
+"""The session of a worker process beside those of its pool: to write a dead letter, for example."""
+RELAY_SESSIONS = 3
+"""One for periodic tasks, one for draining, one for listening."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,11 @@ class Load:
     notifications_per_order: float = 1.0
     broker: str = "redis"
     provider: dt.timedelta = dt.timedelta(milliseconds=200)
-    """The response time of a provider; a process of a pool waits that long."""
+    """The response time of a provider; a thread or process of a pool waits that long."""
+    threads: int = THREADS
+    """The threads of a worker process. 0: a prefork pool, whose processes do one thing at a time."""
+    pool_size: int = 8
+    """The most sessions that the threads of a process share."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +159,7 @@ class Capacity:
             "notifications_per_order": self.load.notifications_per_order,
             "broker": self.load.broker,
             "provider_seconds": self.load.provider.total_seconds(),
+            "threads": self.load.threads,
             "roles": [dataclasses.asdict(role) | {"cores": role.cores} for role in self.roles],
             "cores": self.cores,
             "database_sessions": self.sessions,
@@ -183,14 +192,14 @@ def needed(load: Load, *, costs: Costs | None = None, retention: dt.timedelta) -
     at_work = {name: rate * milliseconds / 1000 for name, milliseconds in busy.items()}
     web = _enough(at_work["web"])
     relays = _enough(at_work["relay"])
-    # A process of a pool does one thing at a time, and mostly waits for a provider.
-    orders = _enough(at_work["orders"] + rate * CALLS * waits)
-    pools = _enough(at_work["notifications"] + rate * notifications * waits)
+    orders = _workers(load, at_work["orders"], waiting=rate * CALLS * waits)
+    pools = _workers(load, at_work["notifications"], waiting=rate * notifications * waits)
+    of_worker = min(load.pool_size, load.threads) + MAIN_LOOP if load.threads else 1
     sizes = {
         "web": (web, web * WEB_THREADS),
         "relay": (relays, relays * RELAY_SESSIONS),
-        "orders": (orders, orders),
-        "notifications": (pools, pools),
+        "orders": (orders, orders * of_worker),
+        "notifications": (pools, pools * of_worker),
         "database": (0, 0),
         "broker": (0, 0),
     }
@@ -245,6 +254,18 @@ def costs_of(report: Mapping[str, Any]) -> Costs:
         )
     except KeyError as missing:
         raise Unusable(f"its pipeline has no process {missing}") from missing
+
+
+def _workers(load: Load, at_work: float, *, waiting: float) -> int:
+    """
+    The processes of a pool, given the processors that its tasks keep busy and the calls they wait for.
+
+    A process of a prefork pool does one thing at a time. One with threads has many calls in flight, and keeps
+    at most one processor busy.
+    """
+    if not load.threads:
+        return _enough(at_work + waiting)
+    return max(_enough(at_work), _enough((at_work + waiting) / load.threads))
 
 
 def _enough(at_work: float) -> int:

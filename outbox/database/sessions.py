@@ -7,11 +7,12 @@ decides which threads take their sessions from a pool. All others keep theirs, a
 
 from __future__ import annotations
 
+import dataclasses
 import select
 from typing import Any
 
 import psycopg
-from django.db import Error, connections
+from django.db import Error, connection, connections
 
 from outbox import telemetry
 
@@ -51,6 +52,29 @@ def end() -> None:
                 each.close()
             except Error:
                 each.connection = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Room:
+    """The sessions of the database's server."""
+
+    allowed: int
+    """How many it allows those who are not superusers."""
+    open: int
+    """How many are open, for all databases and without the one that asks."""
+
+
+def room() -> Room:
+    """Ask the server how many sessions it allows, and how many are open."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int"
+            " - current_setting('superuser_reserved_connections')::int"
+            " - coalesce(current_setting('reserved_connections', true)::int, 0),"
+            " greatest(sum(numbackends) - 1, 0)::int FROM pg_stat_database"
+        )
+        allowed, others = cursor.fetchone()
+    return Room(allowed=allowed, open=others)
 
 
 def is_pooled(wrapper: Any) -> bool:

@@ -13,13 +13,15 @@ the whole session, and they must not wait for tasks.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from celery import Task, concurrency
-from django.db import close_old_connections, connections
+from django.db import Error, close_old_connections, connection, connections
 
 from outbox.conf import settings
 from outbox.database import sessions
@@ -39,6 +41,12 @@ task wants one, so that tasks do not wait long for a server that has come back."
 THREADED = {"celery.concurrency.thread", "outbox.worker.threads"}
 """The modules of pools that run tasks in threads."""
 
+SOLO = {"celery.concurrency.solo"}
+"""The module of the pool that runs tasks in the main loop."""
+
+OF_LISTENER = 2
+"""The sessions of a relay's listener: one to wait for notifications, one to drain."""
+
 NEEDED = "Install psycopg[pool]: without it, every thread of a worker keeps a database session."
 
 logger = logging.getLogger(__name__)
@@ -55,21 +63,76 @@ _mine = threading.local()
 
 
 def begin(sender: Any, **_: Any) -> None:
-    """Prepare for tasks in threads, if the worker that starts has a pool of threads."""
-    if not is_threaded(sender.pool_cls) or settings.SESSION_POOL_SIZE < 1:
+    """Prepare for tasks in threads, if the worker that starts has a pool of threads; say what is too few."""
+    threads = _size(sender.concurrency)
+    if is_threaded(sender.pool_cls) and settings.SESSION_POOL_SIZE > 0:
+        if is_installed():
+            _Shared.most = min(settings.SESSION_POOL_SIZE, threads)
+        else:
+            logger.warning(NEEDED)
+    _warn_of_too_few(most_of(sender.pool_cls, threads, has_relay=listens(sender.app)))
+
+
+def is_installed() -> bool:
+    """Return whether threads can share sessions."""
+    return importlib.util.find_spec("psycopg_pool") is not None
+
+
+def listens(app: Any) -> bool:
+    """Return whether a worker of this process also listens for commits."""
+    return settings.RELAY_QUEUE in app.amqp.queues.consume_from
+
+
+def most_of(pool: Any, size: int, *, has_relay: bool = False) -> int:
+    """
+    Return how many database sessions a worker may open.
+
+    Threads share the pool's, and the main loop opens one to write a dead letter. Each child of a prefork pool
+    has one, and a solo pool one in all. A relay's listener adds two.
+    """
+    if is_threaded(pool):
+        shared = min(settings.SESSION_POOL_SIZE, size) if is_installed() else 0
+        tasks = (shared or size) + 1
+    else:
+        tasks = 1 if _is(pool, SOLO) else size
+    return tasks + (OF_LISTENER if has_relay else 0)
+
+
+def _warn_of_too_few(wanted: int) -> None:
+    """Compare what this worker may open with what the server has left. A database that is down says nothing."""
+    if connection.in_atomic_block:  # a test that starts a worker in its own process
         return
     try:
-        import psycopg_pool  # noqa: F401
-    except ImportError:
-        logger.warning(NEEDED)
+        room = sessions.room()
+    except Error:
         return
-    _Shared.most = min(settings.SESSION_POOL_SIZE, int(sender.concurrency or settings.SESSION_POOL_SIZE))
+    finally:
+        connections.close_all()  # children are forked from this process
+    if room.open + wanted > room.allowed:
+        logger.error(
+            "This worker may open %d database sessions, but %d of the %d that the server allows are in use. "
+            "Tasks will wait for sessions: start fewer processes, lower OUTBOX_SESSION_POOL_SIZE (now %d, for "
+            "threads), raise max_connections, or put PgBouncer in front of the server.",
+            wanted,
+            room.open,
+            room.allowed,
+            settings.SESSION_POOL_SIZE,
+        )
+
+
+def _size(concurrency: Any) -> int:
+    """The size of a pool; one that Celery has not decided yet is that of the machine's processors."""
+    return concurrency if isinstance(concurrency, int) and concurrency > 0 else os.cpu_count() or 1
 
 
 def is_threaded(pool: Any) -> bool:
     """Return whether a pool of Celery, its class or its name, runs tasks in threads of one process."""
+    return _is(pool, THREADED)
+
+
+def _is(pool: Any, modules: set[str]) -> bool:
     found: Any = concurrency.get_implementation(pool)
-    return any(kind.__module__ in THREADED for kind in found.__mro__)
+    return any(kind.__module__ in modules for kind in found.__mro__)
 
 
 def check(task: Task, **_: Any) -> None:
@@ -116,11 +179,6 @@ def end(**_: Any) -> None:
     for alias, pool in list(_Shared.pools.items()):
         pool.close(timeout=1)
         _Shared.pools.pop(alias, None)
-
-
-def most_of_process() -> int:
-    """Return how many sessions this worker may open: those of its pool, and one of its main loop."""
-    return _Shared.most + 1 if _Shared.most else 0
 
 
 def _take_from_pools() -> None:

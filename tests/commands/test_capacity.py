@@ -60,14 +60,33 @@ def test_twice_the_orders_take_twice_the_processors_messages_and_disk():
     assert two.bytes_a_day == pytest.approx(2 * one.bytes_a_day)
 
 
-def test_processes_wait_for_providers_and_so_must_be_many():
+@pytest.mark.parametrize("threads", [0, 32])
+def test_workers_wait_for_providers_and_so_must_have_many_calls_in_flight(threads):
     def processes(milliseconds):
-        load = Load(orders_per_second=100, provider=dt.timedelta(milliseconds=milliseconds))
+        load = Load(orders_per_second=100, provider=dt.timedelta(milliseconds=milliseconds), threads=threads)
         return {role.name: role.processes for role in capacity.needed(load, retention=MONTH).roles}
 
-    at_once, slow = processes(0), processes(200)
-    assert slow["orders"] > 10 * at_once["orders"]
+    at_once, slow = processes(0), processes(1_000)
+    assert slow["orders"] > 5 * at_once["orders"]
     assert slow["relay"] == at_once["relay"]
+
+
+def test_threads_need_a_fraction_of_the_processes_and_share_sessions():
+    by_threads, by_processes = (
+        {role.name: role for role in capacity.needed(load, retention=MONTH).roles}
+        for load in (Load(orders_per_second=500), Load(orders_per_second=500, threads=0))
+    )
+
+    assert by_threads["orders"].processes < by_processes["orders"].processes / 10
+    assert by_threads["orders"].sessions == by_threads["orders"].processes * (8 + 1)
+    assert by_processes["orders"].sessions == by_processes["orders"].processes
+
+
+def test_the_command_compares_the_sessions_with_what_the_server_allows(run, db):
+    assert "sessions: the server allows" in run("capacity", orders_per_second=10).out
+    few = run("capacity", orders_per_second=10, max_connections=20).out
+    assert "too many" in few
+    assert "DATABASE_POOL_SIZE" in few
 
 
 def test_an_idle_system_still_has_one_process_of_each_role():

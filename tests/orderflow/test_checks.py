@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import re
 
 import pytest
@@ -16,6 +17,7 @@ from django.db import connection
 from orderflow import checks
 from orderflow.ops import capacity
 from orders import tasks
+from outbox.worker import sessions
 from tests.processes import ROOT
 
 
@@ -82,13 +84,19 @@ def test_the_sessions_of_the_containers_fit_a_server_as_it_comes(db):
     assert checks.check_sessions in registry.registry.get_checks(include_deployment_checks=False)
 
 
+def sessions_of(words):
+    """Count the sessions that a worker with this command line may open."""
+    options = dict(itertools.pairwise(words))
+    return sessions.most_of(
+        options.get("-P", "prefork"), int(options.get("-c", 1)), has_relay=options["-Q"] == "relay"
+    )
+
+
 def test_by_default_the_sessions_are_those_of_the_containers():
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     workers = [words for service in services.values() if "-Q" in (words := service.get("command") or [])]
-    pools = [int(words[words.index("-c") + 1]) for words in workers if "-c" in words]
-    relays = [words for words in workers if "relay" in words]
     web = re.search(r'"--workers=(\d+)", "--threads=(\d+)"', (ROOT / "Dockerfile").read_text())
-    opened = sum(pools) + capacity.RELAY_SESSIONS * len(relays) + int(web[1]) * int(web[2])
+    opened = int(web[1]) * int(web[2]) + sum(map(sessions_of, workers))
 
     default = re.search(r'"DATABASE_SESSIONS", (\d+)', (ROOT / "orderflow" / "settings.py").read_text())
     assert int(default[1]) == opened

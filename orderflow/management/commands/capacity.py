@@ -9,11 +9,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import Error
 from django_rich.management import RichCommand
 from rich.table import Table
 
+from orderflow import checks
 from orderflow.ops import capacity
 from orderflow.ops.capacity import Capacity, Costs, Load
+from outbox.database import sessions
 
 GIGABYTE = 1e9
 
@@ -32,6 +35,19 @@ class Command(RichCommand):
             "--provider-ms", type=float, default=200.0, help="How long a provider takes to respond (200)."
         )
         parser.add_argument(
+            "--threads",
+            type=int,
+            default=capacity.THREADS,
+            metavar="T",
+            help=f"Threads of each worker process ({capacity.THREADS}); 0: processes of a prefork pool.",
+        )
+        parser.add_argument(
+            "--max-connections",
+            type=int,
+            metavar="C",
+            help="The sessions that the server allows; by default the server is asked, if it answers.",
+        )
+        parser.add_argument(
             "--from",
             dest="report",
             type=Path,
@@ -41,7 +57,7 @@ class Command(RichCommand):
         parser.add_argument("--format", choices=["table", "json"], default="table")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name in ("orders_per_second", "notifications_per_order", "provider_ms"):
+        for name in ("orders_per_second", "notifications_per_order", "provider_ms", "threads"):
             if not 0 <= options[name] < float("inf"):
                 raise CommandError(f"--{name.replace('_', '-')} must be 0 or more.")
         load = Load(
@@ -49,15 +65,40 @@ class Command(RichCommand):
             notifications_per_order=options["notifications_per_order"],
             broker=options["broker"],
             provider=dt.timedelta(milliseconds=options["provider_ms"]),
+            threads=options["threads"],
+            pool_size=settings.OUTBOX_SESSION_POOL_SIZE,
         )
         retention = dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS)
         costs = _costs(options["report"]) if options["report"] else None
         answer = capacity.needed(load, costs=costs, retention=retention)
+        allowed = options["max_connections"] or _allowed()
         if options["format"] == "json":
-            self.stdout.write(json.dumps(answer.as_json(), indent=2))
+            self.stdout.write(json.dumps(answer.as_json() | {"allowed_sessions": allowed}, indent=2))
         else:
             self.console.print(_roles(answer))
             self.console.print(_disk(answer))
+            self.console.print(_judged(answer.sessions, allowed))
+
+
+def _allowed() -> int | None:
+    """The sessions that the server allows; None if it does not answer."""
+    try:
+        return sessions.room().allowed
+    except Error:
+        return None
+
+
+def _judged(wanted: int, allowed: int | None) -> str:
+    """What the server says to this number of sessions."""
+    if allowed is None:
+        return f"{wanted:,} database sessions. The server that has to allow them does not answer."
+    if wanted <= checks.MOST_SESSIONS * allowed:
+        return f"{wanted:,} database sessions: the server allows {allowed:,}."
+    return (
+        f"{wanted:,} database sessions are too many: the server allows {allowed:,}, of which "
+        f"{1 - checks.MOST_SESSIONS:.0%} are for people, backups and deployments. Lower DATABASE_POOL_SIZE, "
+        "raise max_connections, or put PgBouncer in front of the server."
+    )
 
 
 def _costs(path: Path) -> Costs:

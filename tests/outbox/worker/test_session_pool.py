@@ -33,11 +33,16 @@ def task() -> Any:
     return current_app.tasks["orders.tasks.validate"]
 
 
+def worker(pool: str, size: int) -> Any:
+    """Return what the signal of a worker's start has of it."""
+    return SimpleNamespace(app=current_app, pool_cls=pool, concurrency=size)
+
+
 @pytest.fixture
 def started(settings) -> Iterator[None]:
     """A worker with a pool of threads starts, and ends."""
     settings.OUTBOX_SESSION_POOL_SIZE = MOST
-    sessions.begin(sender=SimpleNamespace(pool_cls="threads", concurrency=32))
+    sessions.begin(sender=worker("threads", 32))
     yield
     sessions.end()
     sessions._Shared.most = 0
@@ -174,8 +179,7 @@ def test_a_session_that_the_server_ended_is_replaced_without_an_error(perform):
     assert perform(use).result(30) not in ended
 
 
-def test_no_session_in_time_is_an_outage_that_names_its_reason(perform, monkeypatch):
-    monkeypatch.setattr(sessions, "WAIT", 0.05)
+def test_no_session_in_time_is_an_outage_that_names_its_reason(perform):
     holding, go_on = threading.Semaphore(0), threading.Event()
 
     def hold():
@@ -186,6 +190,7 @@ def test_no_session_in_time_is_an_outage_that_names_its_reason(perform, monkeypa
     holders = [perform(hold) for _ in range(MOST)]
     for _ in holders:
         assert holding.acquire(timeout=30)
+    pool().timeout = 0.05
     with pytest.raises(OperationalError, match=f"all {MOST} of the process are in use") as refused:
         perform(use).result(30)
     go_on.set()
@@ -242,7 +247,7 @@ def test_the_pool_is_for_tasks_only(perform):
 
 
 def test_a_pool_of_processes_keeps_its_sessions(task):
-    sessions.begin(sender=SimpleNamespace(pool_cls="prefork", concurrency=4))
+    sessions.begin(sender=worker("prefork", 4))
     sessions.check(task=task)
     before = use()
     with resilience.breaker("payments").guard():
@@ -260,6 +265,37 @@ def test_a_failure_of_the_server_ends_the_session(perform):
 
     before = perform(fail).result(30)
     eventually(lambda: before not in {perform(use).result(30) for _ in range(MOST)}, "another session")
+
+
+def test_a_worker_that_may_open_more_sessions_than_are_left_says_so_at_its_start(monkeypatch, caplog):
+    room = given_back.room()
+    assert 0 <= room.open < room.allowed
+    monkeypatch.setattr(given_back, "room", lambda: given_back.Room(allowed=97, open=90))
+    sessions.begin(sender=worker("prefork", 4))
+    assert not caplog.messages
+
+    sessions.begin(sender=worker("prefork", 30))
+    [message] = caplog.messages
+    assert "may open 32 database sessions, but 90 of the 97" in message
+    assert "max_connections" in message
+
+
+def test_a_database_that_is_down_prevents_no_start(monkeypatch, caplog):
+    def refuse():
+        raise OperationalError
+
+    monkeypatch.setattr(given_back, "room", refuse)
+    sessions.begin(sender=worker("prefork", 4))
+
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("pool", "size", "has_relay", "most"),
+    [("threads", 32, False, 9), ("threads", 2, False, 3), ("prefork", 4, False, 4), ("solo", 8, True, 3)],
+)
+def test_the_sessions_of_a_worker_are_known_before_it_starts(pool, size, has_relay, most):
+    assert sessions.most_of(pool, size, has_relay=has_relay) == most
 
 
 FOR_THE_SESSION = re.compile(
