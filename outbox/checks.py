@@ -15,7 +15,7 @@ from django.conf import settings as django_settings
 from django.core import checks
 
 from outbox import schedule
-from outbox.worker import decompression, installation, threads
+from outbox.worker import decompression, installation, sessions, threads
 
 INSTALL = "Call outbox.install(app) right after the Celery application is made"
 
@@ -37,6 +37,21 @@ def check_database(**_: Any) -> Iterator[checks.CheckMessage]:
             hint=f"DATABASES['default']['ENGINE'] is {engine!r}; use django.db.backends.postgresql.",
             id="outbox.E001",
         )
+
+
+@checks.register("outbox")
+def check_sessions(**_: Any) -> Iterator[checks.CheckMessage]:
+    options = django_settings.DATABASES.get("default", {}).get("OPTIONS") or {}
+    if options.get("pool"):
+        yield checks.Warning(
+            "All processes take their database sessions from a pool.",
+            hint="Celery closes it around the tasks of a prefork pool, and the relay's listener sets something "
+            "for its session that must not reach others. Remove OPTIONS['pool']: threads that run tasks share "
+            "sessions anyway (OUTBOX_SESSION_POOL_SIZE).",
+            id="outbox.W010",
+        )
+    if current_app.conf.worker_pool == threads.ALIAS and not sessions.is_installed():
+        yield checks.Warning(sessions.NEEDED, hint="pip install 'psycopg[pool]'", id="outbox.W011")
 
 
 @checks.register("outbox")

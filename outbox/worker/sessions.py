@@ -47,7 +47,7 @@ SOLO = {"celery.concurrency.solo"}
 OF_LISTENER = 2
 """The sessions of a relay's listener: one to wait for notifications, one to drain."""
 
-NEEDED = "Install psycopg[pool]: without it, every thread of a worker keeps a database session."
+NEEDED = "psycopg_pool is not installed: every thread of a worker keeps a database session."
 
 logger = logging.getLogger(__name__)
 

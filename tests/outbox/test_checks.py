@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from celery import Celery, concurrency
 from celery.app.control import Control
@@ -99,3 +101,20 @@ def test_a_consumer_whose_route_has_no_queue_is_an_error():
 
     [error] = checks.lost_routes(app)
     assert (error.id, "shop.bill" in error.msg, "mistyped" in error.msg) == ("outbox.E002", True, True)
+
+
+def test_a_pool_for_all_sessions_is_named(monkeypatch):
+    database = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {"pool": True}}
+    monkeypatch.setattr(checks, "django_settings", types.SimpleNamespace(DATABASES={"default": database}))
+
+    [warning] = checks.check_sessions()
+    assert (warning.id, "OUTBOX_SESSION_POOL_SIZE" in warning.hint) == ("outbox.W010", True)
+
+
+def test_threads_that_cannot_share_sessions_are_named(monkeypatch):
+    monkeypatch.setattr(checks.sessions, "is_installed", lambda: False)
+    assert not list(checks.check_sessions())
+    conf = types.SimpleNamespace(worker_pool="threads")
+    monkeypatch.setattr(checks, "current_app", types.SimpleNamespace(conf=conf))
+
+    assert [warning.id for warning in checks.check_sessions()] == ["outbox.W011"]
