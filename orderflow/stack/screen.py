@@ -33,6 +33,8 @@ class Screen:
         spec, process = watched.spec, watched.process
         if watched.state in (State.READY, State.DONE) and self._starting:
             self.print_line(f"  {self.since_start():4.1f} s  {spec.name}")
+        elif watched.state is State.RESTARTING and watched.replaced_because:
+            self.print_line(f"! {spec.name} is replaced, because {watched.replaced_because} (see {spec.log})")
         elif watched.state is State.RESTARTING and watched.deaths:
             self.print_line(f"! {spec.name} died (see {spec.log}) and is started again")
         elif watched.state is State.GIVEN_UP:

@@ -8,10 +8,14 @@ import time
 import pytest
 
 from orderflow.stack import ports
+from orderflow.stack.checkout.folders import StackFolders
+from orderflow.stack.checkout.state import Run
 from orderflow.stack.problem import Problem
+from orderflow.stack.screen import Screen
 from orderflow.stack.supervision import children, probes, supervisor
 from orderflow.stack.supervision.process_specs import Kind, ProcessSpec, StopRank
 from orderflow.stack.supervision.supervisor import Interrupted, State, Supervisor
+from outbox.worker import retirement
 from tests.stack import wait_until
 
 SERVE = "print('up', flush=True); import time; time.sleep(60)"
@@ -98,6 +102,36 @@ def test_a_service_that_dies_repeatedly_is_given_up_and_the_others_continue(spec
         assert running.watched["web"].state is State.READY
         assert running.watched["jobs"].state is State.READY
         assert len(running.watched["flower"].deaths) == 3
+
+
+def test_a_worker_that_asks_to_be_replaced_is_started_again_at_once_and_says_why(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "RETIRED_AFTER", 0.0)
+    line = '{"event": "The worker ends with exit code 75, to be started again: 8 of its threads hang"}'
+    hanging = f"import pathlib, sys\nprint('up')\nprint({line!r}, flush=True)\n"
+    hanging += f"runs = pathlib.Path({str(tmp_path / 'runs')!r})\n"
+    hanging += "runs.write_text(runs.read_text() + '.' if runs.exists() else '.')\n"
+    hanging += "sys.exit(75) if len(runs.read_text()) < 5 else None\n" + SERVE
+    printed = []
+    screen = Screen(StackFolders(kept_in=tmp_path), Run(pid=0, what="", started_at=0.0))
+    monkeypatch.setattr(screen, "print_line", printed.append)
+    with Supervisor([spec("web"), spec("orders", hanging)], report=screen.on_change, restarts=1) as running:
+        running.start()
+        run_until(running, lambda: len((tmp_path / "runs").read_text()) == 5)
+        run_until(running, lambda: running.watched["orders"].state is State.READY)
+        assert len(running.watched["orders"].deaths) == 0
+    assert len([text for text in printed if "orders is replaced, because 8 of its threads hang" in text]) == 4
+
+
+def test_a_worker_that_asks_to_be_replaced_at_its_start_is_given_up(spec):
+    always = spec("orders", "import sys; print('up', flush=True); sys.exit(75)", early=False, essential=False)
+    with Supervisor([spec("web"), always], restarts=1) as running:
+        running.start()
+        running.start_rest()
+        run_until(running, lambda: running.watched["orders"].state is State.GIVEN_UP)
+
+
+def test_workers_end_with_the_exit_code_that_the_supervisor_knows():
+    assert supervisor.RETIRED == retirement.RETIRED
 
 
 def test_a_process_may_die_as_often_as_configured(spec):

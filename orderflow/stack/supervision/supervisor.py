@@ -8,6 +8,7 @@ machine.
 import dataclasses
 import enum
 import os
+import re
 import select
 import signal
 import subprocess
@@ -32,6 +33,9 @@ STOP_PATIENCE = {
 }
 FOREGROUND_PATIENCE = 5.0  # seconds; pytest stops the processes of its tests in that time
 RESTARTS, WITHIN = 5, 60.0  # a process that dies more often than this, in these seconds, is given up
+RETIRED = 75  # the exit code of a worker that ended to be replaced; see `outbox.worker.retirement`
+RETIRED_AFTER = 10.0  # seconds; one that ends sooner counts as dying, because it would do so for ever
+_REPLACED = re.compile(r"to be started again: ([^\"\n]+)")
 START_TRIES = 5  # for processes whose log says that another try may succeed
 TICK_STARTING, TICK_STEADY = 0.03, 0.5
 
@@ -58,6 +62,8 @@ class Watched:
     begun: float = 0.0
     next_start: float = 0.0
     tries: int = 0
+    replaced_because: str = ""
+    """Why the last process asked to be replaced; empty if it died."""
     deaths: deque[float] = dataclasses.field(default_factory=deque)
 
     @property
@@ -262,7 +268,13 @@ class Supervisor:
                 else "while everything else was running"
             )
             raise Problem(f"{spec.name} {how} {doing}.", log=spec.log)
+        elif code == RETIRED and now - watched.begun > RETIRED_AFTER:
+            reasons = _REPLACED.findall(tail(spec.log))
+            watched.replaced_because = reasons[-1] if reasons else how
+            watched.next_start = now
+            self._move(watched, State.RESTARTING)
         else:
+            watched.replaced_because = ""
             watched.deaths.append(now)
             while now - watched.deaths[0] > WITHIN:
                 watched.deaths.popleft()
