@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import types
 
 import pytest
-from celery import Celery, concurrency
+from celery import Celery, concurrency, signals
 from celery.app.control import Control as StockControl
 
 import outbox
@@ -30,6 +31,17 @@ def test_worker_beat_and_remote_control_are_guarded(app):
     assert isinstance(app.control, control.Control)
     assert isinstance(app.clock, control.BoundedClock)
     assert concurrency.get_implementation("threads") is threads.TaskPool
+
+
+def test_what_a_worker_has_loaded_is_not_searched_for_garbage_again(app):
+    assert gc.get_freeze_count() == 0
+    installation.freeze()
+    try:
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+    connected = {receiver() for _, receiver in signals.worker_ready.receivers}
+    assert installation.freeze in connected
 
 
 def test_the_schedule_is_completed_with_the_queues_of_the_settings(app, settings):
