@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +30,9 @@ LONGEST_WAIT_IN_THREAD = 0.5
 
 STUCK_AFTER = 3
 """A provider is stuck if its oldest call takes longer than this many usual calls. No thread waits for it."""
+
+BETWEEN_TRIES = 0.005
+"""Seconds between two tries to get a place."""
 
 WEIGHT = 0.1
 """The weight of the last call in the usual duration of a provider's calls."""
@@ -55,14 +57,18 @@ class _Process:
 
 
 class Bulkhead:
-    """The calls of one provider in this process."""
+    """
+    The calls of one provider in this process.
+
+    A thread that the pool has abandoned may end at any line, so its place is given back when it has ended, if
+    it did not do that itself; and the lock is a plain one, whose `with` statement cannot be interrupted.
+    """
 
     def __init__(self, provider: str) -> None:
         self.provider = provider
-        self._changed = threading.Condition()
-        self._began: dict[int, float] = {}
-        self._numbers = itertools.count()
-        self._waiting = 0
+        self._guard = threading.Lock()
+        self._began: dict[threading.Thread, float] = {}
+        self._waiting: set[threading.Thread] = set()
         self._usual = FIRST_GUESS
         self._served_until = 0.0
 
@@ -79,31 +85,47 @@ class Bulkhead:
         Raises:
             Crowded: if no place becomes free soon.
         """
-        number = self._take(most, in_line)
+        me = threading.current_thread()
+        if me in self._began:  # within another call of it
+            yield
+            return
+        self._take(me, most, in_line)
         try:
             yield
         finally:
-            with self._changed:
-                took = time.monotonic() - self._began.pop(number)
+            with self._guard:
+                took = time.monotonic() - self._began.pop(me)
                 self._usual += WEIGHT * (took - self._usual)
-                self._changed.notify()
 
-    def _take(self, most: int, in_line: int) -> int:
-        with self._changed:
-            if len(self._began) >= most and not self._wait_for_place(most, in_line):
-                raise self._crowded(most)
-            number = next(self._numbers)
-            self._began[number] = time.monotonic()
-            return number
+    def _take(self, me: threading.Thread, most: int, in_line: int) -> None:
+        until = None
+        while True:
+            with self._guard:
+                if len(self._began) >= most:
+                    self._forget_ended()
+                if len(self._began) < most:
+                    self._waiting.discard(me)
+                    self._began[me] = time.monotonic()
+                    return
+                if until is None and self._may_wait(in_line):
+                    self._waiting.add(me)
+                    until = time.monotonic() + self._usual
+                if until is None or time.monotonic() >= until:
+                    self._waiting.discard(me)
+                    wait = self._wait_for(most)
+                    break
+            time.sleep(BETWEEN_TRIES)
+        seconds = round(wait.total_seconds(), 1)
+        telemetry.emit("provider.crowded", provider=self.provider, in_flight=most, wait_seconds=seconds)
+        raise Crowded(f"{self.provider} is slow: {most} calls of it are in progress", retry_after=wait)
 
-    def _wait_for_place(self, most: int, in_line: int) -> bool:
-        if self._waiting >= in_line or self._usual > LONGEST_WAIT_IN_THREAD or self._is_stuck():
-            return False
-        self._waiting += 1
-        try:
-            return self._changed.wait_for(lambda: len(self._began) < most, timeout=self._usual)
-        finally:
-            self._waiting -= 1
+    def _forget_ended(self) -> None:
+        self._began = {thread: at for thread, at in self._began.items() if thread.is_alive()}
+        self._waiting = {thread for thread in self._waiting if thread.is_alive()}
+
+    def _may_wait(self, in_line: int) -> bool:
+        is_slow = self._usual > LONGEST_WAIT_IN_THREAD or self._is_stuck()
+        return len(self._waiting) < in_line and not is_slow
 
     def _is_stuck(self) -> bool:
         return self._oldest() > STUCK_AFTER * self._usual
@@ -111,21 +133,12 @@ class Bulkhead:
     def _oldest(self) -> float:
         return time.monotonic() - min(self._began.values(), default=time.monotonic())
 
-    def _crowded(self, most: int) -> Crowded:
-        """The error of a call without a place, which tells its message when the provider can serve it."""
+    def _wait_for(self, most: int) -> dt.timedelta:
+        """When the provider can serve one more message: they come back at the rate at which calls end."""
         now = time.monotonic()
-        # Messages come back at the rate at which calls end, however many of them wait.
         seconds = max(self._usual, self._oldest() / 2) / most
-        self._served_until = max(now, self._served_until) + seconds
-        wait = min(max(dt.timedelta(seconds=self._served_until - now), SHORTEST_WAIT), LONGEST_WAIT)
-        self._served_until = min(self._served_until, now + LONGEST_WAIT.total_seconds())
-        telemetry.emit(
-            "provider.crowded",
-            provider=self.provider,
-            in_flight=most,
-            wait_seconds=round(wait.total_seconds(), 1),
-        )
-        return Crowded(f"{self.provider} is slow: {most} calls of it are in progress", retry_after=wait)
+        self._served_until = min(max(now, self._served_until) + seconds, now + LONGEST_WAIT.total_seconds())
+        return max(dt.timedelta(seconds=self._served_until - now), SHORTEST_WAIT)
 
 
 def of(provider: str) -> Bulkhead:

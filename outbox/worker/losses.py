@@ -117,7 +117,7 @@ def abandon(delivery: str) -> None:
     The thread no longer keeps others waiting. While it lives, no death certainly has another cause.
     """
     if watch := _running.get(delivery):
-        watch.abandon()
+        pool.abandon(watch, watch.thread)
 
 
 _running: dict[str, Watch] = {}
@@ -132,8 +132,7 @@ class Watch:
         self.delivery = delivery or uuid.uuid4().hex
         self.is_suspected = self._is_noted = False
         self._before = ""
-        self._guard = threading.Lock()
-        self._is_in = self._is_alone = self._is_known = self._is_abandoned = False
+        self.thread, self._is_in = threading.current_thread(), False
 
     @property
     def came_back(self) -> str:
@@ -148,10 +147,10 @@ class Watch:
         Raises:
             NotAlone: if a suspected message runs alone for longer.
         """
-        if not pool.enter():
+        _running[self.delivery] = self
+        if not pool.enter(self):
             raise NotAlone(f"{self.consumer} waits for a message that may have ended its worker")
         self._is_in = True
-        _running[self.delivery] = self
 
     def suspect(self, *, before: str = "", wait: float = 0.0) -> None:
         """
@@ -179,7 +178,7 @@ class Watch:
             give_up_if_proven(self.consumer, noted(self.consumer, self.message_id))
         else:
             self._continue_as_suspect()
-        loss = LostAlone if self._is_alone and pool.is_certain else LostTogether
+        loss = LostAlone if pool.is_certain(self) else LostTogether
         attempts.record(
             consumer=self.consumer,
             message_id=self.message_id,
@@ -192,16 +191,13 @@ class Watch:
         crash_points.reached("step.loss_noted")
 
     def _continue_alone(self, wait: float) -> None:
-        self.leave()
-        if not pool.enter_alone(wait=wait):
+        pool.leave(self)
+        if not pool.enter_alone(self, wait=wait):
             raise NotAlone(f"{self.consumer} waits until no other message runs in its process")
-        self._is_in = self._is_alone = True
-        _running[self.delivery] = self
 
     def _continue_as_suspect(self) -> None:
-        if not pool.suspect():
+        if not pool.suspect(self):
             raise NotAlone(f"{self.consumer} waits for a message that may have ended its worker")
-        self._is_known = True
 
     def survived(self, *, done: bool = False) -> None:
         """Withdraw the record, because the worker survived. If the work is `done`, the message is cleared."""
@@ -217,25 +213,10 @@ class Watch:
 
     def leave(self) -> None:
         """Let others begin. Doing it again has no effect."""
-        with self._guard:
-            if self._is_in:
-                self._give_place()
-            elif self._is_abandoned:
-                self._is_abandoned = False
-                pool.end_abandoned()
-
-    def abandon(self) -> None:
-        """See `abandon`; called by another thread than its own."""
-        with self._guard:
-            if self._is_in:
-                pool.abandon()
-                self._is_abandoned = True
-                self._give_place()
-
-    def _give_place(self) -> None:
-        pool.leave(alone=self._is_alone, suspected=self._is_known)
-        self._is_in = self._is_alone = self._is_known = False
-        _running.pop(self.delivery, None)
+        pool.leave(self)
+        self._is_in = False
+        if _running.get(self.delivery) is self:
+            _running.pop(self.delivery, None)
 
 
 _watch: ContextVar[Watch | None] = ContextVar("outbox_watch", default=None)

@@ -11,7 +11,7 @@ import pytest
 
 from outbox import testing
 from outbox.models import Attempt
-from outbox.worker import losses, unreadable
+from outbox.worker import company, losses, unreadable
 from outbox.worker.company import Pool
 from outbox.worker.losses import CrashLoop, LostAlone, LostTogether, NotAlone, SuspectLost, Watch, WorkerLost
 
@@ -23,6 +23,7 @@ CONSUMER = "tests.consumer"
 @pytest.fixture(autouse=True)
 def pool(monkeypatch):
     monkeypatch.setattr(losses, "pool", Pool())
+    monkeypatch.setattr(company, "PATIENCE", 0)
 
 
 def die_together(*message_ids):
@@ -152,7 +153,7 @@ def _enter(pool, alone, entered, leave):
 
 
 def enter(pool, *, alone):
-    return pool.enter_alone(wait=0) if alone else pool.enter(wait=0) and pool.suspect()
+    return pool.enter_alone("it", wait=0) if alone else pool.enter("it", wait=0) and pool.suspect("it")
 
 
 @pytest.mark.parametrize(
@@ -184,4 +185,4 @@ def test_a_killed_process_releases_its_lock():
         assert not enter(shared, alone=True)
         child.kill()
         child.join()
-        assert shared.enter_alone(wait=0)
+        assert shared.enter_alone("it", wait=0)
