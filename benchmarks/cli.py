@@ -74,6 +74,7 @@ def options_of(arguments: argparse.Namespace) -> Any:
         minutes=arguments.minutes,
         published=arguments.published or 1_000_000,
         pool=arguments.pool,
+        only=tuple(arguments.only),
         against=arguments.against or "",
         pictures=Path(arguments.pictures or ".orderflow"),
     )

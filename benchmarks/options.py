@@ -51,6 +51,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="The pools of OrderFlow's steps and e-mails (threads, as `run.py` starts them).",
     )
     parser.add_argument(
+        "--only",
+        metavar="SYSTEM",
+        nargs="+",
+        default=[],
+        help="In `pipeline` and `waiting`: the systems whose names begin so, without targets.",
+    )
+    parser.add_argument(
         "--against", metavar="COMMIT", help="Also run OrderFlow as of this commit, in turns (`pipeline`)."
     )
     parser.add_argument(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import pools
-from benchmarks.harness import Result
+from benchmarks.harness import Contestant, Result
 
 Say = Callable[[str], None]
 
@@ -27,9 +27,17 @@ class Options:
     minutes: float = 10.0
     published: int = 1_000_000
     pool: str = pools.THREADS
+    only: tuple[str, ...] = ()
+    """The beginnings of the names of systems to run; empty: all."""
     against: str = ""
     """A commit to compare with; empty: none."""
     pictures: Path = Path(".orderflow")
+
+    def chosen(self, contestants: Sequence[Contestant]) -> list[Contestant]:
+        """Return the contestants to run, without a baseline that does not run."""
+        found = [one for one in contestants if not self.only or one.name.startswith(self.only)]
+        names = {one.name for one in found}
+        return [one if one.baseline in names else dataclasses.replace(one, baseline="") for one in found]
 
     def scaled(self, full: int, quick: int) -> int:
         """Return a scenario's size: the usual one times `--size`, or the quick one."""

@@ -64,8 +64,10 @@ def run(options: Options, say: Say) -> Result:
         few = [Candidate(systems.naive(), 8, 8), Candidate(systems.ours(options.pool), 40, 40)]
         result.rows = alternate([one.contestant(FIRST, options) for one in few], rounds=1, say=say)
         return result
-    most = fitting()
-    say(f"{most} naive processes fit into {ROOM:,} MB")
+    most = systems.POOL
+    if not options.only:
+        most = fitting()
+        say(f"{most} naive processes fit into {ROOM:,} MB")
     candidates = [
         Candidate(systems.naive(), 60, 24),
         Candidate(dataclasses.replace(systems.naive(pool=most), name=f"naive, {most} processes"), 400, 160),
@@ -78,8 +80,9 @@ def run(options: Options, say: Say) -> Result:
     with _asynchronous(result) as others:
         for seconds in WANTED:
             contestants = [candidate.contestant(seconds, options) for candidate in (*candidates, *others)]
-            result.rows += alternate(contestants, rounds=options.rounds, say=say)
-    judge(result)
+            result.rows += alternate(options.chosen(contestants), rounds=options.rounds, say=say)
+    if not options.only:
+        judge(result)
     return result
 
 

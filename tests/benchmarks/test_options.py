@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks import cli, options, scenarios
+from benchmarks.harness import Contestant, Sample
 from tests.processes import ROOT
 
 
@@ -66,3 +67,23 @@ def test_what_takes_long_is_not_in_a_quick_run_and_the_longest_run_only_when_nam
     assert not {"startup", "consumers"} & set(quick)
     assert {"waiting", "startup"} <= set(usual)
     assert "consumers" not in usual
+
+
+def test_systems_are_chosen_by_the_beginning_of_their_names():
+    chosen = cli.options_of(options.read(["waiting", "--only", "orderflow, 200", "naive"]))
+    there = [
+        Contestant(name=name, run=lambda: Sample(value=1.0), baseline=baseline)
+        for name, baseline in (("naive", ""), ("orderflow, 200 ms", "naive"), ("orderflow, 500 ms", "naive"))
+    ]
+    assert [one.name for one in chosen.chosen(there)] == ["naive", "orderflow, 200 ms"]
+
+
+def test_a_system_whose_baseline_does_not_run_has_none():
+    chosen = cli.options_of(options.read(["--only", "orderflow"]))
+    [ours] = chosen.chosen([Contestant(name="orderflow", run=lambda: Sample(value=1.0), baseline="naive")])
+    assert ours.baseline == ""
+
+
+def test_all_systems_run_unless_named():
+    there = [Contestant(name=name, run=lambda: Sample(value=1.0)) for name in ("naive", "orderflow")]
+    assert cli.options_of(options.read([])).chosen(there) == there
