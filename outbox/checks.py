@@ -15,7 +15,7 @@ from django.conf import settings as django_settings
 from django.core import checks
 
 from outbox import schedule
-from outbox.worker import decompression, installation, sessions, threads
+from outbox.worker import decompression, installation, sessions
 
 INSTALL = "Call outbox.install(app) right after the Celery application is made"
 
@@ -119,5 +119,5 @@ def _of_process(app: Any) -> Iterator[tuple[int, str, str]]:
         yield 5, "Workers expand compressed bodies without a limit: a small message can fill the memory", ""
     if app.control_cls != installation.CONTROL:
         yield 6, "Workers carry out any control command: a malformed one ends them", ""
-    if not threads.is_installed():
+    if not installation.has_safe_threads():
         yield 9, "Workers with -P threads have no time limits, and a task that hangs keeps its thread", ""

@@ -7,18 +7,19 @@ needs, such as late acknowledgement, `ConsumerTask` sets for itself. `outbox.che
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, concurrency, signals
 from kombu.transport import TRANSPORT_ALIASES
 
 from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, program, sessions, threads
+from outbox.worker import beat, control, decompression, sessions
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -50,6 +51,11 @@ TRANSPORT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 CONTROL = "outbox.worker.control:Control"
 
+THREADS, POOL = "threads", "outbox.worker.threads:TaskPool"
+"""The name of Celery's pool of threads, and the pool that takes its place."""
+
+_aliases: dict[str, str] = concurrency.ALIASES  # type: ignore[attr-defined]
+
 
 def install(app: Celery) -> None:
     """Guard an application, see `outbox.install`."""
@@ -59,7 +65,7 @@ def install(app: Celery) -> None:
         redis_transport.install()
     amqp_transport.install()
     decompression.install()
-    threads.install()
+    _aliases[THREADS] = POOL
     application: Any = app
     if application.control_cls == Celery.control_cls:  # type: ignore[attr-defined]
         application.control_cls = CONTROL
@@ -67,7 +73,7 @@ def install(app: Celery) -> None:
     application.clock = control.BoundedClock()
     application.Beat = application.subclass_with_self(beat.Program)
     signals.worker_init.connect(sessions.begin)
-    application.Worker = application.subclass_with_self(program.Program)
+    application.Worker = functools.partial(_make_worker, application)
     signals.task_prerun.connect(sessions.check)
     signals.task_postrun.connect(sessions.end_task)
     signals.worker_shutdown.connect(sessions.end)
@@ -88,6 +94,13 @@ def freeze(**_: Any) -> None:
 
 def _freeze_inherited(**_: Any) -> None:
     gc.freeze()  # a collection would copy the memory that a child shares with its parent
+
+
+def _make_worker(app: Any, *args: Any, **options: Any) -> Any:
+    """Make the worker program. It is imported only by workers."""
+    from outbox.worker import program
+
+    return app.subclass_with_self(program.Program)(*args, **options)
 
 
 def _complete(sender: Celery, **_: Any) -> None:
@@ -132,3 +145,8 @@ def is_guarded(app: Celery) -> bool:
     """Whether this process connects to the application's broker by a transport of `outbox.broker`."""
     kind = kind_of_broker(app)
     return kind not in TRANSPORT_OPTIONS or str(TRANSPORT_ALIASES[kind]).startswith("outbox.")
+
+
+def has_safe_threads() -> bool:
+    """Return whether `-P threads` starts our pool."""
+    return _aliases.get(THREADS) == POOL

@@ -21,18 +21,13 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, TimeLimitExceeded
-from celery import VERSION, concurrency
-from celery.concurrency import prefork
+from celery import VERSION
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from outbox.worker import retirement
 from outbox.worker.outcomes import Outcomes
 from outbox.worker.task_threads import Job, TaskThread
-
-ALIAS = "threads"
-POOL = f"{__name__}:TaskPool"
-STOCK_POOL = "celery.concurrency.thread:TaskPool"
 
 REPORTS_LIMITS_TWICE = VERSION < (5, 7)
 """Before, `on_timeout` does not report a task that exceeded its hard limit to Flower; `on_failure` does."""
@@ -46,22 +41,7 @@ SHORTEST_WAIT = 0.05
 TERMINATED_WITHIN = 60.0
 """The same for a task that was terminated and has no hard time limit: its call may take that long."""
 
-_run_acknowledgements: Any = getattr(prefork, "_run_ready_callbacks", None)
-"""Celery's function, since 5.7, that acknowledges while a pool stops."""
-
-_aliases: dict[str, str] = concurrency.ALIASES  # type: ignore[attr-defined]
-
 logger = logging.getLogger(__name__)
-
-
-def install() -> None:
-    """Let `-P threads` start this pool."""
-    _aliases[ALIAS] = POOL
-
-
-def is_installed() -> bool:
-    """Return whether `-P threads` starts this pool."""
-    return _aliases.get(ALIAS) == POOL
 
 
 class TaskPool(BasePool):
@@ -368,8 +348,7 @@ class TaskPool(BasePool):
         self._report_all()
         if self._hub is not None:
             self._hub.fire_timers()  # limits, and the heartbeats of the broker
-            if _run_acknowledgements:
-                _run_acknowledgements(self._hub)
+            _acknowledge(self._hub)
 
     def _end_threads(self) -> None:
         for thread in self._idle:
@@ -404,3 +383,11 @@ class TaskPool(BasePool):
             "abandoned": self.abandoned(),
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
         }
+
+
+def _acknowledge(hub: Any) -> None:
+    """Send the acknowledgements of what has ended while the pool stops. Celery can do that since 5.7."""
+    from celery.concurrency import prefork  # here: it takes two megabytes
+
+    if run := getattr(prefork, "_run_ready_callbacks", None):
+        run(hub)

@@ -13,8 +13,8 @@ from kombu.transport import TRANSPORT_ALIASES
 import outbox
 from outbox import checks
 from outbox.consumer import ConsumerTask
-from outbox.worker import threads
 
+STOCK_POOL = "celery.concurrency.thread:TaskPool"
 REDIS, RABBITMQ = "redis://somewhere", "amqp://somewhere"
 
 
@@ -71,7 +71,7 @@ def test_bodies_without_a_limit_and_unchecked_commands_are_named(monkeypatch):
 
 def test_a_pool_of_threads_that_drops_time_limits_is_named(monkeypatch):
     app = make(REDIS)
-    monkeypatch.setitem(concurrency.ALIASES, "threads", threads.STOCK_POOL)
+    monkeypatch.setitem(concurrency.ALIASES, "threads", STOCK_POOL)
 
     [warning] = checks.traps(app)
     assert (warning.id, "time limits" in warning.msg) == ("outbox.W009", True)
@@ -80,7 +80,7 @@ def test_a_pool_of_threads_that_drops_time_limits_is_named(monkeypatch):
 def test_an_application_without_the_line_is_told_every_trap(monkeypatch):
     monkeypatch.setitem(TRANSPORT_ALIASES, "redis", "kombu.transport.redis:Transport")
     monkeypatch.setitem(compression._decoders, "application/x-gzip", bytes)
-    monkeypatch.setitem(concurrency.ALIASES, "threads", threads.STOCK_POOL)
+    monkeypatch.setitem(concurrency.ALIASES, "threads", STOCK_POOL)
     app = Celery("somebody's", broker=REDIS, set_as_current=False)
 
     assert sorted(warning.id[-1] for warning in checks.traps(app)) == list("23456789")
