@@ -50,7 +50,7 @@ def check_sessions(**_: Any) -> Iterator[checks.CheckMessage]:
             "sessions anyway (OUTBOX_SESSION_POOL_SIZE).",
             id="outbox.W010",
         )
-    if current_app.conf.worker_pool == threads.ALIAS and not sessions.is_installed():
+    if current_app.conf.worker_pool == installation.THREADS and not sessions.is_installed():
         yield checks.Warning(sessions.NEEDED, hint="pip install 'psycopg[pool]'", id="outbox.W011")
 
 
