@@ -122,6 +122,7 @@ class RedisChannel(redis_batches.Channel):
     pool: Any
     unacked_mutex_key: Any
     _do_restore_message: Any
+    _get_publish_topic: Any
     _kept: tuple[Any, Any] = (None, None)
     """A pool and its client. kombu creates a new pool after a connection was lost."""
 
@@ -216,6 +217,11 @@ class RedisChannel(redis_batches.Channel):
                 raise
             self._report(exchange)
             return self.state.exchanges.get(exchange, {}).get("table", [])
+
+    def is_heard(self, exchange: str, routing_key: str) -> bool:
+        """Return whether anybody receives what is published to a fanout exchange now."""
+        with self.conn_or_acquire() as client:  # receivers ignore an empty text
+            return bool(client.publish(self._get_publish_topic(exchange, routing_key), ""))
 
     def _report(self, exchange: str) -> None:
         with self.conn_or_acquire() as client:

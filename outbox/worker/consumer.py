@@ -39,8 +39,8 @@ CONTROL = ".celery.pidbox"
 """The suffix of the queues of control commands."""
 
 EVENTS_SENT_WITHIN = 0.5
-"""Seconds after which task events are sent to Flower, or as soon as there are 24 of them. Celery sends them in
-every iteration of the worker's loop, which takes half of the main process's time."""
+"""Seconds after which task events are sent to Flower, or as soon as there are 100 of them (see `events`).
+Celery sends them in every iteration of the worker's loop, which takes half of the main process's time."""
 
 logger = logging.getLogger(__name__)
 

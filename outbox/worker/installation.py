@@ -19,7 +19,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, sessions
+from outbox.worker import beat, control, decompression, events, sessions
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -71,6 +71,7 @@ def install(app: Celery) -> None:
         application.control_cls = CONTROL
         vars(application).pop("control", None)
     application.clock = control.BoundedClock()
+    application.events.dispatcher_cls = events.DISPATCHER
     application.Beat = application.subclass_with_self(beat.Program)
     signals.worker_init.connect(sessions.begin)
     application.Worker = functools.partial(_make_worker, application)
