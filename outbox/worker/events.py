@@ -14,8 +14,6 @@ from celery.events.dispatcher import EventDispatcher
 MOST_GATHERED = 100
 """Maximum number of events that are gathered; Celery sends 24 together."""
 
-DISPATCHER = f"{__name__}:Dispatcher"
-
 
 class Dispatcher(EventDispatcher):
     """Celery's dispatcher. On Redis it drops a batch that no process has subscribed to when it is sent."""

@@ -19,7 +19,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, events, sessions
+from outbox.worker import beat, control, decompression, sessions
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -49,7 +49,7 @@ TRANSPORT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options of a broker's connections that have another default, by the kind of broker. In seconds."""
 
-CONTROL = "outbox.worker.control:Control"
+CONTROL, DISPATCHER = "outbox.worker.control:Control", "outbox.worker.events:Dispatcher"
 
 THREADS, POOL = "threads", "outbox.worker.threads:TaskPool"
 """The name of Celery's pool of threads, and the pool that takes its place."""
@@ -71,7 +71,7 @@ def install(app: Celery) -> None:
         application.control_cls = CONTROL
         vars(application).pop("control", None)
     application.clock = control.BoundedClock()
-    application.events.dispatcher_cls = events.DISPATCHER
+    application.events.dispatcher_cls = DISPATCHER
     application.Beat = application.subclass_with_self(beat.Program)
     signals.worker_init.connect(sessions.begin)
     application.Worker = functools.partial(_make_worker, application)

@@ -8,7 +8,7 @@ from celery import Celery
 from kombu.transport import redis as stock
 
 import outbox
-from outbox.worker import events
+from outbox.worker import events, installation
 from tests.processes import RedisServer
 
 
@@ -65,7 +65,7 @@ def test_a_batch_is_larger_than_celerys(app, encoded, monkeypatch):
 
 def test_events_to_other_brokers_are_always_sent(app):
     with kombu.Connection("memory://") as link, Celery("other", set_as_current=False) as other:
-        other.events.dispatcher_cls = events.DISPATCHER
+        other.events.dispatcher_cls = installation.DISPATCHER
         queue = kombu.Queue("ears", kombu.Exchange("celeryev", "topic"), "#")(link.default_channel)
         queue.declare()
         dispatcher = other.events.Dispatcher(link, buffer_group=["task"])
