@@ -28,7 +28,8 @@ def commands(folder, **environment):
 def test_each_busy_queue_has_a_process_with_many_threads_on_a_small_machine():
     found = sizing.sizes({}, cores=2, memory=4 * GIB)
 
-    for queue in ("orders", "email", "sms", "push"):
+    assert found["orders"] == sizing.Size(("-P", "threads", "-c", "64"), processes=1)
+    for queue in ("email", "sms", "push"):
         assert found[queue] == sizing.Size(("-P", "threads", "-c", "32"), processes=1)
     assert found["relay"].options == ("-P", "solo")
     assert found["jobs"].options == ("-P", "prefork", "-c", "1")
@@ -63,7 +64,9 @@ def test_prefork_can_be_chosen():
 
 
 def test_the_number_of_threads_can_be_chosen():
-    assert sizing.sizes({"WORKER_THREADS": "8"})["orders"].options == ("-P", "threads", "-c", "8")
+    found = sizing.sizes({"WORKER_THREADS": "8"})
+
+    assert found["orders"].options == found["email"].options == ("-P", "threads", "-c", "8")
 
 
 @pytest.mark.parametrize(
