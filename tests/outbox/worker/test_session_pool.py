@@ -151,15 +151,18 @@ def test_sessions_that_a_task_has_left_open_return_to_the_pool(perform):
 
 
 def test_threads_that_come_and_go_leave_no_session_behind(started, task):
+    served = []
+
     def end_without_a_word():
         sessions.check(task=task)
-        use()
+        served.append(use())
 
     for _ in range(3 * MOST):
         thread = threading.Thread(target=end_without_a_word)
         thread.start()
         thread.join()
 
+    assert len(served) == 3 * MOST
     assert pool().get_stats()["pool_size"] <= MOST
 
 
