@@ -79,6 +79,7 @@ def install(app: Celery) -> None:
     signals.task_postrun.connect(sessions.end_task)
     signals.worker_shutdown.connect(sessions.end)
     signals.worker_ready.connect(bulkheads.divide_pool)
+    signals.worker_init.connect(freeze)  # before it forks: a later collection would copy what children share
     signals.worker_ready.connect(freeze)
     signals.worker_process_init.connect(_freeze_inherited)
     if application.configured:

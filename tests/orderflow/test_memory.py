@@ -22,6 +22,9 @@ For the main process and for each child: a tenth more than the 80 that are wante
 Linux with Python 3.11, the relay 82 with the session by which it listens.
 """
 
+CHILD_OWN_MB = 30
+"""For what a child does not share with its main process: 17 MB."""
+
 LOADED = """
 import json, sys
 from orderflow.celery import app
@@ -99,6 +102,8 @@ def test_a_worker_needs_little_memory_before_its_first_task(world, tmp_path, que
         worker = stack.worker(queue, queue, pool=pool, concurrency=32 if pool == "threads" else 1)
         worker.wait_until_ready()
         assert_small([psutil.Process(worker.pid), *worker.children()])
+        own = [child.memory_full_info().uss / 2**20 for child in worker.children()]
+        assert all(size < CHILD_OWN_MB for size in own), own
 
 
 @pytest.mark.slow
