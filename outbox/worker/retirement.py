@@ -6,8 +6,9 @@ finishes or hands back those that run, and ends with an exit code that lets ever
 
 - when too many of its threads hang: they hold memory, and whatever else their tasks hold;
 - when it has grown beyond `worker_max_memory_per_child`, which counts for the whole process;
-- at once, when no thread could run for a minute because one holds the interpreter's lock: then no code of ours
-  can act, and a timer outside of Python ends the process, after a stack trace of all threads.
+- at once, when one thread holds the interpreter's lock for a minute, or the main loop has been stuck for that
+  long, as when an interrupted thread has left a lock behind: then nothing can be finished, and a timer outside
+  of Python ends the process, after a stack trace of all threads.
 
 `worker_max_tasks_per_child` does not apply: ending a process with 32 threads every few seconds would cost more
 than the memory that it bounds.
@@ -39,9 +40,9 @@ LOOKED_AT_EVERY = 1.0
 LONGEST_DRAIN = 30.0
 """Seconds for which a worker that ends by itself lets tasks without a hard time limit go on."""
 
-LONGEST_LOCK = 60.0
-"""Seconds after which a process ends whose threads cannot run. A process that is stopped for longer, as by
-SIGSTOP, ends when it goes on; its messages have been delivered to others."""
+LONGEST_STANDSTILL = 60.0
+"""Seconds after which a process ends whose threads or main loop cannot run. A process that is stopped for
+longer, as by SIGSTOP, ends when it goes on; its messages have been delivered to others."""
 
 PAGE = resource.getpagesize()
 
@@ -89,13 +90,20 @@ def resident_kilobytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def watch_the_lock() -> None:
-    """End the process if no thread can run for a minute. Messages that it holds are delivered to others."""
-    threading.Thread(target=_prove_it_is_free, args=[LONGEST_LOCK], name="lock-watch", daemon=True).start()
+def watch_for_standstill(last_turn: Callable[[], float | None]) -> None:
+    """
+    End the process if nothing in it can run for a minute. Messages that it holds are delivered to others.
+
+    `last_turn` returns when the main loop last turned, on the monotonic clock, or None while it need not turn.
+    """
+    seconds = LONGEST_STANDSTILL
+    threading.Thread(target=_delay_the_end, args=[seconds, last_turn], name="standstill", daemon=True).start()
 
 
-def _prove_it_is_free(seconds: float) -> None:
+def _delay_the_end(seconds: float, last_turn: Callable[[], float | None]) -> None:
     pid = os.getpid()
     while pid == os.getpid():
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+        turned_at = last_turn()
+        if turned_at is None or time.monotonic() - turned_at < seconds / 2:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
         time.sleep(seconds / 6)

@@ -69,6 +69,8 @@ class TaskPool(BasePool):
         self._timer: Any = None
         self._dispatcher: threading.Thread | None = None
         self._lock = threading.RLock()  # contended only if there is no hub
+        self._turned_at: float | None = None
+        """When the main loop last turned; None while it connects or stops."""
         self._handed_back_at: float | None = None
         """When the tasks that still run are handed back, if the worker stops; None: when they have ended."""
         self._retirement = retirement.Retirement(
@@ -79,7 +81,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         if self.options.get("timeout"):
-            retirement.watch_the_lock()
+            retirement.watch_for_standstill(lambda: self._turned_at)
         if self.options.get("maxtasksperchild"):
             logger.info(
                 "worker_max_tasks_per_child does not apply to threads; worker_max_memory_per_child does"
@@ -89,7 +91,7 @@ class TaskPool(BasePool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Begin to report outcomes in this loop. It is called again after the broker was lost."""
-        self._hub = loop
+        self._hub, self._turned_at = loop, time.monotonic()
         loop.add_reader(self._outcomes, self._report_all)
         self._plan()
         loop.call_repeatedly(retirement.LOOKED_AT_EVERY, self._look)
@@ -272,6 +274,7 @@ class TaskPool(BasePool):
         """Let the worker end if it should be replaced."""
         if not self.active:
             return
+        self._turned_at = time.monotonic()
         hanging = 0
         if self._abandoned and self.abandoned():
             now = time.monotonic()
@@ -282,6 +285,7 @@ class TaskPool(BasePool):
 
     def flush(self) -> None:
         """Forget what has not begun: the broker was lost or the worker stops, and delivers it again."""
+        self._turned_at = None
         with self._lock:
             for job in self._waiting:
                 job.is_over = True

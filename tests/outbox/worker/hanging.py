@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 import time
 
@@ -13,7 +14,7 @@ from outbox.consumer import ConsumerTask
 from outbox.worker import retirement
 from tests.chaos.tasks import BEGUN, FINISHED, ONE_ROUND, note
 
-retirement.LONGEST_LOCK = 6.0  # instead of a minute
+retirement.LONGEST_STANDSTILL = 6.0  # instead of a minute
 current_app.conf.worker_soft_shutdown_timeout = 2.0
 
 LIMITED = {"base": ConsumerTask, "policy": ONE_ROUND, "soft_time_limit": 1, "time_limit": 2}
@@ -54,6 +55,12 @@ def hang_in_python(*, message_id, **_):
 def hold_the_lock(*, message_id, **_):
     note(BEGUN, message_id)
     ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock: nothing else runs
+
+
+@shared_task(**LIMITED)
+def leave_a_lock(*, message_id, **_):
+    note(BEGUN, message_id)
+    logging.getLogger().handlers[0].acquire()  # as a thread that is interrupted in the wrong moment
 
 
 @shared_task(**LIMITED)

@@ -187,14 +187,17 @@ def test_a_worker_with_too_many_hanging_threads_is_replaced_before_they_are_used
     assert not DeadLetter.objects.filter(message_id__in=finished).exists()
 
 
-def test_a_worker_whose_interpreter_is_held_ends(broker, start):
-    held = start(concurrency=4, queue="push")
-    holding = broker.send_task(f"{HANGING}.hold_the_lock", queue="push")
+@pytest.mark.parametrize("trap", ["hold_the_lock", "leave_a_lock"])
+def test_a_worker_in_which_nothing_can_run_ends(broker, start, trap):
+    """A task holds the interpreter's lock, or has left a lock behind that the main loop needs."""
+    still = start(concurrency=4, queue="push")
+    sent = broker.send_task(f"{HANGING}.{trap}", queue="push")
 
-    eventually(lambda: has_run(holding, witness=BEGUN), "the task has begun")
-    eventually(lambda: not held.is_alive(), "the worker has ended", within=30)
-    assert held.exit_code == 1
-    assert held.has_logged("hold_the_lock")  # in the traceback
+    eventually(lambda: has_run(sent, witness=BEGUN), "the task has begun")
+    broker.send_task(FINISH, queue="push")  # whose arrival the main loop logs
+    eventually(lambda: not still.is_alive(), "the worker has ended", within=30)
+    assert still.exit_code == 1
+    assert still.has_logged("Timeout (0:00:06)!")  # and a traceback of all threads
 
 
 def test_a_chain_goes_on_in_the_same_thread_and_flower_gets_the_events_of_each_link(broker, worker):
