@@ -39,6 +39,11 @@ OF_ONE_PROCESS = 150
 """MB of a worker process with threads, or of a child of a prefork pool, under load."""
 
 
+OF_WEB, OF_RELAY, OF_MAIN_LOOP, SHARED = 8, 3, 1, 8
+"""Database sessions: of the web's threads, of the relay, of the main loop of a worker, and those that the
+threads of a worker share by default."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """The worker processes of one queue, and the options that each of them is started with."""
@@ -69,6 +74,23 @@ def sizes(environment: Mapping[str, str], *, cores: int = 0, memory: int = 0) ->
             processes = min(wanted, MOST_PROCESSES.get(queue, 1), affordable)
             found[queue] = Size(_options(kind, _threads(environment, queue)), max(1, processes))
     return found
+
+
+def sessions(environment: Mapping[str, str], *, cores: int = 0, memory: int = 0) -> int:
+    """Return how many database sessions all processes of the stack may open."""
+    chosen = environment.get("DATABASE_POOL_SIZE", "")
+    shared = int(chosen) if chosen.isdecimal() else SHARED  # the settings refuse what is no number
+    return OF_WEB + sum(
+        _sessions_of(name, size, shared)
+        for name, size in sizes(environment, cores=cores, memory=memory).items()
+    )
+
+
+def _sessions_of(queue: str, size: Size, shared: int) -> int:
+    if queue == "relay":
+        return OF_RELAY
+    kind, number = size.options[1], int(size.options[3])
+    return size.processes * (min(shared, number) + OF_MAIN_LOOP if kind == THREADS else number)
 
 
 def _options(kind: str, number: int) -> tuple[str, ...]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+from django.conf import settings
 
 from orderflow import checks
 from orderflow.stack import machine, sizing
 from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.problem import Problem
 from orderflow.stack.processes import Table
+from outbox.worker import sessions
 from tests.stack.test_drill import stack_environment
 
 GIB = 2**30
-SESSIONS = 9
-"""Database sessions of a worker with threads: those of its tasks, and one of its main loop."""
 
 
 def commands(folder, **environment):
@@ -47,12 +47,22 @@ def test_little_memory_allows_no_second_process():
     assert sizing.sizes({"WORKER_POOL": "prefork"}, cores=64, memory=GIB)["orders"].options[-1] == "1"
 
 
-def test_the_sessions_of_the_largest_stack_fit_into_postgresqls_default():
-    found = sizing.sizes({}, cores=1000, memory=1000 * GIB)
-    threaded = sum(size.processes for name, size in found.items() if name not in ("relay", "jobs"))
-    others = 8 + 4 + 2  # the web's threads, the relay, jobs
+@pytest.mark.parametrize("kind", ["threads", "prefork"])
+def test_the_sessions_of_the_largest_stack_fit_into_postgresqls_default(kind):
+    opened = sizing.sessions({"WORKER_POOL": kind}, cores=1000, memory=1000 * GIB)
 
-    assert threaded * SESSIONS + others <= math.floor(checks.MOST_SESSIONS * (100 - 3))
+    assert 40 < opened <= math.floor(checks.MOST_SESSIONS * (100 - 3))
+
+
+def test_the_sessions_of_a_stack_are_counted_as_workers_count_theirs():
+    environment = {"DATABASE_POOL_SIZE": str(settings.OUTBOX_SESSION_POOL_SIZE)}
+    opened = 0
+    for name, size in sizing.sizes(environment, cores=8, memory=16 * GIB).items():
+        options = dict(zip(size.options[::2], size.options[1::2], strict=True))
+        number = int(options.get("-c", 1))
+        opened += size.processes * sessions.most_of(options["-P"], number, has_relay=name == "relay")
+
+    assert sizing.sessions(environment, cores=8, memory=16 * GIB) == opened + sizing.OF_WEB
 
 
 def test_prefork_can_be_chosen():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orderflow.stack import command_list
+from orderflow.stack import command_list, sizing
 from orderflow.stack.checkout import environment, schema, state
 from orderflow.stack.checkout.environment import Given
 from orderflow.stack.checkout.folders import StackFolders, servers_folder
@@ -59,6 +59,7 @@ class Plan:
         place = servers_folder(folders, caller)
         needed = choice.private(place, logs=folders.logs, port=port, secret=secret, given=named)
         managed = environment.managed(folders=folders, secret=secret, port=port, servers=needed.environment)
+        managed["DATABASE_SESSIONS"] = caller.get("DATABASE_SESSIONS") or str(sizing.sessions(caller))
         environment.write_push_credentials(folders, f"{managed['FCM_API_BASE']}/token")
         environment.write_sandbox_password(folders, managed["SANDBOX_PASSWORD"])
         table = Table(
