@@ -95,7 +95,7 @@ OUTBOX_BREAKER_FACTORY: str = env.str("BREAKER_FACTORY", "orderflow.shared_state
 PROVIDER_TIMEOUT = dt.timedelta(seconds=env.float("PROVIDER_TIMEOUT_SECONDS", 5.0))
 """The timeout of a call to a provider. The step's lease and the task's time limit are longer."""
 
-OUTBOX_PROVIDER_SHARE: float = env.float("PROVIDER_SHARE", 0.6, validate=validate.Range(min=0.1, max=1))
+OUTBOX_PROVIDER_SHARE: float = env.float("PROVIDER_SHARE", 0.75, validate=validate.Range(min=0.1, max=1))
 """The share of a worker's threads that calls of one provider may hold, if the worker calls several. A call
 beyond it waits for a moment, then its message waits without spending an attempt. 1: no bound."""
 

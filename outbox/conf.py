@@ -43,7 +43,7 @@ class Settings:
     """Dotted path of a function that takes a provider's name and returns a `resilience.Breaker`. The default
     breaker never opens."""
 
-    PROVIDER_SHARE: float = 0.6
+    PROVIDER_SHARE: float = 0.75
     """The share of a process's threads that calls of one provider may hold, if it calls several (see
     `bulkheads`). 1: no bound."""
 
