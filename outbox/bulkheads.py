@@ -25,7 +25,7 @@ from outbox.resilience import NotNow
 FEWEST_THREADS = 4
 """Pools with fewer threads are not divided."""
 
-LONGEST_WAIT_IN_THREAD = 0.5
+LONGEST_WAIT_IN_THREAD = 1.0
 """Seconds that a call waits in its thread at most. Calls of slower providers do not wait in threads."""
 
 STUCK_AFTER = 3
