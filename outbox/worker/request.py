@@ -27,6 +27,7 @@ from outbox.consumer import ConsumerTask
 from outbox.relay import deliveries
 from outbox.worker import inline, losses, spans
 from outbox.worker.rounds import PUBLISH_WAIT
+from outbox.worker.task_threads import Job
 from outbox.worker.unreadable import failure_of, give_up, give_up_lost, record_death, safely
 
 SINCE_5_7 = celery.VERSION >= (5, 7)
@@ -53,6 +54,7 @@ class GuardedRequest(Request):
     task: Any
     time_limits: tuple[float | None, float | None]
     _already_cancelled: bool
+    _apply_result: Any
     _already_revoked: bool
     _context: Any
     _eta: Any
@@ -89,6 +91,11 @@ class GuardedRequest(Request):
         losses.abandon(self._request_dict["delivery_nonce"])
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:  # type: ignore[override]
+        job = self._apply_result() if self._apply_result is not None else None  # it is a weak reference
+        if isinstance(job, Job):
+            # The connection is lost, and dozens of threads at once would be interrupted between any two lines,
+            # perhaps where one has just taken a session of the database. They are fenced; let them finish.
+            job.ends_by_itself = True
         super().cancel(pool, signal, **options)  # Celery 5.5 has no options
         losses.abandon(self._request_dict["delivery_nonce"])
 

@@ -62,6 +62,8 @@ class Job:
         self.thread: TaskThread | None = None
         self.started = 0.0
         self.is_over = False
+        self.ends_by_itself = False
+        """Whether its thread, once abandoned, may finish the task instead of being interrupted."""
         """Whether the pool has reported the outcome, or ignores it."""
         self.was_warned = False
         """Whether the soft time limit has passed."""

@@ -230,7 +230,10 @@ class TaskPool(BasePool):
         self._running.pop(thread.native_id or 0, None)
         limit = job.started + (job.hard or TERMINATED_WITHIN)
         self._abandoned[thread] = max(limit, time.monotonic() + ENDS_WITHIN)
-        thread.abandon()
+        if job.ends_by_itself:
+            thread.end()
+        else:
+            thread.abandon()
 
     def _terminate(self, job: Job) -> None:
         with self._lock:

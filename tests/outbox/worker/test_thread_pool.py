@@ -83,6 +83,25 @@ def test_more_jobs_than_threads_wait_and_can_be_terminated_before_they_begin(poo
     assert isinstance(getattr(failure.exception, "exc", failure.exception), Terminated)
 
 
+def test_a_task_whose_broker_was_lost_is_not_interrupted_and_its_outcome_ignored(pool, reported):
+    """Many are lost at once, and one of them may hold a lock, or a session of the database, at that line."""
+    go, finished = threading.Event(), threading.Event()
+
+    def work():
+        go.wait(10)
+        finished.set()
+
+    job = begin(pool, reported, work)
+    assert reported.get(timeout=10)[0] == "accepted"
+    job.ends_by_itself = True
+    job.terminate()
+    go.set()
+
+    assert finished.wait(10)
+    eventually(lambda: pool.info["abandoned"] == 0, "the thread has ended")
+    assert reported.empty()
+
+
 def test_a_pool_that_grows_begins_what_waits_and_one_that_shrinks_ends_idle_threads(pool, reported):
     go = threading.Event()
     for _ in range(4):
