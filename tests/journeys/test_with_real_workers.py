@@ -16,7 +16,7 @@ from outbox.models import DeadLetter, Delivery, OutboxMessage, QueueProbe
 from outbox.relay import probes
 from outbox.verification import examination
 from tests.factories import ProductFactory, place
-from tests.journeys.conftest import UNACKED
+from tests.journeys.conftest import UNACKED, UNACKED_SINCE, end_patience
 from tests.processes import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
@@ -128,22 +128,43 @@ def test_the_step_of_a_killed_child_is_finished(staff, world, pass_time):
     assert_each_is_charged_once(world, order)
 
 
-@pytest.mark.slow
-def test_a_message_that_a_dying_worker_swallowed_is_sent_again(staff, world, broker, pass_time):
-    def swallowed():
-        """Redis has handed the message out, but the worker has recorded it nowhere."""
+def in_the_hands_of_a_frozen_worker(staff, broker):
+    """Redis has handed the message of this order out, but the worker has read nothing of it."""
+
+    def handed_out():
         staff.orders.freeze()
         order = place()
         eventually(lambda: not OutboxMessage.objects.undelivered().exists(), "the broker has it")
         with broker.client() as link:
-            if link.llen("orders") or link.hlen(UNACKED):
+            if link.llen("orders"):
                 staff.orders.thaw()  # its read had ended before, so the message waits for the next read
                 eventually(lambda: status(order) == Status.FULFILLED, "the worker reads again")
                 return None
         return order
 
-    order = eventually(swallowed, "a message in the hands of a frozen worker")
+    return eventually(handed_out, "a message in the hands of a frozen worker")
+
+
+@pytest.mark.slow
+def test_a_message_that_a_dying_worker_has_just_been_given_is_not_lost(staff, world, broker):
+    order = in_the_hands_of_a_frozen_worker(staff, broker)
     staff.orders.kill()
+    with broker.client() as link:
+        assert link.hlen(UNACKED) >= 1
+        end_patience(link)
+    staff.orders.start()
+    staff.orders.wait_until_ready()
+
+    eventually(lambda: status(order) == Status.FULFILLED, "fulfilled")
+    assert_each_is_charged_once(world, order)
+
+
+@pytest.mark.slow
+def test_a_message_that_the_broker_lost_is_sent_again(staff, world, broker, pass_time):
+    order = in_the_hands_of_a_frozen_worker(staff, broker)
+    staff.orders.kill()
+    with broker.client() as link:
+        link.delete(UNACKED, UNACKED_SINCE)
     staff.orders.start()
     staff.orders.wait_until_ready()
     assert status(order) == Status.PLACED
