@@ -25,6 +25,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """The subcommands of processes and of their health checks: the module and name of each."""
 
+FORMATS = ("yaml", "msgpack")
+"""Packages for formats of messages; Celery loads each that is installed."""
+
 
 def main() -> None:
     """Run a subcommand of Celery, and end the process."""
@@ -37,8 +40,8 @@ def main() -> None:
 
     maybe_patch_concurrency(["celery", *arguments])
     with lean_imports.without(*_unused(options)):
-        import celery.bootsteps
-        import celery.utils.debug  # noqa: F401
+        for looking in ("celery.bootsteps", "celery.utils.debug", "kombu.serialization"):
+            import_module(looking)
         from celery.app.utils import find_app
         from celery.bin.base import CLIContext
 
@@ -48,6 +51,7 @@ def main() -> None:
         app = find_app(application)
     except Exception:
         _run_celery(arguments)  # it reports the reason
+    _register_formats(app)
     if app.user_options:
         _run_celery(arguments)  # a project's own options
     command.main(
@@ -71,9 +75,22 @@ def split(arguments: Sequence[str]) -> tuple[str, str, Sequence[str]]:
 
 
 def _unused(options: Sequence[str]) -> Sequence[str]:
-    """Packages that Celery looks for: for colours, for `inspect memdump`, and for pools of greenlets."""
+    """Packages that Celery looks for: for colours, for `inspect memdump`, formats and pools of greenlets."""
     greenlets = any(pool in option for option in options for pool in ("gevent", "eventlet"))
-    return ("pygments", "psutil") if greenlets else ("pygments", "psutil", "greenlet")
+    unused = ("pygments", "psutil", *FORMATS)
+    return unused if greenlets else (*unused, "greenlet")
+
+
+def _register_formats(app: Any) -> None:
+    """Let the application use the formats of messages that it names, as Celery would."""
+    from kombu import serialization
+
+    conf = app.conf
+    named = [*(conf.accept_content or ()), *(conf.result_accept_content or ())]
+    named += [conf.task_serializer, conf.result_serializer, conf.event_serializer]
+    for name, register in (("yaml", serialization.register_yaml), ("msgpack", serialization.register_msgpack)):
+        if any(name in str(each) for each in named):
+            register()
 
 
 def _run_celery(arguments: Sequence[str]) -> NoReturn:

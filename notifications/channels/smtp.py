@@ -19,7 +19,7 @@ from typing import Any
 
 from django.core.mail.backends.smtp import EmailBackend
 
-from outbox.http import bounded
+from outbox.http import bounded_smtp
 
 KEPT_FOR = 5.0
 """Seconds that an unused connection is kept. Servers allow minutes, but count the connections of a client."""
@@ -121,12 +121,12 @@ os.register_at_fork(after_in_child=kept.forget)
 
 
 class Backend(EmailBackend):
-    """See `outbox.http.bounded`. `keep` instead of `close` leaves the connection to the next mail."""
+    """See `outbox.http.bounded_smtp`. `keep` instead of `close` leaves the connection to the next mail."""
 
     @property
     def connection_class(self) -> type[smtplib.SMTP]:
         """The SMTP client class."""
-        return bounded.SecureSMTP if self.use_ssl else bounded.SMTP
+        return bounded_smtp.SecureSMTP if self.use_ssl else bounded_smtp.SMTP
 
     def open(self) -> bool | None:
         """Take a kept connection, or open one."""

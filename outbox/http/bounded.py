@@ -1,29 +1,25 @@
 """
-Limits the size and the total duration of the responses of providers.
+Limits the size and the total duration of the HTTP responses of providers.
 
-Socket timeouts apply to the time between two bytes. Without further limits, a server that sends a byte now and
-then, endless headers, endless SMTP replies, or megabytes that decompress to gigabytes would block a worker for
-as long as it likes. Adapters treat an exceeded limit like a broken connection.
+Without limits, a server that sends endless headers, or megabytes that decompress to gigabytes, would block a
+worker for as long as it likes. `reader` has the limits of all sockets, `bounded_smtp` those of mail servers.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import smtplib
 import socket
-import time
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import connection, connectionpool
 
+from outbox.http.reader import Reader
+
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Maximum bytes of one HTTP response, as sent and decompressed. A page of a list has some hundred thousand."""
-
-LARGEST_DIALOGUE = 256 * 1024
-"""Maximum bytes of a mail server's replies during one mail. Most servers send a few hundred."""
 
 PART = 64 * 1024
 
@@ -31,52 +27,6 @@ MOST_KEPT = 256
 """Maximum number of connections that a session keeps to one server: one for each call in flight. They are only
 opened when needed. With urllib3's own limit of 10, each further call of a process with threads would open a
 connection and close it again."""
-
-
-class TooMuch(OSError):
-    """The response exceeds the size limit."""
-
-
-class Reader(io.RawIOBase):
-    """Reads a socket, up to a number of bytes and a number of seconds."""
-
-    def __init__(self, sock: Any, *, seconds: float, most: int) -> None:
-        self._sock, self._left, self._ends = sock, most, time.monotonic() + seconds
-        # The socket is really closed when this file is closed, even if its owner has closed it before.
-        self._file = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """
-        Read the available bytes.
-
-        Raises:
-            TimeoutError: if the time limit is exceeded.
-            TooMuch: if the size limit is exceeded.
-        """
-        seconds = self._ends - time.monotonic()
-        if seconds <= 0:
-            raise TimeoutError("the response took too long")
-        if self._left <= 0:
-            raise TooMuch("the response is too long")
-        before = self._sock.gettimeout()
-        self._sock.settimeout(seconds if before is None else min(seconds, before))
-        try:
-            found = self._sock.recv_into(memoryview(buffer)[: self._left])
-        finally:
-            self._sock.settimeout(before)
-        self._left -= found
-        return int(found)
-
-    def fileno(self) -> int:
-        return int(self._sock.fileno())
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 def _response_class(seconds: float) -> type[http.client.HTTPResponse]:
@@ -146,40 +96,3 @@ def bound(session: requests.Session, *, seconds: float) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(seconds))
     return session
-
-
-DIALOGUE = 2.0
-"""The time limit for all replies of a mail server together, as a multiple of the timeout for one reply."""
-
-
-class _Bounded:
-    """The part of an SMTP client that reads replies."""
-
-    sock: Any
-    file: Any
-    timeout: Any
-    mails = 0
-    """How many mails were sent through this connection."""
-
-    def renew(self) -> None:
-        """Begin with new limits, before the connection is used again. Unread replies are dropped."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
-        vars(self).pop("_ends", None)
-
-    def getreply(self) -> tuple[int, bytes]:
-        if self.file is None:
-            if not hasattr(self, "_ends"):
-                self._ends = time.monotonic() + DIALOGUE * self.timeout
-            left = max(0.0, self._ends - time.monotonic())
-            self.file = io.BufferedReader(Reader(self.sock, seconds=left, most=LARGEST_DIALOGUE))
-        return super().getreply()  # type: ignore[misc, no-any-return]
-
-
-class SMTP(_Bounded, smtplib.SMTP):
-    """An SMTP client with limited replies."""
-
-
-class SecureSMTP(_Bounded, smtplib.SMTP_SSL):
-    """The same over TLS."""

@@ -21,6 +21,16 @@ finally:
     print(sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
 OF_OTHER_SUBCOMMANDS = ("click_repl", "prompt_toolkit", "flower", "tornado")
+OF_A_PROJECT = """
+import celery
+app = celery.Celery("of_a_project", broker="memory://", set_as_current=False)
+app.conf.accept_content = ["json", "msgpack"]
+@app.task
+def shown(): ...
+import atexit, sys
+from kombu import serialization
+atexit.register(lambda: print("msgpack" in sys.modules, "yaml" in sys.modules))
+"""
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("CELERY")},
     "SECRET_KEY": "command",
@@ -81,7 +91,23 @@ def test_a_subcommand_offers_what_it_offers_in_celery_and_loads_no_other(name):
     assert len(options) >= 5
     assert [option for option in options if option not in answer.stdout] == []
     loaded = set(json.loads(answer.stderr.splitlines()[-1].replace("'", '"')))
-    assert loaded & {*OF_OTHER_SUBCOMMANDS, "greenlet", "pygments"} == set()
+    assert loaded & {*OF_OTHER_SUBCOMMANDS, "greenlet", "pygments", *command.FORMATS} == set()
+
+
+@pytest.mark.slow
+def test_the_formats_that_an_application_accepts_are_loaded(tmp_path):
+    (tmp_path / "of_a_project.py").write_text(OF_A_PROJECT)
+    answer = subprocess.run(
+        [sys.executable, "-m", "outbox", "-A", "of_a_project", "worker", "--help"],
+        env=ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert answer.stdout.splitlines()[-1] == "True False"
 
 
 @pytest.mark.slow
