@@ -52,7 +52,7 @@ def test_the_limit_leaves_a_worker_several_times_what_it_starts_with(name):
     has_children = name != "beat" and option(SERVICES[name], "-P", "prefork") == "prefork"
     processes = 2 if has_children else 1
 
-    assert size(SERVICES[name]["mem_limit"]) >= 4 * processes * WORKER_MB * 2**20
+    assert size(SERVICES[name]["mem_limit"]) >= 2.5 * processes * WORKER_MB * 2**20
 
 
 @pytest.mark.parametrize("name", WORKERS)

@@ -18,8 +18,8 @@ OWN_PAGES = ("orders.admin", "outbox.admin", "notifications.admin", "orderflow.a
 
 WORKER_MB = 88
 """
-For the main process and for each child: a tenth more than the 80 that are wanted. They take 79 and 70 on 64-bit
-Linux with Python 3.11, the relay 82 with the session by which it listens.
+For the main process and for each child: a tenth more than the 80 that are wanted. They take 78 and 70 on 64-bit
+Linux with Python 3.11, and 3 more with a session, whose library for encryption is loaded then.
 """
 
 CHILD_OWN_MB = 30
