@@ -62,9 +62,9 @@ class Job:
         self.thread: TaskThread | None = None
         self.started = 0.0
         self.is_over = False
-        self.ends_by_itself = False
-        """Whether its thread, once abandoned, may finish the task instead of being interrupted."""
         """Whether the pool has reported the outcome, or ignores it."""
+        self.ends_by_itself = False
+        """Whether its thread may finish the task within the hard limit although it is abandoned."""
         self.was_warned = False
         """Whether the soft time limit has passed."""
         self._is_open = False
@@ -123,6 +123,8 @@ class TaskThread(threading.Thread):
         super().__init__(name=f"task-{next(_numbers)}", daemon=True)
         self.job: Job | None = None
         """The job that the pool has given it, until the pool has taken its outcome."""
+        self.is_interrupted = False
+        """Whether an exception was raised in it to end it."""
         self._deliver = deliver
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._gate = threading.RLock()
@@ -139,6 +141,7 @@ class TaskThread(threading.Thread):
     def abandon(self) -> None:
         """Let it end as soon as it runs Python code again."""
         self.end()
+        self.is_interrupted = True
         if self._gate.acquire(blocking=False):  # else it is just ending, and its number may belong to another
             try:
                 _set_exception(self.ident or 0, Abandoned)

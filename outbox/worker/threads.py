@@ -73,19 +73,14 @@ class TaskPool(BasePool):
         """When the main loop last turned; None while it connects or stops."""
         self._handed_back_at: float | None = None
         """When the tasks that still run are handed back, if the worker stops; None: when they have ended."""
-        self._retirement = retirement.Retirement(
-            threads=self.limit,
-            memory=self.options.get("max_memory_per_child"),
-            drain=self._drain,
-        )
+        memory = self.options.get("max_memory_per_child")
+        self._retirement = retirement.Retirement(threads=self.limit, memory=memory, drain=self._drain)
 
     def on_start(self) -> None:
         if self.options.get("timeout"):
             retirement.watch_for_standstill(lambda: self._turned_at)
         if self.options.get("maxtasksperchild"):
-            logger.info(
-                "worker_max_tasks_per_child does not apply to threads; worker_max_memory_per_child does"
-            )
+            logger.info("worker_max_tasks_per_child does not apply to threads")
 
     # In the main loop -----------------------------------------------------------------------------------
 
@@ -281,7 +276,12 @@ class TaskPool(BasePool):
         hanging = 0
         if self._abandoned and self.abandoned():
             now = time.monotonic()
-            hanging = sum(at <= now for at in self._abandoned.values())
+            for thread in [thread for thread, at in self._abandoned.items() if at <= now]:
+                if thread.is_interrupted:
+                    hanging += 1
+                else:  # it was to end by itself
+                    thread.abandon()
+                    self._abandoned[thread] = now + ENDS_WITHIN
         self._retirement.look(hanging)
 
     # The end --------------------------------------------------------------------------------------------
@@ -342,6 +342,8 @@ class TaskPool(BasePool):
                     logger.exception("Could not hand %s back", request)
         for job in list(self._running.values()):
             self._abandon(job)
+        for thread in self._abandoned:
+            thread.abandon()
         end = time.monotonic() + ENDS_WITHIN  # a short call returns; its claim is then released
         while running and self.abandoned() and time.monotonic() < end:
             time.sleep(0.01)

@@ -116,10 +116,10 @@ def test_a_thread_that_hangs_does_not_keep_a_worker_from_stopping(broker, start)
     assert DeadLetter.objects.get(message_id=hanging).error_class == "TimeLimitExceeded"
 
 
-def test_a_worker_that_loses_its_broker_ends_what_it_cannot_acknowledge_and_goes_on(broker, start):
+def test_a_worker_that_loses_its_broker_finishes_what_runs_and_goes_on(broker, start):
     network = Network(broker.url, port=6379 if broker.is_redis else 5672)
     worker = start(url=network.url, concurrency=8)
-    running = [begin(broker, f"{HANGING}.take_long", seconds=30.0) for _ in range(4)]
+    running = [begin(broker, f"{HANGING}.take_long", seconds=4.0) for _ in range(4)]
 
     network.cut()
     eventually(
@@ -129,7 +129,7 @@ def test_a_worker_that_loses_its_broker_ends_what_it_cannot_acknowledge_and_goes
 
     after = [broker.send_task(f"{TASKS}.finish") for _ in range(4)]
     eventually(lambda: all(map(has_run, after)), "it goes on")
+    eventually(lambda: all(map(has_run, running)), "what ran is finished")
     assert worker.is_alive()
-    assert not any(map(has_run, running))
     assert not DeadLetter.objects.filter(message_id__in=running).exists()
     network.cut()
