@@ -10,6 +10,7 @@ import pytest
 from billiard.exceptions import Terminated
 from kombu.asynchronous import Hub
 
+from outbox.worker import threads
 from outbox.worker.threads import TaskPool
 from tests.processes import eventually
 
@@ -160,3 +161,25 @@ def test_limits_of_many_jobs_take_one_timer(reported):
     pool.stop()
     assert [reported.get(timeout=10)[0] for _ in range(16)].count("done") == 8
     hub.close()
+
+
+def test_a_thread_that_may_finish_its_task_is_interrupted_at_its_hard_limit(pool, reported, monkeypatch):
+    monkeypatch.setattr(threads, "ENDS_WITHIN", 0.1)
+
+    def work():
+        while True:
+            time.sleep(0.01)
+
+    job = begin(pool, reported, work, timeout=0.3)
+    job.ends_by_itself = True
+    job.terminate()
+    pool._look()
+    assert pool.info["abandoned"] == 1
+    assert not job.thread.is_interrupted
+
+    def has_ended():
+        pool._look()
+        return not job.thread.is_alive()
+
+    eventually(has_ended, "the thread has ended")
+    assert job.thread.is_interrupted
