@@ -23,3 +23,17 @@ def drop(server: psycopg.Connection, name: str) -> None:
         return True
 
     eventually(is_dropped, f"the database {name} dropped")
+
+
+def end_sessions(server: psycopg.Connection, name: str) -> None:
+    """End all sessions in a database, such as those of threads of earlier tests."""
+
+    def are_gone():
+        ended = server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND backend_type = 'client backend'",
+            [name],
+        )
+        return not ended.fetchall()
+
+    eventually(are_gone, f"no session in {name}")

@@ -45,7 +45,7 @@ SOLO = {"celery.concurrency.solo"}
 """The module of the pool that runs tasks in the main loop."""
 
 OF_LISTENER = 2
-"""The sessions of a relay's listener: one to wait for notifications, one to drain."""
+"""The sessions of a relay's listener: one to be notified on, one to drain."""
 
 NEEDED = "psycopg_pool is not installed: every thread of a worker keeps a database session."
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import celery.beat
 import pytest
 from celery import current_app
+from kombu import pools
 
 import celeryconfig
 from notifications.services import LEASE
@@ -78,6 +79,7 @@ def test_time_limits_are_in_the_right_order():
 
 def test_each_thread_can_publish_at_the_same_time():
     """Otherwise tasks would wait for each other while the broker hangs, until their time limits."""
+    pools.set_limit(current_app.conf.broker_pool_limit)  # kombu's: that of the application used last
     assert current_app.pool.limit == celeryconfig.broker_pool_limit >= MOST_THREADS
     assert current_app.producer_pool.limit >= MOST_THREADS
 

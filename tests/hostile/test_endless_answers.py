@@ -12,7 +12,7 @@ import pytest
 from notifications import channels
 from notifications.models import Channel
 from orders import adapters
-from outbox.http import bounded
+from outbox.http import bounded_smtp
 from outbox.resilience import Transient
 from tests.conftest import service_account
 from tests.hostile import calls, endless
@@ -96,4 +96,4 @@ def test_an_endless_response_of_a_mail_server_is_aborted(mail_server):
     with pytest.raises(Transient):
         calls.send(Channel.EMAIL, recipient="ada@example.com", html="")
 
-    assert time.monotonic() - began < bounded.DIALOGUE * SECONDS + SLACK
+    assert time.monotonic() - began < bounded_smtp.DIALOGUE * SECONDS + SLACK

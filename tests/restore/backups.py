@@ -38,6 +38,7 @@ class Backup:
         connections.close_all()
         with _server() as server:
             databases.drop(server, name)
+            databases.end_sessions(server, by)
             names = [sql.Identifier(name), sql.Identifier(by)]
             server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
 
