@@ -7,6 +7,7 @@ to the pool. A wait in vain says why there was no session.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import Any
@@ -18,6 +19,8 @@ from outbox.database import sessions
 
 Session = psycopg.Connection[Any]
 
+logger = logging.getLogger(__name__)
+
 
 class SessionPool(ConnectionPool[Session]):
     """A pool that knows which thread has which session."""
@@ -25,7 +28,9 @@ class SessionPool(ConnectionPool[Session]):
     def __init__(self, **options: Any) -> None:
         self._taken: dict[Session, threading.Thread] = {}
         self._refusal = ""
+        self._missing = 0
         super().__init__(open=False, **options)
+        self._most = self.max_size
 
     def getconn(self, timeout: float | None = None) -> Session:
         """
@@ -40,6 +45,7 @@ class SessionPool(ConnectionPool[Session]):
             try:
                 session = super().getconn(until - time.monotonic())
             except PoolTimeout:
+                self._replace_lost()
                 raise PoolTimeout(f"no database session within {self.timeout:g} s: {self._reason()}") from None
             if not has_ended(session):
                 self._taken[session] = threading.current_thread()
@@ -61,6 +67,22 @@ class SessionPool(ConnectionPool[Session]):
     def _collect(self) -> None:
         """Take back the sessions of threads that have ended."""
         self._take_back([session for session, thread in list(self._taken.items()) if not thread.is_alive()])
+
+    def _replace_lost(self) -> None:
+        """
+        Open one more session for each that was lost.
+
+        A thread that is interrupted just when it gets a session, at a hard time limit, cannot give it back.
+        Sessions that are merely on their way to a thread are not missing at the next wait in vain, too.
+        """
+        if self._refusal:
+            return
+        numbers = self.get_stats()
+        missing = numbers["pool_size"] - numbers["pool_available"] - len(self._taken)
+        lost, self._missing = min(missing, self._missing), missing
+        if lost > self.max_size - self._most:
+            logger.warning("%d database sessions of this process were lost, and are replaced", lost)
+            self.resize(self.min_size, self._most + lost)
 
     def _take_back(self, lost: list[Session]) -> None:
         for session in lost:

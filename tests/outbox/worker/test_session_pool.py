@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg_pool
 import pytest
 from celery import current_app
 from django.db import OperationalError, connection, connections, transaction
@@ -20,6 +21,7 @@ from orders.models import Product
 from outbox import resilience, telemetry
 from outbox.consumer import is_server_error
 from outbox.database import sessions as given_back
+from outbox.database.session_pool import SessionPool
 from outbox.worker import sessions
 from tests.processes import ROOT, eventually
 
@@ -332,3 +334,41 @@ def test_no_task_sets_anything_for_its_session():
 
     assert found <= HAVE_THEIR_OWN
     assert "outbox/relay/listener.py" in found
+
+
+def test_sessions_that_interrupted_threads_have_lost_are_replaced():
+    """A hard time limit can interrupt a thread between getting a session and noting that it has it."""
+    pool = SessionPool(
+        kwargs={**connection.get_connection_params(), "autocommit": True}, min_size=1, max_size=2, timeout=0.1
+    )
+    pool.open()
+    try:
+        for _ in range(2):
+            psycopg_pool.ConnectionPool.getconn(pool, 30)
+        for _ in range(2):
+            with pytest.raises(psycopg_pool.PoolTimeout, match="in use"):
+                pool.getconn()
+
+        kept = [pool.getconn(30), pool.getconn(30)]
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            pool.getconn()
+        for session in kept:
+            pool.putconn(session)
+    finally:
+        pool.close()
+
+
+def test_sessions_in_use_are_not_taken_for_lost():
+    pool = SessionPool(
+        kwargs={**connection.get_connection_params(), "autocommit": True}, min_size=1, max_size=2, timeout=0.1
+    )
+    pool.open()
+    try:
+        kept = [pool.getconn(30), pool.getconn(30)]
+        for _ in range(3):
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                pool.getconn()
+        for session in kept:
+            pool.putconn(session)
+    finally:
+        pool.close()
