@@ -370,8 +370,6 @@ class TaskPool(BasePool):
             thread.join(max(0.0, end - time.monotonic()))
         return not self._running and not any(thread.is_alive() for thread in (*self._idle, *self._abandoned))
 
-    # Without an event loop ------------------------------------------------------------------------------
-
     def _dispatch(self) -> None:
         """Report outcomes in a thread, for a broker without an event loop, such as the one in memory."""
         if self._dispatcher is None:

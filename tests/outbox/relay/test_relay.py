@@ -11,8 +11,7 @@ from celery import Celery, chain, current_app, shared_task
 from django.db import connection, transaction
 
 from outbox import publisher, redelivery, registry, testing
-from outbox.broker import dispatch, inspection
-from outbox.consumer import ConsumerTask
+from outbox.broker import dispatch
 from outbox.contracts import UnreadableEvent
 from outbox.models import Attempt, DeadLetter, Delivery, OutboxMessage
 from outbox.relay import relay, setbacks
@@ -28,21 +27,6 @@ def note(**ids):
 
 def noted(message):
     return note.si(about=message.event.about)
-
-
-def misrouted(message):
-    canvas = note.si(about=message.event.about)
-    return canvas.set(queue="mistyped") if message.event.about.startswith("bad") else canvas
-
-
-@shared_task(base=ConsumerTask)
-def note_reliably(**ids):
-    SEEN.append(ids["about"])
-
-
-def misrouted_by_its_route(message):
-    task = note_reliably if message.event.about.startswith("bad") else note
-    return task.si(about=message.event.about)
 
 
 def explodes(message):
@@ -102,45 +86,6 @@ def test_one_bad_message_is_postponed_then_buried_and_delays_no_other(drain, sub
     assert dead_letter.attempts == len(relay.POSTPONEMENTS) + 1
     assert "no canvas for this one" in dead_letter.traceback
     assert statuses()["bad"] == "buried"
-
-
-def test_a_message_for_a_queue_that_is_not_configured_waits_and_holds_up_nobody(drain, subscribed):
-    subscribed(misrouted)
-    publish("bad", *"abcdef")
-    drain()
-
-    assert sorted(SEEN) == list("abcdef")
-    waiting = OutboxMessage.objects.get(key="bad")
-    assert (waiting.status, waiting.attempts) == ("pending", 0)
-    assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
-
-
-@pytest.fixture
-def route_to_nowhere():
-    """Route the task `note_reliably` to a queue that Celery does not know."""
-
-    def use(routes):
-        current_app.conf.task_routes = routes
-        inspection.queue_of_task.cache_clear()
-        current_app.amqp.flush_routes()
-        vars(current_app.amqp).pop("router", None)
-
-    before = current_app.conf.task_routes
-    use({note_reliably.name: {"queue": "mistyped"}, **before})
-    yield
-    use(before)
-
-
-@pytest.mark.usefixtures("route_to_nowhere")
-def test_a_message_of_a_route_to_a_queue_that_is_not_configured_waits_and_holds_up_nobody(drain, subscribed):
-    subscribed(misrouted_by_its_route)
-    publish("bad", *"abcdef")
-    drain()
-
-    assert sorted(SEEN) == list("abcdef")
-    waiting = OutboxMessage.objects.get(key="bad")
-    assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
-    assert (waiting.status, waiting.attempts) == ("pending", 0)
 
 
 def test_a_failure_of_the_relay_leaves_an_attempt_like_any_other(drain, subscribed):
