@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from celery import current_app, shared_task
+from celery.exceptions import QueueNotFound
 from django.db import transaction
 
 from outbox import publisher
 from outbox.broker import inspection
 from outbox.consumer import ConsumerTask
-from outbox.models import OutboxMessage
+from outbox.models import Attempt, DeadLetter, OutboxMessage
 from tests.outbox.events import Happened
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,3 +85,17 @@ def test_a_message_of_a_route_to_a_queue_that_is_not_configured_waits_and_holds_
     waiting = OutboxMessage.objects.get(key="bad")
     assert waiting.last_error.startswith("NotDelivered: no queue accepts the work of ")
     assert (waiting.status, waiting.attempts) == ("pending", 0)
+
+
+def test_a_step_whose_successor_has_no_such_queue_is_done_and_its_message_waits(drain, subscribed):
+    """Celery reports a failure of the step, because it could not send the next one."""
+    subscribed(misrouted_by_its_route)
+    [message_id] = publish("good")
+    drain()
+
+    ids = {"message_id": str(message_id), "about": "good"}
+    note_reliably.on_failure(QueueNotFound("mistyped"), str(message_id), (), ids, None)
+
+    [attempt] = Attempt.objects.filter(message_id=message_id)
+    assert (attempt.outcome, attempt.error_class) == (Attempt.Outcome.WAITED, "QueueNotFound")
+    assert not DeadLetter.objects.exists()
