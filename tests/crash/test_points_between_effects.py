@@ -29,6 +29,7 @@ WRITES_ALONE = {
     "orders.dead_letters.given_back.": "in the transaction that discards, after an operator's decision",
     "orders.clients.tokens.": "one row for a person who waits",
     "orders.imports.spool.": "a temporary file of an import's own, not the database",
+    "outbox.lean_imports.": "names of modules, not rows",
     "outbox.relay.preparing._c": "only for more messages than a story has: test_long_queues",
     "orders.reconciliation.recovery._write": "in the transaction of a repair",
     "outbox.verification.restores.": "one transaction, which the next session that looks repeats",

@@ -13,7 +13,7 @@ import pytest
 from notifications.models import Notification
 from orders.models import Order
 from outbox import testing
-from outbox.models import DeadLetter, Delivery
+from outbox.models import DeadLetter, Delivery, OutboxMessage
 from tests import processes
 from tests.crash.conftest import DIED, assert_nothing_is_lost_or_done_twice, restore_unacknowledged
 from tests.crash.stories import STORIES
@@ -75,6 +75,7 @@ def test_a_worker_with_threads_that_dies_at_a_point_loses_nothing_and_does_nothi
             testing.pass_time(dt.timedelta(minutes=1))
             return (
                 Order.objects.filter(status="fulfilled").count() == ORDERS
+                and not OutboxMessage.objects.exclude(status="published").exists()
                 and not Notification.objects.exclude(status="sent").exists()
                 and not Delivery.objects.exists()
             )
