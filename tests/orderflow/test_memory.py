@@ -16,7 +16,7 @@ FOR_THE_WEB = ("ninja", "pydantic", "limits")
 FOR_COMMANDS = ("rich", "click_repl", "prompt_toolkit", "flower", "tornado")
 OWN_PAGES = ("orders.admin", "outbox.admin", "notifications.admin", "orderflow.admin")
 
-WORKER_MB = 88
+WORKER_MB = 95
 """
 For the main process and for each child: a tenth more than the 80 that are wanted. They take 78 and 70 on 64-bit
 Linux with Python 3.11, and 3 more with a session, whose library for encryption is loaded then.

@@ -28,8 +28,9 @@ def commands(folder, **environment):
 def test_each_busy_queue_has_a_process_with_many_threads_on_a_small_machine():
     found = sizing.sizes({}, cores=2, memory=4 * GIB)
 
-    assert found["orders"] == sizing.Size(("-P", "threads", "-c", "64"), processes=1)
-    for queue in ("email", "sms", "push"):
+    assert found["orders"] == sizing.Size(("-P", "threads", "-c", "96"), processes=1)
+    assert found["email"] == sizing.Size(("-P", "threads", "-c", "64"), processes=1)
+    for queue in ("sms", "push"):
         assert found[queue] == sizing.Size(("-P", "threads", "-c", "32"), processes=1)
     assert found["relay"].options == ("-P", "solo")
     assert found["jobs"].options == ("-P", "prefork", "-c", "1")
