@@ -175,6 +175,7 @@ def test_dead_letter_queues_are_declared_without_a_limit_where_a_broker_has_one(
     assert [has_limit(connection, f"{name}.dead") for name in names(app)] == [not is_unlimited] * 2
 
 
+@pytest.mark.slow
 def test_a_dead_letter_queue_from_before_an_upgrade_of_the_broker_is_emptied_and_then_has_no_limit(
     app, connection, monkeypatch, transactional_db
 ):
@@ -190,6 +191,7 @@ def test_a_dead_letter_queue_from_before_an_upgrade_of_the_broker_is_emptied_and
     assert DeadLetter.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_a_dead_letter_queue_of_an_older_broker_is_replaced_when_it_is_empty(app, connection, transactional_db):
     [old, _] = queues.dead_queues(app, names(app))
     old(connection.default_channel).declare()
@@ -219,6 +221,7 @@ def test_a_queue_that_is_not_empty_is_not_replaced(app, connection):
     assert waiting(connection, old.name) == 1
 
 
+@pytest.mark.slow
 def test_a_dead_letter_after_the_delivery_limit_counts_every_delivery(app, connection, transactional_db):
     start(app, connection)
     give_up(app, connection)
@@ -238,6 +241,7 @@ def test_its_count_is_right_although_the_relay_was_lost_with_it(app, connection,
     assert dead_letter.attempts == celeryconfig.DELIVERY_LIMIT + 1
 
 
+@pytest.mark.slow
 def test_a_dead_letter_of_a_rejected_message_counts_one_delivery(app, connection, transactional_db):
     start(app, connection)
     give_up(app, connection, reject=True)
