@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import kombu
 import pytest
 
 from orderflow.chaos import drill
@@ -9,6 +10,7 @@ from orderflow.chaos.drill import Drill, Plan
 from orderflow.chaos.faults import injections
 from orderflow.chaos.faults.providers import ProviderFault
 from orderflow.chaos.faults.schedule import Fault
+from orderflow.stack import ports
 from outbox import testing
 from outbox.models import Delivery, OutboxMessage
 from outbox.relay import relay
@@ -129,3 +131,16 @@ def test_one_process_that_runs_tasks_is_killed_in_either_pool(children, victim):
 
     stack.children, stack.is_back = [*children, 103] if children else [], True
     assert fault.has_recovered()
+
+
+def test_a_broker_that_another_fault_has_stopped_cannot_forget_and_does_not_end_the_drill(
+    run_fault, monkeypatch
+):
+    def connect():
+        return kombu.Connection(f"amqp://127.0.0.1:{ports.choose()}//", connect_timeout=1)
+
+    monkeypatch.setattr(injections.current_app, "connection_for_write", connect)
+    injected, lines = run_fault(FORGETS, injections._Forget())
+
+    assert "does not answer" in injected.problem
+    assert "was not injected" in lines[0]

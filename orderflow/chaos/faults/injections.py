@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from celery import current_app
 from django.db import connections
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from orderflow.chaos.faults.providers import ProviderFault
 from orderflow.chaos.faults.schedule import Fault
@@ -192,14 +193,21 @@ class _Network:
         return True
 
 
+def _broker_errors(connection: Any) -> tuple[type[BaseException], ...]:
+    return (OperationalError, *connection.connection_errors, *connection.channel_errors)
+
+
 class _Forget(_Momentary):
     """A broker that has lost all its messages, as after a failover to an empty replica."""
 
     def begin(self) -> str:
         with current_app.connection_for_write() as connection:
-            channel: Any = connection.default_channel
-            waiting = sum(int(queue(channel).purge() or 0) for queue in current_app.amqp.queues.values())
-            taken = self._forget_unacknowledged(channel.client) if hasattr(channel, "client") else 0
+            try:
+                channel: Any = connection.default_channel
+                waiting = sum(int(queue(channel).purge() or 0) for queue in current_app.amqp.queues.values())
+                taken = self._forget_unacknowledged(channel.client) if hasattr(channel, "client") else 0
+            except _broker_errors(connection) as down:
+                raise NoTarget(f"the broker does not answer: {down!r}") from down  # another fault's doing
         if not waiting + taken:
             raise NoTarget("the broker held no messages")
         return f"{waiting} waiting messages, {taken} lists of unacknowledged ones"
