@@ -267,9 +267,9 @@ def test_a_worker_stopped_past_its_lease_and_continued_changes_nothing(staff, st
     before = all_that_is_known()
 
     staff.orders.thaw()
-    eventually(
-        lambda: staff.orders.has_logged("step.fenced"), "the stopped worker has gone on and come to its end"
-    )
+    # On a slow machine its time limit is over when it goes on.
+    ends = ("step.fenced", "raised unexpected: SoftTimeLimitExceeded()")
+    eventually(lambda: any(map(staff.orders.has_logged, ends)), "the stopped worker has come to its end")
     assert all_that_is_known() == before
     assert_each_is_charged_once(world, order)
 
