@@ -90,7 +90,7 @@ DIES_IN = {
     "worker.taken": None,
 }
 """The story in which a process dies at each point. None: in a worker's own process, see
-`test_worker_points` and `test_redis_batches`."""
+`test_worker_points` and `redis_batches/test_losses`."""
 
 
 def points_in_the_code():
