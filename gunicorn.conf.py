@@ -12,6 +12,8 @@ limit_request_line = 4094
 
 def post_worker_init(worker):
     """Run in every worker after it has loaded the project."""
+    from orderflow.observability import trace_processes
     from orderflow.web import errors
 
     errors.answer_with_problems(worker)
+    trace_processes.begin_web()

@@ -28,6 +28,12 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 OUTBOX_PROJECT_PACKAGES = ("orderflow", "outbox", "orders", "notifications")
 """Frames of these packages are our own, in fingerprints and folded tracebacks."""
 
+SAMPLERS = [
+    f"{when}{name}" for when in ("parentbased_", "") for name in ("always_on", "always_off", "traceidratio")
+]
+TRACE_URL = r"(?:https?://[^\s{}]+\{trace_id\}[^\s{}]*)?\Z"
+NO_TRACE_URL = "must be an http or https address with {trace_id} in it, and no other braces"
+
 ENVIRONMENT: str = env.str(
     "ORDERFLOW_ENV",
     "production",
@@ -124,6 +130,27 @@ SANDBOX_PASSWORD: str = env.str("SANDBOX_PASSWORD", "")
 """The password of the sandbox's pages and control API; it is in the file `password` beside its ledgers."""
 SENTRY_DSN: str = env.str("SENTRY_DSN", "")
 RELEASE: str = env.str("ORDERFLOW_RELEASE", "")
+
+OTEL_EXPORTER_OTLP_ENDPOINT: str = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+"""The receiver of traces, such as http://jaeger:4318. Empty: nothing is traced. OpenTelemetry's SDK reads its
+other standard variables itself: see docs/tracing.md."""
+OTEL_EXPORTER_OTLP_PROTOCOL: str = env.str(
+    "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", validate=validate.OneOf(["http/protobuf", "grpc"])
+)
+OTEL_EXPORTER_OTLP_HEADERS: str = env.str("OTEL_EXPORTER_OTLP_HEADERS", "")
+"""Headers for the receiver, such as its credentials: `name=value`, separated by commas."""
+OTEL_SDK_DISABLED: bool = env.bool("OTEL_SDK_DISABLED", default=False)
+OTEL_TRACES_SAMPLER: str = env.str(
+    "OTEL_TRACES_SAMPLER", "parentbased_always_on", validate=validate.OneOf(SAMPLERS)
+)
+"""Which traces are recorded; `parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG` for a part of them."""
+OTEL_TRACES_SAMPLER_ARG: float = env.float(
+    "OTEL_TRACES_SAMPLER_ARG", 1.0, validate=validate.Range(min=0, max=1)
+)
+TRACE_URL_TEMPLATE: str = env.str(
+    "TRACE_URL_TEMPLATE", "", validate=validate.Regexp(TRACE_URL, error=NO_TRACE_URL)
+)
+"""The page of a trace, for links in the admin: https://jaeger.example/trace/{trace_id}. Empty: no links."""
 LOG_FORMAT: str = env.str("LOG_FORMAT", "json")
 LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO")
 
@@ -178,6 +205,11 @@ except EnvValidationError as wrong:
     ) from None
 if _database["ENGINE"] != "django.db.backends.postgresql":
     raise SystemExit("DATABASE_URL must begin with postgresql://: OrderFlow needs PostgreSQL.")
+
+if OTEL_EXPORTER_OTLP_ENDPOINT:  # OpenTelemetry reads the environment, not files
+    for _name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"):
+        os.environ[_name] = str(globals()[_name])
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # the stable names of requests' attributes
 
 # Django ----------------------------------------------------------------------------------------------
 

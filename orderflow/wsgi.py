@@ -6,6 +6,7 @@ import sys
 from django.core.wsgi import get_wsgi_application
 
 from orderflow.configuration import startup
+from orderflow.observability import trace_processes
 from orderflow.web import requests
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orderflow.settings")
@@ -14,6 +15,7 @@ DO_NOT_TRY_AGAIN = 3
 """The exit code of a worker after which Gunicorn ends too; after any other it starts a new worker at once."""
 
 try:
+    trace_processes.instrument_requests()
     application = requests.ReadableContentType(get_wsgi_application())
     startup.check_or_exit()
 except SystemExit as refusal:  # settings are missing or wrong

@@ -21,17 +21,16 @@ from celery.exceptions import Ignore, Reject, Retry
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection, connections
 
-from outbox import context, crash_points, endings, telemetry
+from outbox import context, crash_points, endings, telemetry, tracing
 from outbox.broker import dispatch, inspection
 from outbox.database import sessions, storable
 from outbox.dead_letters import campaigns, resolving
 from outbox.models import Attempt
 from outbox.relay import deliveries
 from outbox.resilience import NotNow, RetryPolicy
+from outbox.tracing import TRACE_HEADERS
 from outbox.worker import company, inline, losses
 from outbox.worker.rounds import RoundTask
-
-TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 DATABASE_WAIT = RetryPolicy(first_wait=dt.timedelta(seconds=2), longest_wait=dt.timedelta(seconds=4))
 """The wait before a task that found the database down is delivered again."""
@@ -80,17 +79,21 @@ class ConsumerTask(RoundTask):
         result = inline.follow(self, self._take_or_wait(*args, **kwargs), began=began)
         request: Any = self.request
         request.sends_next = request.chain[-1]["task"] if request.chain else None
+        tracing.stamp_next(request.chain)
         sessions.give_back()  # what Celery does now, such as sending the next task, may take long
         return result
 
     def _take_or_wait(self, *args: Any, **kwargs: Any) -> Any:
         """Handle the message; if the database is down at any point, deliver the message again later."""
-        with context.bind(self._context(kwargs)):
+        with context.bind(self._context(kwargs)) as work, tracing.processing(self, kwargs, work) as span:
             watch = losses.watch(self._watch(kwargs))
             try:
                 try:
                     watch.begin()
-                    return self._take(watch, *args, **kwargs)
+                    done = self._take(watch, *args, **kwargs)
+                    if span:
+                        span.set({"outbox.outcome": "skipped" if done is False else "succeeded"})
+                    return done
                 except (Ignore, Reject):
                     watch.survived()
                     raise
@@ -171,6 +174,7 @@ class ConsumerTask(RoundTask):
         # Not the received headers: RabbitMQ drops a message whose `x-death` looks like a cycle.
         headers = dict(request.as_execution_options()["headers"] or {})
         headers.pop(DELIVERY_COUNT, None)
+        tracing.stamp(headers)
         if (watch := losses.watched(self.name, request.kwargs or {})) and watch.is_suspected:
             headers["came_back"] = watch.came_back
         return headers
@@ -216,7 +220,7 @@ class ConsumerTask(RoundTask):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Postpone or bury the message. Runs where its task ran; in the main loop after a hard time limit."""
-        with self._request_of(task_id):
+        with self._request_of(task_id), tracing.settling(self, kwargs):
             self._safely(self._end_or_wait, exc, task_id, kwargs)
             self._safely(self._withdraw, kwargs)
         if _is_main_loop() and not connection.in_atomic_block:

@@ -77,6 +77,20 @@ class Event:
         return cls(**{field.name: payload[field.name] for field in fields if field.name in payload})
 
 
+REPLAYS = "replays"
+"""The key in a stored trace that holds the traces of replays, by the replayed workflow or a prefix of it."""
+
+
+def trace_of(trace: Mapping[str, Any], workflow: str) -> Mapping[str, str]:
+    """Return the trace of a delivery, from that of its message: after a replay it has a trace of its own."""
+    if REPLAYS not in trace:
+        return trace
+    replays: Mapping[str, Mapping[str, str]] = trace[REPLAYS]
+    if of_workflow := [name for name in replays if workflow.startswith(name)]:
+        return replays[max(of_workflow, key=len)]
+    return {name: value for name, value in trace.items() if name != REPLAYS}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Message:
     """A published event with its message id, its origin, and the number of its redeliveries."""
@@ -98,7 +112,7 @@ class Message:
             correlation_id=row.correlation_id,
             causation_id=row.causation_id,
             created_at=row.created_at,
-            trace=row.trace,
+            trace=trace_of(row.trace, getattr(row, "redelivers", "")),
             redeliveries=row.redeliveries,
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from django.db import connection
 
-from outbox import context
+from outbox import context, telemetry, tracing
 from outbox.contracts import Event
 from outbox.database.statements import Table
 from outbox.models import OutboxMessage
@@ -77,7 +77,7 @@ def messages(events: Iterable[Event], *, not_before: dt.datetime | None = None) 
         raise NotInTransaction("publish inside `with transaction.atomic(durable=True):`, next to the change")
     work = context.current()
     schedule = {"not_before": not_before} if not_before else {}
-    return [
+    rows = [
         OutboxMessage(
             event_name=event.name,
             event_version=event.version,
@@ -90,3 +90,7 @@ def messages(events: Iterable[Event], *, not_before: dt.datetime | None = None) 
         )
         for event in events
     ]
+    if telemetry.is_tracing():
+        for row in rows:
+            tracing.create(row)
+    return rows

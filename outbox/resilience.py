@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from outbox import telemetry
 from outbox.conf import settings
 from outbox.database import sessions, storable
 
@@ -216,9 +217,12 @@ class _Guarded:
         from outbox import bulkheads  # its errors are based on this module's
 
         sessions.give_back_before_call(self._name)
-        # Outside of the breaker, which would count a call that is not made as a success.
-        with bulkheads.hold(self._name), self._made.guard():
-            yield
+        with telemetry.span("call", self._name, telemetry.CLIENT) as span:
+            if span:
+                span.set({"service.peer.name": self._name, "peer.service": self._name})
+            # Outside of the breaker, which would count a call that is not made as a success.
+            with bulkheads.hold(self._name), self._made.guard():
+                yield
 
 
 def breaker(name: str) -> Breaker:

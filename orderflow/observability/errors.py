@@ -15,6 +15,7 @@ from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.transport import Transport
 
 from orderflow.observability import redaction
+from outbox import telemetry
 
 TOLD_OF_REQUESTS = ("method", "url", "headers")
 """The request data that is sent to Sentry."""
@@ -50,4 +51,15 @@ def _redact_event(event: Any, _: Any) -> Any:
     request = event.get("request")
     if isinstance(request, dict):
         event = {**event, "request": {name: request[name] for name in TOLD_OF_REQUESTS if name in request}}
-    return redaction.redacted(event)
+    return _with_span(redaction.redacted(event))
+
+
+def _with_span(event: Any) -> Any:
+    """The event with the ids of the current span: Sentry has a trace of its own, which leads nowhere."""
+    ids = telemetry.ids()
+    if ids is None:
+        return event
+    contexts = event.get("contexts") or {}
+    trace = {**contexts.get("trace", {}), **ids._asdict()}
+    tags = {**(event.get("tags") or {}), **ids._asdict()}
+    return {**event, "contexts": {**contexts, "trace": trace}, "tags": tags}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orderflow.observability import redaction
-from outbox import context
+from outbox import context, telemetry
 
 SIGNAL = "signal_fields"
 """The attribute of a record that holds the fields of a signal."""
@@ -64,7 +64,7 @@ def timestamp(seconds: float) -> str:
 
 
 def add_context(event: Any) -> None:
-    """Add the request, the message and the task that a line belongs to."""
+    """Add the request, the message, the task and the span that a line belongs to."""
     work = context.current_or_none()
     if work is not None:
         event.setdefault("correlation_id", work.correlation_id)
@@ -72,6 +72,9 @@ def add_context(event: Any) -> None:
             event.setdefault("message_id", work.causation_id)
         if work.task:
             event.setdefault("task", work.task)
+    if (ids := telemetry.ids()) is not None:
+        event.setdefault("trace_id", ids.trace_id)
+        event.setdefault("span_id", ids.span_id)
 
 
 def to_json(event: dict[str, Any]) -> str:

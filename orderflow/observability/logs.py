@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 
-from orderflow.observability import lines, redaction
+from orderflow.observability import lines, redaction, trace_processes
 from outbox import lean_imports, telemetry
 from outbox.worker import inline
 
@@ -58,6 +58,7 @@ def connect() -> None:
     """Receive signals, and report errors to Sentry if `SENTRY_DSN` is set. Called once by `apps.ready()`."""
     _hand_over_to_logging()
     telemetry.register(log_signal)
+    trace_processes.connect()
     if settings.SENTRY_DSN:
         from orderflow.observability import errors  # it loads Sentry's library
 

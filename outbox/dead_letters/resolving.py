@@ -16,7 +16,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import transaction
 from django.db.models.functions import Now
 
-from outbox import crash_points, redelivery, telemetry
+from outbox import crash_points, redelivery, telemetry, tracing
 from outbox.database import storable
 from outbox.dead_letters import campaigns, owners
 from outbox.dead_letters.burying import LONGEST_NAME
@@ -69,6 +69,8 @@ def replay(
         for workflow in sorted({row.workflow for row in ready}):
             ids = [row.message_id for row in ready if row.workflow == workflow and row.message_id]
             redelivery.redeliver(ids, workflow=workflow)
+            if telemetry.is_tracing():
+                tracing.replay(list(OutboxMessage.objects.filter(pk__in=ids)), workflow=workflow)
         _resolve(ready, DeadLetter.Resolution.REPLAYING, by=by, reason=reason, user_id=user_id)
         if ready:
             campaign = campaigns.begin(ready, by=by, reason=reason, user_id=user_id, campaign=campaign)

@@ -11,7 +11,7 @@ from itertools import chain
 from celery import current_app
 from celery.canvas import Signature
 
-from outbox import crash_points, registry, telemetry
+from outbox import crash_points, registry, telemetry, tracing
 from outbox.broker import dispatch
 from outbox.contracts import Message
 from outbox.relay import deliveries
@@ -146,4 +146,5 @@ def sending(one: Ready, workflow: str, *, followed: bool) -> dispatch.Sending:
     if not followed:
         telemetry.emit("delivery.not_followed", workflow=workflow, message_id=str(one.row.id))
     headers = one.message.headers(workflow=workflow, generation=one.row.redeliveries if followed else None)
+    tracing.stamp(headers)
     return dispatch.Sending(one.canvases[workflow], headers)

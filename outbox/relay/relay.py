@@ -19,7 +19,7 @@ from typing import Any
 from celery import Celery, current_app
 from django.db import connection
 
-from outbox import crash_points, telemetry
+from outbox import crash_points, telemetry, tracing
 from outbox.broker import dispatch
 from outbox.dead_letters import campaigns
 from outbox.models import OutboxMessage
@@ -69,6 +69,17 @@ def deliver(rows: Sequence[Claimed]) -> Drained:
     again.
     """
     result = Drained()
+    if (batch := tracing.batch(rows)) is None:
+        _deliver(rows, result)
+        return result
+    with batch.sending():
+        published = _deliver(rows, result)
+    batch.settled({(row.id, row.redelivers) for row in published}, broker_is_down=result.broker_down)
+    return result
+
+
+def _deliver(rows: Sequence[Claimed], result: Drained) -> list[Claimed]:
+    """Deliver as `deliver` does, and return the messages that the broker has accepted."""
     prepared, marks = preparing.written_down(_built(rows, result))
     ready, batches = _batches(prepared, marks, result)
     taken, missed = 0, []
@@ -83,8 +94,9 @@ def deliver(rows: Sequence[Claimed]) -> Drained:
         rest = _start_one_by_one([one for one in ready if one.part >= taken], result)
         ready = [one for one in ready if one.part < taken] + rest
     ready = _without_queue(ready, missed, result)
-    result.published = settle([one.row for one in ready], queues=_queues(ready))
-    return result
+    accepted = [one.row for one in ready]
+    result.published = settle(accepted, queues=_queues(ready))
+    return accepted
 
 
 def _sent(batch: dispatch.Batch) -> list[dispatch.Headers]:

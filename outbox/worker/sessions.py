@@ -94,7 +94,7 @@ def most_of(pool: Any, size: int, *, has_relay: bool = False) -> int:
         shared = min(settings.SESSION_POOL_SIZE, size) if is_installed() else 0
         tasks = (shared or size) + 1
     else:
-        tasks = 1 if _is(pool, SOLO) else size
+        tasks = 1 if is_solo(pool) else size
     return tasks + (OF_LISTENER if has_relay else 0)
 
 
@@ -128,6 +128,11 @@ def _size(concurrency: Any) -> int:
 def is_threaded(pool: Any) -> bool:
     """Return whether a pool of Celery, its class or its name, runs tasks in threads of one process."""
     return _is(pool, THREADED)
+
+
+def is_solo(pool: Any) -> bool:
+    """Return whether a pool of Celery, its class or its name, runs tasks in the worker's main loop."""
+    return _is(pool, SOLO)
 
 
 def _is(pool: Any, modules: set[str]) -> bool:
