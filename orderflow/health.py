@@ -26,7 +26,7 @@ from orderflow.shared_state import breakers, credentials
 from orders.api import guard, problems
 from orders.api.auth import token_of
 from orders.api.problems import Problem
-from outbox import periodic, status
+from outbox import periodic, processes, status
 from outbox.broker import inspection
 from outbox.models import DeadLetter, OutboxMessage
 
@@ -158,6 +158,14 @@ def _periodic_tasks() -> Component:
     return Component(DEGRADED if late else OK, {standing.name: str(standing) for standing in found})
 
 
+def _processes() -> Component:
+    """A lost process delays the work of its pool; one that has ended in order is not missed."""
+    found = processes.standings()
+    gone = any(standing.gone for standing in found)
+    facts = {f"{standing.role} {standing.pool}": str(standing) for standing in found}
+    return Component(DEGRADED if gone else OK, facts)
+
+
 def _credentials() -> Component:
     """If they are refused, a whole channel waits until they are corrected; nothing is lost meanwhile."""
     refused = credentials.refused()
@@ -190,6 +198,7 @@ CHECKS: dict[str, Callable[[], Component]] = {
     "dead_letters": _if_database_answers(_dead_letters),
     "breakers": _if_database_answers(_breakers),
     "periodic_tasks": _if_database_answers(_periodic_tasks),
+    "processes": _if_database_answers(_processes),
     "credentials": _credentials,
     "restore": _if_database_answers(_restore),
 }

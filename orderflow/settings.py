@@ -70,6 +70,9 @@ OUTBOX_SESSION_POOL_SIZE: int = env.int("DATABASE_POOL_SIZE", 8, validate=valida
 
 POOL: str = os.environ.get("ORDERFLOW_POOL", "")
 """Which pool this worker belongs to; empty in all other processes. Not a setting: each command sets it."""
+OUTBOX_POOL = POOL
+OUTBOX_HEARTBEAT_SECONDS: float = env.float("HEARTBEAT_SECONDS", 10.0, validate=validate.Range(min=0.2, max=60))
+"""How often workers, relays and beat write that they are alive. After three missing ones a process is gone."""
 
 # Providers -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,8 @@
 """The outbox app."""
 
+from typing import Any
+
+from celery import signals
 from django.apps import AppConfig
 
 
@@ -17,7 +20,16 @@ class OutboxConfig(AppConfig):
         from outbox.django_tasks import workflows
         from outbox.verification import catalogue, outbox_invariants, restores
 
+        signals.beat_init.connect(_begin_heartbeats)
         current_app.steps["worker"].add("outbox.relay.listener:Listening")
+        current_app.steps["worker"].add("outbox.worker.heartbeats:Beating")
         registry.subscribe(workflows.SUBSCRIPTIONS)
         catalogue.register(outbox_invariants.INVARIANTS)
         restores.connect()
+
+
+def _begin_heartbeats(**_: Any) -> None:
+    """Of beat; those of a worker are begun by `Beating`."""
+    from outbox.worker import heartbeats  # only by processes that write some
+
+    heartbeats.begin_of_beat()

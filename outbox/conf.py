@@ -32,6 +32,14 @@ class Settings:
     to the same pool. After that it continues through the broker. 0 means always through the broker. This value
     plus the duration of the longest step must stay below the soft time limit."""
 
+    POOL: str = ""
+    """The pool of workers that this process belongs to, as its heartbeats have it. Empty: what stands before
+    the `@` of its node name."""
+
+    HEARTBEAT_SECONDS: float = 10.0
+    """Seconds between two heartbeats of a worker or of beat (see `worker.heartbeats`). A process counts as gone
+    after three that did not come."""
+
     SESSION_POOL_SIZE: int = 8
     """The maximum number of database sessions that the tasks of one worker share, if it runs them in threads.
     Its main loop opens one more, and the listener of a relay two. 0: every thread keeps one of its own."""

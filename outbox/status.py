@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Count
 from kombu.exceptions import OperationalError as BrokerError
 
-from outbox import periodic
+from outbox import periodic, processes
 from outbox.broker import inspection
 from outbox.database import clock
 from outbox.models import DeadLetter, Delivery, OutboxMessage
@@ -70,6 +70,7 @@ def read() -> dict[str, Any]:
         "queues": _queues(),
         "wrong_keys": _wrong_keys(),
         "restore": restore(),
+        "processes": [standing.as_json() for standing in processes.standings()],
         "periodic_tasks": [standing.as_json() for standing in periodic.standings()],
         **{section.name: section.read() for section in sections()},
     }

@@ -1,11 +1,13 @@
 """
-The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, tasks, verifications.
+The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, heartbeats, tasks,
+verifications.
 
 Import them from this package; each module defines some of them.
 """
 
 from outbox.models.dead_letters import UNRESOLVED, DeadLetter, DeadLetterQuerySet, Replay, ReplayCampaign
 from outbox.models.deliveries import Delivery, PeriodicRun, QueueProbe, QueueWatch, RelayState
+from outbox.models.heartbeats import Heartbeat
 from outbox.models.messages import Attempt, InboxEntry, OutboxMessage, OutboxMessageQuerySet, new_message_id
 from outbox.models.tasks import EnqueuedTask
 from outbox.models.verifications import DatabaseIdentity, RepairRecord, Restore, Verification
@@ -18,6 +20,7 @@ __all__ = [
     "DeadLetterQuerySet",
     "Delivery",
     "EnqueuedTask",
+    "Heartbeat",
     "InboxEntry",
     "OutboxMessage",
     "OutboxMessageQuerySet",

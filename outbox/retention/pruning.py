@@ -1,5 +1,5 @@
 """
-Deletes old messages, attempts, inbox entries, verifications and results.
+Deletes old messages, attempts, inbox entries, verifications, heartbeats and results.
 
 Never deleted are dead letters, the messages and attempts of open ones, messages with an outstanding delivery,
 messages that an app holds (`registry.hold`), for example those of unfinished work, and records of repairs.
@@ -23,7 +23,16 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from outbox import crash_points, registry, telemetry
 from outbox.conf import settings
 from outbox.database import clock, uuid7
-from outbox.models import Attempt, DeadLetter, Delivery, EnqueuedTask, InboxEntry, OutboxMessage, Verification
+from outbox.models import (
+    Attempt,
+    DeadLetter,
+    Delivery,
+    EnqueuedTask,
+    Heartbeat,
+    InboxEntry,
+    OutboxMessage,
+    Verification,
+)
 from outbox.retention import partitions
 from outbox.retention.partitions import Partition
 from outbox.verification import restores
@@ -39,6 +48,10 @@ PATIENCE = dt.timedelta(seconds=2)
 """How long to wait for the lock to drop a partition; the next prune tries again. The task has 15 seconds in
 total."""
 
+HEARTBEATS_KEPT = dt.timedelta(days=1)
+"""How long a process is remembered that is no longer seen. Until then it counts as gone, unless another one has
+taken its place."""
+
 
 def prune(*, batch: int = BATCH) -> dict[str, int]:
     """Delete old published messages, attempts and inbox entries in batches; return the counts by table."""
@@ -53,6 +66,7 @@ def prune(*, batch: int = BATCH) -> dict[str, int]:
         "attempts": _delete(_spent_attempts(before), batch),
         "inbox entries": _delete(InboxEntry.objects.filter(taken_at__lt=before) & _forgettable_inbox(), batch),
         "verifications": _delete(_spent_verifications(before), batch),
+        "heartbeats": _delete(Heartbeat.objects.filter(seen_at__lt=now - HEARTBEATS_KEPT), batch),
         **{name: _delete(rows, batch) for name, rows in registry.expired(now).items()},
         "results": sum(_delete(results, batch) for results in _old_results(now)),
     }

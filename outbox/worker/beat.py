@@ -46,6 +46,12 @@ class Scheduler(beat.Scheduler):
         for entry in entries.values():
             entry.schedule.nowfun = steady_now
 
+    def close(self) -> None:
+        super().close()
+        from outbox.worker import heartbeats  # it needs the models, which are not loaded with this module
+
+        heartbeats.end_of_beat()
+
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send a tick, unless too many wait in its queue."""
         queue = entry.options.get("queue", "")

@@ -82,6 +82,9 @@ def _table(now: dict[str, Any]) -> Table:
         table.add_row(
             "failed over" if restore["is_failover"] else "restored", Text(restore["says"], style=style)
         )
+    for pool in now["processes"]:
+        what = pool["role"] if pool["pool"] == pool["role"] else f"{pool['role']} {pool['pool']}"
+        table.add_row(what, Text(pool["says"], style="bold red" if pool["gone"] else ""))
     for task in now["periodic_tasks"]:
         table.add_row(task["name"], Text(task["says"], style="bold red" if task["is_late"] else ""))
     table.add_row("open dead letters", str(sum(now["dead_letters"].values())))
