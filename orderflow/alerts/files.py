@@ -31,7 +31,8 @@ class Addresses:
     What differs between installations. `runbooks` and `dashboards` are the beginnings of the links in alerts.
 
     `exporters` serve the metrics of rows and broker. `processes` names files that list the processes with
-    metrics of their own (`file_sd_configs`). `receivers` has a webhook for each severity.
+    metrics of their own (`file_sd_configs`). `receivers` has a webhook for each severity, or an empty address:
+    then nobody is told, and the alerts are on Alertmanager's page only.
     """
 
     exporters: Sequence[str] = ("127.0.0.1:9808",)
@@ -142,7 +143,7 @@ def _alertmanager(addresses: Addresses) -> dict[str, Any]:
         },
         "inhibit_rules": [_inhibition(rule) for rule in catalogue.INHIBITIONS],
         "receivers": [
-            {"name": name, "webhook_configs": [{"url": url, "send_resolved": True}]}
+            {"name": name, **({"webhook_configs": [{"url": url, "send_resolved": True}]} if url else {})}
             for name, url in addresses.receivers.items()
         ],
     }

@@ -26,6 +26,8 @@ LATER_SANDBOX = providers.CHANNEL_SERVERS
 # Flower keeps tasks in memory: 100,000 by default, which took 9 MB a minute at 5 orders/s for an hour.
 FLOWER_TASKS = 5000
 PROCESSORS = machine.cores()
+# What a fault that keeps a process down needs: the process manager starts it, and it waits.
+WAIT_WHILE_HELD = 'while [ -e "$0" ]; do sleep 0.1; done; exec "$@"'
 # Celery's command, without the subcommands that are not used: less memory, and ready sooner.
 CELERY = ("-m", "outbox")
 
@@ -49,6 +51,8 @@ class Table:
     orders_workers: int = 1
     clocks: Path | None = None
     """A folder with one file per process that sets how far its clock is off; None: all clocks are right."""
+    held: Path | None = None
+    """A folder; a process of which a file is there starts when that file is removed. None: no folder."""
 
     def specs(self) -> list[ProcessSpec]:
         """Return all of them, in start order."""
@@ -173,6 +177,8 @@ class Table:
             if isinstance(ready, probes.LogContains):
                 ready.skip_existing()
             command = [sys.executable, *arguments]
+            if self.held:
+                command = ["/bin/sh", "-c", WAIT_WHILE_HELD, str(self.held / name), *command]
             clock = {"CLOCK_FILE": str(self.clocks / name)} if self.clocks else {}
             return children.start(
                 command, environment={**self.environment, **extra, **clock}, log=log, cwd=self.folders.root

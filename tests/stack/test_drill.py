@@ -15,7 +15,7 @@ from orderflow.stack.checkout import environment as stack_environment
 from orderflow.stack.checkout import folders
 from orderflow.stack.checkout.account import Account
 from orderflow.stack.checkout.folders import StackFolders
-from orderflow.stack.commands import drill
+from orderflow.stack.commands import fault_stack
 from orderflow.stack.problem import Problem
 from orderflow.stack.processes import Table
 from orderflow.stack.servers import rabbitmq, throwaway
@@ -122,7 +122,7 @@ def test_missing_rabbitmq_is_reported_with_how_to_install_it(monkeypatch):
 
 def test_only_the_port_of_an_address_is_changed():
     url = "redis://:secret@127.0.0.1:6379/1"
-    assert drill._by(url, 7000) == "redis://:secret@127.0.0.1:7000/1"
+    assert fault_stack.by(url, 7000) == "redis://:secret@127.0.0.1:7000/1"
 
 
 def test_cluster_nodes_start_in_turn_and_the_broker_url_names_all_of_them(folder, monkeypatch):

@@ -62,6 +62,11 @@ class StackFolders:
         return self.state / "clocks"
 
     @property
+    def held(self) -> Path:
+        """A process of which a file is here does not start before the file is removed."""
+        return self.state / "held"
+
+    @property
     def servers(self) -> Path:
         return self.state / "servers"
 
