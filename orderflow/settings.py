@@ -127,6 +127,9 @@ ADMIN_PASSWORD: str = env.str("ORDERFLOW_ADMIN_PASSWORD", "")
 STARTED_AT: float = env.float("ORDERFLOW_STARTED_AT", 0.0)
 """When run.py was started, in Unix seconds, so that the demo can show the total time. 0: unknown."""
 
+OUTBOX_LIVENESS_FILE: str = env.str("LIVENESS_FILE", "")
+"""The file that a worker, a relay or beat touches every second, for probes; each process needs its own."""
+
 FLOWER_URL: str = env.str("FLOWER_URL", "")
 SANDBOX_URL: str = env.str("SANDBOX_URL", "")
 SANDBOX_PASSWORD: str = env.str("SANDBOX_PASSWORD", "")

@@ -15,7 +15,8 @@ from django.conf import settings as django_settings
 from django.core import checks
 
 from outbox import schedule
-from outbox.worker import decompression, installation, sessions
+from outbox.conf import settings
+from outbox.worker import decompression, installation, liveness, sessions
 
 INSTALL = "Call outbox.install(app) right after the Celery application is made"
 
@@ -52,6 +53,13 @@ def check_sessions(**_: Any) -> Iterator[checks.CheckMessage]:
         )
     if current_app.conf.worker_pool == installation.THREADS and not sessions.is_installed():
         yield checks.Warning(sessions.NEEDED, hint="pip install 'psycopg[pool]'", id="outbox.W011")
+
+
+@checks.register("outbox")
+def check_liveness_file(**_: Any) -> Iterator[checks.CheckMessage]:
+    path = settings.LIVENESS_FILE
+    if path and (reason := liveness.reason_against(path)):
+        yield checks.Error(f"OUTBOX_LIVENESS_FILE {path} {reason}.", id="outbox.E003")
 
 
 @checks.register("outbox")

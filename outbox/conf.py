@@ -58,6 +58,10 @@ class Settings:
     TASK_POLICY: str = "outbox.resilience.DEFAULT_TASK_POLICY"
     """Dotted path of the `resilience.RetryPolicy` of the tasks of Django's framework."""
 
+    LIVENESS_FILE: str = ""
+    """The absolute path of a file that the main loop of a worker, a relay or beat touches every second (see
+    `worker.liveness`). Each process needs its own, in a folder that is writable for it. Empty: none."""
+
     COMMAND: str = "python manage.py"
     """How commands begin where pages and commands show them."""
 

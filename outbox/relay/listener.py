@@ -24,7 +24,7 @@ from outbox.broker import queues
 from outbox.conf import settings
 from outbox.relay import relay
 from outbox.relay.watermark import Watermark
-from outbox.worker import dead_letter_queues
+from outbox.worker import dead_letter_queues, liveness
 
 CHANNEL = "outbox"
 
@@ -105,6 +105,7 @@ class Thread(threading.Thread):
                 failed = False
             finally:
                 connections.close_all()
+        liveness.other_ended()
 
 
 def listen(app: Celery, stopping: threading.Event) -> None:
@@ -114,6 +115,7 @@ def listen(app: Celery, stopping: threading.Event) -> None:
     Raises:
         Exception: if the connection to the database is lost.
     """
+    liveness.other_turned("listen")
     with connection.cursor() as cursor:
         # If the server crashes and loses a claim or a settled message, the message is sent again, as after the
         # crash of a relay.
@@ -130,6 +132,7 @@ def listen(app: Celery, stopping: threading.Event) -> None:
 def _listen(session: psycopg.Connection[Any], stopping: threading.Event) -> None:
     wait, linger, asleep, watermark = FIRST_WAIT, LINGER, False, Watermark()
     while not stopping.is_set():
+        liveness.other_turned("listen")
         # The first batch after a sleep goes out before anything else is done.
         drained = relay.drain(most=1 if asleep else None, within=DRAIN_WITHIN, watermark=watermark)
         if wakes_up := asleep and bool(drained.published or drained.broker_down):
@@ -167,6 +170,11 @@ def _connect() -> psycopg.Connection[Any]:
 
 
 def _set_sleeping(session: psycopg.Connection[Any], sleeping: bool) -> None:
+    with liveness.waiting():
+        _write_sleeping(session, sleeping)
+
+
+def _write_sleeping(session: psycopg.Connection[Any], sleeping: bool) -> None:
     row = session.execute("SELECT sleeping FROM outbox_relaystate WHERE id = 1").fetchone()
     if row is None:
         session.execute(

@@ -7,6 +7,7 @@ Set it as `beat_scheduler` in Celery's settings. The schedule is kept in memory,
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from celery import beat, signals
 from celery.apps import beat as program
 
 from outbox.broker import inspection
+from outbox.worker import liveness
 
 MOST_WAITING = 100
 """Ticks that may wait in a queue before no more are sent to it, because no worker takes them. Once a worker
@@ -25,6 +27,9 @@ does, they are processed in less than a second."""
 
 COUNTED_EVERY = 10.0
 """Seconds between two queries for the number of waiting ticks."""
+
+LONGEST_SLEEP = 10.0
+"""Seconds between two ticks at most, so that a file shows that beat ticks (see `liveness`)."""
 
 STOP_WITHIN = 5
 """Seconds after a signal until a beat that still waits for its broker ends at once. It holds nothing that could
@@ -51,6 +56,21 @@ class Scheduler(beat.Scheduler):
         from outbox.worker import heartbeats  # it needs the models, which are not loaded with this module
 
         heartbeats.end_of_beat()
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Send what is due; return the seconds until the next tick."""
+        liveness.turned()
+        return min(super().tick(*args, **options), LONGEST_SLEEP)
+
+    def _ensure_connected(self) -> Any:
+        """Connect in the end, and show meanwhile that beat is not stuck."""
+        connection: Any = self.connection
+        connect = connection.ensure_connection
+        connection.ensure_connection = functools.partial(connect, callback=liveness.reporting())
+        try:
+            return super()._ensure_connected()  # type: ignore[misc]
+        finally:
+            connection.ensure_connection = connect
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send a tick, unless too many wait in its queue."""
@@ -90,6 +110,9 @@ _began_at, _began = dt.datetime.now(dt.UTC), time.monotonic()
 def steady_now() -> dt.datetime:
     """Return the time by the monotonic clock. A clock set back by an hour would stop all ticks for an hour."""
     return _began_at + dt.timedelta(seconds=time.monotonic() - _began)
+
+
+signals.beat_init.connect(liveness.begin)
 
 
 @signals.beat_init.connect

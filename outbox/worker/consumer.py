@@ -23,7 +23,7 @@ from celery.worker.consumer import Consumer
 from kombu.common import ignore_errors
 
 from outbox import crash_points
-from outbox.worker import validation
+from outbox.worker import liveness, validation
 from outbox.worker.unreadable import failure_of, failure_of_item, give_up, safely
 
 GUARDED_REQUEST = "outbox.worker.request:GuardedRequest"
@@ -64,6 +64,7 @@ class GuardedConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._flush_is_planned = False
+        self._liveness_timer: Any = None
 
     def connect(self) -> Any:
         connection: Any = super().connect()
@@ -123,13 +124,27 @@ class GuardedConsumer(Consumer):
         return True
 
     def ensure_connected(self, conn: Any) -> Any:
-        conn.ensure_connection = functools.partial(
-            conn.ensure_connection,
-            interval_start=0.2,
-            interval_step=0.4,
-            interval_max=LONGEST_RECONNECT_WAIT,
-        )
+        connect = conn.ensure_connection
+
+        def connect_in_the_end(*args: Any, callback: Callable[[], None] | None = None, **options: Any) -> Any:
+            """Try often, and show meanwhile that the loop is not stuck."""
+            options |= {"interval_start": 0.2, "interval_step": 0.4, "interval_max": LONGEST_RECONNECT_WAIT}
+            return connect(*args, callback=liveness.reporting(callback), **options)
+
+        conn.ensure_connection = connect_in_the_end
         return super().ensure_connected(conn)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Called with each new connection. Before 5.7 Celery does not cancel the timers of the last one."""
+        super().register_with_event_loop(hub)
+        if self._liveness_timer:
+            self._liveness_timer.cancel()
+        self._liveness_timer = hub.call_repeatedly(liveness.EVERY, liveness.turned)
+
+    def perform_pending_operations(self) -> None:
+        """Called in every turn of the blocking loop, which brokers without an event loop have."""
+        liveness.turned()
+        super().perform_pending_operations()
 
     def update_strategies(self) -> None:
         for task in self.app.tasks.values():

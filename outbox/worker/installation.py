@@ -19,7 +19,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from outbox import bulkheads, schedule
 from outbox.broker import amqp_transport
 from outbox.conf import settings
-from outbox.worker import beat, control, decompression, sessions
+from outbox.worker import beat, control, decompression, liveness, sessions
 
 DEFAULTS = {
     "worker_consumer": "outbox.worker.consumer:GuardedConsumer",
@@ -74,6 +74,7 @@ def install(app: Celery) -> None:
     application.events.dispatcher_cls = DISPATCHER
     application.Beat = application.subclass_with_self(beat.Program)
     signals.worker_init.connect(sessions.begin)
+    signals.worker_init.connect(liveness.begin)
     application.Worker = functools.partial(_make_worker, application)
     signals.task_prerun.connect(sessions.check)
     signals.task_postrun.connect(sessions.end_task)
