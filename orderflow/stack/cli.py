@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orderflow.stack import command_list
 from orderflow.stack.checkout.folders import StackFolders
-from orderflow.stack.commands import bench, control, drill, runs
+from orderflow.stack.commands import bench, control, drill, observe, runs
 from orderflow.stack.problem import Problem
 from orderflow.stack.supervision.supervisor import Interrupted
 
@@ -21,6 +21,7 @@ USAGE = """\
 python3 run.py [--once] [--port N] [--orders N]   start everything, place demo orders, stay up until Ctrl-C
 python3 run.py up [--port N]                      start everything, without the demo
 python3 run.py down | status | reset              stop it; show its state; remove its data
+python3 run.py observe [--port N]                 Prometheus and Alertmanager beside it, with our alerts
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
 python3 run.py chaos [--orders N] [--seed N] ...  inject faults into a stack of its own, and check what was lost
 python3 run.py bench [scenario ...] [--quick]     measure it against common alternatives, on servers of its own
@@ -33,7 +34,7 @@ WORKER_POOL (threads or prefork) and WORKER_THREADS choose how workers run tasks
 """
 
 
-OWN_WORDS = ("up", "down", "status", "reset", "test", "bench", "help")
+OWN_WORDS = ("up", "down", "status", "reset", "observe", "test", "bench", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +86,8 @@ def _dispatch(folders: StackFolders, words: list[str]) -> int:
         return bench.run(folders, os.environ, rest)
     if word == "chaos" and not drill.is_for_another_stack(rest):
         return drill.run(folders, os.environ, rest)
+    if word == "observe":
+        return observe.run(folders, os.environ, _start_request(words))
     if word == "up" or not word or word.startswith("-"):
         return runs.stack(folders, os.environ, _start_request(words))
     return runs.manage(folders, os.environ, words)
@@ -94,13 +97,13 @@ def _asks_for_help(word: str, rest: list[str]) -> bool:
     if word == "help":
         return not rest or rest[0] in OWN_WORDS
     wants_it = {"-h", "--help"} & {word, *rest}
-    return bool(wants_it) and (word in ("up", "down", "status", "reset") or word.startswith("-"))
+    return bool(wants_it) and (word in ("up", "down", "status", "reset", "observe") or word.startswith("-"))
 
 
 def _start_request(words: list[str]) -> runs.StartRequest:
-    demo = words[:1] != ["up"]
+    demo = words[:1] not in (["up"], ["observe"])
     parser = argparse.ArgumentParser(
-        prog="python3 run.py" if demo else "python3 run.py up", usage=USAGE, add_help=False
+        prog="python3 run.py" if demo else f"python3 run.py {words[0]}", usage=USAGE, add_help=False
     )
     parser.add_argument("--port", type=int)
     if demo:

@@ -53,6 +53,15 @@ class StackFolders:
         return self.state / "lock"
 
     @property
+    def targets(self) -> Path:
+        """The processes list here where Prometheus finds their metrics."""
+        return self.state / "targets"
+
+    @property
+    def monitoring_lock(self) -> Path:
+        return self.state / "monitoring.lock"
+
+    @property
     def sandbox(self) -> Path:
         return self.state / "sandbox"
 
@@ -65,6 +74,11 @@ class StackFolders:
     def held(self) -> Path:
         """A process of which a file is here does not start before the file is removed."""
         return self.state / "held"
+
+    @property
+    def monitoring(self) -> Path:
+        """The configuration and data of Prometheus and Alertmanager."""
+        return self.state / "monitoring"
 
     @property
     def servers(self) -> Path:

@@ -57,6 +57,26 @@ def hold(folders: StackFolders, what: str) -> Iterator[None]:
             folders.run.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def hold_monitoring(folders: StackFolders) -> Iterator[None]:
+    """
+    Hold the lock of this checkout's Prometheus and Alertmanager, which may run beside a stack or without one.
+
+    Raises:
+        Problem: if they are running already (exit code 3).
+    """
+    folders.prepare()
+    with folders.monitoring_lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(
+                "`python3 run.py observe` is running in this checkout. End it with Ctrl-C in its terminal.",
+                exit_code=ALREADY_RUNNING,
+            ) from None
+        yield
+
+
 def running(folders: StackFolders) -> Run | None:
     """Return the holder of this checkout, or None if there is none."""
     try:

@@ -56,7 +56,7 @@ def status(folders: StackFolders) -> int:
 
 def reset(folders: StackFolders) -> int:
     """
-    Remove the private servers' data, the sandbox's ledgers, logs and passwords.
+    Remove the private servers' data, the sandbox's ledgers, logs, passwords, and what Prometheus has stored.
 
     Raises:
         Problem: if something is running, or the files belong to another account.
@@ -64,10 +64,10 @@ def reset(folders: StackFolders) -> int:
     if not folders.state.exists():
         print("There is nothing to remove.")
         return 0
-    with state.hold(folders, "python3 run.py reset"):
+    with state.hold(folders, "python3 run.py reset"), state.hold_monitoring(folders):
         servers = folders.servers.resolve()
         try:
-            for path in (folders.logs, folders.sandbox):
+            for path in (folders.logs, folders.sandbox, folders.monitoring):
                 shutil.rmtree(path, ignore_errors=True)
             for file in (folders.secrets, folders.push_credentials, folders.ports):
                 file.unlink(missing_ok=True)

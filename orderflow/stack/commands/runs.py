@@ -17,6 +17,7 @@ from orderflow.stack.problem import Problem
 from orderflow.stack.processes import Table
 from orderflow.stack.screen import Screen
 from orderflow.stack.servers import choice, given
+from orderflow.stack.servers.monitoring import Monitoring
 from orderflow.stack.supervision.supervisor import Interrupted, State, Supervisor
 
 RUN = "python3 run.py"
@@ -73,9 +74,15 @@ class Plan:
         return cls(needed, table, managed)
 
 
-def stack(folders: StackFolders, caller: Mapping[str, str], start_request: StartRequest) -> int:
+def stack(
+    folders: StackFolders,
+    caller: Mapping[str, str],
+    start_request: StartRequest,
+    *,
+    monitoring: Monitoring | None = None,
+) -> int:
     """
-    Run everything until the user stops it, or with `--once` until the demo has ended.
+    Run everything until the user stops it, or with `--once` until the demo has ended; beside it `monitoring`.
 
     Raises:
         Problem: if the stack does not come up, or loses a server.
@@ -87,18 +94,26 @@ def stack(folders: StackFolders, caller: Mapping[str, str], start_request: Start
         plan = Plan.make(folders, caller, start_request)
         screen.print_line(f"OrderFlow on {plan.servers.label}")
         screen.update(environment=dict(plan.managed), url=plan.managed["ORDERFLOW_WEB_URL"])
-        supervisor = Supervisor([*plan.servers.specs, *plan.table.specs()], report=screen.on_change)
+        watching = monitoring.specs(after=("web",)) if monitoring else []
+        supervisor = Supervisor([*plan.servers.specs, *plan.table.specs(), *watching], report=screen.on_change)
         try:
             with screen.timed_shutdown(), supervisor:
                 try:
-                    return _serve(supervisor, screen, plan, start_request)
+                    addresses = _addresses(plan.managed) | (monitoring.addresses if monitoring else {})
+                    return _serve(supervisor, screen, plan, start_request, addresses)
                 finally:
                     screen.stopping()
         except Interrupted:
             return 130 if start_request.once else 0
 
 
-def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: StartRequest) -> int:
+def _serve(
+    supervisor: Supervisor,
+    screen: Screen,
+    plan: Plan,
+    start_request: StartRequest,
+    addresses: Mapping[str, str],
+) -> int:
     supervisor.start()
     if plan.servers.postgres:
         schema.remember(plan.table.folders)
@@ -115,7 +130,7 @@ def _serve(supervisor: Supervisor, screen: Screen, plan: Plan, start_request: St
         screen.print_line(f"The demo ended with exit code {code}." if code else "Everything is up.")
     else:
         screen.ready("READY")
-        screen.print_line(_addresses(plan.managed))
+        screen.print_line(listed(addresses))
     screen.print_line(f"Ctrl-C or `{RUN} down` stops it. Logs: {plan.table.folders.logs}")
     return supervisor.run_until_interrupted()
 
@@ -149,7 +164,7 @@ def manage(folders: StackFolders, caller: Mapping[str, str], words: Sequence[str
     folder = environment.called_from(caller)
     if words[0] == "help" or {"-h", "--help"} & set(words):
         os.execve(command[0], command, environment.base(caller) | environment.PLACEHOLDERS)  # noqa: S606
-    running = _wait_until_ready(folders)
+    running = wait_until_ready(folders)
     if running is None and words[0] in command_list.NEED_A_STACK:
         _refuse_private_servers(words[0], Given.of(caller))
     if words[0] == "migrate":
@@ -193,8 +208,13 @@ def _refuse_other_servers(running: state.Run, caller: Mapping[str, str]) -> None
         )
 
 
-def _wait_until_ready(folders: StackFolders, patience: float = 60.0) -> state.Run | None:
-    """Return the running stack, after waiting until it is ready; None if nothing is running."""
+def wait_until_ready(folders: StackFolders, patience: float = 60.0) -> state.Run | None:
+    """
+    Return the running stack, after waiting until it is ready; None if nothing is running.
+
+    Raises:
+        Problem: if something else is running, or it does not become ready.
+    """
     end = time.monotonic() + patience
     while True:
         run = state.running(folders)
@@ -260,13 +280,18 @@ def _rotate_logs(folders: StackFolders) -> None:
         log.replace(log.with_suffix(".log.1"))
 
 
-def _addresses(managed: Mapping[str, str]) -> str:
+def _addresses(managed: Mapping[str, str]) -> dict[str, str]:
     web = managed["ORDERFLOW_WEB_URL"]
     admin = f"{managed['ORDERFLOW_ADMIN_USER']} / {managed['ORDERFLOW_ADMIN_PASSWORD']}"
-    lines = {
+    return {
         "API": f"{web}/api/v1/docs",
         "admin": f"{web}/admin/   {admin}",
         "Flower": f"{managed['FLOWER_URL']}   {managed['FLOWER_BASIC_AUTH'].replace(':', ' / ')}",
         "mailbox": f"{managed['SANDBOX_URL']}   sandbox / {managed['SANDBOX_PASSWORD']}",
     }
-    return "\n".join(f"  {name:8} {value}" for name, value in lines.items())
+
+
+def listed(addresses: Mapping[str, str]) -> str:
+    """Return one line for each address, with its name."""
+    width = max(map(len, addresses))
+    return "\n".join(f"  {name:{width}}  {value}" for name, value in addresses.items())
