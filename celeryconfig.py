@@ -103,6 +103,7 @@ task_routes = {
     "outbox.tasks.unpark": {"queue": "relay"},
     "outbox.tasks.settle_replays": {"queue": "relay"},
     "outbox.tasks.watch_for_restores": {"queue": "relay"},
+    "outbox.tasks.roll_up": {"queue": "relay"},
     "*": {"queue": "jobs"},
 }
 

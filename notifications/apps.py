@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from django.apps import AppConfig
 
 if TYPE_CHECKING:
+    from outbox.statistics.catalogue import Series
     from outbox.verification.catalogue import Invariant
 
 
@@ -18,12 +19,14 @@ class NotificationsConfig(AppConfig):
         from notifications.models import Notification
         from outbox import registry
         from outbox.dead_letters import owners
+        from outbox.statistics import catalogue as statistics
         from outbox.verification import catalogue
 
         registry.subscribe(workflows.SUBSCRIPTIONS)
         registry.hold(lambda: Notification.objects.unfinished().values("message_id"))
         registry.expire("notifications", retention.spent)
         catalogue.register_later(self._invariants)
+        statistics.register_later(self._series)
         owners.register(outcomes.Notifications())
 
     @staticmethod
@@ -31,3 +34,9 @@ class NotificationsConfig(AppConfig):
         from notifications import invariants
 
         return invariants.INVARIANTS
+
+    @staticmethod
+    def _series() -> "list[Series]":
+        from notifications import statistics
+
+        return statistics.SERIES

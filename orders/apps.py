@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from django.apps import AppConfig
 
 if TYPE_CHECKING:
+    from outbox.statistics.catalogue import Series
     from outbox.verification.catalogue import Invariant
 
 
@@ -20,6 +21,7 @@ class OrdersConfig(AppConfig):
         from orders.reconciliation import numbers
         from outbox import registry
         from outbox.dead_letters import owners
+        from outbox.statistics import catalogue as statistics
         from outbox.verification import catalogue
 
         registry.register(contracts.EVENTS)
@@ -27,6 +29,7 @@ class OrdersConfig(AppConfig):
         registry.hold(lambda: Order.objects.unfinished().values("message_id"))
         registry.on_restore(numbers.skip_forgotten)
         catalogue.register_later(self._invariants)
+        statistics.register_later(self._series)
         owners.register(discards.Orders())
         selection.register()
 
@@ -35,3 +38,9 @@ class OrdersConfig(AppConfig):
         from orders import invariants
 
         return invariants.INVARIANTS
+
+    @staticmethod
+    def _series() -> "list[Series]":
+        from orders import statistics
+
+        return statistics.SERIES

@@ -31,6 +31,7 @@ def beat(*, queue: str = "relay", jobs: str = "jobs") -> dict[str, dict[str, Any
             "schedule": 10.0,
             "options": relay,
         },
+        "roll up the statistics": {"task": "outbox.tasks.roll_up", "schedule": 60.0, "options": relay},
         "prune the outbox": {"task": "outbox.tasks.prune", "schedule": 3600.0, "options": slow},
         # A time of day instead of an interval: intervals start again whenever beat starts.
         "verify what is promised": {

@@ -13,6 +13,7 @@ from outbox.database import clock
 from outbox.dead_letters import campaigns
 from outbox.relay import probes, relay
 from outbox.retention import pruning
+from outbox.statistics import rolling_up
 from outbox.verification import examination, restores
 
 VERIFY_LIMITS = {"soft_time_limit": 120, "time_limit": 130}
@@ -63,6 +64,12 @@ def settle_replays(**_: Any) -> None:
 def watch_for_restores(**_: Any) -> None:
     """Detect that the database was restored, and tell the witness its current position."""
     restores.watch()
+
+
+@periodic.task(every=rolling_up.EVERY)
+def roll_up(**_: Any) -> None:
+    """Count new rows into the statistics."""
+    rolling_up.roll_up(within=WITHIN)
 
 
 @periodic.task(every=dt.timedelta(hours=1), ignore_result=False)

@@ -1,6 +1,6 @@
 """
-The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, heartbeats, tasks,
-verifications.
+The tables of the outbox: messages with inbox and attempts, deliveries, dead letters, heartbeats, statistics,
+tasks, verifications.
 
 Import them from this package; each module defines some of them.
 """
@@ -9,6 +9,7 @@ from outbox.models.dead_letters import UNRESOLVED, DeadLetter, DeadLetterQuerySe
 from outbox.models.deliveries import Delivery, PeriodicRun, QueueProbe, QueueWatch, RelayState
 from outbox.models.heartbeats import Heartbeat
 from outbox.models.messages import Attempt, InboxEntry, OutboxMessage, OutboxMessageQuerySet, new_message_id
+from outbox.models.statistics import StatisticsBucket, StatisticsCursor, StatisticsTotal, UnsettledRow
 from outbox.models.tasks import EnqueuedTask
 from outbox.models.verifications import DatabaseIdentity, RepairRecord, Restore, Verification
 
@@ -32,6 +33,10 @@ __all__ = [
     "Replay",
     "ReplayCampaign",
     "Restore",
+    "StatisticsBucket",
+    "StatisticsCursor",
+    "StatisticsTotal",
+    "UnsettledRow",
     "Verification",
     "new_message_id",
 ]
