@@ -48,8 +48,8 @@ SERIES = [
             at="placed.placed_at + %(objective)s",
             where=PLACED,
             labels=(
-                "CASE WHEN coalesce(placed.finished_at - placed.placed_at BETWEEN interval '0' AND %(objective)s,"
-                " FALSE) THEN 'yes' ELSE 'no' END",
+                "CASE WHEN placed.finished_at - placed.placed_at BETWEEN interval '0' AND %(objective)s"
+                " THEN 'yes' ELSE 'no' END",
             ),
             is_early="placed.placed_at BETWEEN statement_timestamp() - %(patience)s AND statement_timestamp()",
             values={"objective": OBJECTIVE, "patience": OBJECTIVE + GRACE},

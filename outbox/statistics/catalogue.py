@@ -84,7 +84,7 @@ class Rows:
 
     @property
     def newest(self) -> str:
-        """A query for a position that all rows have which are committed later, in the order of their writing."""
+        """A query for the newest position now."""
         if self.is_time:
             return f"SELECT {self._number('clock_timestamp()')}"
         return f"SELECT coalesce(max({self.position}), 0) FROM {self.table}"  # noqa: S608 - our own tables
@@ -193,4 +193,3 @@ def get(name: str) -> Series:
         return _series[name]
     except KeyError:
         raise UnknownSeries(f"no app has registered the series {name}") from None
-

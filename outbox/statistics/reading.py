@@ -49,9 +49,7 @@ class Line:
     points: Sequence[Point]
 
 
-def read(
-    *names: str, since: dt.datetime, until: dt.datetime, step: dt.timedelta
-) -> dict[str, list[Line]]:
+def read(*names: str, since: dt.datetime, until: dt.datetime, step: dt.timedelta) -> dict[str, list[Line]]:
     """
     Return the lines of series between `since` and `until`, by name, in the order of their labels.
 

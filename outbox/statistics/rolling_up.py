@@ -27,7 +27,7 @@ from outbox import crash_points, telemetry
 from outbox.database import clock
 from outbox.models import StatisticsBucket, StatisticsCursor
 from outbox.statistics import catalogue, counting
-from outbox.statistics.catalogue import Kind, Series
+from outbox.statistics.catalogue import Series
 from outbox.statistics.counting import Amount
 
 EVERY = dt.timedelta(minutes=1)
@@ -62,7 +62,7 @@ def roll_up(*, within: dt.timedelta | None = None) -> int:
     Starts no piece later than `within` after the first; the next run continues. So a long history is counted
     in bounded pieces.
     """
-    until, counted = time.monotonic() + within.total_seconds() if within else math.inf, 0
+    counted, until = 0, math.inf if within is None else time.monotonic() + within.total_seconds()
     for series in catalogue.series():
         if series.sample is not None:
             _sample(series)
@@ -103,11 +103,11 @@ def _watch(series: Series) -> None:
         if row is None:
             return
         known = _transactions(cursor)
-        samples = [_of_this_server(sample, known) for sample in row.samples]
-        samples = [[position, barrier or known.next] for position, barrier in samples]
+        samples: list[tuple[int, int | None]] = [_of_this_server(sample, known) for sample in row.samples]
+        samples = [(position, barrier or known.next) for position, barrier in samples]
         if len(samples) < MOST_SAMPLES:
             cursor.execute(series.rows.newest)
-            samples.append([cursor.fetchone()[0], None])
+            samples.append((cursor.fetchone()[0], None))
         row.samples = samples
         row.save(update_fields=["samples"])
 

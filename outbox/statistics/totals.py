@@ -38,9 +38,10 @@ def read(names: Sequence[str] | None = None) -> Totals:
     series = catalogue.series() if names is None else [catalogue.get(name) for name in names]
     wanted = [one.name for one in series if one.kind is not Kind.GAUGE]
     with snapshot():
-        found = folded(wanted)
+        stored = folded(wanted)
+        found: Totals = {}
         for name, amounts in counting.tails(tails_of(wanted)).items():
-            total = found.setdefault(name, {})
+            total = found[name] = stored.get(name, {})
             for labels, amount in counting.totals_of(counting.bounded(amounts, total)).items():
                 total.setdefault(labels, Amount()).add(amount)
     return {name: found[name] for name in wanted if name in found}
@@ -59,17 +60,17 @@ def tails_of(names: Sequence[str]) -> dict[str, int]:
     """Return the position after which rows are not rolled up, of each series with not too many such rows."""
     if not names:
         return {}
+    until = f"SELECT counted_until FROM {StatisticsCursor._meta.db_table} WHERE series = %s"  # noqa: S608
     newest = " UNION ALL ".join(
-        f"(SELECT {place}, ({series.rows.newest}), (SELECT counted_until FROM {StatisticsCursor._meta.db_table}"
-        f" WHERE series = %s))"  # noqa: S608 - our own tables
+        f"(SELECT {place}, ({series.rows.newest}), ({until}))"
         for place, series in enumerate(map(catalogue.get, names))
         if series.rows is not None
     )
     with connection.cursor() as cursor:
         cursor.execute(newest, list(names))
-        positions = {names[place]: (top, until or 0) for place, top, until in cursor.fetchall()}
+        positions = {names[place]: (top, after or 0) for place, top, after in cursor.fetchall()}
     return {
-        name: until for name, (top, until) in positions.items() if not _is_far_behind(name, top, after=until)
+        name: after for name, (top, after) in positions.items() if not _is_far_behind(name, top, after=after)
     }
 
 
