@@ -21,7 +21,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection, connections
 
-from outbox import context, crash_points, endings, telemetry, tracing
+from outbox import context, crash_points, endings, measuring, telemetry, tracing
 from outbox.broker import dispatch, inspection
 from outbox.database import sessions, storable
 from outbox.dead_letters import campaigns, resolving
@@ -29,7 +29,7 @@ from outbox.models import Attempt
 from outbox.relay import deliveries
 from outbox.resilience import NotNow, RetryPolicy
 from outbox.tracing import TRACE_HEADERS
-from outbox.worker import company, inline, losses
+from outbox.worker import company, inline, losses, spans
 from outbox.worker.rounds import RoundTask
 
 DATABASE_WAIT = RetryPolicy(first_wait=dt.timedelta(seconds=2), longest_wait=dt.timedelta(seconds=4))
@@ -117,6 +117,7 @@ class ConsumerTask(RoundTask):
                 watch.suspect(before=before, wait=company.PATIENCE)
                 self._start_anew_if_returned_often()
             started = time.perf_counter()
+            self._report_begun(kwargs)
             crash_points.reached("step.begun")
             try:
                 done = self._run_or_skip(*args, **kwargs)
@@ -209,6 +210,7 @@ class ConsumerTask(RoundTask):
         self._safely(self._touch, kwargs, _countdown(einfo))
         if not isinstance(exc, DatabaseError | losses.NotAlone):
             self._safely(self._note, kwargs, exc, Attempt.Outcome.RETRIED)
+            self._safely(self._report_failure, kwargs, exc)
         crash_points.reached("step.retry_noted")
         self._safely(self._withdraw, kwargs)
 
@@ -311,6 +313,23 @@ class ConsumerTask(RoundTask):
             if not ending.is_recorded:
                 deliveries.finish(copy)
             crash_points.reached("delivery.finished")
+            telemetry.emit(
+                "delivery.finished",
+                workflow=copy.workflow,
+                message_id=copy.message_id,
+                seconds=measuring.since_written(copy.message_id),
+            )
+
+    def _report_begun(self, kwargs: dict[str, Any]) -> None:
+        """Report how long the message was in its queue, if its sender stated when it sent it."""
+        request: Any = self.request
+        if request.retries or self._came_back():
+            return  # it has waited for something else
+        waited = measuring.in_queue(request, planned=self._header(spans.HEADER))
+        if waited is not None:
+            telemetry.emit(
+                "step.begun", consumer=self.name, message_id=kwargs.get("message_id", ""), queue_seconds=waited
+            )
 
     def _touch(self, kwargs: dict[str, Any], ahead: dt.timedelta, queue: str | None = None) -> None:
         """Record that the message was sent again: probes sent to its queue before prove nothing about it."""

@@ -13,6 +13,7 @@ import datetime as dt
 import importlib
 import math
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -221,8 +222,35 @@ class _Guarded:
             if span:
                 span.set({"service.peer.name": self._name, "peer.service": self._name})
             # Outside of the breaker, which would count a call that is not made as a success.
-            with bulkheads.hold(self._name), self._made.guard():
+            with bulkheads.hold(self._name), self._made.guard(), _reported(self._name):
                 yield
+
+
+@contextlib.contextmanager
+def _reported(provider: str) -> Iterator[None]:
+    """Report the call that is made inside the block: how it ended and how long it took."""
+    outcome, began = "succeeded", time.perf_counter()
+    try:
+        yield
+    except BaseException as error:
+        outcome = outcome_of(error)
+        raise
+    finally:
+        seconds = time.perf_counter() - began
+        telemetry.emit("provider.called", provider=provider, outcome=outcome, seconds=seconds)
+
+
+def outcome_of(error: BaseException) -> str:
+    """
+    Return the class of a provider's error: `outage`, `transient` or `permanent`.
+
+    `other` are answers that are no failure of the provider, such as a declined card, and interrupted calls.
+    """
+    if isinstance(error, Outage):
+        return "outage"
+    if isinstance(error, Transient):
+        return "transient"
+    return "permanent" if isinstance(error, Permanent) else "other"
 
 
 def breaker(name: str) -> Breaker:

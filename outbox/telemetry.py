@@ -39,6 +39,20 @@ def emit(signal: str, **fields: Any) -> None:
             _logger.exception("A telemetry receiver failed on %s", signal)
 
 
+_is_timing = False
+
+
+def time_queues() -> None:
+    """Have this process, and those that are forked from it, state in each message when it was sent."""
+    global _is_timing
+    _is_timing = True
+
+
+def is_timing_queues() -> bool:
+    """Return whether messages that this process sends state when they were sent."""
+    return _is_timing or _tracer is not None
+
+
 # Spans ------------------------------------------------------------------------------------------------
 
 INTERNAL, CLIENT, PRODUCER, CONSUMER = "internal", "client", "producer", "consumer"

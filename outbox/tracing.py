@@ -36,7 +36,7 @@ TRACE_HEADERS = ("traceparent", "tracestate", "sentry-trace", "baggage")
 
 SENT_AT = "sent_at"
 """The header with the Unix time at which a message was sent to the broker, by the clock of its sender. Only
-messages of a process that traces carry it."""
+messages of a process that traces or counts (`telemetry.time_queues`) carry it."""
 
 LONG_WAIT = 0.5
 """Seconds that a message waits in the outbox or in its queue before its span has an event for that."""
@@ -150,15 +150,26 @@ def _reasons(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
 
 
 def stamp(headers: dict[str, Any]) -> None:
-    """State in the headers of a message when it was sent, if this process traces."""
-    if telemetry.is_tracing():
+    """State in the headers of a message when it was sent, if this process traces or times queues."""
+    if telemetry.is_timing_queues():
         headers[SENT_AT] = f"{time.time():.3f}"
 
 
 def stamp_next(chain: Sequence[Mapping[str, Any]] | None) -> None:
     """State when the next task of a chain, which Celery is about to send, was sent."""
-    if chain and telemetry.is_tracing():
+    if chain and telemetry.is_timing_queues():
         stamp(chain[-1]["options"].setdefault("headers", {}))
+
+
+def sent_at(request: Any) -> float | None:
+    """Return the Unix time at which a task's message was sent; None if it ran inline or does not state it."""
+    sent = request.get(SENT_AT) or (request.headers or {}).get(SENT_AT)
+    if not sent or request.get("inline_since") is not None:
+        return None
+    try:
+        return float(sent)
+    except (TypeError, ValueError):
+        return None  # anybody can write into a queue
 
 
 # Processed --------------------------------------------------------------------------------------------
@@ -218,14 +229,10 @@ def _processed(task: Any, kwargs: Mapping[str, Any], work: Context) -> dict[str,
 
 
 def _explain_wait(span: Span, request: Any) -> None:
-    """State how long the message has been in its queue, if it was sent by a process that traces."""
-    sent_at = request.get(SENT_AT) or (request.headers or {}).get(SENT_AT)
-    if not sent_at or request.get("inline_since") is not None:
+    """State how long the message has been in its queue, if its sender stated when it sent it."""
+    sent = sent_at(request)
+    if sent is None:
         return
-    try:
-        sent = float(sent_at)
-    except (TypeError, ValueError):
-        return  # anybody can write into a queue
     waited = round(max(0.0, time.time() - sent), 3)
     span.set({"outbox.queue_seconds": waited})
     if waited > LONG_WAIT:

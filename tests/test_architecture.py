@@ -162,6 +162,7 @@ MAY_READ_ITS_OWN_CLOCK = {
     "outbox/worker/inline.py": "for Flower",
     "outbox/http/retry_after.py": "of an answer that has no date of its own",
     "outbox/broker/redis_transport.py": "until it knows the broker's",
+    "outbox/measuring.py": "of durations, which only people read",
     "outbox/tracing.py": "of spans, which only people read",
     "outbox/worker/spans.py": "of a span that begins and ends in one process",
 }

@@ -45,7 +45,18 @@ _WARNINGS = frozenset(
         "user.second_factor_failed",
     }
 )
-_QUIET = frozenset({"relay.published", "step.finished", "step.skipped"})
+_QUIET = frozenset(
+    {
+        "delivery.finished",
+        "provider.called",
+        "relay.batch_settled",
+        "relay.published",
+        "step.begun",
+        "step.failed",
+        "step.finished",
+        "step.skipped",
+    }
+)
 """Signals of routine work: at debug level, because they would hide the others."""
 
 

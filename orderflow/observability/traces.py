@@ -48,7 +48,9 @@ CREATOR = re.compile(rf"(?:^|,)\s*{MEMBER}=([0-9a-f]{{16}})", re.ASCII)
 ANCHOR = otel_context.create_key("anchor")
 """The key in OpenTelemetry's context of the span that is the parent of all that the current work causes."""
 
-ROUTINE = frozenset({"step.finished", "step.skipped", "relay.published"})
+ROUTINE = frozenset(
+    {"step.begun", "step.finished", "step.skipped", "relay.published", "relay.batch_settled", "provider.called"}
+)
 """Signals that say no more than the span in which they are emitted."""
 
 FLUSHED_WITHIN = 2.0

@@ -68,13 +68,14 @@ def deliver(rows: Sequence[Claimed]) -> Drained:
     If the broker fails between two parts of a batch, it has accepted the first one: only the rest is sent
     again.
     """
-    result = Drained()
+    result, began = Drained(), time.perf_counter()
     if (batch := tracing.batch(rows)) is None:
         _deliver(rows, result)
-        return result
-    with batch.sending():
-        published = _deliver(rows, result)
-    batch.settled({(row.id, row.redelivers) for row in published}, broker_is_down=result.broker_down)
+    else:
+        with batch.sending():
+            published = _deliver(rows, result)
+        batch.settled({(row.id, row.redelivers) for row in published}, broker_is_down=result.broker_down)
+    telemetry.emit("relay.batch_settled", messages=len(rows), seconds=time.perf_counter() - began)
     return result
 
 

@@ -27,6 +27,7 @@ from outbox.dead_letters import burying
 from outbox.models import Attempt, DeadLetter
 from outbox.relay import deliveries
 from outbox.resilience import NotNow, Outage, Permanent, RetryPolicy, Transient, spread
+from outbox.worker import losses
 
 PUBLISH_WAIT = dt.timedelta(seconds=5)
 """The wait before a message is redelivered whose next step could not be sent to the broker."""
@@ -93,6 +94,8 @@ class RoundTask(Task):
             self._note(kwargs, exc, outcome, next_try_at=Now() + Value(wait))
         crash_points.reached("step.postponed")
         telemetry.emit("step.postponed", consumer=self.name, message_id=kwargs["message_id"], found=found)
+        if outcome == Attempt.Outcome.POSTPONED:
+            self._report_failure(kwargs, exc)
 
     def _bury(self, kwargs: dict[str, Any], exc: Exception, task_id: str) -> None:
         copy = self._copy(kwargs)
@@ -117,6 +120,7 @@ class RoundTask(Task):
             )
             self.record_buried(kwargs)
         crash_points.reached("step.buried")
+        self._report_failure(kwargs, exc)
 
     def _bury_unreadable(self, exc: Exception, task_id: str, kwargs: dict[str, Any]) -> None:
         """Bury a message whose data, such as its id, may be invalid."""
@@ -172,6 +176,23 @@ class RoundTask(Task):
 
     def _report_stale(self, copy: deliveries.Copy) -> None:
         telemetry.emit("step.stale", consumer=self.name, message_id=copy.message_id, generation=copy.generation)
+
+    def _report_failure(self, kwargs: dict[str, Any], exc: Exception) -> None:
+        """Report an attempt that has failed; its row is committed."""
+        telemetry.emit(
+            "step.failed",
+            consumer=self.name,
+            message_id=kwargs.get("message_id", ""),
+            kind=self._kind_of(exc),
+            error_class=type(exc).__name__,
+        )
+
+    def _kind_of(self, exc: Exception) -> str:
+        """The class of an attempt's error: `crash`, `transient` or `permanent`. Outages are no attempts."""
+        if isinstance(exc, losses.CrashLoop):
+            return "crash"
+        is_transient = isinstance(exc, self.redelivered_for) and not isinstance(exc, Permanent)
+        return "transient" if is_transient else "permanent"
 
     def _tries(self, kwargs: dict[str, Any]) -> Any:
         return attempts.since_resolved(self.name, kwargs["message_id"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 
-from outbox import attempts, crash_points, registry
+from outbox import attempts, crash_points, registry, telemetry
 from outbox.consumer import ConsumerTask
 from outbox.database import storable
 from outbox.dead_letters import burying
@@ -136,6 +136,9 @@ def record_death(consumer: str, message_id: str, *, delivery: str, worker: str, 
             worker=worker,
             delivery=delivery,
         )
+    telemetry.emit(
+        "step.failed", consumer=consumer, message_id=message_id, kind="crash", error_class="WorkerLost"
+    )
     crash_points.reached("step.loss_noted")
     losses.give_up_if_proven(consumer, losses.noted(consumer, message_id))
 
