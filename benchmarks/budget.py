@@ -19,13 +19,15 @@ class Counts:
     transactions: float
     messages: float
     """Messages that went through the broker."""
+    lines: float
+    """Log lines, at the level INFO."""
 
 
-PLACING = Counts(queries=2, transactions=1, messages=0)
+PLACING = Counts(queries=2, transactions=1, messages=0, lines=0)
 DELIVERIES = 2
 """The broker messages of one order: to its steps, and to its e-mail."""
 
-WHOLE_ORDER = Counts(queries=12.45, transactions=9.45, messages=DELIVERIES)
+WHOLE_ORDER = Counts(queries=12.45, transactions=9.45, messages=DELIVERIES, lines=10)
 """
 Including the relay's statements per batch, shared by 20 orders.
 

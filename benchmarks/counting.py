@@ -1,8 +1,11 @@
-"""Counting what one order costs: statements, transactions, broker messages. In one process, without times."""
+"""
+Counting what one order costs: statements, transactions, broker messages, log lines. In one process, no times.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +13,7 @@ from celery import Celery, current_app
 from django.db import connection
 
 from benchmarks.budget import Counts
+from orderflow.observability import logs
 from outbox import testing
 from outbox.relay import relay
 
@@ -18,7 +22,7 @@ class Counter:
     """Counts the statements and transactions of this process's session while it is active."""
 
     def __init__(self) -> None:
-        self.queries = self.transactions = self.messages = 0
+        self.queries = self.transactions = self.messages = self.lines = 0
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -28,7 +32,7 @@ class Counter:
         for name, end in ended.items():
             setattr(connection, name, self._counted(end))
         try:
-            with connection.execute_wrapper(self._count):
+            with connection.execute_wrapper(self._count), self._lines_counted():
                 yield
         finally:
             for name in ended:
@@ -40,7 +44,24 @@ class Counter:
             queries=self.queries / orders,
             transactions=self.transactions / orders,
             messages=self.messages / orders,
+            lines=self.lines / orders,
         )
+
+    @contextlib.contextmanager
+    def _lines_counted(self) -> Iterator[None]:
+        """Count the lines that workers would write, instead of writing them."""
+        root = logging.getLogger()
+        before = list(root.handlers), root.level
+        logs.configure_logging()
+        for handler in root.handlers:
+            handler.emit = self._count_line  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            root.handlers[:], root.level = before
+
+    def _count_line(self, record: logging.LogRecord) -> None:
+        self.lines += 1
 
     def _count(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         self.queries += 1

@@ -1,7 +1,7 @@
 """
 Formats log records as lines: one dictionary per record, redacted, with the ids of the current work.
 
-A worker writes about ten lines per order. structlog's formatter runs its processors over a copy of each record,
+Workers write ten lines per order. structlog's formatter runs its processors over a copy of each record,
 which took three times as long; its loggers still work, as does its renderer for people.
 """
 
@@ -82,4 +82,9 @@ def to_json(event: dict[str, Any]) -> str:
     return _encode(event)
 
 
-_encode = json.JSONEncoder(default=str).encode
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: spans are seconds, as in all fields; the rest is text."""
+    return value.total_seconds() if isinstance(value, dt.timedelta) else str(value)
+
+
+_encode = json.JSONEncoder(default=_plain).encode

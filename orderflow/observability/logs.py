@@ -17,9 +17,8 @@ from typing import Any
 
 from django.conf import settings
 
-from orderflow.observability import lines, redaction, trace_processes
+from orderflow.observability import lines, outcomes, redaction, trace_processes
 from outbox import lean_imports, telemetry
-from outbox.worker import inline
 
 with lean_imports.without("rich", "greenlet"):  # for coloured tracebacks and old contexts: 3 MB
     import structlog
@@ -53,11 +52,13 @@ _QUIET = frozenset(
         "relay.published",
         "step.begun",
         "step.failed",
-        "step.finished",
-        "step.skipped",
     }
 )
 """Signals of routine work: at debug level, because they would hide the others."""
+
+TALKATIVE = ("celery.worker.strategy", "stripe", "twilio")
+"""Loggers that write a line for every task that arrives or for every call, which is no outcome yet. They have
+their say from warnings on, or with `LOG_LEVEL=DEBUG`."""
 
 
 EventDict = MutableMapping[str, Any]
@@ -90,10 +91,11 @@ def configure_logging() -> None:
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
-            "filters": {"no ticks": {"()": NoTicks}, "own results": {"()": OwnResults}},
+            "filters": {"no ticks": {"()": NoTicks}, "outcomes": {"()": outcomes.Outcomes}},
             "loggers": {
                 "celery.beat": {"filters": ["no ticks"]},
-                "celery.app.trace": {"filters": ["own results"]},
+                outcomes.LOGGER: {"filters": ["outcomes"]},
+                **{name: {"level": _level_of_talkative()} for name in TALKATIVE},
             },
             "root": {"handlers": ["stderr"], "level": settings.LOG_LEVEL},
         }
@@ -118,15 +120,8 @@ class NoTicks(logging.Filter):
         return not record.getMessage().startswith("Scheduler: Sending due task")
 
 
-class OwnResults(logging.Filter):
-    """Removes from Celery's log line the results of steps that ran inline: those have their own lines."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, dict) and isinstance(result := record.args.get("return_value"), str):
-            own, seconds, _ = inline.read(result)
-            if seconds is not None:
-                record.args = {**record.args, "return_value": own, "runtime": seconds}
-        return True
+def _level_of_talkative() -> str:
+    return "DEBUG" if settings.LOG_LEVEL == "DEBUG" else "WARNING"
 
 
 def _to_console() -> lines.Render:

@@ -11,13 +11,11 @@ import pytest
 import sentry_sdk
 import structlog
 from celery import beat, current_app
-from celery.app.trace import LOG_SUCCESS
 from celery.schedules import schedule
 from sentry_sdk.transport import Transport
 
 from orderflow.observability import errors, logs, redaction
 from outbox import context, telemetry
-from outbox.worker import inline
 
 
 class Recording(Transport):
@@ -90,10 +88,16 @@ def test_a_signal_becomes_a_line_that_names_the_request_and_the_message(log_line
     assert "ada@" not in line["error"]
 
 
-def test_a_quiet_signal_costs_no_line(log_lines, settings):
-    logs.log_signal("step.finished", {"consumer": "orders.x"})
+def test_a_wait_is_written_in_seconds(log_lines):
+    logs.log_signal("message.postponed", {"wait": dt.timedelta(minutes=1, milliseconds=500)})
 
-    assert not [line for line in log_lines() if line["event"] == "step.finished"]
+    assert log_lines()[-1]["wait"] == 60.5
+
+
+def test_a_quiet_signal_costs_no_line(log_lines, settings):
+    logs.log_signal("relay.published", {"messages": 1})
+
+    assert not [line for line in log_lines() if line["event"] == "relay.published"]
 
 
 def test_lines_of_all_kinds_of_loggers_have_the_same_fields(log_lines):
@@ -191,15 +195,6 @@ def test_the_hourly_work_checks_in_so_that_sentry_notices_when_it_is_missed(sent
 
 def test_frequent_periodic_tasks_do_not_check_in(sentry, monkeypatch):
     assert check_ins(sentry, monkeypatch, "drain the outbox") == []
-
-
-def test_steps_that_ran_inline_are_not_in_the_line_of_the_first_task():
-    followed = inline.Followed(result=True, seconds=0.5, links=())
-    details = {"name": "a task", "id": "1", "return_value": repr(followed), "runtime": 2.0, "args": "()"}
-    record = logging.LogRecord("celery.app.trace", logging.INFO, "", 0, LOG_SUCCESS, (details,), None)
-
-    assert logs.OwnResults().filter(record)
-    assert record.getMessage() == "Task a task[1] succeeded in 0.5s: True"
 
 
 def test_a_failed_request_reaches_sentry_without_query_and_body(sentry, client, settings):
