@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from celery import Task, current_app, shared_task
@@ -149,14 +149,19 @@ WITH expected AS (
 begins with the first periodic task or, if none ever ran, with the oldest message."""
 
 
+RUNS = f"{STANDINGS} SELECT name, seconds_ago, is_late, last_error FROM standing ORDER BY name"  # noqa: S608
+"""What `standings_of` needs, for a statement that reads more than that. Its parameters are `expected()`."""
+
+
 def standings() -> list[Standing]:
     """Return the standing of each periodic task, ordered by name."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"{STANDINGS} SELECT name, seconds_ago, is_late, last_error FROM standing ORDER BY name",  # noqa: S608
-            expected(),
-        )
-        rows = cursor.fetchall()
+        cursor.execute(RUNS, expected())
+        return standings_of(cursor.fetchall())
+
+
+def standings_of(runs: Iterable[Sequence[Any]]) -> list[Standing]:
+    """Return the standing of each periodic task in the rows of `RUNS`."""
     intervals = {task.name: task.every for task in tasks()}
     return [
         Standing(
@@ -166,7 +171,7 @@ def standings() -> list[Standing]:
             is_late=is_late,
             error=error,
         )
-        for name, ago, is_late, error in rows
+        for name, ago, is_late, error in runs
     ]
 
 

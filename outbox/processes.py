@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import connection
@@ -52,18 +53,25 @@ def gone_after() -> float:
     return GONE_AFTER_BEATS * settings.HEARTBEAT_SECONDS
 
 
+HEARTBEATS = """
+    SELECT role, pool, queues, ended_at IS NOT NULL AS has_ended,
+        extract(epoch FROM statement_timestamp() - started_at)::float8 AS started,
+        extract(epoch FROM statement_timestamp() - seen_at)::float8 AS seen
+    FROM outbox_heartbeat ORDER BY role, pool, seen_at
+"""
+"""What `standings_of` needs, for a statement that reads more than that."""
+
+
 def standings() -> list[Standing]:
     """Return the standing of each role and pool of which a process was seen in the last day. One query."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT role, pool, queues, ended_at IS NOT NULL,
-                extract(epoch FROM statement_timestamp() - started_at)::float8,
-                extract(epoch FROM statement_timestamp() - seen_at)::float8
-            FROM outbox_heartbeat ORDER BY role, pool, seen_at
-            """
-        )
-        rows = [_Row(*row) for row in cursor.fetchall()]
+        cursor.execute(HEARTBEATS)
+        return standings_of(cursor.fetchall())
+
+
+def standings_of(heartbeats: Iterable[Sequence[Any]]) -> list[Standing]:
+    """Return the standing of each role and pool in the rows of `HEARTBEATS`."""
+    rows = [_Row(*row) for row in heartbeats]
     return [
         _standing(role, pool, list(of_pool))
         for (role, pool), of_pool in itertools.groupby(rows, key=lambda row: (row.role, row.pool))

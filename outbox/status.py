@@ -76,19 +76,21 @@ def read() -> dict[str, Any]:
     }
 
 
+OLDEST_DUE = """
+    SELECT extract(epoch FROM statement_timestamp() - least(
+        (SELECT min(not_before) FROM outbox_outboxmessage
+         WHERE status = 'pending' AND not_before <= statement_timestamp()),
+        (SELECT min(not_before) FROM outbox_delivery
+         WHERE status = 'waiting' AND not_before <= statement_timestamp())
+    ))
+"""
+"""For how many seconds the oldest message, or redelivery to one workflow, has been due; NULL: nothing is."""
+
+
 def oldest_due_seconds() -> float:
     """For how long the oldest message, or redelivery to one workflow, has been due; 0 when nothing is."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT extract(epoch FROM statement_timestamp() - least(
-                (SELECT min(not_before) FROM outbox_outboxmessage
-                 WHERE status = 'pending' AND not_before <= statement_timestamp()),
-                (SELECT min(not_before) FROM outbox_delivery
-                 WHERE status = 'waiting' AND not_before <= statement_timestamp())
-            ))
-            """
-        )
+        cursor.execute(OLDEST_DUE)
         return round(float(cursor.fetchone()[0] or 0), 1)
 
 

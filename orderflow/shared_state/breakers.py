@@ -190,18 +190,23 @@ def _name_of(state: State) -> str:
     return state.name.lower().replace("_", "-")
 
 
-def states() -> dict[str, dict[str, Any]]:
-    """Return the state of all breakers, and the number of messages that wait for each that is not closed."""
+def circuits() -> dict[str, Circuit]:
+    """Return the state of all breakers."""
     found: dict[str, Circuit] = {}
     for name in CONSUMERS:
         # One server stores all of them; a second query would only wait for the timeout again.
         silent = next((one for one in found.values() if one.state == "unknown"), None)
         found[name] = silent or resilience.breaker(name).circuit()
+    return found
+
+
+def states() -> dict[str, dict[str, Any]]:
+    """Return the state of all breakers, and the number of messages that wait for each that is not closed."""
     return {
         name: {"state": "closed"}
         if circuit.state == "closed"
         else dataclasses.asdict(circuit) | {"waiting": _waiting(CONSUMERS[name])}
-        for name, circuit in found.items()
+        for name, circuit in circuits().items()
     }
 
 
