@@ -162,6 +162,8 @@ def links(request: HttpRequest) -> dict[str, Any]:
     return {
         "flower_url": settings.FLOWER_URL,
         "sandbox_url": settings.SANDBOX_URL,
+        "grafana_url": settings.GRAFANA_URL,
+        "runbooks_url": settings.RUNBOOKS_URL,
         "environment": settings.ENVIRONMENT,
         # Evaluated only by the pages that show them.
         "credentials_refused": credentials.refused,

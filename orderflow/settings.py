@@ -32,6 +32,7 @@ SAMPLERS = [
     f"{when}{name}" for when in ("parentbased_", "") for name in ("always_on", "always_off", "traceidratio")
 ]
 TRACE_URL = r"(?:https?://[^\s{}]+\{trace_id\}[^\s{}]*)?\Z"
+WEB_ADDRESS, NO_WEB_ADDRESS = r"(?:https?://\S+)?\Z", "must be an http or https address"
 NO_TRACE_URL = "must be an http or https address with {trace_id} in it, and no other braces"
 
 ENVIRONMENT: str = env.str(
@@ -131,6 +132,9 @@ OUTBOX_LIVENESS_FILE: str = env.str("LIVENESS_FILE", "")
 """The file that a worker, a relay or beat touches every second, for probes; each process needs its own."""
 
 FLOWER_URL: str = env.str("FLOWER_URL", "")
+GRAFANA_URL: str = env.str("GRAFANA_URL", "", validate=validate.Regexp(WEB_ADDRESS, error=NO_WEB_ADDRESS))
+RUNBOOKS_URL: str = env.str("RUNBOOKS_URL", "", validate=validate.Regexp(WEB_ADDRESS, error=NO_WEB_ADDRESS))
+"""Where the files of docs/runbooks are for people; pages add the name of a file. Empty: there are no links."""
 SANDBOX_URL: str = env.str("SANDBOX_URL", "")
 SANDBOX_PASSWORD: str = env.str("SANDBOX_PASSWORD", "")
 """The password of the sandbox's pages and control API; it is in the file `password` beside its ledgers."""

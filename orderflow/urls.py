@@ -12,6 +12,7 @@ from django.views import defaults
 from django.views.generic import RedirectView
 
 from orderflow import health
+from orderflow.ops import no_database
 from orders.api import problems
 from orders.api.problems import Problem
 
@@ -41,4 +42,4 @@ def _or_problem(code: str, page: Callable[..., HttpResponse]) -> Callable[..., H
 handler400 = _or_problem("malformed-request", defaults.bad_request)
 handler403 = _or_problem("forbidden", defaults.permission_denied)
 handler404 = _or_problem("not-found", defaults.page_not_found)
-handler500 = _or_problem("internal-error", defaults.server_error)
+handler500 = _or_problem("internal-error", no_database.server_error)

@@ -22,6 +22,9 @@ BEGAN, SEEN = "login_began_at", "login_seen_at"
 PRECISION = 60
 """Seconds that `SEEN` may be outdated, so that not every page writes the session."""
 
+AUTOMATIC = "X-Automatic"
+"""The header of requests that a page makes by itself. They do not prolong the session: nobody may be there."""
+
 
 class LoginMiddleware:
     """Respond with 429 when a login is refused; end sessions that are idle or old."""
@@ -63,7 +66,7 @@ def _end_or_touch(request: HttpRequest) -> None:
     elif now - seen > settings.SESSION_IDLE_MINUTES * 60:
         reason = "idle"
     else:
-        if now - seen >= PRECISION:
+        if now - seen >= PRECISION and AUTOMATIC not in request.headers:
             request.session[SEEN] = now
         return
     telemetry.emit("session.expired", user_id=request.user.pk, reason=reason)
