@@ -15,6 +15,7 @@ from django.conf import settings as project_settings
 
 from notifications import testing as notifications_testing  # noqa: F401 - registers what waits there
 from notifications.channels import smtp
+from orderflow.ops.overview import patience
 from orderflow.sandbox import access
 from orderflow.sandbox.launch import World
 from orderflow.shared_state import breakers, credentials
@@ -96,6 +97,13 @@ def no_call_in_a_transaction() -> Iterator[None]:
     yield
     telemetry.unregister(receive)
     assert not called, "a provider was called within a transaction"
+
+
+@pytest.fixture(autouse=True)
+def answers_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the overview ask the broker and Redis at every request, and wait for them on a busy machine."""
+    monkeypatch.setattr(patience, "FRESH", 0.0)
+    monkeypatch.setattr(patience, "WAIT", 20.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""The admin site, which requires a second factor if `ADMIN_SECOND_FACTOR` is on."""
+"""
+The admin site, which requires a second factor if `ADMIN_SECOND_FACTOR` is on, and begins with the overview.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
 from django_otp import devices_for_user
 from django_otp.forms import otp_verification_failed
 from django_otp.plugins.otp_static.models import StaticDevice
@@ -54,7 +58,9 @@ class SecondFactorForm(AdminAuthenticationForm):
 
 
 class Site(admin.AdminSite):
-    """Django's admin site with a second factor."""
+    """Django's admin site with a second factor, and the overview above the list of its pages."""
+
+    index_title = "Overview"
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Whether the request may see pages: active staff, with a second factor if it is required."""
@@ -69,3 +75,17 @@ class Site(admin.AdminSite):
     @property
     def login_template(self) -> str | None:  # type: ignore[override]
         return "admin/login_with_code.html" if settings.ADMIN_SECOND_FACTOR else None
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        return [path("overview/", self.admin_view(self.overview), name="overview"), *super().get_urls()]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        from orderflow.ops.overview import page  # loaded with the first page, not with the site
+
+        return super().index(request, page.context(request) | (extra_context or {}))
+
+    def overview(self, request: HttpRequest) -> HttpResponse:
+        """Return the part of the first page that its script refreshes."""
+        from orderflow.ops.overview import page
+
+        return TemplateResponse(request, "admin/overview/overview.html", page.context(request))
