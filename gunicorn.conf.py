@@ -10,6 +10,13 @@ limit_request_line = 4094
 """Bytes; shorter than a header may be. The error `uri-too-long` reports this limit."""
 
 
+def when_ready(server):
+    """Run in the main process before it forks its workers."""
+    from orderflow.observability import metric_processes
+
+    metric_processes.begin_web()
+
+
 def post_worker_init(worker):
     """Run in every worker after it has loaded the project."""
     from orderflow.observability import trace_processes

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 
-from orderflow.observability import lines, outcomes, redaction, trace_processes
+from orderflow.observability import lines, metric_processes, outcomes, redaction, trace_processes
 from outbox import lean_imports, telemetry
 
 with lean_imports.without("rich", "greenlet"):  # for coloured tracebacks and old contexts: 3 MB
@@ -71,6 +71,7 @@ def connect() -> None:
     _hand_over_to_logging()
     telemetry.register(log_signal)
     trace_processes.connect()
+    metric_processes.connect()
     if settings.SENTRY_DSN:
         from orderflow.observability import errors  # it loads Sentry's library
 
