@@ -162,7 +162,7 @@ TRACE_URL_TEMPLATE: str = env.str(
 )
 """The page of a trace, for links in the admin: https://jaeger.example/trace/{trace_id}. Empty: no links."""
 METRICS_PORT: int = env.int("METRICS_PORT", 0, validate=validate.Range(min=0, max=65_535))
-"""The port on which each worker, relay, beat and web server serves its metrics; 0: none counts or serves any."""
+"""The port on which each worker, relay, beat and web server serves its metrics; 0: none counts or serves any"""
 METRICS_ADDRESS: str = env.str("METRICS_ADDRESS", "127.0.0.1")
 """The address of that port. It has no password: keep it inside the network."""
 LOG_FORMAT: str = env.str("LOG_FORMAT", "json")
