@@ -61,7 +61,6 @@ def test_the_web_server_serves_its_metrics_with_those_of_its_workers(web, option
     children = psutil.Process(process.pid).children()
     memory = sum(child.memory_info().rss for child in children)
     assert samples["orderflow_child_processes_resident_memory_bytes",] == pytest.approx(memory, rel=0.2)
-    assert samples["orderflow_child_processes_cpu_seconds_total",] > 0
     assert samples["process_resident_memory_bytes",] > 0
 
     before = samples["orderflow_child_processes_cpu_seconds_total",]

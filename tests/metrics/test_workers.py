@@ -110,11 +110,15 @@ def test_counters_equal_the_rows_after_kills_and_recycling(started, world, port)
     product = ProductFactory()
     orders = [place(product) for _ in range(10)]
     eventually(lambda: all_are(Order.Status.FULFILLED, orders), "fulfilled")
-    world.payments.control(fault="slow", latency_ms=8000, times=2)
+    worker.freeze()  # so that it does not charge the orders before the provider hangs
     hanging = [place(product) for _ in range(2)]
-    eventually(lambda: _calling(worker) >= 2, "two charges hang")
-    for child in [child for child in worker.children() if _is_calling(child)]:
-        child.send_signal(signal.SIGKILL)
+    for order in hanging:
+        world.payments.control(fault="slow", latency_ms=8000, times=1, match=f"order-{order.pk}-charge")
+    worker.thaw()
+    eventually(lambda: all(fault["struck"] for fault in world.payments.faults()), "two charges hang")
+    for child in worker.children():
+        if _is_connected(child, world.payments.url):
+            child.send_signal(signal.SIGKILL)
     world.payments.clear_faults()
     started.beat()  # the sweep resumes what was lost
     eventually(lambda: all_are(Order.Status.FULFILLED, [*orders, *hanging]), "all are fulfilled", within=90)
@@ -146,21 +150,9 @@ def test_counters_equal_the_rows_after_kills_and_recycling(started, world, port)
     assert samples["orderflow_signals_lost_total",] == 0
 
 
-def _is_calling(child):
-    return any(each.raddr and each.status == psutil.CONN_ESTABLISHED and each.raddr.port == PAYMENTS[0]
-               for each in child.net_connections(kind="tcp"))  # fmt: skip
-
-
-def _calling(worker):
-    return sum(map(_is_calling, worker.children()))
-
-
-PAYMENTS = [0]
-
-
-@pytest.fixture(autouse=True)
-def _payments_port(settings):
-    PAYMENTS[0] = int(settings.STRIPE_API_BASE.rpartition(":")[2])
+def _is_connected(child, address):
+    port = int(address.rpartition(":")[2])
+    return any(each.raddr and each.raddr.port == port for each in child.net_connections(kind="tcp"))
 
 
 def test_a_killed_worker_leaves_its_port_free_although_its_children_live(started, world, port):
