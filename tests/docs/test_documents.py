@@ -55,6 +55,8 @@ def shell_lines(text):
 def test_every_command_of_a_document_exists(document):
     for line in shell_lines(document.read_text()):
         words = line.split()
+        if document.parent.name == "runbooks" and words[:2] == ["docker", "compose"]:
+            continue  # see test_runbooks.py
         assert words[:2] == ["python3", "run.py"], line
         if len(words) > 2 and not words[2].startswith("-"):
             assert words[2] in OF_RUN_PY or words[2] in get_commands(), line
