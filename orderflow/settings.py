@@ -69,6 +69,15 @@ does for a step. 0: never, for poolers that cannot (see docs/scaling.md)."""
 OUTBOX_SESSION_POOL_SIZE: int = env.int("DATABASE_POOL_SIZE", 8, validate=validate.Range(min=1))
 """The maximum number of sessions that the tasks of one worker share, if it runs them in threads."""
 
+DATABASE_SIZE_LIMIT: int = env.int("DATABASE_SIZE_LIMIT", 0, validate=validate.Range(min=0))
+"""The size in bytes that the database may reach; an alert precedes it. 0: no limit."""
+
+RABBITMQ_API_URL: str = env.str("RABBITMQ_API_URL", "")
+"""RabbitMQ's management API with user and password, for messages that consumers hold. Empty: not known."""
+METRICS_ADDRESS: str = env.str("METRICS_ADDRESS", "127.0.0.1")
+METRICS_PORT: int = env.int("METRICS_PORT", 9808, validate=validate.Range(min=1, max=65_535))
+"""Where `manage.py metrics` serves the metrics of rows, broker and Redis. It asks for no token."""
+
 POOL: str = os.environ.get("ORDERFLOW_POOL", "")
 """Which pool this worker belongs to; empty in all other processes. Not a setting: each command sets it."""
 OUTBOX_POOL = POOL
@@ -365,6 +374,12 @@ SECURE_HSTS_SECONDS = 31_536_000 if _behind_tls else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _behind_tls
 SECURE_HSTS_PRELOAD = _behind_tls and _preload  # hard to revoke: browsers are shipped with the list
 # Where tokens are sent, plain HTTP is refused and not redirected; pages for people are redirected.
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^healthz$", r"^api(?!/v1/(?:docs|problems/[^/]*)$)(?:/|$)"]
+SECURE_REDIRECT_EXEMPT = [
+    r"^livez$",
+    r"^readyz$",
+    r"^healthz$",
+    r"^metrics$",
+    r"^api(?!/v1/(?:docs|problems/[^/]*)$)(?:/|$)",
+]
 
 LOGGING_CONFIG = None  # orderflow.observability.logs configures logging

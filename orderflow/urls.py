@@ -12,6 +12,7 @@ from django.views import defaults
 from django.views.generic import RedirectView
 
 from orderflow import health
+from orderflow.metrics import page
 from orderflow.ops import no_database
 from orders.api import problems
 from orders.api.problems import Problem
@@ -23,6 +24,7 @@ urlpatterns = [
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("healthz", health.healthz),
+    path("metrics", page.metrics),
     path("admin/", admin.site.urls),
     path("", include("orders.api.urls")),
 ]

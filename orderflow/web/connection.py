@@ -35,7 +35,7 @@ CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]+(?:[ \t]*;.*)?", re.DOTALL)
 Digits only: `int()` accepts signs, and after a chunk with a negative size the same chunk would be read again.
 """
 
-FOR_PROGRAMS = ("/api/", "/livez", "/readyz", "/healthz")
+FOR_PROGRAMS = ("/api/", "/livez", "/readyz", "/healthz", "/metrics")
 """The prefixes of paths that are not pages for people."""
 
 

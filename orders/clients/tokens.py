@@ -25,9 +25,11 @@ from outbox import telemetry
 from outbox.database import clock
 
 READ, READ_ALL, WRITE, CANCEL = "orders:read", "orders:read:all", "orders:write", "orders:cancel"
-SCOPES = (READ, WRITE, CANCEL, READ_ALL)
+METRICS = "metrics:read"
+SCOPES = (READ, WRITE, CANCEL, READ_ALL, METRICS)
 ORDINARY = (READ, WRITE, CANCEL)
-"""The scopes for a client's own orders; `orders:read:all` shows those of every client."""
+"""The scopes for a client's own orders; `orders:read:all` shows those of every client, and `metrics:read`
+is for Prometheus."""
 
 NEVER = dt.timedelta.max
 """As a lifetime: the token does not expire."""

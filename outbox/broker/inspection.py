@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
 from celery.exceptions import QueueNotFound
 from kombu.exceptions import ChannelError
 
-from outbox.broker import redis_kinds
+from outbox.broker import rabbitmq_api, redis_kinds, redis_unacknowledged
 
 
 def waiting(queue: str) -> int:
@@ -26,6 +28,64 @@ def waiting(queue: str) -> int:
             return int(channel.queue_declare(queue, passive=True).message_count)
         except _missing(connection):
             return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QueueLength:
+    """The messages of one queue. What this broker cannot be asked for is None."""
+
+    ready: int
+    unacknowledged: int | None = None
+    consumers: int | None = None
+
+
+def lengths(*, management: str = "") -> dict[str, QueueLength]:
+    """
+    Return the lengths of all queues of the application, by name, over one connection.
+
+    Redis knows which messages are not acknowledged, and nothing of consumers. RabbitMQ counts consumers; over
+    AMQP it does not say how many messages they hold, so that needs the URL of its `management` API.
+
+    Raises:
+        kombu.exceptions.OperationalError: if the broker does not answer.
+    """
+    queues = list(current_app.amqp.queues)
+    with current_app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        if connection.transport.driver_type == "redis":
+            return _lengths_in_redis(connection, queues)
+        found = {queue: _declared(connection, queue) for queue in queues}
+        held = rabbitmq_api.unacknowledged(management, connection.virtual_host or "/") if management else {}
+    return {
+        queue: dataclasses.replace(length, unacknowledged=held.get(queue)) for queue, length in found.items()
+    }
+
+
+def _declared(connection: Any, queue: str) -> QueueLength:
+    """What a passive declaration returns. The broker closes the channel if there is no such queue."""
+    channel: Any = connection.channel()
+    try:
+        declared = channel.queue_declare(queue, passive=True)
+    except _missing(connection):
+        return QueueLength(ready=0, consumers=0)
+    channel.close()
+    return QueueLength(ready=int(declared.message_count), consumers=int(declared.consumer_count))
+
+
+def _lengths_in_redis(connection: Any, queues: Iterable[str]) -> dict[str, QueueLength]:
+    names = list(queues)
+    channel: Any = connection.channel()
+    with channel.conn_or_acquire() as client:
+        held = redis_unacknowledged.count(
+            client, pools=[*names, "default"], prefix=str(channel.global_keyprefix)
+        )
+    return {
+        queue: QueueLength(
+            ready=_declared(connection, queue).ready,
+            unacknowledged=None if held is None else held.get(queue, 0),
+        )
+        for queue in names
+    }
 
 
 def wrong_keys() -> dict[str, str]:

@@ -23,7 +23,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 
-from outbox import crash_points, telemetry
+from outbox import crash_points
 from outbox.database import clock
 from outbox.models import StatisticsBucket, StatisticsCursor
 from outbox.statistics import catalogue, counting
@@ -69,8 +69,6 @@ def roll_up(*, within: dt.timedelta | None = None) -> int:
         else:
             counted += _roll_up(series, until)
     StatisticsBucket.objects.filter(minute__lt=Now() - KEPT).delete()
-    if counted:
-        telemetry.emit("statistics.rolled_up", rows=counted)
     return counted
 
 
