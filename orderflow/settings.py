@@ -74,9 +74,6 @@ DATABASE_SIZE_LIMIT: int = env.int("DATABASE_SIZE_LIMIT", 0, validate=validate.R
 
 RABBITMQ_API_URL: str = env.str("RABBITMQ_API_URL", "")
 """RabbitMQ's management API with user and password, for messages that consumers hold. Empty: not known."""
-METRICS_ADDRESS: str = env.str("METRICS_ADDRESS", "127.0.0.1")
-METRICS_PORT: int = env.int("METRICS_PORT", 9808, validate=validate.Range(min=1, max=65_535))
-"""Where `manage.py metrics` serves the metrics of rows, broker and Redis. It asks for no token."""
 
 POOL: str = os.environ.get("ORDERFLOW_POOL", "")
 """Which pool this worker belongs to; empty in all other processes. Not a setting: each command sets it."""
@@ -183,6 +180,8 @@ OUTBOX_RETENTION_DAYS: int = env.int("OUTBOX_RETENTION_DAYS", 30)
 RESULT_RETENTION_DAYS: int = env.int("RESULT_RETENTION_DAYS", 3)
 NOTIFICATION_RETENTION_DAYS: int = env.int("NOTIFICATION_RETENTION_DAYS", 180, validate=validate.Range(min=1))
 """How long notifications are kept, with their addresses; never shorter than their messages."""
+ORDER_OBJECTIVE_SECONDS: float = env.float("ORDER_OBJECTIVE_SECONDS", 60.0, validate=validate.Range(min=1))
+"""The service level objective: within this time an order should be final. Metrics count those that are not."""
 LARGEST_ORDER_MINOR: int = env.int("LARGEST_ORDER_MINOR", 10_000_000)
 """The largest total that is accepted without a person's approval, in minor units of the order's currency."""
 

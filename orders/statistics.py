@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 
+from django.conf import settings
+
 from orders.models import Order, OrderTransition
 from orders.moves import FINAL
 from outbox.statistics.catalogue import Rows, count, duration
 
-OBJECTIVE = dt.timedelta(seconds=60)
-"""An order should be final within this time: the service level objective of docs/alerts.md."""
+OBJECTIVE = dt.timedelta(seconds=settings.ORDER_OBJECTIVE_SECONDS)
+"""An order should be final within this time."""
 
-GRACE = dt.timedelta(seconds=10)
+GRACE = OBJECTIVE / 6
 """How long after that the verdict is read: the transaction that finished an order in time has ended by then."""
 
 HISTORY, ORDERS = OrderTransition._meta.db_table, Order._meta.db_table

@@ -91,12 +91,12 @@ METRICS = [
     ),
     _counter(
         "orderflow_orders_due_total",
-        "Orders for which the objective of 60 seconds is over, counted 10 seconds later.",
+        "Orders for which the time of the objective is over; read a sixth of that time later.",
         "orders_ordertransition, orders_order",
     ),
     _counter(
         "orderflow_orders_late_total",
-        "Those of orderflow_orders_due_total that were not final within 60 seconds.",
+        "Those of orderflow_orders_due_total that were not final within ORDER_OBJECTIVE_SECONDS.",
         "orders_ordertransition, orders_order",
     ),
     _gauge(

@@ -6,6 +6,7 @@ the processors from the first orders.
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,25 @@ class Table:
         limits = (f"--max-tasks={FLOWER_TASKS}", "--read-only")
         flower = self._celery("flower", ["flower", *listen, *limits], ready=page, after=LATER_POOLS)
         yield dataclasses.replace(flower, essential=False)
+        yield self._exporter()
+
+    def _exporter(self) -> ProcessSpec:
+        """Metrics of rows and broker. Orders do not need it, so it comes last."""
+        listen = ("--address", LOOPBACK, "--port", str(self.port["metrics"]))
+        ready = self._log_contains("metrics", "Serving metrics")
+        spec = self._python("metrics", ["manage.py", "metrics", *listen], ready=ready, after=LATER_POOLS)
+
+        def start() -> Process:
+            self._list_for_prometheus("exporter", self.port["metrics"], job="orderflow")
+            return spec.start()
+
+        return dataclasses.replace(spec, start=start, essential=False)
+
+    def _list_for_prometheus(self, name: str, port: int, *, job: str) -> None:
+        """Write where Prometheus finds the metrics of a process; see `servers.monitoring`."""
+        self.folders.targets.mkdir(exist_ok=True)
+        found = [{"targets": [f"{LOOPBACK}:{port}"], "labels": {"job": job}}]
+        (self.folders.targets / f"{name}.json").write_text(json.dumps(found))
 
     def _web(self) -> ProcessSpec:
         bind = f"--bind={LOOPBACK}:{self.port['web']}"

@@ -145,7 +145,7 @@ def test_a_stack_starts_restarts_a_worker_keeps_its_data_and_stops(checkout):
     assert run(checkout, "down", "--now").returncode == 2
     assert run(checkout, "fail").returncode == 4
 
-    wait_until(lambda: read(checkout)["processes"].get("flower", {}).get("state") == "ready", stack)
+    wait_until(lambda: read(checkout)["processes"].get("metrics", {}).get("state") == "ready", stack)
     status = run(checkout, "status")
     assert status.returncode == 0
     names = {line.split()[0] for line in status.stdout.splitlines()[1:]}
@@ -161,6 +161,7 @@ def test_a_stack_starts_restarts_a_worker_keeps_its_data_and_stops(checkout):
         "push",
         "jobs",
         "flower",
+        "metrics",
     }
     processes = {name: spec["pid"] for name, spec in read(checkout)["processes"].items() if spec["pid"]}
     for process_id in processes.values():
@@ -281,7 +282,7 @@ def test_migrations_run_before_the_first_order_unless_they_are_known_to_be_curre
     assert not schema.is_current(stack_folders)
 
     def order(*, migrated):
-        port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
+        port = dict.fromkeys(("web", "flower", "metrics", *stack_environment.SANDBOX), 1)
         specs = Table(
             folders=stack_folders, environment={}, port=port, servers=("postgres",), migrated=migrated
         ).specs()
@@ -296,7 +297,7 @@ def test_migrations_run_before_the_first_order_unless_they_are_known_to_be_curre
 def test_the_mail_server_accepts_mail_only_with_the_stacks_own_credentials(folder):
     stack_folders = folders.StackFolders(folder)
     stack_folders.prepare()
-    port = {name: ports.choose() for name in ("web", "flower", *stack_environment.SANDBOX)}
+    port = {name: ports.choose() for name in ("web", "flower", "metrics", *stack_environment.SANDBOX)}
     managed = stack_environment.managed(
         folders=stack_folders, secret=stack_environment.make_secrets(), port=port, servers={}
     )

@@ -101,7 +101,7 @@ def test_several_orders_workers_share_the_queue_and_its_unacknowledged_messages(
         started[command[command.index("-n") + 1]] = (command[command.index("-Q") + 1], environment)
 
     monkeypatch.setattr("orderflow.stack.supervision.children.start", start)
-    port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
+    port = dict.fromkeys(("web", "flower", "metrics", *stack_environment.SANDBOX), 1)
     table = Table(folders=StackFolders(folder), environment={}, port=port, orders_workers=2)
     for spec in table.specs():
         if spec.name in ("orders", "orders-2"):

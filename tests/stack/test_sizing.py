@@ -20,7 +20,7 @@ GIB = 2**30
 
 def commands(folder, **environment):
     """Return the command of each worker, by its name."""
-    port = dict.fromkeys(("web", "flower", *stack_environment.SANDBOX), 1)
+    port = dict.fromkeys(("web", "flower", "metrics", *stack_environment.SANDBOX), 1)
     table = Table(folders=StackFolders(folder), environment=environment, port=port)
     return {spec.name for spec in table.specs()}
 

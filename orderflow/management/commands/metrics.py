@@ -9,6 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+PORT = 9808
+
 
 class Command(BaseCommand):
     help = "Serves the metrics of rows, broker and Redis to Prometheus, at /metrics; one process is enough."
@@ -21,7 +23,10 @@ class Command(BaseCommand):
             help=f"Where to listen: {settings.METRICS_ADDRESS}. Anybody who reaches it can read the metrics.",
         )
         parser.add_argument(
-            "--port", type=int, default=settings.METRICS_PORT, help=f"Default: {settings.METRICS_PORT}."
+            "--port",
+            type=int,
+            default=settings.METRICS_PORT or PORT,
+            help=f"Default: METRICS_PORT, or {PORT} if that is 0.",
         )
         parser.add_argument("--once", action="store_true", help="Print the metrics and end.")
 

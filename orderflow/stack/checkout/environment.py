@@ -133,7 +133,7 @@ def choose_ports(folders: StackFolders, *, web: int | None) -> dict[str, int]:
     except (OSError, ValueError):
         last = {}
     chosen: dict[str, int] = {"web": web or ports.choose_upwards(WEB_PORT)}
-    for name in (*SERVERS, *SANDBOX, "flower"):
+    for name in (*SERVERS, *SANDBOX, "flower", "metrics"):
         chosen[name] = ports.choose(preferred=last.get(name), taken=chosen.values())
     folders.ports.write_text(json.dumps(chosen, indent=1))
     return chosen

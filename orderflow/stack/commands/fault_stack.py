@@ -120,6 +120,7 @@ def _choose_ports(nodes: int, more: Sequence[str]) -> dict[str, int]:
         *throwaway.ports(nodes),
         *environment.SANDBOX,
         "flower",
+        "metrics",
         *ROUTES,
         *_broker_routes(nodes)[1:],
         "proxy-control",

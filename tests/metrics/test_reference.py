@@ -1,0 +1,21 @@
+"""The reference page is what the code says, and every metric has a bounded number of series."""
+
+from __future__ import annotations
+
+from orderflow.metrics import reference
+from orderflow.metrics.descriptions import BY_NAME, METRICS
+
+
+def test_the_page_is_up_to_date():
+    written = reference.PAGE.read_text()
+    assert written == reference.render(), "run: python -m orderflow.metrics --write"
+
+
+def test_names_follow_the_conventions_of_prometheus():
+    assert len(BY_NAME) == len(METRICS)
+    for metric in METRICS:
+        assert metric.name.startswith("orderflow_")
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert not metric.unit or metric.name.endswith(f"_{metric.unit}"), metric.name
+        assert metric.help.endswith("."), metric.name
+        assert metric.source
