@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
 from celery.exceptions import QueueNotFound
-from kombu.exceptions import ChannelError
+from kombu.exceptions import ChannelError, OperationalError
 
 from outbox.broker import rabbitmq_api, redis_kinds, redis_unacknowledged
+
+logger = logging.getLogger(__name__)
 
 
 def waiting(queue: str) -> int:
@@ -39,26 +42,36 @@ class QueueLength:
     consumers: int | None = None
 
 
-def lengths(*, management: str = "") -> dict[str, QueueLength]:
+def lengths(app: Celery | None = None, *, management: str = "") -> dict[str, QueueLength]:
     """
-    Return the lengths of all queues of the application, by name, over one connection.
+    Return the lengths of all queues of an application, by default this one, by name, over one connection.
 
     Redis knows which messages are not acknowledged, and nothing of consumers. RabbitMQ counts consumers; over
-    AMQP it does not say how many messages they hold, so that needs the URL of its `management` API.
+    AMQP it does not say how many messages they hold, so that needs the URL of its `management` API. If only
+    that does not answer, the number is not known.
 
     Raises:
         kombu.exceptions.OperationalError: if the broker does not answer.
     """
-    queues = list(current_app.amqp.queues)
-    with current_app.connection_for_read() as connection:
+    app = app or current_app
+    queues = list(app.amqp.queues)
+    with app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
         if connection.transport.driver_type == "redis":
             return _lengths_in_redis(connection, queues)
         found = {queue: _declared(connection, queue) for queue in queues}
-        held = rabbitmq_api.unacknowledged(management, connection.virtual_host or "/") if management else {}
+        held = _held(management, connection.virtual_host or "/") if management else {}
     return {
         queue: dataclasses.replace(length, unacknowledged=held.get(queue)) for queue, length in found.items()
     }
+
+
+def _held(management: str, virtual_host: str) -> dict[str, int]:
+    try:
+        return rabbitmq_api.unacknowledged(management, virtual_host)
+    except OperationalError as error:
+        logger.warning("unacknowledged messages are not known: %s", error)
+        return {}
 
 
 def _declared(connection: Any, queue: str) -> QueueLength:
