@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orderflow.metrics.descriptions import METRICS, Metric
+from orderflow.metrics.descriptions import CHANNELS, CONSUMER, METRICS, POOL, TASK, Kind, Metric
+from orderflow.observability import metric_names
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "metrics.md"
 
@@ -39,6 +40,25 @@ RabbitMQ does not say over AMQP how many messages its consumers hold. That numbe
 number of living workers of a queue stands for it.
 """
 
+PROCESSES = """\
+
+## Of processes
+
+With `METRICS_PORT` every worker, relay, beat and web server serves what it counts since its start, for
+itself and for the children of its pool (decision 0043), and what the client library knows of the process:
+`process_*` (memory, processor time, files) and `python_gc_*`. Counters begin at zero when the process does.
+"""
+
+LABELS_OF_PROCESSES = {
+    "task": TASK,
+    "event": "events that the code registers",
+    "provider": "the providers",
+    "channel": CHANNELS,
+    "consumer": CONSUMER.partition(";")[0],
+    "pool": POOL,
+}
+"""Other values count under `other`; see `orderflow.observability.counting`."""
+
 BOUNDS = """\
 
 ### Bounds of labels
@@ -64,7 +84,42 @@ They are exported under our name only; this is for people who know the others.
 
 def render() -> str:
     """Return the page."""
-    return "".join([INTRODUCTION, _table(METRICS), BOUNDS, *_bounds(METRICS), OPENTELEMETRY, *_aliases()])
+    processes = [_of_process(metric) for metric in metric_names.ALL]
+    every = [*METRICS, *processes]
+    return "".join(
+        [
+            INTRODUCTION,
+            _table(METRICS),
+            PROCESSES,
+            _table(processes),
+            BOUNDS,
+            *_bounds(every),
+            OPENTELEMETRY,
+            *_aliases(every),
+        ]
+    )
+
+
+def _of_process(metric: metric_names.Metric) -> Metric:
+    """The description of a metric of a process, in the terms of this page."""
+    bounds = LABELS_OF_PROCESSES | {"outcome": metric.outcomes}
+    units = (unit for unit in ("seconds", "bytes") if metric.name.removesuffix("_total").endswith(f"_{unit}"))
+    return Metric(
+        name=metric.name,
+        kind=KINDS[metric.kind],
+        help=metric.help,
+        source="signals" if metric in metric_names.COUNTED else "the process",
+        labels={label: bounds[label] for label in metric.labels},
+        unit=next(units, ""),
+        opentelemetry=metric.otel,
+    )
+
+
+KINDS: dict[metric_names.Kind, Kind] = {
+    metric_names.Kind.COUNTER: "counter",
+    metric_names.Kind.GAUGE: "gauge",
+    metric_names.Kind.HISTOGRAM: "histogram",
+}
 
 
 def _table(metrics: Sequence[Metric]) -> str:
@@ -85,8 +140,8 @@ def _bounds(metrics: Sequence[Metric]) -> Iterator[str]:
             yield f"| `{label}` | `{metric.name}` | {shown} |\n"
 
 
-def _aliases() -> Iterator[str]:
-    for metric in METRICS:
+def _aliases(metrics: Sequence[Metric]) -> Iterator[str]:
+    for metric in metrics:
         if metric.opentelemetry:
             yield f"| `{metric.name}` | `{metric.opentelemetry}` |\n"
 
