@@ -6,14 +6,13 @@ the processors from the first orders.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from orderflow import providers
-from orderflow.stack import machine, sizing
+from orderflow.stack import machine, scraping, sizing
 from orderflow.stack.checkout.folders import StackFolders
 from orderflow.stack.ports import LOOPBACK
 from orderflow.stack.supervision import children, probes
@@ -56,7 +55,8 @@ class Table:
     """A folder; a process of which a file is there starts when that file is removed. None: no folder."""
 
     def specs(self) -> list[ProcessSpec]:
-        """Return all of them, in start order."""
+        """Return all of them, in start order. Prometheus finds in `folders.targets` those that have begun."""
+        scraping.begin(self.folders.targets)
         early, later = list(self._early()), list(self._later())
         abreast = max(1, PROCESSORS - 1) if self.orders_come_first else PROCESSORS
         queue = [early[-1].name] * abreast + [spec.name for spec in later]
@@ -84,7 +84,12 @@ class Table:
         yield from self._workers(EARLY_POOLS, after=before)
 
     def _later(self) -> Iterator[ProcessSpec]:
-        yield self._celery("beat", ["beat", "-l", "INFO"], ready=self._log_contains("beat", "beat: Starting"))
+        yield self._celery(
+            "beat",
+            ["beat", "-l", "INFO"],
+            ready=self._log_contains("beat", "beat: Starting"),
+            job=scraping.PROCESSES,
+        )
         yield self._web()
         for name in LATER_SANDBOX:
             yield self._sandbox(name)
@@ -104,21 +109,16 @@ class Table:
 
     def _exporter(self) -> ProcessSpec:
         """Metrics of rows and broker. Orders do not need it, so it comes last."""
-        listen = ("--address", LOOPBACK, "--port", str(self.port["metrics"]))
+        port = self.port["metrics"]
+        listen = ("--address", LOOPBACK, "--port", str(port))
         ready = self._log_contains("metrics", "Serving metrics")
         spec = self._python("metrics", ["manage.py", "metrics", *listen], ready=ready, after=LATER_POOLS)
 
         def start() -> Process:
-            self._list_for_prometheus("exporter", self.port["metrics"], job="orderflow")
+            scraping.announce(self.folders.targets, spec.name, job=scraping.EXPORTER, port=port)
             return spec.start()
 
         return dataclasses.replace(spec, start=start, essential=False)
-
-    def _list_for_prometheus(self, name: str, port: int, *, job: str) -> None:
-        """Write where Prometheus finds the metrics of a process; see `servers.monitoring`."""
-        self.folders.targets.mkdir(exist_ok=True)
-        found = [{"targets": [f"{LOOPBACK}:{port}"], "labels": {"job": job}}]
-        (self.folders.targets / f"{name}.json").write_text(json.dumps(found))
 
     def _web(self) -> ProcessSpec:
         bind = f"--bind={LOOPBACK}:{self.port['web']}"
@@ -126,7 +126,8 @@ class Table:
         # socket in the user's home folder.
         size = ("--threads=4", "--workers=2", "--preload", "--no-control-socket")
         livez = probes.answers(f"http://{LOOPBACK}:{self.port['web']}/livez")
-        return self._python("web", ["-m", "gunicorn", "orderflow.wsgi", bind, *size], ready=livez)
+        command = ["-m", "gunicorn", "orderflow.wsgi", bind, *size]
+        return self._python("web", command, ready=livez, job=scraping.PROCESSES)
 
     def _sandbox(self, name: str) -> ProcessSpec:
         at = {name: f"http://{LOOPBACK}:{number}" for name, number in self.port.items()}
@@ -159,7 +160,12 @@ class Table:
         options = ["-n", f"{name}@%h", "-Q", queue, *pool, "--without-gossip", "--without-mingle", "-l", "INFO"]
         ready = self._log_contains(name, " ready.")
         return self._celery(
-            name, ["worker", *options], ready=ready, after=after, extra={"ORDERFLOW_POOL": queue}
+            name,
+            ["worker", *options],
+            ready=ready,
+            after=after,
+            extra={"ORDERFLOW_POOL": queue},
+            job=scraping.PROCESSES,
         )
 
     def _log_contains(self, name: str, text: str) -> probes.LogContains:
@@ -176,9 +182,10 @@ class Table:
         ready: Callable[[Process], bool],
         after: tuple[str, ...] = (),
         extra: Mapping[str, str] = MappingProxyType({}),
+        job: str = "",
     ) -> ProcessSpec:
         command = [*CELERY, "-A", "orderflow", *arguments]
-        return self._python(name, command, ready=ready, after=after, extra=extra)
+        return self._python(name, command, ready=ready, after=after, extra=extra, job=job)
 
     def _python(
         self,
@@ -190,7 +197,9 @@ class Table:
         extra: Mapping[str, str] = MappingProxyType({}),
         kind: Kind = Kind.SERVICE,
         stop_rank: StopRank = StopRank.APPLICATION,
+        job: str = "",
     ) -> ProcessSpec:
+        """Describe a process; with a `job`, Prometheus scrapes it."""
         log = self.folders.logs / f"{name}.log"
 
         def start() -> Process:
@@ -199,10 +208,12 @@ class Table:
             command = [sys.executable, *arguments]
             if self.held:
                 command = ["/bin/sh", "-c", WAIT_WHILE_HELD, str(self.held / name), *command]
-            clock = {"CLOCK_FILE": str(self.clocks / name)} if self.clocks else {}
-            return children.start(
-                command, environment={**self.environment, **extra, **clock}, log=log, cwd=self.folders.root
-            )
+            variables = {**self.environment, **extra}
+            if self.clocks:
+                variables["CLOCK_FILE"] = str(self.clocks / name)
+            if job:
+                variables["METRICS_PORT"] = str(scraping.announce(self.folders.targets, name, job=job))
+            return children.start(command, environment=variables, log=log, cwd=self.folders.root)
 
         return ProcessSpec(
             name=name, kind=kind, start=start, is_ready=ready, log=log, after=after, stop_rank=stop_rank

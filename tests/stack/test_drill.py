@@ -81,7 +81,7 @@ def test_a_drill_has_its_own_stack_that_recovers_and_is_removed_at_the_end(check
     assert {"postgres", "valkey", "proxy", "orders", "orders-2", "relay", "beat", "web"} <= set(
         output["processes"]
     )
-    assert not {"flower", "jobs"} & set(output["processes"])
+    assert not {"flower", "jobs", "metrics"} & set(output["processes"])
     assert not Path(" ".join(output["state"])).exists(), "the throwaway folder is removed"
     assert "database system was not properly shut down" in (checkout / "report/log/postgres.log").read_text()
 
@@ -95,9 +95,10 @@ def test_the_state_of_a_stack_can_be_in_another_folder(folder):
 
 
 def test_several_orders_workers_share_the_queue_and_its_unacknowledged_messages(folder, monkeypatch):
-    started = {}
+    started, ports = {}, []
 
     def start(command, *, environment, **_):
+        ports.append(environment.pop("METRICS_PORT"))
         started[command[command.index("-n") + 1]] = (command[command.index("-Q") + 1], environment)
 
     monkeypatch.setattr("orderflow.stack.supervision.children.start", start)
@@ -111,6 +112,7 @@ def test_several_orders_workers_share_the_queue_and_its_unacknowledged_messages(
         "orders@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
         "orders-2@%h": ("orders", {"ORDERFLOW_POOL": "orders"}),
     }
+    assert len(set(ports)) == 2
 
 
 def test_missing_rabbitmq_is_reported_with_how_to_install_it(monkeypatch):

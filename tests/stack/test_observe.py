@@ -68,6 +68,12 @@ def receivers(addresses):
     return [each["url"] for each in ask(addresses["alerts"], "api/v1/alertmanagers")["activeAlertmanagers"]]
 
 
+def scraped(addresses):
+    return {
+        target["labels"]["instance"] for target in ask(addresses["alerts"], "api/v1/targets")["activeTargets"]
+    }
+
+
 def end(process):
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(10) == 0, process.stdout.read()
@@ -97,6 +103,7 @@ def test_it_observes_a_running_stack_and_continues_when_that_stops(observed, pro
         assert {"OrdersStuck", "WorkerGone", "MetricsAbsent"} <= names
         receiver = f"{addresses['Alertmanager']}/api/v2/alerts"
         wait_until(lambda: receivers(addresses) == [receiver], process)  # it looks for it every five seconds
+        wait_until(lambda: scraped(addresses) >= {"orders", "relay", "web", "beat", "metrics"}, process)
         assert {each.laddr.ip for each in listening(process)} == {"127.0.0.1"}
 
         again = run(observed, "observe")

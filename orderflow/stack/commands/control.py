@@ -67,7 +67,7 @@ def reset(folders: StackFolders) -> int:
     with state.hold(folders, "python3 run.py reset"), state.hold_monitoring(folders):
         servers = folders.servers.resolve()
         try:
-            for path in (folders.logs, folders.sandbox, folders.monitoring):
+            for path in (folders.logs, folders.sandbox, folders.monitoring, folders.targets):
                 shutil.rmtree(path, ignore_errors=True)
             for file in (folders.secrets, folders.push_credentials, folders.ports):
                 file.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from orderflow.stack.servers import throwaway
 from orderflow.stack.supervision.supervisor import Interrupted, Supervisor
 
 WHAT = "python3 run.py chaos"
-NOT_NEEDED = ("flower", "mailbox", "jobs", "admin")
+NOT_NEEDED = ("flower", "mailbox", "jobs", "admin", "metrics")
 """Processes that no order of the drill needs; without them the others get more of the machine."""
 
 

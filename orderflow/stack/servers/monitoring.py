@@ -112,6 +112,7 @@ class Monitoring:
             receivers={catalogue.PAGE: "", catalogue.TICKET: ""},
         )
         files.write(self.folders.monitoring, addresses)
+        self.folders.targets.mkdir(exist_ok=True)  # Prometheus watches it
 
     def _prometheus(self) -> list[str]:
         folder = self.folders.monitoring
