@@ -21,7 +21,7 @@ STATE, USER, SYSTEM, RESIDENT = 0, 11, 12, 21
 """Fields of /proc/PID/stat, counted from the one behind the name (proc(5))."""
 
 ENDED = ("Z", "X")
-"""States of a child that has ended; its time is counted when this process collects it."""
+"""States of a child that has ended and is not collected yet. The kernel still has its processor time."""
 
 
 class Children(NamedTuple):
@@ -35,15 +35,21 @@ class Children(NamedTuple):
 
 
 def read() -> Children:
-    """Return the children of this process as they are now."""
+    """
+    Return the children of this process as they are now.
+
+    A child that is collected meanwhile is missing from the processor time, which the next reading has again.
+    """
     times = os.times()
     processes, memory, seconds = 0, 0, times.children_user + times.children_system
     for pid in _ids():
         fields = _fields(pid)
-        if fields and fields[STATE] not in ENDED:
+        if not fields:
+            continue
+        seconds += (int(fields[USER]) + int(fields[SYSTEM])) / TICKS
+        if fields[STATE] not in ENDED:
             processes += 1
             memory += int(fields[RESIDENT]) * PAGE
-            seconds += (int(fields[USER]) + int(fields[SYSTEM])) / TICKS
     return Children(processes, memory, seconds)
 
 

@@ -85,6 +85,7 @@ class _Measured:
 
     def __init__(self, pool: str, usage: Callable[[], tuple[int, int]] | None) -> None:
         self._pool, self._usage = pool, usage
+        self._most_seconds = 0.0
 
     def collect(self) -> Iterator[Any]:
         if self._usage is not None:
@@ -95,7 +96,9 @@ class _Measured:
         now = children.read()
         yield GaugeMetricFamily(names.CHILDREN.name, names.CHILDREN.help, value=now.processes)
         yield GaugeMetricFamily(names.CHILDREN_MEMORY.name, names.CHILDREN_MEMORY.help, value=now.memory)
-        yield CounterMetricFamily(names.CHILDREN_CPU.name, names.CHILDREN_CPU.help, value=now.seconds)
+        # Prometheus takes a counter that falls, even by a tick, for one that began again at 0.
+        self._most_seconds = max(self._most_seconds, now.seconds)
+        yield CounterMetricFamily(names.CHILDREN_CPU.name, names.CHILDREN_CPU.help, value=self._most_seconds)
 
 
 class Server:
