@@ -95,7 +95,9 @@ class Project:
 
     def __init__(self, compose: dict[str, Any], *, folder: Path, settings: dict[str, str]) -> None:
         """`folder` has the secrets that make-secrets made; `settings` is the content of `.env`."""
-        self.services = compose["services"]
+        self.services = {
+            name: service for name, service in compose["services"].items() if "profiles" not in service
+        }
         self.networks = compose["networks"]
         self.volumes = compose["volumes"]
         self.secrets = compose["secrets"]

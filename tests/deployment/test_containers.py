@@ -19,6 +19,8 @@ SANDBOX, PRODUCTION, RABBITMQ = OTHERS
 TOGETHER = [(BASE, SANDBOX), (BASE, PRODUCTION), (BASE, PRODUCTION, RABBITMQ), (BASE, SANDBOX, RABBITMQ)]
 BIN = Path(sys.executable).parent
 SERVERS = {"postgres", "valkey", "rabbitmq", "front"}
+OBSERVERS = {"prometheus", "alertmanager", "grafana", "jaeger"}
+"""The services of the profile `observe`; see also `test_observers`."""
 # Stand-ins for the secrets, and the servers that they belong to.
 MADE_BY_SANDBOX = {"fcm_credentials": "/sandbox/fcm.json", "email_url": "/sandbox/email_url"}
 SANDBOX_SERVERS = {"payments", "warehouse", "smtp", "sms", "push", "mailbox"}
@@ -32,7 +34,9 @@ def compose(request):
 def ours(compose):
     """Return the services that run the project's own code, except the sandbox."""
     return {
-        name: service for name, service in compose["services"].items() if name not in SERVERS | SANDBOX_SERVERS
+        name: service
+        for name, service in compose["services"].items()
+        if name not in SERVERS | OBSERVERS | SANDBOX_SERVERS
     }
 
 
@@ -125,7 +129,7 @@ def test_builds_are_given_the_authorities_to_trust_and_containers_are_not(compos
 
 def test_every_third_party_image_is_pinned(compose):
     for name, service in compose["services"].items():
-        assert re.search(r":(local|\d+\.\d+)", service["image"]), name
+        assert re.search(r":(local|v?\d+\.\d+)", service["image"]), name
 
 
 def test_the_workers_take_from_every_queue_and_keep_their_own_unacknowledged_messages(compose):
@@ -146,7 +150,7 @@ def test_only_the_front_of_production_is_open_to_other_machines(compose):
 
 def test_our_services_have_no_more_rights_than_they_need(compose):
     for name, service in compose["services"].items():
-        if service["image"].endswith(":local") or name == "front":
+        if service["image"].endswith(":local") or name in {"front"} | OBSERVERS:
             assert service["read_only"], name
             assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -157,9 +161,10 @@ def test_servers_are_on_networks_that_lead_nowhere_and_the_sandbox_reaches_none_
     for name in ("postgres", "valkey", "rabbitmq"):
         for network in services.get(name, {}).get("networks", []):
             assert networks[network]["internal"], name
-    for name in SANDBOX_SERVERS & services.keys():
+    for name in (SANDBOX_SERVERS | OBSERVERS) & services.keys():
         assert not set(services[name]["networks"]) & {"database", "broker", "web"}, name
     assert set(services["flower"]["networks"]) == {"broker", "edge"}
+    assert networks["observe"]["internal"]
     assert "outside" not in services["web"]["networks"]
 
 
