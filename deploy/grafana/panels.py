@@ -217,6 +217,46 @@ class Variable:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """Marks in all plots of a dashboard, while a query has a value."""
+
+    title: str
+    query: Query
+    color: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the annotation, switched on."""
+        return {
+            "name": self.title,
+            "datasource": DATASOURCE,
+            "enable": True,
+            "hide": False,
+            "iconColor": self.color,
+            "expr": self.query.expression,
+            "titleFormat": self.query.legend,
+            "step": "15s",
+        }
+
+
+ANNOTATIONS = (
+    Annotation(
+        title="Alerts",
+        query=Query('ALERTS{alertstate="firing"}', "{{alertname}}"),
+        color="red",
+    ),
+    Annotation(
+        title="Releases",
+        query=Query(
+            "count by (version) (orderflow_build_info)"
+            " unless count by (version) (orderflow_build_info offset 2m)",
+            "release {{version}}",
+        ),
+        color="blue",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Dashboard:
     """Rows of panels, from left to right. The uid never changes: addresses of the dashboard contain it."""
 
@@ -244,6 +284,7 @@ class Dashboard:
             "time": {"from": "now-6h", "to": "now"},
             "timezone": "browser",
             "templating": {"list": self._variables()},
+            "annotations": {"list": [note.as_json() for note in ANNOTATIONS]},
             "links": _links(),
             "panels": self._panels(),
         }

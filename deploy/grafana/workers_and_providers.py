@@ -35,7 +35,7 @@ NOW = (
         description="Whether the exporter reaches the database, the broker and Redis.",
         queries=(Query("max by (component) (orderflow_up)", "{{component}}"),),
         kind=Kind.STAT,
-        limits=Limits(warning=0, critical=0, falling=True),
+        limits=Limits(critical=1, falling=True),
         words=((0, "down", "red"), (1, "up", "green")),
         alerts=("DatabaseDown", "BrokerDown", "MetricsAbsent"),
         width=8,
@@ -273,8 +273,17 @@ PROVIDERS = (
 SERVERS = (
     Panel(
         title="Memory",
-        description="Resident memory of each process. A worker in a container is killed at 512 MB.",
-        queries=(Query('process_resident_memory_bytes{job=~"orderflow.*"}', "{{instance}}"),),
+        description=(
+            "Resident memory of each process, and of its children together: those of a prefork pool, or the "
+            "web's. A worker in a container is killed at 512 MB."
+        ),
+        queries=(
+            Query('process_resident_memory_bytes{job=~"orderflow.*"}', "{{instance}}"),
+            Query(
+                "orderflow_child_processes_resident_memory_bytes and orderflow_child_processes > 0",
+                "{{instance}}, children",
+            ),
+        ),
         unit=BYTES,
         limits=Limits(warning=400e6, critical=512e6),
         alerts=("WorkerGone",),
@@ -282,9 +291,14 @@ SERVERS = (
     ),
     Panel(
         title="Processor",
-        description="Processor time of each process: 100 % is one core.",
+        description="Processor time of each process, and of its children together: 100 % is one core.",
         queries=(
             Query('rate(process_cpu_seconds_total{job=~"orderflow.*"}[$__rate_interval])', "{{instance}}"),
+            Query(
+                "rate(orderflow_child_processes_cpu_seconds_total[$__rate_interval])"
+                " and orderflow_child_processes > 0",
+                "{{instance}}, children",
+            ),
         ),
         unit=SHARE,
         alerts=("CriticalTimeHigh",),
@@ -309,6 +323,38 @@ SERVERS = (
         ),
         unit=BYTES,
         alerts=("DatabaseNearLimit",),
+        width=QUARTER,
+    ),
+    Panel(
+        title="Periodic tasks that fail",
+        description="Tasks of the schedule whose last run failed. The row of each says with what.",
+        queries=(Query("max by (task) (orderflow_periodic_task_failing)", "{{task}}"),),
+        kind=Kind.STATES,
+        limits=Limits(critical=1),
+        words=((0, "works", "green"), (1, "fails", "red")),
+        alerts=("SweepNotRunning",),
+        width=12,
+    ),
+    Panel(
+        title="Signals lost",
+        description=(
+            "Signals per minute that processes could not hand over to their worker's main process. What is "
+            "counted from signals is too low while this is not 0; what is counted from rows is exact."
+        ),
+        queries=(Query("60 * sum(rate(orderflow_signals_lost_total[$__rate_interval]))", "lost"),),
+        unit="suffix: /min",
+        limits=Limits(critical=1),
+        alerts=("MetricsAbsent",),
+        width=QUARTER,
+    ),
+    Panel(
+        title="Breakers: open for",
+        description="For how long each breaker has been open; 0 while it is closed.",
+        queries=(Query("max by (breaker) (orderflow_breaker_open_seconds)", "{{breaker}}"),),
+        kind=Kind.BARS,
+        unit=SECONDS,
+        limits=Limits(warning=1, critical=300),
+        alerts=("ProviderDown",),
         width=QUARTER,
     ),
 )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy.grafana.__main__ import DASHBOARDS, texts
-from deploy.grafana.panels import COLUMNS, NUMBER, RUNBOOKS, WEB, Kind
+from deploy.grafana.panels import ANNOTATIONS, COLUMNS, NUMBER, RUNBOOKS, WEB, Kind
 from tests import metric_names, promql
 from tests.processes import ROOT
 
@@ -99,6 +99,8 @@ def expressions():
     for name, dashboard in DASHBOARDS.items():
         for variable in dashboard.variables:
             yield f"{name}: ${variable.label}", f"{variable.metric}{{{variable.label}!=''}}"
+    for note in ANNOTATIONS:
+        yield note.title, note.query.expression
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
@@ -160,8 +162,9 @@ def test_the_admin_takes_no_filter_that_it_does_not_know(admin_client, db):
 
 
 @pytest.mark.parametrize("alert", sorted({alert for _, panel in PANELS for alert in panel.alerts}))
-def test_every_runbook_of_a_link_belongs_to_an_alert(alert):
+def test_every_runbook_of_a_link_exists_and_belongs_to_an_alert(alert):
     assert alert in metric_names.alerts()
+    assert (ROOT / "docs" / "runbooks" / f"{alert}.md").exists()
 
 
 def test_every_alert_is_watched_on_a_dashboard():
