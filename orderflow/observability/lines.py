@@ -31,7 +31,10 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        return self._render(redaction.redacted(event_of(record)))
+        event: dict[str, Any] = redaction.redacted(event_of(record))
+        if not isinstance(record.msg, dict):
+            event["timestamp"] = timestamp(record.created)  # ours: it is not searched for phone numbers
+        return self._render(event)
 
     def formatException(self, ei: Any) -> str:
         return super().formatException(ei).rstrip("\n")
@@ -41,7 +44,7 @@ _formatter = logging.Formatter()
 
 
 def event_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what is written of a record, not redacted yet."""
+    """Return what is written of a record besides its time, not redacted yet."""
     if isinstance(record.msg, dict):  # by a logger of structlog, whose processors have run
         return dict(record.msg)
     fields = getattr(record, SIGNAL, None)
@@ -49,7 +52,6 @@ def event_of(record: logging.LogRecord) -> dict[str, Any]:
     event["event"] = record.getMessage()
     event["level"] = record.levelname.lower()
     event["logger"] = record.name
-    event["timestamp"] = timestamp(record.created)
     add_context(event)
     if record.exc_info:
         event["exception"] = _formatter.formatException(record.exc_info)

@@ -92,6 +92,7 @@ _SHAPES = (
     _shape("+|%2b|%252b", rf"(?:\+|%(?:25){{0,4}}2b){_GAP}{{0,3}}[1-9](?:{_GAP}{{0,3}}\d){{6,40}}"),
     _shape("00", rf"(?<![\w.:-])00(?!-){_GAP}{{0,3}}[1-9](?:{_GAP}{{0,3}}\d){{6,40}}"),
 )
+_REPLACED = rf"\g<kept>{REDACTED}"
 _WORD = re.compile(rf"[^\s\"'<>]{{3,{_MOST}}}+")
 _MANY_DIGITS = re.compile(r"\d[\d \t\xa0\u202f+%-]{11}")
 _CARD = re.compile(rf"\d(?:(?:[ \t\xa0\u202f+-]|%20)?\d){{12,{_MOST}}}+")
@@ -103,16 +104,17 @@ _IDS = re.compile(
 )
 
 
+_PLAIN = (type(None), bool, int, float, decimal.Decimal, uuid.UUID, dt.date, dt.timedelta)
+
+
 def redacted(value: Any, *, level: int = 0) -> Any:
     """Return `value` without what looks like personal data or a secret; ids, numbers and times stay."""
-    if value is None or isinstance(
-        value, bool | int | float | decimal.Decimal | uuid.UUID | dt.date | dt.timedelta
-    ):
+    if isinstance(value, str) and level <= DEEPEST:
+        return redacted_text(value)
+    if isinstance(value, _PLAIN):
         return value
     if level > DEEPEST:
         return REDACTED
-    if isinstance(value, str):
-        return redacted_text(value)
     if isinstance(value, Mapping):
         return dict(_redacted_items(value, level=level + 1))
     if isinstance(value, list | tuple | set | frozenset):
@@ -146,8 +148,8 @@ _known_key = functools.lru_cache(1024)(_key)
 
 def redacted_text(text: str) -> str:
     """Return the text, truncated, without what looks like personal data or a secret."""
-    if len(text) == 36 and _ID.fullmatch(text) and not any(secret in text for secret in _configured()):
-        return text
+    if len(text) == 36 and _ID.fullmatch(text):
+        return _redacted(text) if _secrets_like_ids() else text
     if len(text) <= SHORT and not _DIGIT.search(text):
         return _known(text)
     return _redacted(text)
@@ -162,8 +164,10 @@ def _redacted(text: str) -> str:
         text = _WORD.sub(_without_credentials, text)
     plain = text.lower()
     for signs, shape in _SHAPES:
-        if any(sign in plain for sign in signs):
-            text = shape.sub(rf"\g<kept>{REDACTED}", text)
+        for sign in signs:  # a loop, because a generator takes twice as long, ten times per order
+            if sign in plain:
+                text = shape.sub(_REPLACED, text)
+                break
     if _MANY_DIGITS.search(text):
         parts = _IDS.split(text)
         parts[::2] = [_CARD.sub(REDACTED, part) for part in parts[::2]]
@@ -208,6 +212,15 @@ def _configured() -> tuple[str, ...]:
     return tuple(sorted((secret for secret in found if len(secret) >= SHORTEST_SECRET), key=len, reverse=True))
 
 
+@functools.cache
+def _secrets_like_ids() -> bool:
+    """Whether a secret in the settings could be a part of an id."""
+    return any(_ID_LETTERS.issuperset(secret) for secret in _configured())
+
+
+_ID_LETTERS = frozenset("0123456789abcdef-")
+
+
 def _secrets_in(name: str) -> Iterator[str]:
     value = getattr(settings, name)
     if name == "DATABASES":
@@ -223,7 +236,7 @@ def _secrets_in(name: str) -> Iterator[str]:
 
 def _forget(**_: object) -> None:
     """Read the settings again: they have changed."""
-    for cached in (_configured, _known, _known_key):
+    for cached in (_configured, _secrets_like_ids, _known, _known_key):
         cached.cache_clear()
 
 
