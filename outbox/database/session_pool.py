@@ -59,6 +59,10 @@ class SessionPool(ConnectionPool[Session]):
         self._taken.pop(conn, None)
         super().putconn(conn)
 
+    def free(self) -> int:
+        """Return how many sessions no thread has or waits for; negative if more threads wait."""
+        return self._most - len(self._taken) - len(self._waiting)
+
     def collect_mine(self) -> None:
         """Take back what the current thread still has after its task."""
         me = threading.current_thread()

@@ -60,3 +60,11 @@ class Outcomes:
                 self._reader.recv(1, socket.MSG_PEEK)
         finally:
             self._reader.setblocking(False)
+
+
+def acknowledge(hub: Any) -> None:
+    """Send the acknowledgements of what has ended while the pool stops. Celery can do that since 5.7."""
+    from celery.concurrency import prefork  # here: it takes two megabytes
+
+    if run := getattr(prefork, "_run_ready_callbacks", None):
+        run(hub)

@@ -172,6 +172,13 @@ def end_task(task: Task, **_: Any) -> None:
         _give_back_all()
 
 
+def free() -> int | None:
+    """Return how many sessions no thread has or waits for; None if threads share none."""
+    if not _Shared.most:
+        return None
+    return min((pool.free() for pool in tuple(_Shared.pools.values())), default=_Shared.most)
+
+
 def _give_back_all() -> None:
     """Give back the sessions of this thread, also those that something else than Django's connections has."""
     sessions.give_back()

@@ -60,7 +60,7 @@ class Job:
         self.task_id, self.soft, self.hard = task_id, soft, hard
         self.callbacks = callbacks
         self.thread: TaskThread | None = None
-        self.started = 0.0
+        self.given, self.started = time.monotonic(), 0.0
         self.is_over = False
         """Whether the pool has reported the outcome, or ignores it."""
         self.ends_by_itself = False

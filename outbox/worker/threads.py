@@ -26,7 +26,8 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from outbox.worker import retirement
-from outbox.worker.outcomes import Outcomes
+from outbox.worker.admission import Admission
+from outbox.worker.outcomes import Outcomes, acknowledge
 from outbox.worker.task_threads import Job, TaskThread
 
 REPORTS_LIMITS_TWICE = VERSION < (5, 7)
@@ -64,6 +65,7 @@ class TaskPool(BasePool):
         self._idle: list[TaskThread] = []
         self._abandoned: dict[TaskThread, float] = {}
         """Threads that were to end, and when they count as hanging."""
+        self._admission = Admission(self._report_all)
         self._outcomes = Outcomes()
         self._hub: Any = None
         self._timer: Any = None
@@ -87,6 +89,7 @@ class TaskPool(BasePool):
     def register_with_event_loop(self, loop: Any) -> None:
         """Begin to report outcomes in this loop. It is called again after the broker was lost."""
         self._hub, self._turned_at = loop, time.monotonic()
+        self._admission.bind(loop)
         loop.add_reader(self._outcomes, self._report_all)
         self._plan()
         loop.call_repeatedly(retirement.LOOKED_AT_EVERY, self._look)
@@ -118,6 +121,8 @@ class TaskPool(BasePool):
     def _assign(self) -> None:
         """Give jobs that wait to threads that do not."""
         while self._waiting and len(self._running) < self.limit and self.active:
+            if not self._admission.admits(self._waiting[0].given):
+                return
             job = self._waiting.popleft()
             if job.is_over:
                 continue
@@ -313,6 +318,9 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Let running tasks end and report their outcomes, or hand them back when their time is up."""
+        if self._handed_back_at is None:
+            self._admission.release()
+            self._report_all()  # begin what only waited for a session: the broker would count it as lost
         self.flush()
         while self._running and not self._is_time_up():
             self._turn()
@@ -357,7 +365,7 @@ class TaskPool(BasePool):
         self._report_all()
         if self._hub is not None:
             self._hub.fire_timers()  # limits, and the heartbeats of the broker
-            _acknowledge(self._hub)
+            acknowledge(self._hub)
 
     def _end_threads(self) -> None:
         for thread in self._idle:
@@ -390,11 +398,3 @@ class TaskPool(BasePool):
             "abandoned": self.abandoned(),
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
         }
-
-
-def _acknowledge(hub: Any) -> None:
-    """Send the acknowledgements of what has ended while the pool stops. Celery can do that since 5.7."""
-    from celery.concurrency import prefork  # here: it takes two megabytes
-
-    if run := getattr(prefork, "_run_ready_callbacks", None):
-        run(hub)
