@@ -118,9 +118,9 @@ class TaskPool(BasePool):
             self._dispatch()
         return job
 
-    def _assign(self) -> None:
+    def _assign(self, *, stops: bool = False) -> None:
         """Give jobs that wait to threads that do not."""
-        while self._waiting and len(self._running) < self.limit and self.active:
+        while self._waiting and len(self._running) < self.limit and (self.active or stops):
             if not self._admission.admits(self._waiting[0].given):
                 return
             job = self._waiting.popleft()
@@ -320,7 +320,8 @@ class TaskPool(BasePool):
         """Let running tasks end and report their outcomes, or hand them back when their time is up."""
         if self._handed_back_at is None:
             self._admission.release()
-            self._report_all()  # begin what only waited for a session: the broker would count it as lost
+            with self._lock:
+                self._assign(stops=True)  # or the broker would deliver again what only waited for a session
         self.flush()
         while self._running and not self._is_time_up():
             self._turn()

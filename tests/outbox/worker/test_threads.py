@@ -194,7 +194,7 @@ def test_a_worker_in_which_nothing_can_run_ends(broker, start, trap):
     sent = broker.send_task(f"{HANGING}.{trap}", queue="push")
 
     eventually(lambda: has_run(sent, witness=BEGUN), "the task has begun")
-    broker.send_task(FINISH, queue="push")  # whose arrival the main loop logs
+    broker.send_task("no.such.task", queue="push")  # whose arrival the main loop logs
     eventually(lambda: not still.is_alive(), "the worker has ended", within=30)
     assert still.exit_code == 1
     assert still.has_logged("Timeout (0:00:06)!")  # and a traceback of all threads
