@@ -149,7 +149,9 @@ _known_key = functools.lru_cache(1024)(_key)
 def redacted_text(text: str) -> str:
     """Return the text, truncated, without what looks like personal data or a secret."""
     if len(text) == 36 and _ID.fullmatch(text):
-        return _redacted(text) if _secrets_like_ids() else text
+        secrets = _secrets_like_ids()
+        if not (secrets and any(secret in text for secret in secrets)):
+            return text
     if len(text) <= SHORT and not _DIGIT.search(text):
         return _known(text)
     return _redacted(text)
@@ -213,9 +215,9 @@ def _configured() -> tuple[str, ...]:
 
 
 @functools.cache
-def _secrets_like_ids() -> bool:
-    """Whether a secret in the settings could be a part of an id."""
-    return any(_ID_LETTERS.issuperset(secret) for secret in _configured())
+def _secrets_like_ids() -> tuple[str, ...]:
+    """The secrets in the settings that could be a part of an id; usually none."""
+    return tuple(secret for secret in _configured() if _ID_LETTERS.issuperset(secret))
 
 
 _ID_LETTERS = frozenset("0123456789abcdef-")
