@@ -10,6 +10,7 @@ SCENARIOS = (
     "counts",
     "relay",
     "pipeline",
+    "traces",
     "waiting",
     "consumers",
     "startup",

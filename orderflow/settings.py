@@ -33,7 +33,7 @@ SAMPLERS = [
 ]
 TRACE_URL = r"(?:https?://[^\s{}]+\{trace_id\}[^\s{}]*)?\Z"
 WEB_ADDRESS, NO_WEB_ADDRESS = r"(?:https?://\S+)?\Z", "must be an http or https address"
-NO_TRACE_URL = "must be an http or https address with {trace_id} in it, and no other braces"
+NO_TRACE_URL = "must be an http or https address with {{trace_id}} in it, and no other braces"
 
 ENVIRONMENT: str = env.str(
     "ORDERFLOW_ENV",
@@ -163,7 +163,7 @@ OTEL_TRACES_SAMPLER: str = env.str(
 OTEL_TRACES_SAMPLER_ARG: float = env.float(
     "OTEL_TRACES_SAMPLER_ARG", 1.0, validate=validate.Range(min=0, max=1)
 )
-TRACE_URL_TEMPLATE: str = env.str(
+OUTBOX_TRACE_URL_TEMPLATE: str = env.str(
     "TRACE_URL_TEMPLATE", "", validate=validate.Regexp(TRACE_URL, error=NO_TRACE_URL)
 )
 """The page of a trace, for links in the admin: https://jaeger.example/trace/{trace_id}. Empty: no links."""

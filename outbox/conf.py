@@ -65,6 +65,9 @@ class Settings:
     COMMAND: str = "python manage.py"
     """How commands begin where pages and commands show them."""
 
+    TRACE_URL_TEMPLATE: str = ""
+    """The page of a trace with `{trace_id}` in the place of its id, for links in the admin. Empty: no links."""
+
     def __getattribute__(self, name: str) -> Any:
         default = super().__getattribute__(name)
         return getattr(django_settings, PREFIX + name, default) if name.isupper() else default

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -43,6 +44,16 @@ LONG_WAIT = 0.5
 
 OUTBOX = "outbox"
 """The destination of a batch: its messages go to several queues."""
+
+
+TRACE_PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
+"""A `traceparent`: https://www.w3.org/TR/trace-context/#traceparent-header."""
+
+
+def recorded(trace: Mapping[str, Any]) -> str:
+    """Return the id of a message's trace; empty if it has none, or if it was not sampled."""
+    found = TRACE_PARENT.fullmatch(str(trace.get("traceparent", "")))
+    return found[1] if found and int(found[3], 16) & 1 else ""
 
 
 # Created ----------------------------------------------------------------------------------------------

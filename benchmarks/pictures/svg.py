@@ -19,6 +19,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: var(--
 .line { fill: none; stroke: var(--own); stroke-width: 2 }
 .ideal { fill: none; stroke: var(--own); stroke-width: 1; stroke-dasharray: 2 4; opacity: .7 }
 .point { fill: var(--own); stroke: var(--own); stroke-width: 2 } .hollow { fill: var(--paper) }
+.bar { fill: var(--own) }
 .label { fill: var(--own); font-weight: 600 }
 """
 """Three colours `a`, `b` and `c` with enough contrast in both schemes; lines have labels as well."""
@@ -48,6 +49,12 @@ class Canvas:
         self._add(
             "circle", cx=at[0], cy=at[1], r=radius, kind=kind, inside=tip and f"<title>{escape(tip)}</title>"
         )
+
+    def bar(self, corner: Place, opposite: Place, *, kind: str, tip: str = "") -> None:
+        """A filled rectangle; the tip shows when a pointer rests on it."""
+        (x, y), (right, bottom) = corner, opposite
+        inside = tip and f"<title>{escape(tip)}</title>"
+        self._add("rect", x=x, y=y, width=right - x, height=bottom - y, rx=2, kind=f"bar {kind}", inside=inside)
 
     def text(self, at: Place, words: str, *, kind: str = "", anchor: str = "start") -> None:
         """A line of text; `anchor` is its start, middle or end."""

@@ -30,6 +30,7 @@ from orders.contracts.currencies import written as amount
 from orders.models import Order, Payment, Product, Shipment
 from outbox.admin.lists import back_to, filters_of
 from outbox.admin.parts import LongListAdmin, ReadOnlyAdmin, as_uuid, chip, link_keys_with, may_view, moment
+from outbox.admin.traces import TracedAdmin
 from outbox.command_lines import counted
 from outbox.models import DeadLetter, OutboxMessage
 
@@ -71,7 +72,7 @@ clients.register(admin.site)
 
 
 @admin.register(Order)
-class OrderAdmin(ReadOnlyAdmin):
+class OrderAdmin(TracedAdmin, ReadOnlyAdmin):
     """Orders are changed only by their workflow; staff may request a cancellation."""
 
     class Media:

@@ -26,6 +26,7 @@ from outbox import telemetry
 from outbox.admin import parts
 from outbox.admin.lists import IndexedValuesFilter, back_to, filters_of
 from outbox.admin.parts import KeyedAdmin, as_uuid, chip, event_payload, masked, pretty
+from outbox.admin.traces import TracedAdmin
 from outbox.command_lines import command_line, counted
 from outbox.dead_letters import owners, previews, resolving, waits
 from outbox.models import Attempt, DeadLetter, DeadLetterQuerySet, OutboxMessage, Replay
@@ -64,7 +65,7 @@ class ResolutionFilter(admin.SimpleListFilter):
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(KeyedAdmin):
+class DeadLetterAdmin(TracedAdmin, KeyedAdmin):
     """Unfinished work. Replay and discard lead to a confirmation page that asks for a reason."""
 
     list_display = ("id", "about", "consumer", "error_class", "short_error", "attempts", "age", "state")

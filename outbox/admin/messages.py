@@ -15,6 +15,7 @@ from django.utils.text import Truncator
 
 from outbox.admin.lists import IndexedValuesFilter
 from outbox.admin.parts import KeyedAdmin, ReadOnlyAdmin, age, chip, event_payload, masked, moment, pretty
+from outbox.admin.traces import TracedAdmin
 from outbox.database import clock, uuid7
 from outbox.models import Attempt, Delivery, InboxEntry, OutboxMessage
 
@@ -52,7 +53,7 @@ class CreatedFilter(admin.SimpleListFilter):
 
 
 @admin.register(OutboxMessage)
-class OutboxMessageAdmin(KeyedAdmin):
+class OutboxMessageAdmin(TracedAdmin, KeyedAdmin):
     """Every published event, and the state of its delivery."""
 
     list_display = (

@@ -20,6 +20,7 @@ from orders.models import Order
 from tests import processes, rabbitmq_hosts
 from tests.factories import ProductFactory
 from tests.orders.api.client import ORDERS, clear_limits, order_of
+from tests.outbox.conftest import subscribed as subscribed
 from tests.processes import ROOT, RedisServer, environment, eventually
 from tests.traces import receiver, tree
 from tests.traces.receiver import Received, Receiver

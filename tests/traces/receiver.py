@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import gzip
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 
@@ -51,6 +53,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.port = 0
+        self.requests: list[messages.ExportTraceServiceRequest] = []
         self.headers: list[dict[str, str]] = []
         self._spans: list[Received] = []
         self._lock = threading.Lock()
@@ -58,6 +61,7 @@ class Receiver:
     def take(self, request: messages.ExportTraceServiceRequest, headers: dict[str, str]) -> None:
         spans = list(_read(request))
         with self._lock:
+            self.requests.append(request)
             self.headers.append(headers)
             self._spans += spans
 
@@ -75,6 +79,21 @@ class Receiver:
 
     def trace(self, trace_id: str) -> list[Received]:
         return self.traces().get(trace_id, [])
+
+    def document(self, trace_id: str) -> dict[str, Any]:
+        """Return a trace as OTLP/JSON (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding)."""
+        found = []
+        with self._lock:
+            requests = [json_format.MessageToDict(request) for request in self.requests]
+        for of_process in (each for request in requests for each in request["resourceSpans"]):
+            spans = [s for scope in of_process["scopeSpans"] for s in scope["spans"]]
+            for span in spans:
+                for name in ("traceId", "spanId", "parentSpanId"):
+                    if name in span:
+                        span[name] = base64.b64decode(span[name]).hex()
+            if own := [span for span in spans if span["traceId"] == trace_id]:
+                found.append({"resource": of_process["resource"], "scopeSpans": [{"spans": own}]})
+        return {"resourceSpans": found}
 
     def forget(self) -> None:
         with self._lock:
@@ -159,4 +178,6 @@ def _read(request: messages.ExportTraceServiceRequest) -> Iterator[Received]:
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value") or "string_value") for each in attributes}
+    return {
+        each.key: getattr(each.value, each.value.WhichOneof("value") or "string_value") for each in attributes
+    }

@@ -41,7 +41,6 @@ def test_an_order_is_one_trace(shop, broker_url, pool, protocol, tmp_path):
         order = traced.place()
         spans = traced.trace_of(order, *EVERYTHING)
         traced.stop()
-    print(tree.outline(spans))
     tree.assert_is_whole(spans)
     tree.assert_follows_the_conventions(spans)
     found = {span.name: span.kind for span in spans}
