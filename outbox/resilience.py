@@ -220,7 +220,7 @@ class _Guarded:
         sessions.give_back_before_call(self._name)
         with telemetry.span("call", self._name, telemetry.CLIENT) as span:
             if span:
-                span.set({"service.peer.name": self._name, "peer.service": self._name})
+                span.set({"service.peer.name": self._name})
             # Outside of the breaker, which would count a call that is not made as a success.
             with bulkheads.hold(self._name), self._made.guard(), _reported(self._name):
                 yield

@@ -231,10 +231,12 @@ def _processed(task: Any, kwargs: Mapping[str, Any], work: Context) -> dict[str,
         "outbox.workflow": task._header("workflow"),
         "outbox.attempt": _number(request.retries) + 1,
         "outbox.delivery": _number(task._header("generation")) + 1,
-        "outbox.is_redelivered": bool(delivery.get("redelivered")),
-        "outbox.is_inline": request.get("inline_since") is not None,
         "outbox.task_id": request.id or "",
     }
+    if delivery.get("redelivered"):
+        given["outbox.is_redelivered"] = True
+    if request.get("inline_since") is not None:
+        given["outbox.is_inline"] = True
     ids = {name: str(value) for name, value in kwargs.items() if name.endswith("_id") and name != "message_id"}
     return given | {f"outbox.argument.{name}": value for name, value in ids.items()}
 

@@ -30,7 +30,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from opentelemetry.util.re import parse_env_headers
 from opentelemetry.util.types import AttributeValue
 
-from orderflow.observability import redaction
+from orderflow.observability import redaction, trace_encoding
 from outbox import telemetry
 from outbox.telemetry import Headers, Ids
 
@@ -350,9 +350,11 @@ def _exporter() -> SpanExporter:
     if settings.OTEL_EXPORTER_OTLP_PROTOCOL == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 
+        vars(grpc)["encode_spans"] = trace_encoding.encode_spans
         return grpc.OTLPSpanExporter(headers=headers)
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 
+    vars(http)["encode_spans"] = trace_encoding.encode_spans
     return http.OTLPSpanExporter(headers=headers)
 
 

@@ -227,3 +227,25 @@ def test_a_receiver_that_is_down_costs_one_warning_and_no_time(tracing, settings
 
     assert warning.name == "orderflow.observability.traces"
     assert "cannot be exported" in warning.getMessage()
+
+
+def test_our_encoder_writes_what_opentelemetrys_does(tracing, monkeypatch):
+    from orderflow.observability import trace_encoding
+
+    seen = []
+    sdk = trace_processes._Process.sdk
+    monkeypatch.setattr(sdk.provider._active_span_processor._span_processors[0]._export, "on_end", seen.append)
+    texts = {"short": "é" * 5, "long": "x" * 20_000, "empty": "", "id": "0af76519-16cd-43dd-8448-eb211c80319c"}
+    numbers = {"zero": 0, "one": 1, "true": True, "false": False, "large": 2**40, "real": -1.5}
+    with telemetry.span("send", "outbox", CLIENT, links=[CLIENTS], is_root=True) as root:
+        root.set(texts | numbers)
+        with pytest.raises(Permanent), telemetry.span("call", "payments", CLIENT) as call:
+            call.event("message.sent", {"wait": 0.25}, at=1_700_000_000.5)
+            raise Permanent("no")
+    with telemetry.span("process", "x", CONSUMER, parent=CLIENTS, began=1_700_000_000.0) as last:
+        last._span.set_attribute("several", [1, 2])
+    plain, unusual = seen[:2], seen[2:]
+
+    assert len(seen) == 3
+    for spans in (plain, unusual, seen, []):
+        assert trace_encoding.encode_spans(spans) == trace_encoding.encode_all(spans)
