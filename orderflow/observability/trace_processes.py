@@ -104,12 +104,19 @@ def instrument_requests() -> None:
 
 
 def _begin_worker(sender: Any, **_: Any) -> None:
-    """Begin in a worker that runs tasks itself. The main process of a prefork pool only forks children."""
+    """
+    Begin in a worker that runs tasks itself.
+
+    The main process of a prefork pool begins only if it ends a task whose child was killed; not with gRPC, in
+    which children that are forked later would hang.
+    """
     from outbox.worker import sessions
 
     _Process.role = settings.POOL or "worker"
     if sessions.is_threaded(sender.pool_cls) or sessions.is_solo(sender.pool_cls):
         begin()
+    elif settings.OTEL_EXPORTER_OTLP_PROTOCOL == "grpc":
+        telemetry.trace_with(None)
 
 
 def _begin_child(**_: Any) -> None:
