@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common import trace_encoder
@@ -137,7 +137,7 @@ def _attribute(field: int, name: str, kind: type, value: Any) -> bytes:
     return _part(field, _part(1, name.encode()) + _part(2, any_value))
 
 
-_kept = functools.lru_cache(8192)(_attribute)
+_kept: Callable[[int, str, Any, Any], bytes] = functools.lru_cache(8192)(_attribute)
 
 
 def _dropped(field: int, number: int) -> list[bytes]:
