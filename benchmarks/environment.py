@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("BENCHMARK_FOLDER", ".orderflow"))
@@ -32,3 +34,15 @@ IS_TUNED = bool(os.environ.get("BENCHMARK_TUNED"))
 
 BROKER_PROCESS = int(os.environ.get("BENCHMARK_BROKER_PID") or 0)
 """The process of a broker that cannot report its own id; 0: it can."""
+
+
+@contextlib.contextmanager
+def changed(**variables: str) -> Iterator[None]:
+    """Set variables for the processes that are started within the block: workers and writers."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

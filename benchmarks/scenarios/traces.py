@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 
-from benchmarks import processes, systems
+from benchmarks import environment, processes, systems
 from benchmarks.harness import Contestant, Incorrect, Result, Sample, alternate
 from benchmarks.scenarios import Options, Say, pipeline
 
@@ -48,7 +47,7 @@ def _traced(system: systems.System, orders: int) -> Sample:
     """
     with _receiver() as port:
         address = f"http://127.0.0.1:{port}"
-        with _environment(OTEL_EXPORTER_OTLP_ENDPOINT=address, **RECORD_ALL):
+        with environment.changed(OTEL_EXPORTER_OTLP_ENDPOINT=address, **RECORD_ALL):
             sample = pipeline.throughput(system, orders)
         with urllib.request.urlopen(address, timeout=10) as answer:
             received = int(answer.read())
@@ -69,14 +68,3 @@ def _receiver() -> Iterator[int]:
     finally:
         receiver.kill()
         receiver.wait()
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set variables for the processes that are started within the block: workers and writers."""
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import gzip
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -123,7 +124,7 @@ def over_http(port: int = 0) -> Iterator[Receiver]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     receiver.port = server.server_port
     threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
@@ -132,6 +133,12 @@ def over_http(port: int = 0) -> Iterator[Receiver]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # of a process that was killed
+            super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager

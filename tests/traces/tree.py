@@ -18,6 +18,7 @@ EXPLANATIONS = frozenset(
         "message.waited",  # in the outbox
         "message.redelivered",  # its former delivery was postponed, or lost
         "message.retried",  # it waits for its next quick try
+        "step.postponed",  # it waits in the outbox for its next delivery
     }
 )
 """Events that say why nothing happens before the span they belong to, or after it."""
