@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 from django.conf import settings as project_settings
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -127,6 +128,29 @@ def test_a_scrape_costs_few_queries(
         query for query in queries if not query["sql"].startswith(("SAVEPOINT", "RELEASE", "SET", "BEGIN"))
     ]
     assert len(reads) <= 12, [query["sql"][:60] for query in reads]
+
+
+def test_a_query_that_takes_too_long_is_absent_and_the_database_is_not_called_down(monkeypatch):
+    monkeypatch.setattr(rows, "STATEMENT_TIMEOUT", "50ms")
+
+    def slow():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(5)")
+        return {"orderflow_orders_stuck": [Value(1)]}
+
+    monkeypatch.setattr(rows, "PARTS", [rows._verification, rows._database, slow, rows._orders])
+    readings = Components(Component("database", rows.read)).read()
+
+    assert components.is_up(readings, "database")
+    assert "orderflow_database_size_bytes" in readings
+    assert not {"orderflow_orders_stuck", "orderflow_orders_unfinished"} & readings.keys()
+
+
+def test_a_database_that_is_slow_with_everything_is_down(monkeypatch):
+    monkeypatch.setattr(rows, "STATEMENT_TIMEOUT", "1ms")
+    monkeypatch.setattr(rows, "PARTS", [lambda: rows._all("SELECT pg_sleep(1)")])
+
+    assert not components.is_up(Components(Component("database", rows.read)).read(), "database")
 
 
 def free_port():
