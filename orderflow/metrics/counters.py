@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from orderflow.metrics.descriptions import BY_NAME, Readings, Value
+from celery import current_app
+
+from orderflow.metrics.descriptions import BY_NAME, CONSUMER, Readings, Value
+from outbox.consumer import ConsumerTask
 from outbox.statistics import catalogue, totals
 from outbox.statistics.counting import Amount, Labels
 
@@ -62,12 +65,24 @@ def _with_zeros(metric: str, values: Mapping[Labels, float]) -> list[Value]:
 
 
 def _zeros(metric: str) -> dict[Labels, float]:
-    """A zero for each combination of labels, if all of them are known beforehand."""
+    """
+    A zero for each combination of labels, if all of them are known beforehand. Prometheus sees no increase in a
+    series that begins with its first count: the first dead letter of a task would be missing.
+    """
     known: Iterable[str | Sequence[str]] = BY_NAME[metric].labels.values()
-    fixed = [values for values in known if not isinstance(values, str)]
+    fixed = [
+        _consumers() if values == CONSUMER else values
+        for values in known
+        if values == CONSUMER or not isinstance(values, str)
+    ]
     if len(fixed) < len(BY_NAME[metric].labels):
         return {}
     return dict.fromkeys(itertools.product(*fixed), 0.0)
+
+
+def _consumers() -> list[str]:
+    """The tasks that handle messages. What else gives up, such as the relay, begins when it first does."""
+    return [name for name, task in current_app.tasks.items() if isinstance(task, ConsumerTask)]
 
 
 def _histogram(series: str, counts: Counts) -> list[Value]:

@@ -98,6 +98,8 @@ def test_values_equal_the_rows():
     assert value(samples, "orderflow_notifications_total", channel="email", outcome="failed") == 1
     assert value(samples, "orderflow_dead_letters_open", consumer="tests.consumer", fingerprint="f") == 1
     assert value(samples, "orderflow_dead_letters_total", consumer="tests.consumer") == 2
+    assert value(samples, "orderflow_dead_letters_total", consumer="orders.tasks.charge") == 0
+    assert value(samples, "orderflow_attempts_total", consumer="orders.tasks.charge", outcome="lost") == 0
     assert value(samples, "orderflow_dead_letters_resolved_total", resolution="discarded") == 1
     assert value(samples, "orderflow_periodic_task_age_seconds", task="outbox.tasks.drain") < 60
     assert value(samples, "orderflow_database_sessions") >= 1

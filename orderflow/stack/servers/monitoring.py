@@ -87,7 +87,7 @@ class Monitoring:
         """Where a person finds what."""
         prometheus = f"http://{LOOPBACK}:{self.port}"
         return {
-            "metrics": f"{prometheus}/graph",
+            "Prometheus": f"{prometheus}/graph",
             "targets": f"{prometheus}/targets",
             "alerts": f"{prometheus}/alerts",
             "Alertmanager": f"http://{LOOPBACK}:{self.alertmanager_port}",
