@@ -265,7 +265,7 @@ CAUSES = (
         severity=TICKET,
         summary="The database has {{ $value | humanize1024 }}B, more than 80 % of its limit",
         impact="When the limit is reached, no order can be placed or processed.",
-        dashboard="messages",
+        dashboard="workers",
     ),
     Alert(
         name="DatabaseDown",
@@ -274,7 +274,7 @@ CAUSES = (
         severity=PAGE,
         summary="PostgreSQL does not answer",
         impact="No order can be placed, and no work is done.",
-        dashboard="messages",
+        dashboard="workers",
     ),
     Alert(
         name="BrokerDown",

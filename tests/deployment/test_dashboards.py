@@ -12,6 +12,7 @@ import pytest
 
 from deploy.grafana.__main__ import DASHBOARDS, texts
 from deploy.grafana.panels import ANNOTATIONS, COLUMNS, NUMBER, RUNBOOKS, WEB, Kind
+from orderflow.alerts import catalogue
 from tests import metric_names, promql
 from tests.processes import ROOT
 
@@ -167,8 +168,10 @@ def test_every_runbook_of_a_link_exists_and_belongs_to_an_alert(alert):
     assert (ROOT / "docs" / "runbooks" / f"{alert}.md").exists()
 
 
-def test_every_alert_is_watched_on_a_dashboard():
-    assert {alert for _, panel in PANELS for alert in panel.alerts} == metric_names.alerts()
+def test_every_alert_leads_to_a_dashboard_with_a_panel_that_shows_it():
+    shown = {each.uid: {a for panel in each.panels() for a in panel.alerts} for each in DASHBOARDS.values()}
+    for alert in (*catalogue.SYMPTOMS, *catalogue.CAUSES):
+        assert alert.name in shown[f"orderflow-{alert.dashboard}"], alert.name
 
 
 # The container -----------------------------------------------------------------------------------
