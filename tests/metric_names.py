@@ -13,6 +13,7 @@ OF_OTHERS = {
     "process_cpu_seconds_total": set(),
     "python_gc_collections_total": {"generation"},
     "ALERTS": {"alertname", "alertstate", "severity"},
+    "up": {"job", "instance"},
 }
 """Metrics of Prometheus' client library for a process, and of Prometheus itself."""
 
