@@ -163,7 +163,7 @@ def links(request: HttpRequest) -> dict[str, Any]:
         "flower_url": settings.FLOWER_URL,
         "sandbox_url": settings.SANDBOX_URL,
         "grafana_url": settings.GRAFANA_URL,
-        "runbooks_url": settings.RUNBOOKS_URL,
+        "runbooks_url": settings.RUNBOOKS_URL.rstrip("/"),
         "environment": settings.ENVIRONMENT,
         # Evaluated only by the pages that show them.
         "credentials_refused": credentials.refused,

@@ -134,3 +134,14 @@ def test_a_page_needs_as_many_queries_for_a_long_history_as_for_a_short_one(
         client.get(address)  # what a process reads once, such as the types of content
         with django_assert_max_num_queries({"orders_order": 18, "outbox_deadletter": 8}.get(window, 6)):
             assert client.get(address).status_code == 200
+
+
+def test_pages_of_what_needs_attention_link_to_their_runbooks(signed_in, order, dead_letter, settings):
+    client = signed_in("root")
+    settings.RUNBOOKS_URL = "https://docs.example/runbooks/"
+    page = client.get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
+    assert 'href="https://docs.example/runbooks/DeadLettersGrowing.md"' in page.text
+
+    settings.RUNBOOKS_URL = ""
+    page = client.get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
+    assert "unbook" not in page.text
