@@ -7,11 +7,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from celery import current_app
-
 from orderflow.ops.overview.patience import Question
 from orderflow.shared_state import breakers, credentials
 from outbox.broker import inspection
+from outbox.broker.inspection import QueueLength
 from outbox.resilience import Circuit
 
 
@@ -20,8 +19,7 @@ class Broker:
     """An answer of the broker."""
 
     milliseconds: float
-    queues: dict[str, int]
-    """The messages that wait in each queue."""
+    queues: dict[str, QueueLength]
     wrong_keys: dict[str, str]
 
 
@@ -36,7 +34,7 @@ class Providers:
 
 def _ask_broker() -> Broker:
     began = time.monotonic()
-    queues = {queue: inspection.waiting(queue) for queue in current_app.amqp.queues}
+    queues = inspection.lengths()
     took = 1000 * (time.monotonic() - began)
     return Broker(milliseconds=took, queues=queues, wrong_keys=inspection.wrong_keys())
 

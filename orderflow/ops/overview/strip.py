@@ -12,8 +12,12 @@ from orderflow.ops.overview.moment import Moment
 from orderflow.ops.overview.parts import Part, State
 from orderflow.ops.overview.patience import Known
 from outbox import periodic, processes
+from outbox.broker.inspection import QueueLength
 from outbox.resilience import Circuit
 from outbox.verification.examination import PASSING
+
+SILENT_FOR = 2.0
+"""The broker does not answer if it has been asked for so many seconds; see `broker_connection_timeout`."""
 
 VERIFY = "outbox.tasks.verify"
 
@@ -33,6 +37,9 @@ def database(milliseconds: float | None, trouble: str) -> Part:
 
 def broker(known: Known[servers.Broker] | None, *, pending: float | None) -> Part:
     """The broker. That it does not answer delays work; orders are accepted."""
+    if known is None and pending and pending < SILENT_FOR:
+        detail = f"not yet, after {amounts.duration(pending)}"
+        return Part(slug="broker", name="Broker", state=State.UNKNOWN, word="unknown", detail=detail)
     if known is None or known.answer is None:
         # The text of the error is in the log of whoever needs the broker; it may name hosts and accounts.
         silent = f"for {amounts.duration(pending)}" if pending else "within the time that a page has"
@@ -139,28 +146,38 @@ def sweeps(found: Sequence[periodic.Standing] | None) -> Part:
 def queues(
     names: Iterable[str], known: Known[servers.Broker] | None, found: Sequence[processes.Standing] | None
 ) -> Iterator[Part]:
-    """Each queue: the messages that wait in it, by the broker, and the processes that consume it."""
-    waiting = known.answer.queues if known and known.answer else {}
+    """
+    Each queue: its messages and, if the broker counts them, its consumers.
+
+    Redis knows no consumers; then the living processes that consume the queue count.
+    """
+    lengths = known.answer.queues if known and known.answer else {}
     for name in names:
+        length = lengths.get(name)
         consumers = None if found is None else sum(one.alive for one in found if name in one.queues)
-        count = waiting.get(name)
-        messages = "an unknown number of messages waits" if count is None else f"{amounts.exact(count)} waiting"
+        if length is not None and length.consumers is not None:
+            consumers = length.consumers
         if consumers is None:
             state, word = State.UNKNOWN, "consumers unknown"
         elif consumers:
             state, word = State.GOOD, amounts.counted(consumers, "consumer")
         else:
             state, word = State.BAD, "no consumers"
-        if count is None and state is State.GOOD:
-            state = State.UNKNOWN
         yield Part(
             slug=f"queue-{name}",
             name=name,
-            state=state,
+            state=State.UNKNOWN if length is None and state is State.GOOD else state,
             word=word,
-            detail=messages,
+            detail=_messages(length),
             runbook="QueueWithoutConsumers",
         )
+
+
+def _messages(length: QueueLength | None) -> str:
+    if length is None:
+        return "an unknown number of messages waits"
+    held = "" if length.unacknowledged is None else f", {amounts.exact(length.unacknowledged)} unacknowledged"
+    return f"{amounts.exact(length.ready)} waiting{held}"
 
 
 def breakers(names: Sequence[str], known: Known[servers.Providers] | None) -> Iterator[Part]:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 
 import pytest
+from django.conf import settings
 from django.urls import reverse
 
 import celeryconfig
@@ -13,6 +14,7 @@ from orderflow.ops.overview import patience, servers, strip
 from orderflow.ops.overview.parts import Group, Part, State, summary, worst
 from orderflow.shared_state import credentials
 from outbox import resilience
+from outbox.broker.inspection import QueueLength
 from outbox.database import clock
 from outbox.models import Heartbeat, OutboxMessage, Verification
 from outbox.resilience import Circuit
@@ -156,11 +158,13 @@ def test_a_broker_that_is_down_is_named_and_the_rest_is_shown(overview):
 
 def test_the_broker_says_how_many_messages_wait(overview, monkeypatch):
     healthy()
-    answer = servers.Broker(milliseconds=3, queues={"orders": 12_345}, wrong_keys={"email": "is a <string>"})
+    lengths = {"orders": QueueLength(ready=12_345, unacknowledged=7), "sms": QueueLength(ready=1, consumers=0)}
+    answer = servers.Broker(milliseconds=3, queues=lengths, wrong_keys={"email": "is a <string>"})
     monkeypatch.setattr(servers, "broker", patience.Question(lambda: answer))
     page = overview()
 
-    assert part(page, "queue-orders").detail == "12,345 waiting"
+    assert part(page, "queue-orders").detail == "12,345 waiting, 7 unacknowledged"
+    assert (part(page, "queue-sms").word, part(page, "queue-sms").detail) == ("no consumers", "1 waiting")
     assert part(page, "queue-email").state == State.UNKNOWN
     assert (part(page, "broker").state, part(page, "broker").detail) == (State.WARN, "email: is a <string>")
     assert "is a &lt;string&gt;" in page.text
@@ -210,6 +214,20 @@ def test_runbooks_are_linked_where_they_are_needed(overview, settings):
     assert "RelayGone" not in page.text
     settings.RUNBOOKS_URL = ""
     assert "BeatGone" not in overview().text
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_every_runbook_exists(overview):
+    Verification.objects.all().delete()
+    done("outbox.tasks.sweep", ago=4000)
+    credentials.note_refused("sms", "correct it")
+    parts = [part for group in overview().shown.groups for part in group.parts]
+    verified(passed=False)
+    wanted = {part.runbook for part in [*parts, part(overview(), "verification")]} - {""}
+
+    known = {path.stem for path in (settings.BASE_DIR / "docs" / "runbooks").glob("*.md")}
+    assert len(wanted) >= 10
+    assert wanted - known == set()
 
 
 def test_a_summary_names_the_worst_first_and_not_all():
