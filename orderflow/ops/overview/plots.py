@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -58,19 +59,20 @@ class Plot:
         """The SVG's view box."""
         return f"0 0 {WIDTH} {HEIGHT}"
 
-    @property
+    @functools.cached_property
     def is_known(self) -> bool:
         """Whether any value is known."""
         return any(value is not None for line in self.lines for value in line.values)
 
-    @property
-    def rows(self) -> list[tuple[dt.datetime, list[str]]]:
-        """The table: each step, newest first, with the value of each series in words."""
+    @functools.cached_property
+    def rows(self) -> list[tuple[str, str, list[str]]]:
+        """The table: each step, newest first: its beginning twice, and the value of each series in words."""
         columns = [line.values for line in self.lines]
         cells = ([self._in_words(value) for value in values] for values in zip(*columns, strict=True))
-        return list(zip(self.starts, cells, strict=True))[::-1]
+        starts = ((start.isoformat(), f"{start:%m-%d %H:%M}") for start in self.starts)
+        return [(iso, start, values) for (iso, start), values in zip(starts, cells, strict=True)][::-1]
 
-    @property
+    @functools.cached_property
     def y_ticks(self) -> list[tuple[str, str, str]]:
         """The lines of the grid: where, where their label is, and the label."""
         label: Callable[[float], str] = amounts.duration if self.seconds else amounts.short
@@ -79,7 +81,7 @@ class Plot:
             for value in (0, self._top / 2, self._top)
         ]
 
-    @property
+    @functools.cached_property
     def x_ticks(self) -> list[tuple[str, str]]:
         """The full hours with a label: where and what."""
         return [
@@ -88,17 +90,17 @@ class Plot:
             if start.hour % HOURS_BETWEEN_TICKS == 0 and start.minute == 0
         ]
 
-    @property
+    @functools.cached_property
     def bars(self) -> list[tuple[str, str, str, str, str]]:
         """For each value: x, y, width, height and class. Stacked bars stand on each other."""
         return list(self._bars()) if self.stacked else []
 
-    @property
+    @functools.cached_property
     def paths(self) -> list[tuple[str, str]]:
         """For each line its path and its class. Unknown values interrupt it."""
         return [] if self.stacked else [(self._path(line.values), line.look) for line in self.lines]
 
-    @property
+    @functools.cached_property
     def unknown(self) -> list[tuple[str, str]]:
         """The stretches in which nothing is known: x and width."""
         known = [
@@ -137,7 +139,7 @@ class Plot:
             place += len(stretch)
         return " ".join(words)
 
-    @property
+    @functools.cached_property
     def _step(self) -> float:
         return (RIGHT - LEFT) / max(1, len(self.starts))
 
@@ -147,7 +149,7 @@ class Plot:
     def _y(self, value: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, value / self._top))
 
-    @property
+    @functools.cached_property
     def _top(self) -> float:
         """The value at the upper edge: the largest one, rounded up."""
         columns = zip(*(map(_drawn, line.values) for line in self.lines), strict=True)

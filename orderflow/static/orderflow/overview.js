@@ -70,13 +70,16 @@
     while (place) place = dropped(place);
   }
 
-  /* The next sibling that stands for the same thing: with the same id, or without one and of the same kind. */
+  /* The sibling that stands for the same thing: one with the same id, or the next one if neither has an id. */
   function counterpart(from, wanted) {
+    if (wanted.nodeType !== Node.ELEMENT_NODE) return from?.nodeType === wanted.nodeType ? from : null;
+    let each = from;
     if (wanted.id) {
-      for (let each = from; each; each = each.nextSibling) if (each.id === wanted.id) return each;
-      return null;
+      while (each && each.id !== wanted.id) each = each.nextSibling;
+      return each;
     }
-    return from && !from.id && from.nodeName === wanted.nodeName ? from : null;
+    while (each && each.nodeType !== Node.ELEMENT_NODE) each = each.nextSibling;
+    return each && !each.id && each.nodeName === wanted.nodeName ? each : null;
   }
 
   function dropped(node) {

@@ -59,7 +59,7 @@ def test_what_is_not_known_is_no_zero():
     [(x, width)] = shown.unknown
     assert float(x) == pytest.approx(LEFT + (RIGHT - LEFT) / 5, abs=0.1)
     assert float(width) == pytest.approx(2 * (RIGHT - LEFT) / 5, abs=0.1)
-    assert [values for _, values in shown.rows] == [
+    assert [values for *_, values in shown.rows] == [
         ["unknown", "1"],
         ["4", "2"],
         ["unknown", "unknown"],
@@ -74,14 +74,17 @@ def test_what_there_was_nothing_to_measure_of_is_known():
     shown = plot([math.nan, 3.0, math.nan], seconds=True)
 
     assert shown.unknown == []
-    assert [values for _, values in shown.rows] == [["none"], ["3 s"], ["none"]]
+    assert [values for *_, values in shown.rows] == [["none"], ["3 s"], ["none"]]
     assert len(points(shown.paths[0][0])) == 1
 
 
 def test_the_table_names_every_half_hour_newest_first_and_the_axis_some_hours():
     shown = plot([1.0] * 48)
 
-    assert [start for start, _ in shown.rows][:2] == [BEGAN + 47 * STEP, BEGAN + 46 * STEP]
+    assert [row[:2] for row in shown.rows][:2] == [
+        ("2026-01-02T21:30:00+00:00", "01-02 21:30"),
+        ("2026-01-02T21:00:00+00:00", "01-02 21:00"),
+    ]
     assert [label for _, label in shown.x_ticks] == ["00:00", "06:00", "12:00", "18:00"]
 
 
