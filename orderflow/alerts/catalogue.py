@@ -235,7 +235,9 @@ CAUSES = (
         name="SweepNotRunning",
         expression="max by (task) (orderflow_periodic_task_age_seconds)"
         " > 2 * max by (task) (orderflow_periodic_task_interval_seconds) + {60}"
-        " or max by (task) (orderflow_periodic_task_failing) == 1",
+        " or max by (task) (orderflow_periodic_task_failing) == 1"
+        " or (max by (task) (orderflow_periodic_task_interval_seconds) <= 60"
+        " unless on (task) max by (task) (orderflow_periodic_task_age_seconds))",
         lasts="{1m}",
         severity=PAGE,
         summary="The periodic task {{ $labels.task }} is not done on time",
@@ -252,9 +254,12 @@ CAUSES = (
     ),
     Alert(
         name="VerificationNotRun",
-        expression="max(orderflow_verification_age_seconds) > {10800}",
+        expression="max(orderflow_verification_age_seconds) > {10800}"
+        # Never: at none of the 36 times in three hours.
+        f" or count_over_time((absent(orderflow_verification_age_seconds) and on () ({DATABASE_ANSWERS}))"
+        "[{3h}:{5m}]) >= 36",
         severity=TICKET,
-        summary="The last verification ended {{ $value | humanizeDuration }} ago; it is due every hour",
+        summary="Nothing was verified for more than three hours; it is due every hour",
         impact="Nobody would know if data contradicted the promise.",
         dashboard="orders",
     ),

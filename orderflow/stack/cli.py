@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orderflow.stack import command_list
 from orderflow.stack.checkout.folders import StackFolders
-from orderflow.stack.commands import bench, control, drill, observe, runs
+from orderflow.stack.commands import alerts, bench, control, drill, observe, runs
 from orderflow.stack.problem import Problem
 from orderflow.stack.supervision.supervisor import Interrupted
 
@@ -24,6 +24,7 @@ python3 run.py down | status | reset              stop it; show its state; remov
 python3 run.py observe [--port N]                 Prometheus and Alertmanager beside it, with our alerts
 python3 run.py test [pytest arguments]            run the tests, on servers of their own
 python3 run.py chaos [--orders N] [--seed N] ...  inject faults into a stack of its own, and check what was lost
+python3 run.py alerts [--cases A,B] [--list] ...  prove the alerts: faults, a real Prometheus, and the runbooks
 python3 run.py bench [scenario ...] [--quick]     measure it against common alternatives, on servers of its own
 python3 run.py COMMAND [arguments]                run a command of manage.py
 python3 run.py help [COMMAND]                     show this and all commands, or the help of one command
@@ -88,6 +89,8 @@ def _dispatch(folders: StackFolders, words: list[str]) -> int:
         return drill.run(folders, os.environ, rest)
     if word == "observe":
         return observe.run(folders, os.environ, _start_request(words))
+    if word == "alerts" and not alerts.only_asks(rest):
+        return alerts.run(folders, os.environ, rest)
     if word == "up" or not word or word.startswith("-"):
         return runs.stack(folders, os.environ, _start_request(words))
     return runs.manage(folders, os.environ, words)

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-NEED_A_STACK = ("outbox_status", "demo", "send_test_notification", "chaos")
+NEED_A_STACK = ("outbox_status", "demo", "send_test_notification", "chaos", "alerts")
 """Commands that are meaningless on servers that were started for the command alone."""
 
 

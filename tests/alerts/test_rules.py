@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orderflow.alerts import catalogue, durations, files
-from tests.alerts.series import CRITICAL, HEALTHY, HOUR, SEEN, SWEEP, TASK, constant, growing
+from tests.alerts.series import CRITICAL, HEALTHY, HOUR, SEEN, SWEEP, TASK, VERIFY, constant, growing
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"), reason="promtool is not installed (Debian's package prometheus)"
@@ -73,6 +73,7 @@ FIRING = {
     "a dead beat": ({SEEN % ("beat", "beat"): growing(15)}, {"BeatGone"}),
     "a beat that never ran": ({SEEN % ("beat", "beat"): GONE}, {"BeatGone"}),
     "a sweep that is not done": ({SWEEP % "age_seconds": growing(15)}, {"SweepNotRunning"}),
+    "a sweep that was never done": ({SWEEP % "age_seconds": GONE}, {"SweepNotRunning"}),
     "a sweep that fails": ({SWEEP % "failing": constant(1)}, {"SweepNotRunning"}),
     "a violated invariant": ({"orderflow_verification_violated": constant(1)}, {"VerificationViolated"}),
     "no verification": ({"orderflow_verification_age_seconds": constant(11_000)}, {"VerificationNotRun"}),
@@ -125,6 +126,8 @@ QUIET = {
         'orderflow_breaker_open_seconds{breaker="sms"}': f"0x{2 * HOUR - 3} 0+60x2"
     },
     "a verification of this hour": {"orderflow_verification_age_seconds": constant(3600)},
+    "an hourly task that was never done": {VERIFY % "interval_seconds": constant(3600)},
+    "a new installation that has not verified yet": {"orderflow_verification_age_seconds": GONE},
     "a database without a limit": {"orderflow_database_size_bytes": constant(9e12)},
     "a worker that ended in order": {SEEN % ("worker", "sms"): ENDS},
     "a message that was due for a moment": {"orderflow_outbox_oldest_due_seconds": constant(45)},
@@ -177,6 +180,24 @@ def test_what_is_no_fault_raises_no_alert(tmp_path):
 def test_a_healthy_system_raises_none_and_a_dead_worker_whose_series_are_gone_raises_one(tmp_path):
     name = "a dead worker among others"
     assert_cases(tmp_path, [unit_test("healthy", {}, set()), unit_test(name, *FIRING[name])])
+
+
+@needs_promtool
+@pytest.mark.slow
+@pytest.mark.parametrize(("hours", "expected"), [(2, []), (4, ["VerificationNotRun"])])
+def test_a_system_that_has_never_verified_anything_raises_an_alert_after_three_hours(tmp_path, hours, expected):
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": 'orderflow_up{component="database"}', "values": f"1x{5 * HOUR}"}],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertname="VerificationNotRun",alertstate="firing"})',
+                "eval_time": f"{hours}h",
+                "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in expected],
+            }
+        ],
+    }
+    assert_cases(tmp_path, [case])
 
 
 def test_each_alert_has_a_case_in_which_it_fires():
@@ -269,7 +290,7 @@ def test_a_condition_that_is_over_clears_its_alert_within_five_minutes(alert):
         durations.seconds(part.partition("}")[0])
         for text in (alert.expression, *used)
         for part in text.split("[{")[1:]
-        if "min_over_time" not in text
+        if "min_over_time" not in text and "count_over_time" not in text
     ]
     assert min(windows, default=0) <= 240
 

@@ -13,7 +13,7 @@ from outbox.verification import catalogue
 from tests.processes import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.md"))]
-OF_RUN_PY = {"test", "bench", "observe", "up", "down", "status", "reset", "help"}
+OF_RUN_PY = {"test", "bench", "observe", "alerts", "up", "down", "status", "reset", "help"}
 PROMISE = (
     "If the transaction that placed an order commits, every step of that order runs at least once, takes "
     "effect at most once for as long as the order exists, and a step that cannot finish is visible with its "

@@ -40,33 +40,34 @@ class ProviderFault:
     }
 
     def __init__(self, fault: Fault, *, stack: OwnStack | None, seed: int) -> None:
-        self._control = f"{_address(fault.target, stack)}/_control"
+        self._control = f"{address_of(fault.target, stack)}/_control"
         self._fault = self.KINDS[fault.kind](fault, seed)
         self._number = 0
 
     def begin(self) -> str:
-        answer = requests.post(self._control, json=self._fault, timeout=CONTROL_PATIENCE, auth=_password())
+        answer = requests.post(self._control, json=self._fault, timeout=CONTROL_PATIENCE, auth=password())
         answer.raise_for_status()
         self._number = answer.json()["id"]
         return f"{self._control}: {self._fault}"
 
     def end(self) -> str:
-        response = requests.get(self._control, timeout=CONTROL_PATIENCE, auth=_password())
+        response = requests.get(self._control, timeout=CONTROL_PATIENCE, auth=password())
         listed = response.json()["faults"]
         injected = sum(fault["struck"] for fault in listed if fault["id"] == self._number)
         address = f"{self._control}/{self._number}"
-        requests.delete(address, timeout=CONTROL_PATIENCE, auth=_password()).raise_for_status()
+        requests.delete(address, timeout=CONTROL_PATIENCE, auth=password()).raise_for_status()
         return "" if injected else "no matching request came in that time"
 
     def has_recovered(self) -> bool:
         return True
 
 
-def _password() -> tuple[str, str]:
+def password() -> tuple[str, str]:
+    """Return the user and the password of the sandbox's control API."""
     return "sandbox", settings.SANDBOX_PASSWORD
 
 
-def _address(target: str, stack: OwnStack | None) -> str:
+def address_of(target: str, stack: OwnStack | None) -> str:
     """
     Return the base URL of a provider.
 

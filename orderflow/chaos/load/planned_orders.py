@@ -14,7 +14,7 @@ PRODUCTS = {"DRILL-CUP": 900, "DRILL-BOOK": 2_400, "DRILL-COAT": 12_900}
 UNSHIPPABLE = "NOSHIP-DRILL"
 """The sandbox's warehouse refuses SKUs that start with NOSHIP-, so that charges are refunded."""
 
-DECLINED_CARD = "pm_card_visa_chargeDeclined"
+GOOD_CARD, DECLINED_CARD = "pm_card_visa", "pm_card_visa_chargeDeclined"
 SHARES = (("declined", 0.06), ("unshippable", 0.05), ("cancelled", 0.08))
 """The kinds of order that are not shipped, and their shares of all orders."""
 
@@ -42,9 +42,13 @@ def draw(count: int, *, seed: int, run: str) -> list[PlannedOrder]:
 def stock(count: int) -> None:
     """Add enough stock of every product for `count` orders."""
     for sku, price in {**PRODUCTS, UNSHIPPABLE: 150_000}.items():
-        product, _ = Product.objects.get_or_create(sku=sku, defaults={"name": sku, "price_minor": price})
-        most = count * MOST_OF_ONE
-        Product.objects.filter(pk=product.pk).update(on_hand=F("on_hand") + most, received=F("received") + most)
+        stock_one(sku, count * MOST_OF_ONE, price=price)
+
+
+def stock_one(sku: str, count: int, *, price: int = 1_000) -> None:
+    """Add stock of one product."""
+    product, _ = Product.objects.get_or_create(sku=sku, defaults={"name": sku, "price_minor": price})
+    Product.objects.filter(pk=product.pk).update(on_hand=F("on_hand") + count, received=F("received") + count)
 
 
 def _planned(number: int, *, run: str, dice: random.Random) -> PlannedOrder:
@@ -68,7 +72,7 @@ def _planned(number: int, *, run: str, dice: random.Random) -> PlannedOrder:
         body={
             "items": [{"sku": sku, "quantity": dice.randint(1, MOST_OF_ONE)} for sku in skus],
             "currency": "GBP",
-            "payment_method": DECLINED_CARD if kind == "declined" else "pm_card_visa",
+            "payment_method": DECLINED_CARD if kind == "declined" else GOOD_CARD,
             "customer": customer,
             "country": "GB",
             "client_reference": f"{run}-{number}",

@@ -87,7 +87,7 @@ def describe(
         # Python imports `sitecustomize` from this folder; with it the clock of each process can be set.
         "PYTHONPATH": str(own.root / "orderflow" / "chaos" / "clock"),
     }
-    for folder in (own.clocks, own.held):
+    for folder in (own.clocks, own.held, own.targets):
         folder.mkdir(exist_ok=True)
     names = tuple(spec.name for spec in chosen.specs)
     specs = [*chosen.specs, _proxy(own, direct, port, leads_to, after=names)]
