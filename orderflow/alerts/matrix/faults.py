@@ -22,6 +22,7 @@ from orderflow.chaos.faults.providers import CONTROL_PATIENCE, address_of, passw
 from orderflow.chaos.load import planned_orders
 from orderflow.chaos.load.client import Client
 from orderflow.chaos.own_stack import OwnStack
+from outbox.verification import examination
 
 End = Callable[[], None]
 
@@ -162,10 +163,13 @@ def change_by_hand(_: Target) -> End:
         "UPDATE outbox_outboxmessage SET claim = gen_random_uuid() WHERE id ="
         " (SELECT id FROM outbox_outboxmessage WHERE status = 'published' ORDER BY id DESC LIMIT 1)"
     )
-    from outbox.verification import examination
-
-    examination.keep(examination.run(), by="matrix")
+    verify()
     return lambda: None
+
+
+def verify() -> None:
+    """Examine all invariants and keep the result, as the hourly task does."""
+    examination.keep(examination.run(), by="matrix")
 
 
 def age_verifications(_: Target) -> End:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orderflow.alerts import catalogue
-from orderflow.alerts.matrix import mitigation
+from orderflow.alerts.matrix import faults, mitigation
 from orderflow.alerts.matrix.cases import Case
 from orderflow.alerts.matrix.faults import Target
 from orderflow.alerts.matrix.watch import POLL, Watch
@@ -156,6 +156,7 @@ class Matrix:
     def _prove(self, case: Case) -> Outcome:
         outcome = Outcome(case=case)
         self._log(f"{case.name}: {case.fault}")
+        faults.verify()  # as beat does every hour, which no factor shortens
         told, began = len(self._watch.told), time.time()
         end = case.begin(self._target)
         try:
