@@ -11,6 +11,7 @@ import pytest
 
 from orderflow import chaos, providers, push_account
 from orderflow.configuration import tls
+from orderflow.stack import processes
 from orderflow.stack.checkout import environment as stack_environment
 from orderflow.stack.checkout import folders
 from orderflow.stack.checkout.account import Account
@@ -140,3 +141,14 @@ def test_cluster_nodes_start_in_turn_and_the_broker_url_names_all_of_them(folder
     assert after["rabbitmq-3"][-1] == "rabbitmq-2"
     urls = [urlsplit(url) for url in chosen.addresses["BROKER_URL"].split(";")]
     assert [url.port for url in urls] == [port["rabbitmq"], port["rabbitmq-2"], port["rabbitmq-3"]]
+
+
+def test_a_process_that_is_held_starts_when_it_is_released(folder):
+    held = folder / "orders"
+    held.touch()
+    command = ["/bin/sh", "-c", processes.WAIT_WHILE_HELD, str(held), sys.executable, "-c", "print('started')"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        held.unlink()
+        assert process.communicate(timeout=20)[0] == "started\n"
