@@ -89,8 +89,7 @@ class Load:
         self._thread.join()
 
     def _place(self) -> None:
-        done = self._target.client.place_all(self._endless(), rate=self._rate, until=float("inf"))
-        self.placed = len(done)
+        self._target.client.place_all(self._endless(), rate=self._rate, until=float("inf"))
 
     def _endless(self) -> Iterator[PlannedOrder]:
         run = f"alerts-{time.time():.0f}"
@@ -98,11 +97,16 @@ class Load:
             for planned in planned_orders.draw(100, seed=batch, run=f"{run}-{batch}"):
                 if self._stopping.is_set():
                     return
+                self.placed += 1
                 yield planned
 
 
 class Matrix:
-    """Runs cases against a target; `write` receives what happens, as lines."""
+    """
+    Runs cases against a target.
+
+    `write` receives what happens, as lines; `keep` the result after each fault, because the whole takes long.
+    """
 
     def __init__(
         self,
@@ -112,10 +116,11 @@ class Matrix:
         factor: float,
         environment: Mapping[str, str],
         write: Callable[[str], Any],
+        keep: Callable[[Result], None],
     ) -> None:
         self._target, self._watch, self._factor = target, watch, factor
         self._environment = environment
-        self._began, self._write = time.time(), write
+        self._began, self._write, self._keep = time.time(), write, keep
 
     def run(self, cases: Sequence[Case], *, healthy: float, rate: float, label: str) -> Result:
         """Run everything; the result says what was not as expected."""
@@ -137,7 +142,8 @@ class Matrix:
                 result.outcomes.append(outcome)
                 for problem in outcome.problems:
                     self._log(f"  ! {problem}")
-        result.placed = load.placed
+                result.placed = load.placed
+                self._keep(result)
         result.problems += self._watch.failures[:3]
         return result
 

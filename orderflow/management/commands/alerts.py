@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from orderflow.alerts.matrix import cases, options, page
 from orderflow.alerts.matrix.faults import Target
-from orderflow.alerts.matrix.matrix import Matrix
+from orderflow.alerts.matrix.matrix import Matrix, Result
 from orderflow.alerts.matrix.watch import LOOPBACK, Watch
 from orderflow.chaos.load.client import Client
 from orderflow.chaos.own_stack import OwnStack
@@ -45,19 +45,11 @@ class Command(BaseCommand):
         if options["home"] is None:
             raise CommandError(REFUSAL)
         result = self._run(chosen, options)
-        report = Path(options["report"])
-        report.mkdir(parents=True, exist_ok=True)
-        written = report / "alerts.json"
-        if options["add"] and written.exists():
-            result = page.with_earlier(result, written.read_text())
-        written.write_text(page.as_json(result))
-        if options["page"]:
-            page.write(result, Path(options["page"]))
         self.stdout.write("\n".join(page.lines(result)))
         if not result.passed:
             raise SystemExit(1)
 
-    def _run(self, chosen: list[cases.Case], options: dict[str, Any]) -> Any:
+    def _run(self, chosen: list[cases.Case], options: dict[str, Any]) -> Result:
         home: Path = options["home"]
         stack = OwnStack(home)
         if not stack.is_there:
