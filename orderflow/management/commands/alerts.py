@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,29 @@ class Command(BaseCommand):
         watch.start()
         try:
             matrix = Matrix(
-                target, watch, factor=options["factor"], environment=os.environ, write=self.stdout.write
+                target,
+                watch,
+                factor=options["factor"],
+                environment=os.environ,
+                write=self.stdout.write,
+                keep=_keeping(options),
             )
             return matrix.run(chosen, healthy=options["healthy"], rate=options["rate"], label=options["label"])
         finally:
             watch.stop()
+
+
+def _keeping(options: dict[str, Any]) -> Callable[[Result], None]:
+    """Return what writes a result, together with the earlier one if that was asked for."""
+    report = Path(options["report"])
+    report.mkdir(parents=True, exist_ok=True)
+    written = report / "alerts.json"
+    earlier = written.read_text() if options["add"] and written.exists() else ""
+
+    def keep(result: Result) -> None:
+        whole = page.with_earlier(result, earlier) if earlier else result
+        written.write_text(page.as_json(whole))
+        if options["page"]:
+            page.write(whole, Path(options["page"]))
+
+    return keep
