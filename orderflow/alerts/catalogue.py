@@ -236,7 +236,8 @@ CAUSES = (
         expression="max by (task) (orderflow_periodic_task_age_seconds)"
         " > 2 * max by (task) (orderflow_periodic_task_interval_seconds) + {60}"
         " or max by (task) (orderflow_periodic_task_failing) == 1"
-        " or (max by (task) (orderflow_periodic_task_interval_seconds) <= 60"
+        # Never, although it is due every few seconds.
+        " or (max by (task) (orderflow_periodic_task_interval_seconds) <= 5"
         " unless on (task) max by (task) (orderflow_periodic_task_age_seconds))",
         lasts="{1m}",
         severity=PAGE,

@@ -126,7 +126,7 @@ QUIET = {
         'orderflow_breaker_open_seconds{breaker="sms"}': f"0x{2 * HOUR - 3} 0+60x2"
     },
     "a verification of this hour": {"orderflow_verification_age_seconds": constant(3600)},
-    "an hourly task that was never done": {VERIFY % "interval_seconds": constant(3600)},
+    "a task that is due every minute and was not done yet": {VERIFY % "interval_seconds": constant(60)},
     "a new installation that has not verified yet": {"orderflow_verification_age_seconds": GONE},
     "a database without a limit": {"orderflow_database_size_bytes": constant(9e12)},
     "a worker that ended in order": {SEEN % ("worker", "sms"): ENDS},
