@@ -30,10 +30,11 @@ A component that does not answer within 5 seconds has `orderflow_up` 0, and what
 nobody knows it, and zero would be wrong. A counter is also absent while the roll-up is more than 500,000
 rows behind, as after an upgrade with a long history.
 
-A counter falls only when the database itself is older than before, after a restore. One row counts once:
-also if its transaction ends late, if two roll-ups run at once, if one is killed, if the clock is set back,
-or if the row is deleted by retention afterwards (decision 0044). What becomes true of an older row, such as
-the resolution of a dead letter of yesterday, counts within a minute.
+A counter falls only after a restore of an older database; orders due and late also by those of the seconds
+by which the clock of the database is set back. One row counts once: also if its transaction ends late, if
+two roll-ups run at once, if one is killed, if the clock is set back, or if the row is deleted by retention
+afterwards (decision 0044). What becomes true of an older row, such as the resolution of a dead letter of
+yesterday, counts within a minute.
 
 RabbitMQ does not say over AMQP how many messages its consumers hold. That number is exported only if
 `RABBITMQ_API_URL` names the management API, a plugin of the broker. Redis has no consumers; there the
