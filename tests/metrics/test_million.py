@@ -53,15 +53,8 @@ def test_a_scrape_is_fast_with_a_million_moves_of_orders():
             if statement.strip():
                 cursor.execute(statement)
         cursor.execute("ANALYZE")
-    t0 = time.monotonic()
-    totals_before = totals.read(["orders.due"])
-    t1 = time.monotonic()
-    import unittest.mock
-    with unittest.mock.patch.object(totals, "MOST_IN_TAIL", 10**9):
-        t2 = time.monotonic(); totals.read(["orders.placed"]); t3 = time.monotonic(); totals.read(["messages.published"]); t4 = time.monotonic()
     for _ in range(3):
         rolling_up.roll_up()
-    t5 = time.monotonic()
     took = []
     for _ in range(7):
         began = time.monotonic()
@@ -73,5 +66,4 @@ def test_a_scrape_is_fast_with_a_million_moves_of_orders():
     due = sum(amount.count for amount in found["orders.due"].values())
     assert ORDERS - 71 <= due < ORDERS  # the time of the newest ones is not over
     assert found["messages.published"][()].count == ORDERS
-    open("/tmp/rows.ms", "w").write(f"far behind {t1-t0} placed tail 1M {t3-t2} published tail 250k {t4-t3} rollup {t5-t4} scrapes {took}")
     assert min(took) < FASTEST_WITHIN, took

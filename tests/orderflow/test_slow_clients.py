@@ -38,7 +38,7 @@ HALVES = {
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-PORTS = ("web", "payments", "warehouse", "smtp", "smtp-control", "sms", "push", "mailbox", "flower")
+PORTS = ("web", "payments", "warehouse", "smtp", "smtp-control", "sms", "push", "mailbox", "flower", "metrics")
 
 
 @pytest.fixture(scope="module")
