@@ -109,7 +109,7 @@ class Channel(redis.Channel):
     unacked_key: Any
     _active_queues: Any
     _closing: bool
-    _expires: Any
+    _expires: Any = None  # kombu 5.5 does not have it
     _q_for_pri: Any
     _queue_cycle: Any
 

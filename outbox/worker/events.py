@@ -22,7 +22,7 @@ class Dispatcher(EventDispatcher):
     exchange: Any
     mutex: Any
     producer: Any
-    _closed: bool
+    _closed = False  # Celery 5.5 does not have it
     _group_buffer: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
