@@ -72,6 +72,7 @@ DIES_IN = {
     "relay.written_down": "fulfilled",
     "replay.ended": "replayed",
     "retention.batch_deleted": "old_messages_are_deleted",
+    "statistics.folded": "counted_into_the_statistics",
     "step.begun": "fulfilled",
     "step.buried": "buried",
     "step.call_failed": "met_an_outage",

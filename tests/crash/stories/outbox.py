@@ -17,9 +17,10 @@ from outbox import publisher, redelivery, registry, testing
 from outbox.broker import dispatch
 from outbox.contracts import Event
 from outbox.dead_letters import burying
-from outbox.models import OutboxMessage
+from outbox.models import OutboxMessage, StatisticsTotal
 from outbox.relay import relay
 from outbox.retention import pruning
+from outbox.statistics import rolling_up
 from tests.crash.stories.dead_letters import discard, replay
 from tests.crash.stories.story import story
 from tests.factories import place
@@ -174,3 +175,20 @@ def old_messages_are_deleted(story):
         publish(Learned())
     testing.drain()
     testing.pass_time(dt.timedelta(days=settings.OUTBOX_RETENTION_DAYS + 1))
+
+
+def roll_up(story):
+    for _ in range(2):
+        rolling_up.roll_up()
+
+
+def roll_up_and_compare(story):
+    roll_up(story)
+    [total] = StatisticsTotal.objects.filter(series="orders.placed")
+    assert total.count == 1
+
+
+@story(work=roll_up, afterwards=roll_up_and_compare)
+def counted_into_the_statistics(story):
+    story.order = place()
+    testing.drain()
