@@ -107,8 +107,16 @@ CASES = (
         name="broker-down",
         fault="The broker refuses all connections",
         begin=faults.refuse_connections(),
-        raises=("BrokerDown", "OutboxStalled"),
-        accompanied_by=(*LATE, "OrdersStuck", "SweepNotRunning", "QueueWithoutConsumers", "FailureRatioHigh"),
+        # What cannot be sent is postponed, so the outbox itself is not stalled.
+        raises=("BrokerDown",),
+        accompanied_by=(
+            *LATE,
+            "OutboxStalled",
+            "OrdersStuck",
+            "SweepNotRunning",
+            "QueueWithoutConsumers",
+            "FailureRatioHigh",
+        ),
     ),
     Case(
         name="provider-down",
@@ -141,11 +149,12 @@ CASES = (
         fault="The SMS provider refuses every message for good",
         begin=faults.provider("sms", fault="error", status=400),
         raises=("NotificationChannelFailing", "FailureRatioHigh", "DeadLettersGrowing"),
+        accompanied_by=("CriticalTimeHigh",),
         ends_by_itself=True,
     ),
     Case(
         name="poison",
-        fault="The warehouse refuses every order for one product: their messages end in dead letters",
+        fault="The payment provider refuses the requests of some orders: their messages end in dead letters",
         begin=faults.poison,
         raises=("DeadLettersGrowing",),
         accompanied_by=(*LATE, "FailureRatioHigh"),

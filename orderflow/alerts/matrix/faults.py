@@ -110,20 +110,20 @@ def _control(name: str, target: Target, fault: dict[str, Any]) -> str:
     return f"{control}/{answer.json()['id']}"
 
 
-POISONED = 8
-"""More dead letters than the alert needs, and few among all orders."""
+POISONED, POISONED_PRICE = 8, 7_771
+"""More dead letters than the alert needs, and few among all orders; the price tells them from the others."""
 
 
 def poison(target: Target) -> End:
-    """Place orders that the warehouse refuses for a reason that only a person can remove."""
-    end = provider("warehouse", fault="error", status=400, match="DRILL-POISON")(target)
-    _place(target, "DRILL-POISON", POISONED)
+    """Place orders whose charges are refused for a reason that only a person can remove."""
+    end = provider("payments", fault="error", status=400, match=f"amount={POISONED_PRICE}")(target)
+    _place(target, "DRILL-POISON", POISONED, price=POISONED_PRICE)
     return end
 
 
-def _place(target: Target, sku: str, count: int) -> list[str]:
+def _place(target: Target, sku: str, count: int, *, price: int = 1_000) -> list[str]:
     """Place orders for one product; return their ids."""
-    planned_orders.stock_one(sku, count)
+    planned_orders.stock_one(sku, count, price=price)
     run = f"{sku.lower()}-{time.time():.0f}"
     ids = []
     for planned in planned_orders.draw(count, seed=1, run=run):

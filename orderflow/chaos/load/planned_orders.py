@@ -45,7 +45,7 @@ def stock(count: int) -> None:
         stock_one(sku, count * MOST_OF_ONE, price=price)
 
 
-def stock_one(sku: str, count: int, *, price: int = 1_000) -> None:
+def stock_one(sku: str, count: int, *, price: int) -> None:
     """Add stock of one product."""
     product, _ = Product.objects.get_or_create(sku=sku, defaults={"name": sku, "price_minor": price})
     Product.objects.filter(pk=product.pk).update(on_hand=F("on_hand") + count, received=F("received") + count)
