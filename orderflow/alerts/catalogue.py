@@ -60,7 +60,7 @@ def _late(window: str) -> str:
 RECORDINGS = (
     *(
         Recording(name=f"orderflow:orders_late:ratio_increase{window}", expression=_late(window))
-        for window in ("3m", "4m", "1h", "6h")
+        for window in ("3m", "1h", "6h")
     ),
     # 0 while there are none, but no value while the database cannot say so.
     Recording(
@@ -124,7 +124,7 @@ SYMPTOMS = (
     ),
     Alert(
         name="OrdersLateSlowBurn",
-        expression=_burn(SLOW_BURN, "6h", "4m"),
+        expression=_burn(SLOW_BURN, "6h", "3m"),
         severity=TICKET,
         summary="{{ $value | humanizePercentage }} of the orders of six hours were not final within a minute",
         impact="Some customers wait for their orders; the error budget of 30 days will not last.",
