@@ -34,6 +34,7 @@ class Lines(logging.Formatter):
         event: dict[str, Any] = redaction.redacted(event_of(record))
         if not isinstance(record.msg, dict):
             event["timestamp"] = timestamp(record.created)  # ours: it is not searched for phone numbers
+            add_span(event)
         return self._render(event)
 
     def formatException(self, ei: Any) -> str:
@@ -66,7 +67,7 @@ def timestamp(seconds: float) -> str:
 
 
 def add_context(event: Any) -> None:
-    """Add the request, the message, the task and the span that a line belongs to."""
+    """Add the request, the message and the task that a line belongs to."""
     work = context.current_or_none()
     if work is not None:
         event.setdefault("correlation_id", work.correlation_id)
@@ -74,9 +75,12 @@ def add_context(event: Any) -> None:
             event.setdefault("message_id", work.causation_id)
         if work.task:
             event.setdefault("task", work.task)
+
+
+def add_span(event: Any) -> None:
+    """Add the ids of the current span."""
     if (ids := telemetry.ids()) is not None:
-        event.setdefault("trace_id", ids.trace_id)
-        event.setdefault("span_id", ids.span_id)
+        event["trace_id"], event["span_id"] = ids
 
 
 def to_json(event: dict[str, Any]) -> str:

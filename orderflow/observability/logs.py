@@ -161,6 +161,7 @@ def log_signal(signal: str, fields: dict[str, Any]) -> None:
 
 def _add_context(_: Any, __: str, event: EventDict) -> EventDict:
     lines.add_context(event)
+    lines.add_span(event)
     return event
 
 

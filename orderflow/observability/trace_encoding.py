@@ -16,7 +16,9 @@ from typing import Any
 from opentelemetry.exporter.otlp.proto.common import trace_encoder
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, SpanFlags
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status
 
 KNOWN_REMOTE, IS_REMOTE = (
@@ -34,27 +36,47 @@ class _Unusual(Exception):
     """A value that is no text, number or truth value."""
 
 
-def encode_spans(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+class Encoded:
+    """
+    A span that waits for its export, as bytes.
+
+    A span consists of dozens of objects, which Python's garbage collector would visit again and again.
+    """
+
+    __slots__ = ("context", "data", "scope", "span")
+
+    def __init__(self, span: ReadableSpan) -> None:
+        self.context = span.context
+        self.scope = (span.resource, span.instrumentation_scope)
+        try:
+            self.data, self.span = _span(span), None
+        except _Unusual:
+            self.data, self.span = b"", span
+
+
+def encode_spans(spans: Sequence[Encoded]) -> ExportTraceServiceRequest:
     """Return the request that exports spans of one process, equal to that of OpenTelemetry's encoder."""
-    try:
-        encoded = [(span, _span(span)) for span in spans]
-    except _Unusual:
-        return encode_all(spans)
-    by_scope: dict[Any, list[ReadableSpan]] = {}
-    found: dict[Any, list[bytes]] = {}
-    for span, data in encoded:
-        scope = (span.resource, span.instrumentation_scope)
-        by_scope.setdefault(scope, [span])
-        found.setdefault(scope, []).append(data)
+    by_scope: dict[tuple[int, int], list[Encoded]] = {}
+    for span in spans:
+        by_scope.setdefault((id(span.scope[0]), id(span.scope[1])), []).append(span)
     request = ExportTraceServiceRequest()
-    for scope, (first, *_) in by_scope.items():
-        # What stands around the spans comes from OpenTelemetry's encoder, with one span that is left out again.
-        around: ResourceSpans = encode_all([first]).resource_spans[0]
+    for found in by_scope.values():
+        around = _around(*found[0].scope)
         of_scope: ScopeSpans = around.scope_spans[0]
-        del of_scope.spans[:]
-        of_scope.MergeFromString(b"".join(_part(2, data) for data in found[scope]))
+        of_scope.MergeFromString(b"".join(_part(2, span.data) for span in found if span.span is None))
+        for unusual in encode_all([span.span for span in found if span.span is not None]).resource_spans:
+            of_scope.spans.extend(unusual.scope_spans[0].spans)
         _add(request, around)
     return request
+
+
+def _around(resource: Resource, scope: InstrumentationScope | None) -> ResourceSpans:
+    """What stands around spans: OpenTelemetry's encoder writes it for one that is left out again."""
+    nobody = SpanContext(1, 1, is_remote=False)
+    span = ReadableSpan("", context=nobody, resource=resource, instrumentation_scope=scope)
+    around: ResourceSpans = encode_all([span]).resource_spans[0]
+    del around.scope_spans[0].spans[:]
+    return around
 
 
 def _add(request: ExportTraceServiceRequest, around: ResourceSpans) -> None:

@@ -31,6 +31,7 @@ from opentelemetry.util.re import parse_env_headers
 from opentelemetry.util.types import AttributeValue
 
 from orderflow.observability import redaction, trace_encoding
+from orderflow.observability.trace_encoding import Encoded
 from outbox import telemetry
 from outbox.telemetry import Headers, Ids
 
@@ -49,7 +50,17 @@ ANCHOR = otel_context.create_key("anchor")
 """The key in OpenTelemetry's context of the span that is the parent of all that the current work causes."""
 
 ROUTINE = frozenset(
-    {"step.begun", "step.finished", "step.skipped", "relay.published", "relay.batch_settled", "provider.called"}
+    {
+        "delivery.finished",
+        "notification.sent",
+        "order.moved",
+        "provider.called",
+        "relay.batch_settled",
+        "relay.published",
+        "step.begun",
+        "step.finished",
+        "step.skipped",
+    }
 )
 """Signals that say no more than the span in which they are emitted."""
 
@@ -222,7 +233,7 @@ class _Family:
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self.ended: list[ReadableSpan] = []
+        self.ended: list[Encoded] = []
         self.is_over = False
 
 
@@ -241,14 +252,15 @@ class WholeFamilies(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         assert span.context
         family = self._families.pop(span.context.span_id, None)
+        encoded: Any = Encoded(_clean(span))  # what the queue and the exporter need of a span
         if family is None or family.is_over:
-            self._export.on_end(_clean(span))
+            self._export.on_end(encoded)
             return
-        family.ended.append(span)
+        family.ended.append(encoded)
         if family.first == span.context.span_id:
             family.is_over = True
             for each in family.ended:
-                self._export.on_end(_clean(each))
+                self._export.on_end(each)  # type: ignore[arg-type]
 
     def shutdown(self) -> None:
         self._export.shutdown()  # type: ignore[no-untyped-call]
