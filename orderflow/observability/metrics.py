@@ -2,7 +2,7 @@
 The metrics of one main process, and the port on which Prometheus reads them.
 
 Only this module imports Prometheus' client, and only processes with `METRICS_PORT` import this module: it takes
-4 MB. Totals are in the memory of the main process; its children hand their counts over (see `datagrams`), so
+2 MB. Totals are in the memory of the main process; its children hand their counts over (see `datagrams`), so
 neither their end nor their death changes a total.
 """
 

@@ -147,7 +147,10 @@ class GuardedRequest(Request):
 
     def _is_given_up(self, error: BaseException) -> bool:
         """Record that a child died of this message; return whether the message was buried for that."""
-        if not isinstance(self.task, ConsumerTask) or self._was_ended_by_us() or self._may_have_followed():
+        if not isinstance(self.task, ConsumerTask) or self._was_ended_by_us():
+            return False
+        if self._may_have_followed():
+            self._report_lost_chain(error)
             return False
         loops: list[losses.CrashLoop] = []
         safely(functools.partial(self._record_lost, error, loops))
@@ -164,6 +167,16 @@ class GuardedRequest(Request):
             bool(embed and embed.get("chain"))
             and inline.is_undisturbed({**self._request_dict, "delivery_info": self.delivery_info})
             and settings.CHAIN_INLINE_SECONDS > 0
+        )
+
+    def _report_lost_chain(self, error: BaseException) -> None:
+        """Report an attempt that has no row: which link it was, and whether it is to blame, shows later."""
+        telemetry.emit(
+            "step.failed",
+            consumer=self.task.name,
+            message_id=str(self.kwargs.get("message_id", "")),
+            kind="crash",
+            error_class=type(error).__name__,
         )
 
     def _record_lost(self, error: BaseException, loops: list[losses.CrashLoop]) -> None:

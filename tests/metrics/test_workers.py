@@ -116,9 +116,10 @@ def test_counters_equal_the_rows_after_kills_and_recycling(started, world, port)
         world.payments.control(fault="slow", latency_ms=8000, times=1, match=f"order-{order.pk}-charge")
     worker.thaw()
     eventually(lambda: all(fault["struck"] for fault in world.payments.faults()), "two charges hang")
-    for child in worker.children():
-        if _is_connected(child, world.payments.url):
-            child.send_signal(signal.SIGKILL)
+    at_work = [child for child in worker.children() if _is_connected(child, world.payments.url)]
+    for child in at_work:
+        child.send_signal(signal.SIGKILL)
+    killed = 2  # others were idle, with a connection that they keep
     world.payments.clear_faults()
     started.beat()  # the sweep resumes what was lost
     eventually(lambda: all_are(Order.Status.FULFILLED, [*orders, *hanging]), "all are fulfilled", within=90)
@@ -147,6 +148,7 @@ def test_counters_equal_the_rows_after_kills_and_recycling(started, world, port)
         for task in STEPS
     }
     assert counted == {task: failed[task] for task in STEPS}
+    assert scraping.attempts(samples, "orders.tasks.validate")["crash"] == killed, "the chain began with it"
     assert samples["orderflow_signals_lost_total",] == 0
 
 
