@@ -22,6 +22,7 @@ from outbox import testing
 from outbox.models import DeadLetter
 from tests import factories, processes, prometheus
 from tests.processes import ROOT, environment, eventually
+from tests.slow import but_first
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(240)]
 
@@ -70,9 +71,9 @@ def targets(tmp_path):
     return folder
 
 
-@pytest.fixture
-def working(transactional_db, world, tmp_path, targets):
-    """A relay, its clock, workers with threads and with processes, and the exporter: all serve metrics."""
+@pytest.fixture(params=but_first(["threads", "prefork"], others="nightly"))
+def working(request, transactional_db, world, tmp_path, targets):
+    """A relay, its clock, workers with threads or with processes, and the exporter: all serve metrics."""
 
     def serving(name, job=scraping.PROCESSES):
         return {"METRICS_PORT": str(scraping.announce(targets, name, job=job)), "HEARTBEAT_SECONDS": "1"}
@@ -82,8 +83,10 @@ def working(transactional_db, world, tmp_path, targets):
     with processes.stack(tmp_path) as stack:
         started = [
             stack.relay(**serving("relay")),
-            stack.worker("orders", "orders", pool="threads", concurrency=4, **serving("orders")),
-            stack.worker("email", "email", "sms", "push", pool="threads", concurrency=4, **serving("email")),
+            stack.worker("orders", "orders", pool=request.param, concurrency=4, **serving("orders")),
+            stack.worker(
+                "email", "email", "sms", "push", pool=request.param, concurrency=4, **serving("email")
+            ),
             stack.worker("jobs", "jobs", pool="prefork", concurrency=1, **serving("jobs")),
         ]
         stack.beat(**serving("beat"))
