@@ -116,11 +116,11 @@ def _catalogue() -> Iterator[str]:
 def _conditions(result: Result) -> str:
     times = f"{1 / result.factor:g}"
     return f"""
-The times are those of a run on {result.label}, with {result.placed} orders at {result.rate:g} per second
-and {result.healthy_seconds:.0f} healthy seconds first. All durations of the rules, the intervals of
-Prometheus and Alertmanager, the heartbeats and the objective of 60 seconds were divided by {times}: most
-times are {times} times as long in production. Not divided is what does not depend on the rules, such as the
-probes of a breaker, the start of a process and the reconnection to a broker.
+Measured on {result.label}, with {result.placed} orders at {result.rate:g} per second and
+{result.healthy_seconds:.0f} seconds without a fault before the first one. All durations of the rules, the
+intervals of Prometheus and Alertmanager, the heartbeats and the objective of 60 seconds were divided by
+{times}: most times are {times} times as long in production. Not divided is what does not depend on the rules,
+such as the probes of a breaker, the start of a process and the reconnection to a broker.
 """
 
 
