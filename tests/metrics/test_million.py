@@ -29,7 +29,8 @@ SELECT {ID}, 'OF-' || n, 'api', '', '', '', '', '', 'GB', 'pm', 'GBP', 100, 'ful
 FROM generate_series(1, {ORDERS}) AS n;
 INSERT INTO orders_ordertransition (order_id, from_status, to_status, at, task, actor, note)
 SELECT {ID}, move, after, {AT} + (n % 100) * interval '1 second', '', '', ''
-FROM generate_series(1, {ORDERS}) AS n, unnest(ARRAY{list(MOVES)}, ARRAY{list(AFTER)}) AS one (move, after);
+FROM generate_series(1, {ORDERS}) AS n, unnest(ARRAY{list(MOVES)}, ARRAY{list(AFTER)}) AS one (move, after)
+ORDER BY n;
 INSERT INTO outbox_outboxmessage
     (id, event_name, event_version, key, payload, correlation_id, causation_id, trace, created_at, status,
      not_before, workflows, redeliveries, attempts, last_error, published_at)
