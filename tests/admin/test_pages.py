@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from notifications.models import Notification
 from orders.models import Order, Product
-from outbox.models import Attempt
+from outbox.models import Attempt, OutboxMessage
 from tests.admin.conftest import LISTS, bury
 from tests.factories import ProductFactory, place
 
@@ -141,6 +141,10 @@ def test_pages_of_what_needs_attention_link_to_their_runbooks(signed_in, order, 
     settings.RUNBOOKS_URL = "https://docs.example/runbooks/"
     page = client.get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
     assert 'href="https://docs.example/runbooks/DeadLettersGrowing.md"' in page.text
+    parked = place()
+    OutboxMessage.objects.filter(pk=parked.message_id).update(status="parked", last_error="unknown event")
+    page = client.get(reverse("admin:orders_order_change", args=[parked.pk]))
+    assert 'href="https://docs.example/runbooks/stuck-order.md"' in page.text
 
     settings.RUNBOOKS_URL = ""
     page = client.get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
