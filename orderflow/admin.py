@@ -8,9 +8,10 @@ from django.contrib import admin
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from orderflow.ops import order_story
+from orderflow.ops import order_story, runbooks
 from orderflow.personal import masking
 
 admin.site.unregister([StaticDevice, TOTPDevice])
 masking.connect()
 order_story.connect()
+runbooks.connect()

@@ -1,7 +1,8 @@
 """
 Error reports of requests, commands and tasks to Sentry, without personal data.
 
-Only this module imports Sentry.
+A group there is a group here: the errors of a task, and the burials of its messages, have the fingerprint of
+their dead letters. Only this module and `monitors` import Sentry.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.transport import Transport
 
-from orderflow.observability import redaction
+from orderflow.observability import monitors, redaction
 from outbox import telemetry
+from outbox.dead_letters import burying
 
 TOLD_OF_REQUESTS = ("method", "url", "headers")
 """The request data that is sent to Sentry."""
 
 
 def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = None) -> None:
-    """Report errors of requests, commands and tasks, and missed beat entries; no personal data."""
+    """Report errors of requests, commands and tasks, and check in for periodic tasks; no personal data."""
     sentry_sdk.init(
         dsn=dsn,
         transport=transport,
@@ -32,18 +34,52 @@ def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = 
         include_local_variables=False,  # they contain customers' addresses
         integrations=[
             DjangoIntegration(),
-            # Check-ins of the frequent entries would number thousands; the sweep and the drain emit
-            # signals of their own.
-            CeleryIntegration(
-                # Messages carry the trace context of their publisher; the relay's own would replace it.
-                propagate_traces=False,
-                monitor_beat_tasks=True,
-                exclude_beat_tasks=["drain.*", "resume.*", "read what.*", "settle.*", "notice a.*"],
-            ),
+            # Messages carry the trace context of their publisher; the relay's own would replace it.
+            # `monitors` checks in for beat's entries; the integration's own way cannot for the frequent ones.
+            CeleryIntegration(propagate_traces=False, monitor_beat_tasks=False),
         ],
-        before_send=_redact_event,
+        before_send=_prepare,
         before_send_transaction=_redact_event,
     )
+    monitors.connect()
+    telemetry.register(report_burial)
+
+
+def report_burial(signal: str, fields: dict[str, Any]) -> None:
+    """
+    Report that a message was given up, in the group of the attempts that failed before.
+
+    Some have no other event, because no task has raised their error: those of the relay, of workers that died
+    and of hard time limits.
+    """
+    if signal != "message.buried":
+        return
+    sentry_sdk.capture_event(
+        {
+            "level": "error",
+            "message": f"{fields['consumer']} gave up a message: {fields['error_class']}",
+            "transaction": fields["consumer"],
+            "fingerprint": [fields["fingerprint"]],
+            "tags": {name: fields[name] for name in ("consumer", "error_class", "message_id") if fields[name]},
+            "extra": {"attempts": fields["attempts"], "failed_again": fields["failed_again"]},
+        }
+    )
+
+
+def _prepare(event: Any, hint: Any) -> Any:
+    """An event for Sentry: redacted, and in the group of its cause."""
+    return _redact_event(_with_fingerprint(event, hint), hint)
+
+
+def _with_fingerprint(event: Any, hint: Any) -> Any:
+    """The event of a task that failed, with the fingerprint of the dead letter that it is or will be."""
+    job = (event.get("extra") or {}).get("celery-job")
+    failure = (hint or {}).get("exc_info")
+    if not job or not failure:
+        return event
+    kind, _, trace = failure
+    found = burying.fingerprint(job["task_name"], kind.__name__, burying.site_of(trace))
+    return {**event, "fingerprint": [found]}
 
 
 def _redact_event(event: Any, _: Any) -> Any:

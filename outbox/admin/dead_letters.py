@@ -92,7 +92,7 @@ class DeadLetterAdmin(TracedAdmin, KeyedAdmin):
                     "shown_error",
                     ("buried_at", "worker"),
                     ("source", "workflow"),
-                    "fingerprint",
+                    ("fingerprint", "runbook"),
                 )
             },
         ),
@@ -118,6 +118,10 @@ class DeadLetterAdmin(TracedAdmin, KeyedAdmin):
     @admin.display(description="resolution", ordering="resolution")
     def state(self, dead_letter: DeadLetter) -> SafeString:
         return chip(dead_letter.resolution, dead_letter.get_resolution_display())
+
+    @admin.display(description="runbook", empty_value="none registered")
+    def runbook(self, dead_letter: DeadLetter) -> SafeString | str:
+        return parts.runbook_link(dead_letter)
 
     @admin.display(description="message")
     def message(self, dead_letter: DeadLetter) -> str:

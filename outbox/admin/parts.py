@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 from outbox.admin.lists import KeysetChangeList
-from outbox.models import OutboxMessage
+from outbox.models import DeadLetter, OutboxMessage
 
 CHIPS = {
     "pending": ("wait", "…"),
@@ -58,6 +58,21 @@ def link_keys_with(links: KeyLinks) -> None:
 def key_link(key: str) -> str:
     """Return the link for a key, or the key itself."""
     return _key_links[0]([key]).get(key, key)
+
+
+RunbookLink = Callable[[DeadLetter], SafeString | str]
+
+_runbook_links: list[RunbookLink] = []
+
+
+def link_runbooks_with(link: RunbookLink) -> None:
+    """Register a function that returns a link to the runbook for a dead letter."""
+    _runbook_links[:] = [link]
+
+
+def runbook_link(dead_letter: DeadLetter) -> SafeString | str:
+    """Return the link to the runbook for a dead letter; empty if the project has none."""
+    return _runbook_links[0](dead_letter) if _runbook_links else ""
 
 
 Mask = Callable[[Any, Any], Any]

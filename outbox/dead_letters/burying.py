@@ -103,6 +103,12 @@ def site_of(trace: TracebackType | None) -> str:
     return site
 
 
+def fingerprint(consumer: str, error_class: str, site: str) -> str:
+    """Return what dead letters of the same cause share; `site` comes from `site_of`."""
+    cause = f"{_name(consumer)}|{_name(error_class)}|{site}"
+    return hashlib.sha1(cause.encode(), usedforsecurity=False).hexdigest()
+
+
 def bury(failure: Failure) -> DeadLetter:
     """
     Store a failure as an open dead letter. Burying the same work again updates its unresolved dead letter.
@@ -124,9 +130,7 @@ def bury(failure: Failure) -> DeadLetter:
         error_class=error_class,
         error=storable.text(failure.error),
         traceback=storable.ending(failure.traceback),
-        fingerprint=hashlib.sha1(
-            f"{consumer}|{error_class}|{failure.site}".encode(), usedforsecurity=False
-        ).hexdigest(),
+        fingerprint=fingerprint(consumer, error_class, failure.site),
         payload=payload,
         headers=storable.json(failure.headers),
         attempts=min(failure.attempts, MOST_ATTEMPTS),
@@ -148,6 +152,7 @@ def bury(failure: Failure) -> DeadLetter:
         message_id=str(message_id or ""),
         key=message.key if message else "",  # a key from an unknown message may be personal data
         error_class=row.error_class,
+        fingerprint=row.fingerprint,
         attempts=kept.attempts,
         failed_again=bool(failed_again),
     )

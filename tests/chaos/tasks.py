@@ -16,7 +16,7 @@ from kombu import Connection
 
 from outbox.consumer import ConsumerTask
 from outbox.models import InboxEntry
-from outbox.resilience import RetryPolicy, Transient
+from outbox.resilience import Permanent, RetryPolicy, Transient
 
 ONE_ROUND = RetryPolicy(attempts=2, redelivery_waits=())
 
@@ -134,3 +134,9 @@ def linger(*, message_id, seconds=1.0, **_):
     InboxEntry.objects.create(consumer=f"{DELIVERED}{uuid.uuid4()}", message_id=message_id)
     time.sleep(seconds)
     return note(FINISHED, message_id)
+
+
+@shared_task(base=ConsumerTask)
+def refuse(*, message_id, about, **_):
+    """Fail for good, with an error that names somebody."""
+    raise Permanent(f"refused for {about}")

@@ -10,8 +10,7 @@ import logging
 import pytest
 import sentry_sdk
 import structlog
-from celery import beat, current_app
-from celery.schedules import schedule
+from celery import current_app
 from sentry_sdk.transport import Transport
 
 from orderflow.observability import errors, logs, redaction
@@ -177,24 +176,6 @@ def test_a_request_that_fails_reaches_sentry(sentry, client, settings):
     assert client.get("/broken").status_code == 500
     [event] = sentry.errors
     assert event["exception"]["values"][0]["type"] == "LookupError"
-
-
-def check_ins(sentry, monkeypatch, name):
-    scheduler = beat.Scheduler(current_app, lazy=True)
-    monkeypatch.setattr(scheduler, "apply_async", lambda *_, **__: None)
-    scheduler.apply_entry(
-        beat.ScheduleEntry(name=name, task="outbox.tasks.prune", schedule=schedule(3600), app=current_app)
-    )
-    items = [item for envelope in sentry.envelopes for item in envelope.items if item.type == "check_in"]
-    return [item.payload.json["monitor_slug"] for item in items]
-
-
-def test_the_hourly_work_checks_in_so_that_sentry_notices_when_it_is_missed(sentry, monkeypatch):
-    assert check_ins(sentry, monkeypatch, "prune the outbox") == ["prune the outbox"]
-
-
-def test_frequent_periodic_tasks_do_not_check_in(sentry, monkeypatch):
-    assert check_ins(sentry, monkeypatch, "drain the outbox") == []
 
 
 def test_a_failed_request_reaches_sentry_without_query_and_body(sentry, client, settings):
