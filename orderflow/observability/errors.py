@@ -23,6 +23,10 @@ TOLD_OF_REQUESTS = ("method", "url", "headers")
 """The request data that is sent to Sentry."""
 
 
+OUR_OWN = ("release", "environment")
+"""Settings that events contain unchanged: a release such as `orderflow@7.1` looks like an address."""
+
+
 def connect_sentry(dsn: str, *, transport: type[Transport] | Transport | None = None) -> None:
     """Report errors of requests, commands and tasks, and check in for periodic tasks; no personal data."""
     sentry_sdk.init(
@@ -87,7 +91,8 @@ def _redact_event(event: Any, _: Any) -> Any:
     request = event.get("request")
     if isinstance(request, dict):
         event = {**event, "request": {name: request[name] for name in TOLD_OF_REQUESTS if name in request}}
-    return _with_span(redaction.redacted(event))
+    own = {name: event[name] for name in OUR_OWN if name in event}
+    return _with_span({**redaction.redacted(event), **own})
 
 
 def _with_span(event: Any) -> Any:
