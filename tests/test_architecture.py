@@ -33,6 +33,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "orderflow/celery.py": "names the settings module",
     "orderflow/chaos/clock/sitecustomize.py": "of a process of the drill, before it has settings",
     "orderflow/web/log.py": "names the settings module",
+    "orderflow/management/commands/alerts.py": "hands it to the processes of its stack",
     "orderflow/settings.py": "which pool the process belongs to",
     "orderflow/wsgi.py": "names the settings module",
     "outbox/__main__.py": "whether to print in colours, as Celery's command does",
