@@ -23,11 +23,11 @@ class Counts:
     """Log lines, at the level INFO."""
 
 
-PLACING = Counts(queries=2, transactions=1, messages=0, lines=0)
+PLACING = Counts(queries=2, transactions=1, messages=0, lines=1)
 DELIVERIES = 2
 """The broker messages of one order: to its steps, and to its e-mail."""
 
-WHOLE_ORDER = Counts(queries=12.45, transactions=9.45, messages=DELIVERIES, lines=10)
+WHOLE_ORDER = Counts(queries=12.45, transactions=9.45, messages=DELIVERIES, lines=9)
 """
 Including the relay's statements per batch, shared by 20 orders.
 

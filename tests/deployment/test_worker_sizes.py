@@ -44,7 +44,7 @@ def test_a_container_runs_tasks_as_the_stack_does(name):
 @pytest.mark.parametrize("name", [*WORKERS, "beat"])
 def test_a_container_starts_the_command_that_needs_less_memory(name):
     assert SERVICES[name]["command"][:5] == ["python", *CELERY, "-A", "orderflow"]
-    assert " ".join(("python", *CELERY)) in SERVICES[name]["healthcheck"]["test"][1]
+    assert "python" not in SERVICES[name]["healthcheck"]["test"][1]
 
 
 @pytest.mark.parametrize("name", [*WORKERS, "beat"])

@@ -133,7 +133,7 @@ def test_a_receiver_that_is_down_costs_each_process_one_warning(traced, protocol
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_every_trace_is_whole_under_faults(traced, world, pool):
-    """A short drill: workers and relay are killed, a provider fails, the broker stands still."""
+    """A short drill: workers and relay are killed, a provider fails."""
     traced.start(pool=pool)
     world.payments.control(fault="error", probability=0.1, seed=1)
     world.warehouse.control(fault="slow", latency_ms=300, probability=0.3, seed=2)
