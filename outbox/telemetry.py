@@ -1,6 +1,6 @@
 """
 Signals report what has happened, in the past tense: `emit("message.buried", consumer=…)`. Spans report what
-takes time: `with span("call", "payments", CLIENT):`.
+takes time: `with span("call", "a provider", CLIENT):`.
 
 No vendor is used here. The project registers receivers that log and count, and a tracer. Without a tracer
 `span` returns the same object every time and creates none; code that states attributes asks the span first.
@@ -102,7 +102,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Starts the spans of this process; see `orderflow.observability`."""
+    """Starts the spans of this process; the project registers it with `trace_with`."""
 
     def span(
         self,

@@ -65,6 +65,10 @@ class EmailChannel:
         return []
 
 
+UNPARSABLE = (ValueError, RecursionError, IndexError, AttributeError, TypeError)
+"""What Python's parser of addresses raises for malformed ones, such as `"@example.com` or `user@[`."""
+
+
 def ascii_address(address: str) -> str:
     """
     Return the address in ASCII, its domain encoded with IDNA 2008.
@@ -97,7 +101,7 @@ def _check_mailbox(mailbox: str, domain: str) -> None:
     bare = QUOTED_PAIR.sub(r"\1", mailbox[1:-1]) if mailbox.startswith('"') else mailbox
     try:
         goes_to = sanitize_address(mailbox + domain, "utf-8")
-    except (ValueError, RecursionError) as malformed:
+    except UNPARSABLE as malformed:
         raise RecipientRefused("this is not a valid address") from malformed
     if not bare or goes_to not in (mailbox + domain, bare + domain):
         raise RecipientRefused("the mailbox of this address can be read in more than one way")

@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="Its node name, e.g. orders@host.",
+                        help_text="Its node name, e.g. jobs@host.",
                         max_length=255,
                         primary_key=True,
                         serialize=False,
@@ -35,9 +35,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "pool",
-                    models.CharField(
-                        help_text="The pool of workers it belongs to, e.g. orders.", max_length=100
-                    ),
+                    models.CharField(help_text="The pool of workers it belongs to, e.g. jobs.", max_length=100),
                 ),
                 (
                     "queues",

@@ -19,9 +19,9 @@ class Heartbeat(models.Model):
         RELAY = "relay", "also publishes messages"
         BEAT = "beat", "sends the ticks of the schedule"
 
-    name = models.CharField(primary_key=True, max_length=255, help_text="Its node name, e.g. orders@host.")
+    name = models.CharField(primary_key=True, max_length=255, help_text="Its node name, e.g. jobs@host.")
     role = models.CharField(max_length=10, choices=Role)
-    pool = models.CharField(max_length=100, help_text="The pool of workers it belongs to, e.g. orders.")
+    pool = models.CharField(max_length=100, help_text="The pool of workers it belongs to, e.g. jobs.")
     queues = ArrayField(
         models.CharField(max_length=200), help_text="The queues it consumes; none in the case of beat."
     )

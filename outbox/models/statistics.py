@@ -67,7 +67,7 @@ class StatisticsCursor(models.Model):
 
 
 class UnsettledRow(models.Model):
-    """A row before the cursor that does not count yet, such as a notification that is still to be sent."""
+    """A row before the cursor that does not count yet, such as one whose work is still to be done."""
 
     series = models.CharField(max_length=100)
     row = models.BigIntegerField()

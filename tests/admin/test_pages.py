@@ -148,4 +148,5 @@ def test_pages_of_what_needs_attention_link_to_their_runbooks(signed_in, order, 
 
     settings.RUNBOOKS_URL = ""
     page = client.get(reverse("admin:outbox_deadletter_change", args=[dead_letter.pk]))
-    assert "unbook" not in page.text
+    assert "docs/runbooks/" in page.text, "the file's path"
+    assert not re.search(r'href="[^"]*(runbooks|\.md)', page.text)

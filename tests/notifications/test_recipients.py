@@ -52,6 +52,10 @@ NO_ADDRESS = [
     "=?utf-8?q?eve=40evil.example?=@example.com",
     '"=?us-ascii?q?user?="@example.com',
     '""@example.com',
+    '"@example.com',
+    '<"@example.com',
+    "user@[",
+    ".<.@example.com",
     "user@example.com(eve)",
     "(" * 120 + "user@example.com",
 ]
