@@ -7,8 +7,7 @@ connection; a thread only runs tasks and puts their outcomes into a queue. The l
 outcomes in it. It also hands each job to one thread, so that it knows which thread to interrupt.
 
 A limit cannot end a thread as it ends a process. Its task is reported and its message given back as with
-prefork, and another thread takes the place of the one that hangs. That one is abandoned: the outcome of
-whatever it still does is ignored. `docs/scaling.md` compares both pools.
+prefork, and another thread takes its place. The thread that hangs is abandoned: what it still does is ignored.
 """
 
 from __future__ import annotations

@@ -227,15 +227,15 @@ def test_a_receiver_that_is_down_costs_one_warning_and_no_time(tracing, settings
         end()
     [warning] = warnings()
 
-    assert warning.name == "orderflow.observability.traces"
+    assert warning.name == "orderflow.observability.trace_export"
     assert "cannot be exported" in warning.getMessage()
 
 
 def test_our_encoder_writes_what_opentelemetrys_does(tracing, monkeypatch):
-    from orderflow.observability import trace_encoding, traces
+    from orderflow.observability import trace_encoding, trace_export
 
     seen: list[Any] = []
-    monkeypatch.setattr(traces, "_clean", lambda span: seen.append(span) or span)
+    monkeypatch.setattr(trace_export, "_clean", lambda span: seen.append(span) or span)
     texts = {"short": "é" * 5, "long": "x" * 20_000, "empty": "", "id": "0af76519-16cd-43dd-8448-eb211c80319c"}
     numbers = {"zero": 0, "one": 1, "true": True, "false": False, "large": 2**40, "real": -1.5}
     with telemetry.span("send", "outbox", CLIENT, links=[CLIENTS], is_root=True) as root:
