@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from notifications.models import Notification
 from orderflow import providers
-from orderflow.chaos.assessment import backlog, copies, promises, recovery, response_times, stuck
+from orderflow.chaos.assessment import backlog, copies, counters, promises, recovery, response_times, stuck
 from orderflow.chaos.assessment.promises import Finding, Ledgers
 from orderflow.chaos.assessment.recovery import InjectedFault, Life
 from orderflow.chaos.faults import injections
@@ -223,6 +223,7 @@ class Drill:
             *promises.unsent_notifications(placed),
             *promises.dead_letters(since=dt.datetime.fromtimestamp(self._begun, dt.UTC)),
             *stuck.find(ids),
+            *(counters.compare() if stack else []),
         ]
         real = [one for one in sorted(self._injected, key=lambda one: one.began_at) if not one.problem]
         never_recovered = [one for one in self._injected if one.problem.startswith(recovery.NOT_RECOVERED)]

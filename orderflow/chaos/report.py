@@ -31,6 +31,7 @@ RULES = (
     "notification not sent",
     "dead letter",
     "stuck",
+    "counter wrong",
 )
 """The rules that are always listed; others are listed only when they are broken."""
 
