@@ -129,6 +129,7 @@ def test_another_account_gets_another_connection(office, settings):
     assert list(office.mails.values()) == [1, 1]
 
 
+@pytest.mark.slow
 def test_an_unused_connection_is_closed(office, settings, monkeypatch):
     monkeypatch.setattr(smtp, "KEPT_FOR", 0.05)
     with opened(office, settings):

@@ -58,6 +58,7 @@ def test_business_refusals_do_not_open_it(name):
     assert breaker.state() == "closed"
 
 
+@pytest.mark.slow
 def test_failures_in_one_process_open_it_for_the_others(name):
     mine = breakers.SharedBreaker(name)
     with mine.guard():
@@ -78,6 +79,7 @@ def test_failures_in_one_process_open_it_for_the_others(name):
     assert eventually(lambda: fail(mine) is Outage)
 
 
+@pytest.mark.slow
 def test_a_forked_child_gets_a_breaker_of_its_own():
     parent = breakers.shared_breaker("test-fork")
 
@@ -134,6 +136,7 @@ def test_it_is_closed_again_when_probes_succeeded(name):
     assert breaker.circuit().open_seconds < 5
 
 
+@pytest.mark.slow
 def test_probes_whose_workers_died_do_not_keep_it_half_open_for_ever(name, monkeypatch):
     monkeypatch.setattr(breakers, "PROBE_ENDS_WITHIN", dt.timedelta(seconds=0.5))
     breaker = shared(name, wait_duration_in_open=0.3)

@@ -6,6 +6,7 @@ import itertools
 import re
 import time
 
+import pytest
 from flower.events import EventsState
 
 from orderflow.celery import app
@@ -16,6 +17,7 @@ HEAP_PER_TASK = 4
 """References that Celery's state keeps for each task."""
 
 
+@pytest.mark.slow
 def test_the_memory_of_flower_is_bounded():
     clock, state = itertools.count(1), EventsState(max_tasks_in_memory=processes.FLOWER_TASKS, callback=None)
     for number in range(2 * processes.FLOWER_TASKS):

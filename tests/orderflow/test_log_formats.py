@@ -99,6 +99,7 @@ fail()
 """
 
 
+@pytest.mark.slow
 def test_an_error_that_ends_a_process_or_a_thread_is_json_and_redacted():
     settings = {**environment(), "DJANGO_SETTINGS_MODULE": "orderflow.settings", "LOG_FORMAT": "json"}
     ended = subprocess.run(

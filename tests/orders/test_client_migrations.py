@@ -124,6 +124,7 @@ def test_a_key_that_was_used_before_stands_for_the_same_order_after(before):
     assert str(place(idempotency=key).pk) == pk
 
 
+@pytest.mark.slow
 def test_the_way_back_and_forth_keeps_tokens_and_orders(before):
     secret = old_token(7, "shop", "orders:write", "orders:read")
     placed(1, "api:7")

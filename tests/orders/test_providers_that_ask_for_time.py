@@ -94,6 +94,7 @@ def test_a_date_is_waited_for(world, drain, provider):
     assert dt.timedelta(minutes=18) < attempt.next_try_at - attempt.failed_at < dt.timedelta(minutes=26)
 
 
+@pytest.mark.slow
 def test_a_token_server_that_is_busy_spends_no_attempts(world, drain):
     work_for("push")
     with world.push.failing(fault="error", status=503, match="/token"):

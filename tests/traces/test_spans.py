@@ -204,6 +204,7 @@ def test_a_replay_begins_a_trace_that_is_linked_and_not_nested(tracing, drain, s
     assert [s.attributes["outbox.outcome"] for s in second if s.name == f"process {work.name}"] == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_down_costs_one_warning_and_no_time(tracing, settings, monkeypatch, caplog):
     end()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{ports.choose()}")
