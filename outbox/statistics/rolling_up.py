@@ -66,6 +66,7 @@ def roll_up(*, within: dt.timedelta | None = None) -> int:
     for series in catalogue.series():
         if series.sample is not None:
             _sample(series)
+            crash_points.reached("statistics.sampled")
         else:
             counted += _roll_up(series, until)
     StatisticsBucket.objects.filter(minute__lt=Now() - KEPT).delete()
@@ -74,9 +75,12 @@ def roll_up(*, within: dt.timedelta | None = None) -> int:
 
 def _roll_up(series: Series, until: float) -> int:
     counted = _settle(series, until)
+    crash_points.reached("statistics.settled")
     _watch(series)
+    crash_points.reached("statistics.watched")
     while True:
         found, is_done = _fold_piece(series)
+        crash_points.reached("statistics.counted")
         counted += found
         if is_done or time.monotonic() >= until:
             return counted

@@ -46,6 +46,10 @@ WRITES_ALONE = {
     "outbox.inbox.once": "for consumers of other apps, in their transaction",
     "outbox.django_tasks.": "one row, one statement at a time: tests/package/test_django_tasks",
     "outbox.management.commands.outbox_status.": "a screen",
+    "outbox.publisher.messages": "`tracing.create` writes nothing: its caller inserts the rows",
+    "outbox.statistics.counting.forget_deleted": "in the transaction of the piece that is counted",
+    "outbox.statistics.totals.snapshot": "a transaction that only reads",
+    "outbox.tracing.replay": "in the transaction that replays, and only if it is traced",
     "outbox.status.add": "a dictionary",
     "outbox.testing.register": "a dictionary",
 }

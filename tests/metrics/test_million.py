@@ -46,7 +46,8 @@ FASTEST_WITHIN = 0.15
 """Seconds. The fastest of several scrapes counts, because others use this machine too."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
 @pytest.mark.django_db(transaction=True)
 def test_a_scrape_is_fast_with_a_million_moves_of_orders():
     with connection.cursor() as cursor:

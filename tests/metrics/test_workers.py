@@ -65,14 +65,15 @@ def test_what_a_worker_has_done_is_counted(started, world, port, pool, concurren
 
     eventually(is_counted, "the counts have arrived")
     samples = scraping.read(int(port))
-    done = {task: sum(found.values()) for task, found in by_step(samples).items()}
+    done = {task: found["succeeded"] for task, found in by_step(samples).items()}
     assert done["orders.tasks.validate"] == done["orders.tasks.charge"] == 13
-    assert samples["orderflow_task_duration_seconds_count", "orders.tasks.charge"] == 13
+    tries = sum(by_step(samples)["orders.tasks.charge"].values())  # a copy that came twice was skipped
+    assert 13 <= samples["orderflow_task_duration_seconds_count", "orders.tasks.charge"] <= tries
     assert samples["orderflow_provider_calls_total", "payments", "succeeded"] >= 12
     assert samples["orderflow_provider_calls_total", "payments", "other"] >= 1, "the declined card"
     assert samples["orderflow_message_critical_seconds_count", "orders.order_placed"] == 13
     assert 0 < samples["orderflow_message_critical_seconds_sum", "orders.order_placed"] < 13 * 60
-    assert samples["orderflow_queue_wait_seconds_count", "orders.tasks.validate"] == 13
+    assert samples["orderflow_queue_wait_seconds_count", "orders.tasks.validate"] >= 13
     assert samples["orderflow_pool_size", "orders"] == concurrency
     assert samples["orderflow_pool_busy", "orders"] == 0
     assert samples["orderflow_signals_lost_total",] == 0
