@@ -64,7 +64,6 @@ def test_a_quick_try_and_a_lost_worker_are_tries_in_the_same_trace(traced, world
 
     spans = eventually(spans_until_success, "the last try is exported")
     tree.assert_is_whole(spans)
-    last = named(spans, FULFILL)[-1]
     again = [span for span in spans if span.attributes.get("outbox.delivery", 1) > 1]
     assert again or any(span.attributes.get("outbox.is_redelivered") for span in spans)
 
