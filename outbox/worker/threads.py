@@ -291,9 +291,15 @@ class TaskPool(BasePool):
     # The end --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Forget what has not begun: the broker was lost or the worker stops, and delivers it again."""
+        """
+        Forget what has not begun: the broker was lost or the worker stops, and delivers it again.
+
+        What only waited for a session begins: Redis would take half a minute to deliver it again.
+        """
         self._turned_at = None
+        self._admission.release()
         with self._lock:
+            self._assign(stops=True)
             for job in self._waiting:
                 job.is_over = True
             self._waiting.clear()

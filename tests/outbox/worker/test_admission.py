@@ -94,3 +94,20 @@ def test_a_pool_that_stops_finishes_tasks_that_only_waited_for_a_session(hub, al
     pool.stop()
     assert sorted(done) == [0, 1, 2]
     assert pool.have_ended(within=10)
+
+
+def test_what_only_waited_for_a_session_begins_when_the_broker_is_lost(hub, all_in_use):
+    """Otherwise Redis would deliver it again after half a minute."""
+    pool, done = TaskPool(8), []
+    pool.start()
+    pool.register_with_event_loop(hub)
+    for number in range(9):
+        pool.apply_async(abs, [-number], callback=done.append)
+    assert (pool.info["busy"], pool.info["waiting"]) == (0, 9)
+
+    pool.flush()
+    assert pool.info["waiting"] == 0
+    pool.close()
+    pool.stop()
+    assert sorted(done) == list(range(8)), "as many as there are threads; the last one is delivered again"
+    assert pool.have_ended(within=10)
