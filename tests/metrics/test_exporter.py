@@ -26,7 +26,7 @@ from outbox.models import DeadLetter
 from tests.factories import ProductFactory, place
 from tests.orders.api.client import ApiClient, assert_problem
 from tests.processes import ROOT, environment, eventually
-from tests.statistics.conftest import roll_up  # noqa: F401 - a fixture
+from tests.statistics.conftest import own_transactions, roll_up  # noqa: F401 - fixtures
 from tests.statistics.test_counting import bury, fail, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)

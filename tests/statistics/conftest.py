@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from django.db import connection
 
 from outbox.models import StatisticsBucket, StatisticsTotal
 from outbox.statistics import rolling_up
-from tests.processes import eventually
 
 RUNS = 2
 """A position is sampled in the first run, and counted in the second when older transactions have ended."""
 
 
 @pytest.fixture
-def roll_up():
+def roll_up(own_transactions):
     """Count all that was committed before."""
 
     def run():
         for _ in range(RUNS):
             rolling_up.roll_up()
-        if others := elsewhere():  # transactions of other databases hold up the count, too
-            eventually(lambda: others.isdisjoint(elsewhere()), "transactions of other tests have ended")
-            rolling_up.roll_up()
 
     return run
 
 
-def elsewhere():
-    """Return the ids of the transactions of other databases of this server."""
-    with connection.cursor() as cursor:
+@pytest.fixture(autouse=True)
+def own_transactions(monkeypatch):
+    """Let no transaction of another database of the server, where other tests run, hold up the count."""
+    of_the_server = rolling_up._transactions
+
+    def of_this_database(cursor):
+        known = of_the_server(cursor)
         cursor.execute(
-            "SELECT backend_xid::text FROM pg_stat_activity"
-            " WHERE backend_xid IS NOT NULL AND datname IS DISTINCT FROM current_database()"
+            "SELECT min(backend_xid::text::bigint) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        return {xid for (xid,) in cursor.fetchall()}
+        (running,) = cursor.fetchone()
+        return dataclasses.replace(known, oldest=known.next if running is None else running)
+
+    monkeypatch.setattr(rolling_up, "_transactions", of_this_database)
 
 
 def stored(series):
